@@ -1,0 +1,175 @@
+"""What a domain may hold: labelled cubes, unlabelled cubes, and an answer key kept apart from both.
+
+Training and selection accept a target only as :class:`Unlabelled`, and that type has no field for a label. The
+labels of a synthetic target live in an :class:`AnswerKey`, which notebook 05 alone opens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .volumes import InputError
+
+NONE_OF_THESE = -1
+
+
+def _check_cubes(x: Tensor) -> None:
+    if not isinstance(x, Tensor) or x.ndim != 5 or x.shape[1] != 1 or x.dtype != torch.float32:
+        found = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"Cubes are {found}; wanted a float32 tensor (N, 1, Z, Y, X), e.g. from volumes.normalize.")
+
+
+def _check_length(name: str, value: Tensor, n: int) -> None:
+    if value.shape != (n,):
+        raise InputError(f"'{name}' has shape {tuple(value.shape)} for {n} cubes; wanted ({n},), one value per cube.")
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Simulated cubes with their classes.
+
+    Attributes
+    ----------
+    x : (N, 1, Z, Y, X) float32, normalised, protein bright
+    y : (N,) int64, index into `classes`
+    classes : names, in label order
+    pixel_size : A per voxel
+    snr : (N,) float32, realised var(signal) / var(noise) in the box; NaN where it was not measured
+    groups : (N,) int64, the (simulated) tomogram that each cube comes from
+    """
+
+    x: Tensor
+    y: Tensor
+    classes: tuple[str, ...]
+    pixel_size: float
+    snr: Tensor
+    groups: Tensor
+
+    def __post_init__(self) -> None:
+        _check_cubes(self.x)
+        for name in ("y", "snr", "groups"):
+            _check_length(name, getattr(self, name), len(self.x))
+        if len(self.y) and not 0 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
+            raise InputError(f"Labels span {int(self.y.min())}..{int(self.y.max())} for {len(self.classes)} classes.")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def subset(self, index: Tensor) -> Labelled:
+        """The cubes at `index`, (M,) int64 or a boolean mask (N,)."""
+        return replace(self, x=self.x[index], y=self.y[index], snr=self.snr[index], groups=self.groups[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Unlabelled:
+    """Cubes of a target domain. There is no place for a label here, and none may be added."""
+
+    x: Tensor
+    pixel_size: float
+    groups: Tensor
+    name: str
+
+    def __post_init__(self) -> None:
+        _check_cubes(self.x)
+        _check_length("groups", self.groups, len(self.x))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def subset(self, index: Tensor) -> Unlabelled:
+        """The cubes at `index`, (M,) int64 or a boolean mask (N,)."""
+        return replace(self, x=self.x[index], groups=self.groups[index])
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerKey:
+    """Labels of a target, kept apart from its cubes. `y` is -1 for a cube of none of the classes."""
+
+    y: Tensor
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def subset(self, index: Tensor) -> AnswerKey:
+        return replace(self, y=self.y[index])
+
+    def reveal(self, target: Unlabelled) -> Labelled:
+        """Join key and cubes, for the `oracle` upper bound only. Cubes of none of the classes are left out."""
+        _check_length("answer key", self.y, len(target))
+        known = self.y != NONE_OF_THESE
+        return Labelled(
+            x=target.x[known],
+            y=self.y[known],
+            classes=self.classes,
+            pixel_size=target.pixel_size,
+            snr=torch.full((int(known.sum()),), float("nan")),
+            groups=target.groups[known],
+        )
+
+
+Domain = Labelled | Unlabelled | AnswerKey
+
+
+def split_groups(groups: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Split cubes by the tomogram or particle they come from, never by cube.
+
+    Parameters
+    ----------
+    groups : (N,) int64
+    fraction : share of the groups, not of the cubes, that goes to the second part
+    generator : decides which groups go where
+
+    Returns
+    -------
+    train, test : (N,) boolean masks, disjoint, whose union is everything
+
+    Raises
+    ------
+    InputError
+        when there are fewer than two groups: no honest split exists.
+    """
+    names = groups.unique()
+    if len(names) < 2:
+        raise InputError(
+            f"All {len(groups)} cubes come from {len(names)} tomogram; wanted at least 2 to split by tomogram."
+        )
+    n_test = min(len(names) - 1, max(1, round(fraction * len(names))))
+    test_names = names[torch.randperm(len(names), generator=generator)[:n_test]]
+    test = torch.isin(groups, test_names)
+    return ~test, test
+
+
+def save(path: Path, domain: Domain) -> None:
+    """Write a domain as safetensors (tensors, and strings as metadata), atomically."""
+    tensors = {f.name: getattr(domain, f.name).contiguous() for f in fields(domain) if f.type == "Tensor"}
+    text = {f.name: str(getattr(domain, f.name)) for f in fields(domain) if f.type in ("str", "float")}
+    if hasattr(domain, "classes"):
+        text["classes"] = "\n".join(domain.classes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"kind": type(domain).__name__, **text})
+    partial.replace(path)
+
+
+def load(path: Path, kind: type[Domain]) -> Domain:
+    """Read what :func:`save` wrote; `kind` is the type wanted, and another one is refused."""
+    with safe_open(path, framework="pt") as f:
+        text = dict(f.metadata())
+    found = text.pop("kind")
+    if found != kind.__name__:
+        raise InputError(f"{path} holds {found}; wanted {kind.__name__}.")
+    values: dict = dict(load_file(path))
+    if "classes" in text:
+        values["classes"] = tuple(text["classes"].split("\n"))
+    if "pixel_size" in text:
+        values["pixel_size"] = float(text["pixel_size"])
+    if "name" in text:
+        values["name"] = text["name"]
+    return kind(**values)

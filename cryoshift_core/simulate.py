@@ -1,0 +1,464 @@
+"""Specimens to subtomograms, by two independent imaging paths with one signature.
+
+`image_by_tilt_series` projects, images and reconstructs each specimen tilt by tilt: slow, and the truth.
+`image_by_transfer` multiplies the specimen's transform by the transfer of the whole series: about fifty times faster.
+Both return raw cubes (protein bright, relative contrast per voxel) with the SNR that they really have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import optics as opt
+from . import structures
+from .optics import Optics
+from .volumes import InputError, crop
+
+CHUNK = 8  # cubes per pass: their transforms stay in the processor's cache
+
+
+@dataclass(frozen=True, eq=False)
+class Templates:
+    """Transforms of the molecules, ready to be gathered from.
+
+    Attributes
+    ----------
+    names : K class names, then any extras (gold, a membrane) that only serve as neighbours
+    transforms : one (1, 2, M, M, M) tensor each (real, imaginary; DC at M // 2), M = 2 * box
+    radius : (K,) voxels, of a homogeneous ball with the same radius of gyration
+    """
+
+    names: tuple[str, ...]
+    transforms: tuple[Tensor, ...]
+    radius: Tensor
+    box: int
+    pixel_size: float
+
+
+@dataclass(frozen=True, eq=False)
+class Specimens:
+    """What stands in each field of view: slot 0 is the particle to classify, the other slots its neighbours.
+
+    Attributes
+    ----------
+    template : (N, P) int64, index into Templates.names; -1 for an empty slot
+    rotation : (N, P, 3, 3), acts on zyx vectors: density at x is that of the template at rotation^T (x - shift)
+    shift : (N, P, 3) voxels, zyx, from the centre of the box
+    scale : magnification error, 1.0 is right
+    """
+
+    template: Tensor
+    rotation: Tensor
+    shift: Tensor
+    scale: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.template)
+
+    def __getitem__(self, part: slice | Tensor) -> Specimens:
+        return Specimens(self.template[part], self.rotation[part], self.shift[part], self.scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Cubes:
+    """Raw simulated cubes: x (N, 1, n, n, n) and the realised snr (N,), var(signal) / var(noise) in the box."""
+
+    x: Tensor
+    snr: Tensor
+
+
+def gridding_correction(n: int, halfwidth: float, device: torch.device | None = None) -> Tensor:
+    """What linear interpolation over `halfwidth` Fourier voxels does to an n-voxel axis: sinc^2(halfwidth * x / n)."""
+    x = (torch.arange(n, device=device) - n // 2) / n
+    return torch.sinc(halfwidth * x).square().clamp_min(0.05)
+
+
+def transform(volume: Tensor, size: int) -> Tensor:
+    """Centred, oversampled transform of a (n, n, n) volume for trilinear gathering: (1, 2, size, size, size)."""
+    n = len(volume)
+    padded = volume.new_zeros((size,) * 3)
+    low = size // 2 - n // 2
+    padded[low : low + n, low : low + n, low : low + n] = volume
+    g = gridding_correction(size, 1.0, volume.device)
+    padded /= g[:, None, None] * g[:, None] * g
+    centred = torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(padded)))
+    return torch.view_as_real(centred).permute(3, 0, 1, 2)[None].contiguous()
+
+
+def templates(
+    classes: Sequence[str],
+    pixel_size: float,
+    box: int,
+    *,
+    generator: torch.Generator,
+    extras: Sequence[str] = (),
+    change: Callable[[str, Tensor], Tensor] | None = None,
+) -> Templates:
+    """Transforms of the named molecules.
+
+    Parameters
+    ----------
+    classes, extras : names or files that `structures.template` knows, and "gold" (a 10 nm fiducial)
+    pixel_size : A
+    box : voxels; a molecule that does not fit raises InputError
+    generator : for the procedural ones; its device holds the transforms
+    change : (name, volume) -> volume, alters a structure, e.g. into another conformer
+    """
+    device, out, radii = generator.device, [], []
+    half = torch.arange(2 * box) - box
+    r2 = half.square()[:, None, None] + half.square()[:, None] + half.square()
+    for name in [*classes, *extras]:
+        if name == "gold":
+            volume = 60.0 * torch.sigmoid(2 * (50.0 / pixel_size - r2.sqrt()))
+        else:
+            size = 2 * box if name == "membrane" else box
+            volume = structures.template(name, pixel_size, size, generator=generator)
+        if change is not None:
+            volume = change(name, volume)
+        edge = len(volume)
+        mass = volume.clamp_min(0)
+        gyration = (mass * r2[(slice(box - edge // 2, box - edge // 2 + edge),) * 3]).sum() / mass.sum().clamp_min(1e-6)
+        radii.append(math.sqrt(5 / 3 * float(gyration)))
+        out.append(transform(volume.to(device), 2 * box))
+    names = tuple(structures.class_name(c) for c in [*classes, *extras])
+    return Templates(names, tuple(out), torch.tensor(radii), box, pixel_size)
+
+
+def random_rotations(n: int, generator: torch.Generator) -> Tensor:
+    """Uniform rotations (n, 3, 3) from normalised quaternions (Shoemake 1992)."""
+    q = F.normalize(torch.randn(n, 4, generator=generator, device=generator.device), dim=-1)
+    w, a, b, c = q.unbind(-1)
+    rows = [
+        [1 - 2 * (b * b + c * c), 2 * (a * b - c * w), 2 * (a * c + b * w)],
+        [2 * (a * b + c * w), 1 - 2 * (a * a + c * c), 2 * (b * c - a * w)],
+        [2 * (a * c - b * w), 2 * (b * c + a * w), 1 - 2 * (a * a + b * b)],
+    ]
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def random_in_ball(n: int, radius: float, generator: torch.Generator) -> Tensor:
+    """(n, 3) points uniform in a ball."""
+    x = F.normalize(torch.randn(n, 3, generator=generator, device=generator.device), dim=-1)
+    return x * radius * torch.rand(n, 1, generator=generator, device=generator.device).pow(1 / 3)
+
+
+def specimens(
+    labels: Tensor,
+    bank: Templates,
+    *,
+    generator: torch.Generator,
+    offset: float = 0.5,
+    crowding: float = 0.0,
+    extras: Sequence[int] = (),
+    scale: float = 1.0,
+) -> Specimens:
+    """Put one particle in each box, and neighbours around it.
+
+    Parameters
+    ----------
+    labels : (N,) int64, the particle at the centre; -1 leaves the centre empty
+    offset : picking error, voxels: the particle's centre is uniform in a ball of this radius
+    crowding : volume fraction of the neighbourhood that neighbours fill, 0 to about 0.35
+    extras : indices into the bank that may stand among the neighbours beside the classes
+    """
+    n, device = len(labels), generator.device
+    labels = labels.to(device)
+    field, radius = 1.5 * bank.box, bank.radius.to(device)
+    inside = [i for i, r in enumerate(bank.radius.tolist()) if 0 < r < bank.box]
+    candidates = torch.tensor(sorted({i for i in inside if i not in extras} | set(extras)), device=device)
+    mean_volume = (4 / 3 * math.pi * radius[candidates] ** 3).mean().item() if len(candidates) else math.inf
+    slots = round(crowding * field**3 / mean_volume) if crowding > 0 else 0
+    template = torch.full((n, 1 + slots), -1, device=device)
+    shift = torch.zeros(n, 1 + slots, 3, device=device)
+    template[:, 0] = labels
+    shift[:, 0] = random_in_ball(n, offset, generator)
+    rotation = torch.zeros(n, 1 + slots, 3, 3, device=device)
+    rotation[:, 0] = random_rotations(n, generator)  # before the neighbours: poses stay paired across crowding levels
+    tries, reach = 24, torch.where(labels >= 0, radius[labels.clamp_min(0)], torch.zeros((), device=device))
+    reaches = torch.zeros(n, 1 + slots, device=device)
+    reaches[:, 0] = reach
+    for slot in range(1, 1 + slots):
+        pick = candidates[torch.randint(len(candidates), (n,), generator=generator, device=device)]
+        place = (torch.rand(n, tries, 3, generator=generator, device=device) - 0.5) * field
+        away = (place[:, :, None] - shift[:, None, :slot]).norm(dim=-1)
+        taken = (template[:, :slot] >= 0)[:, None]
+        fits = ((away > 0.85 * (radius[pick][:, None, None] + reaches[:, None, :slot])) | ~taken).all(-1)
+        first = fits.float().argmax(-1)
+        rows = torch.arange(n, device=device)
+        template[:, slot] = torch.where(fits[rows, first], pick, -1)
+        shift[:, slot], reaches[:, slot] = place[rows, first], radius[pick]
+        rotation[:, slot] = random_rotations(n, generator)
+    return Specimens(template, rotation, shift, scale)
+
+
+def gather(bank: Templates, one: Specimens, slot: int, k: Tensor) -> Tensor:
+    """Transform of the particle in `slot` at frequencies k: (N, P) complex, zero where the slot is empty.
+
+    Parameters
+    ----------
+    k : (P, 3), zyx, cycles per voxel
+    """
+    size = 2 * bank.box
+    which = one.template[:, slot]
+    # grid_sample wants xyz in [-1, 1] with DC at index size // 2; scale and flip once in the 3x3, not on each point
+    to_grid = one.rotation[:, slot].flip(-1) * (2.0 * size / (size - 1) * one.scale)
+    zero = (2.0 * (size // 2) - (size - 1)) / (size - 1)
+    z, y, x = k[..., 0:1], k[..., 1:2], k[..., 2:3]
+    row = to_grid[:, :, None]
+    points = torch.addcmul(torch.addcmul(torch.addcmul(k.new_full((), zero), z, row[:, 0]), y, row[:, 1]), x, row[:, 2])
+    out = k.new_zeros(len(one), points.shape[1], dtype=torch.complex64)
+    for t in which.unique().tolist():
+        if t < 0:
+            continue
+        here = (which == t).nonzero()[:, 0]
+        part = points if len(here) == len(one) else points[here]
+        value = F.grid_sample(bank.transforms[t], part.reshape(1, 1, 1, -1, 3), align_corners=True)
+        value = torch.complex(value[0, 0], value[0, 1]).reshape(len(here), -1)
+        out = value if len(here) == len(one) else out.index_copy(0, here, value)
+    phase = (one.shift[:, slot] * (-2 * math.pi)) @ k.T
+    return out * torch.polar(torch.ones_like(phase), phase)
+
+
+def _noise_for_snr(signal_power: Tensor, noise_power: Tensor, snr: float | Tensor | None) -> Tensor:
+    """Factor on the noise so that signal / noise reaches `snr`; 1 where the dose decides or there is no signal."""
+    if snr is None:
+        return torch.ones_like(signal_power)
+    wanted = torch.as_tensor(snr, device=signal_power.device, dtype=signal_power.dtype)
+    factor = (signal_power / (wanted * noise_power).clamp_min(1e-30)).sqrt()
+    return torch.where(signal_power > 0, factor, torch.ones_like(factor))
+
+
+def _per_cube(snr: float | Tensor | None, part: slice | Tensor) -> float | Tensor | None:
+    return snr[part] if isinstance(snr, Tensor) and snr.ndim else snr
+
+
+def image_by_transfer(
+    specimen: Specimens,
+    bank: Templates,
+    optics: Optics,
+    *,
+    generator: torch.Generator,
+    snr: float | Tensor | None = None,
+    noise: bool = True,
+) -> Cubes:
+    """Image specimens through the transfer of the whole tilt series (fast path).
+
+    Parameters
+    ----------
+    specimen : N specimens; with neighbours the field is 1.5 boxes wide and cropped after imaging
+    generator : draws the noise; its device is where the work is done
+    snr : replaces the dose's noise level, one value or (N,); the *realised* SNR is returned either way
+    noise : False gives the noise-free cube (snr is inf)
+
+    Returns
+    -------
+    Cubes on the generator's device
+    """
+    _check(bank, optics)
+    device, n = generator.device, bank.box
+    wide = specimen.template.shape[1] > 1 or "membrane" in bank.names
+    size = 2 * round(0.75 * n) + n % 2 if wide else n
+    index, k = (t.to(device) for t in opt.half_ball(size))
+    H, S = (t.to(device) for t in opt.transfer(optics, size))
+    # an irfftn keeps the real part of the kx = 0 plane, which halves the power of independent draws there
+    S = torch.where(k[:, 2] == 0, S * math.sqrt(2), S)
+    expected = (torch.where(k[:, 2] == 0, 0.5, 2.0) * S.square()).sum() / size**6
+    centre = torch.polar(torch.ones_like(H), -2 * math.pi * (size // 2) * k.sum(-1))
+    twice = torch.where(k[:, 2] == 0, 1.0, 2.0)
+    dc = int(k.abs().sum(-1).argmin())
+    x = torch.empty(len(specimen), 1, n, n, n, device=device)
+    realised = torch.empty(len(specimen), device=device)
+
+    def to_real(coefficients: Tensor) -> Tensor:
+        grid = coefficients.new_zeros(len(coefficients), size * size * (size // 2 + 1))
+        grid[:, index] = coefficients
+        return torch.fft.irfftn(grid.reshape(-1, size, size, size // 2 + 1), s=(size,) * 3, dim=(1, 2, 3))
+
+    by_class = specimen.template[:, 0].argsort(stable=True)  # one gather a chunk instead of one for each class in it
+    for part in by_class.split(CHUNK):
+        one = specimen[part]
+        signal = gather(bank, one, 0, k) * (H * centre)
+        power = (torch.view_as_real(signal).square().sum(-1) @ twice - signal[:, dc].real.square()) / size**6
+        if not noise:
+            both, noise_power = signal, torch.zeros_like(power)
+        else:
+            level = _noise_for_snr(power, expected, _per_cube(snr, part))
+            draw = torch.randn(len(one), len(k), 2, generator=generator, device=device) * math.sqrt(0.5)
+            hiss = torch.view_as_complex(draw) * (S * level[:, None])
+            both = signal + hiss
+        if not wide:
+            cube = to_real(both)
+            if noise:  # var(signal + noise) = var(signal) + var(noise) + 2 cov, by Parseval on the half grid
+                cov = (torch.view_as_real(signal) * torch.view_as_real(hiss)).sum(-1) @ twice / size**6
+                mean = both[:, dc].real.square() / size**6
+                total = torch.linalg.vector_norm(cube, dim=(1, 2, 3)).square() / size**3 - mean
+                noise_power = total - power - 2 * cov
+        else:
+            cropped = crop(to_real(signal)[:, None], n)[:, 0]
+            power, cube = cropped.var((1, 2, 3), correction=0), cropped
+            if noise:
+                grain = crop(to_real(hiss)[:, None], n)[:, 0]
+                again = _noise_for_snr(power, grain.var((1, 2, 3), correction=0), _per_cube(snr, part))
+                grain *= again[:, None, None, None]
+                noise_power, cube = grain.var((1, 2, 3), correction=0), cube + grain
+            if one.template.shape[1] > 1:
+                crowd = sum(gather(bank, one, slot, k) for slot in range(1, one.template.shape[1])) * (H * centre)
+                cube = cube + crop(to_real(crowd)[:, None], n)[:, 0]
+        x[part, 0] = cube
+        realised[part] = power / noise_power.clamp_min(1e-30)
+    return Cubes(x, realised if noise else torch.full_like(realised, math.inf))
+
+
+@lru_cache(maxsize=32)
+def _insertion(tilts: tuple[float, ...], n: int) -> tuple[Tensor, Tensor]:
+    """Weighted insertion of slices into the (kz, kx) plane of a 2n grid, the same for every ky (the tilt axis is y).
+
+    Triangles of half-width 2 (one voxel of the n-grid), so that the gaps between slices are bridged as far as a
+    box of n voxels allows.
+
+    Returns
+    -------
+    matrix : sparse (2n * (n + 1), T * (n + 1 + m)), from samples (tilt, kx') to grid points (kz, kx >= 0)
+    mirror : (m,) the negative kx' that reach across kx = 0
+    """
+    angle = torch.deg2rad(torch.tensor(tilts))
+    m = min(n, math.ceil(2 / math.cos(angle.abs().max().item())) + 1)
+    line = torch.arange(-m, n + 1, dtype=torch.float32)
+    kz, kx = (line * torch.sin(angle)[:, None]).flatten(), (line * torch.cos(angle)[:, None]).flatten()
+    rows, columns, values = [], [], []
+    for dz in range(-2, 3):
+        for dx in range(-2, 3):
+            z, x = kz.floor() + dz, kx.floor() + dx
+            w = (1 - (z - kz).abs() / 2).clamp_min(0) * (1 - (x - kx).abs() / 2).clamp_min(0)
+            keep = (w > 0) & (x >= 0) & (x <= n) & (z.abs() < n)
+            rows.append(((z % (2 * n)) * (n + 1) + x)[keep].long())
+            columns.append(keep.nonzero()[:, 0])
+            values.append(w[keep])
+    where = torch.stack([torch.cat(rows), torch.cat(columns)])
+    shape = (2 * n * (n + 1), len(kz))
+    matrix = torch.sparse_coo_tensor(where, torch.cat(values), shape, check_invariants=True).coalesce()
+    return matrix, torch.arange(1, m + 1).flip(0)
+
+
+def tilt_slices(tilts: tuple[float, ...], n: int) -> tuple[Tensor, Tensor]:
+    """Sample points of the central slices of a tilt series at pad 2.
+
+    The slice of tilt t spans (sin t, 0, cos t) and the tilt axis (0, 1, 0), in zyx order.
+
+    Returns
+    -------
+    k : (T, Q, 3) zyx, cycles per voxel
+    index : (Q,) into the flattened (ky, kx' >= 0) half grid of a (2n, 2n) image
+    """
+    ky = torch.fft.fftfreq(2 * n)[:, None].expand(2 * n, n + 1)
+    kx = torch.fft.rfftfreq(2 * n)[None].expand(2 * n, n + 1)
+    index = (torch.hypot(ky, kx) < 0.4999).flatten().nonzero()[:, 0]
+    ky, kx = ky.flatten()[index], kx.flatten()[index]
+    angle = torch.deg2rad(torch.tensor(tilts))[:, None]
+    return torch.stack([kx * torch.sin(angle), ky.expand(len(tilts), -1), kx * torch.cos(angle)], -1), index
+
+
+def image_by_tilt_series(
+    specimen: Specimens,
+    bank: Templates,
+    optics: Optics,
+    *,
+    generator: torch.Generator,
+    snr: float | Tensor | None = None,
+    noise: bool = True,
+) -> Cubes:
+    """Image specimens tilt by tilt and reconstruct them (truth path). Arguments as `image_by_transfer`.
+
+    Per tilt: the central slice of the specimen's transform at pad 2, CTF, dose filter, residual shift, shot noise. Then
+    dose-weighted insertion into a 2n grid, division by the weights, and a crop to n. The missing wedge arises by itself.
+    """
+    _check(bank, optics)
+    device, n, T = generator.device, bank.box, len(optics.tilts)
+    k, index = (t.to(device) for t in tilt_slices(optics.tilts, n))
+    plane = k[0].norm(dim=-1)
+    amplitude, weight = (t.to(device) for t in opt.tilt_amplitude(plane, optics))
+    colour = opt.noise_colour(plane, optics.noise_slope) * math.sqrt(1 - optics.structural_fraction) * (plane > 0)
+    hermitian = torch.where(index % (n + 1) == 0, 1.0, math.sqrt(0.5)).to(device)
+    grain = opt.shot_noise(optics).to(device)[:, None] * (2 * n) * colour * hermitian * weight
+    matrix, mirror = (t.to(device) for t in _insertion(optics.tilts, n))
+    flip_y = (-torch.arange(2 * n, device=device)) % (2 * n)
+    edge = gridding_correction(2 * n, 2.0, device)
+    solute = opt.structural_amplitude(optics, n) / n**1.5 if optics.structural_fraction > 0 else 0.0
+
+    def insert(slices: Tensor) -> Tensor:  # (B, T, Q) -> (2n * (n + 1), ky, B) summed with weights
+        image = slices.new_zeros(len(slices), T, 2 * n * (n + 1))
+        image[:, :, index] = slices
+        image = image.reshape(-1, T, 2 * n, n + 1)
+        image = torch.cat([image[..., flip_y, :][..., mirror].conj(), image], -1)
+        samples = torch.view_as_real(image.permute(1, 3, 2, 0).contiguous())
+        out = torch.sparse.mm(matrix, samples.reshape(matrix.shape[1], -1))
+        return torch.view_as_complex(out.reshape(2 * n * (n + 1), 2 * n, -1, 2))
+
+    total = insert(torch.ones(1, T, len(index), dtype=torch.complex64, device=device)).real
+    seen = torch.where(total > 1.0, 1 / total.clamp_min(1.0), 0.0)  # 1.0: half a voxel of the n-grid off a lone slice
+
+    def reconstruct(slices: Tensor) -> Tensor:
+        grid = (insert(slices) * seen).reshape(2 * n, n + 1, 2 * n, -1).permute(3, 0, 2, 1)
+        volume = torch.fft.fftshift(torch.fft.irfftn(grid, s=(2 * n,) * 3, dim=(1, 2, 3)), dim=(1, 2, 3))
+        volume /= edge[:, None, None] * edge
+        return crop(volume[:, None], n)
+
+    x = torch.empty(len(specimen), 1, n, n, n, device=device)
+    realised = torch.full((len(specimen),), math.inf, device=device)
+    for start in range(0, len(specimen), CHUNK):
+        part = slice(start, start + CHUNK)
+        one = specimen[part]
+        shake = torch.randn(len(one), T, 2, generator=generator, device=device)
+        shake *= optics.misalignment / optics.pixel_size
+        in_plane = torch.stack([k[0, :, 1], plane.square().sub(k[0, :, 1].square()).clamp_min(0).sqrt()], -1)
+        phase = -2 * math.pi * shake @ in_plane.T
+        response = amplitude * weight * torch.polar(torch.ones_like(phase), phase)
+        points = k.reshape(-1, 3)
+        cube = reconstruct(gather(bank, one, 0, points).reshape(len(one), T, -1) * response)
+        power = cube.var((1, 2, 3, 4), correction=0)
+        if one.template.shape[1] > 1:
+            crowd = sum(gather(bank, one, slot, points) for slot in range(1, one.template.shape[1]))
+            cube = cube + reconstruct(crowd.reshape(len(one), T, -1) * response)
+        if noise:
+            draw = torch.randn(len(one), T, len(index), 2, generator=generator, device=device)
+            slices = torch.view_as_complex(draw) * grain
+            if solute:
+                slices = slices + response * _white_specimen(len(one), points, n, solute, generator).reshape_as(slices)
+            hiss = reconstruct(slices)
+            noise_power = hiss.var((1, 2, 3, 4), correction=0)
+            level = _noise_for_snr(power, noise_power, _per_cube(snr, part))
+            cube = cube + hiss * level[:, None, None, None, None]
+            realised[part] = power / (noise_power * level.square()).clamp_min(1e-30)
+        x[part] = cube
+    return Cubes(x, realised)
+
+
+def _white_specimen(count: int, points: Tensor, n: int, sigma: float, generator: torch.Generator) -> Tensor:
+    """Slices of a structureless specimen: white noise of `sigma` volts per voxel, (count, T * Q).
+
+    It fills a field of 1.5 boxes with a soft edge, so that interpolation does not fold its far side into the box.
+    """
+    out, r = [], (torch.arange(2 * n, device=generator.device) - n).abs() / n
+    soft = ((0.85 - r) / 0.2).clamp(0, 1)
+    grid = points.flip(-1) * (2.0 * 2 * n / (2 * n - 1)) + 1 / (2 * n - 1)
+    for _ in range(count):
+        field = torch.randn(2 * n, 2 * n, 2 * n, generator=generator, device=generator.device) * sigma
+        field *= soft[:, None, None] * soft[:, None] * soft
+        value = F.grid_sample(transform(field, 2 * n), grid.reshape(1, 1, 1, -1, 3), align_corners=True)
+        out.append(torch.complex(value[0, 0].flatten(), value[0, 1].flatten()))
+    return torch.stack(out)
+
+
+def _check(bank: Templates, optics: Optics) -> None:
+    if abs(bank.pixel_size - optics.pixel_size) > 1e-6 * optics.pixel_size:
+        raise InputError(
+            f"Templates are at {bank.pixel_size} A and the optics at {optics.pixel_size} A per voxel; wanted the same: "
+            "make both with one pixel_size."
+        )

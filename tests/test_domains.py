@@ -1,0 +1,68 @@
+"""Domains: no place for a target label, splits by tomogram, files that come back as they went."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+
+from cryoshift_core import domains
+from cryoshift_core.domains import AnswerKey, Labelled, Unlabelled
+from cryoshift_core.volumes import InputError
+
+X = torch.randn(12, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+GROUPS = torch.arange(12) // 3
+TARGET = Unlabelled(X, 12.0, GROUPS, "in_situ_1")
+KEY = AnswerKey(torch.tensor([0, 1, -1] * 4), ("a", "b"))
+
+
+def test_unlabelled_has_no_field_for_a_label():
+    assert {f.name for f in fields(Unlabelled)} == {"x", "pixel_size", "groups", "name"}
+    with pytest.raises(TypeError):
+        Unlabelled(X, 12.0, GROUPS, "t", y=torch.zeros(12))
+    with pytest.raises(AttributeError):
+        TARGET.y = torch.zeros(12)
+
+
+def test_reveal_leaves_out_none_of_these():
+    revealed = KEY.reveal(TARGET)
+    assert isinstance(revealed, Labelled) and len(revealed) == 8
+    assert torch.equal(revealed.x, X[KEY.y >= 0]) and revealed.y.tolist() == [0, 1] * 4
+
+
+def test_split_is_by_group():
+    train, test = domains.split_groups(GROUPS, 0.5, torch.Generator().manual_seed(1))
+    assert not set(GROUPS[train].tolist()) & set(GROUPS[test].tolist())
+    assert (train ^ test).all() and len(GROUPS[test].unique()) == 2
+    with pytest.raises(InputError, match="at least 2"):
+        domains.split_groups(torch.zeros(5, dtype=torch.long), 0.5, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    "x, y, message",
+    [
+        (X[:, 0], torch.zeros(12).long(), r"\(N, 1, Z, Y, X\)"),
+        (X.double(), torch.zeros(12).long(), "float64"),
+        (X, torch.zeros(11).long(), "12 cubes"),
+        (X, torch.full((12,), 2), "2 classes"),
+    ],
+)
+def test_wrong_shapes_are_refused(x, y, message):
+    with pytest.raises(InputError, match=message):
+        Labelled(x, y, ("a", "b"), 12.0, torch.ones(12), GROUPS)
+
+
+@pytest.mark.parametrize("domain", [TARGET, KEY, KEY.reveal(TARGET)])
+def test_files_come_back_as_they_went(tmp_path, domain):
+    path = tmp_path / "d.safetensors"
+    domains.save(path, domain)
+    back = domains.load(path, type(domain))
+    for f in fields(domain):
+        a, b = getattr(domain, f.name), getattr(back, f.name)
+        assert torch.equal(a.nan_to_num(-7), b.nan_to_num(-7)) if isinstance(a, torch.Tensor) else a == b
+    assert [p.name for p in tmp_path.iterdir()] == ["d.safetensors"]
+
+
+def test_a_key_does_not_load_as_a_target(tmp_path):
+    domains.save(tmp_path / "k.safetensors", KEY)
+    with pytest.raises(InputError, match="holds AnswerKey"):
+        domains.load(tmp_path / "k.safetensors", Unlabelled)

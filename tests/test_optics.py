@@ -1,0 +1,100 @@
+"""Optics against independent programs and published numbers."""
+
+import math
+
+import pytest
+import torch
+from torch_ctf import calculate_ctf_2d
+from torch_fourier_filter.dose_weight import critical_exposure
+
+from cryoshift_core import optics as opt
+from cryoshift_core.optics import Optics
+from cryoshift_core.volumes import InputError
+
+K_A = torch.linspace(0.0005, 0.05, 200)
+
+
+@pytest.mark.parametrize("defocus, amplitude, cs", [(0.5, 0.07, 2.7), (3.0, 0.07, 2.7), (6.0, 0.15, 1.5)])
+def test_ctf_agrees_with_torch_ctf(defocus, amplitude, cs):
+    n, pixel = 64, 8.0
+    theirs = calculate_ctf_2d(
+        torch.tensor(defocus), 0.0, 0.0, 300.0, cs, amplitude, 0.0, pixel, (n, n), rfft=True, fftshift=False
+    )
+    k = torch.hypot(torch.fft.fftfreq(n)[:, None], torch.fft.rfftfreq(n)[None]) / pixel
+    ours = opt.ctf(k, Optics(pixel_size=pixel, defocus=defocus, amplitude_contrast=amplitude, cs=cs))
+    assert ours[0, 0] == pytest.approx(amplitude, abs=1e-6)
+    torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
+
+
+def test_underfocus_is_positive():
+    rising = opt.ctf(torch.tensor([0.0, 0.01]), Optics(defocus=2.0))
+    falling = opt.ctf(torch.tensor([0.0, 0.01]), Optics(defocus=-2.0))
+    assert rising[1] > rising[0] > falling[1]
+
+
+def test_wavelength():
+    assert opt.wavelength(300) == pytest.approx(0.01969, abs=1e-5)
+    assert opt.wavelength(200) == pytest.approx(0.02508, abs=1e-5)
+
+
+@pytest.mark.parametrize("dose", [1.5, 60.0])
+def test_dose_filter_agrees_with_torch_fourier_filter(dose):
+    torch.testing.assert_close(opt.dose_filter(K_A, dose), torch.exp(-0.5 * dose / critical_exposure(K_A)))
+    assert opt.dose_filter(torch.zeros(1), dose) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_tilt_scheme_is_dose_symmetric_and_starts_at_the_pretilt():
+    angles = opt.tilt_scheme(-60, 40, 3, pretilt=15)
+    assert len(angles) == 34 and min(angles) == -60 and max(angles) == 39
+    assert abs(angles[0] - 15) <= 1.5
+    assert all(abs(a - 15) <= abs(b - 15) + 1e-9 for a, b in zip(angles, angles[1:], strict=False))
+
+
+def test_shot_noise_follows_the_electrons():
+    base = Optics(tilts=(0.0, 60.0))
+    sigma = opt.shot_noise(base)
+    electrons = 3.0 * 12.0**2 * 0.6 * math.exp(-100 / 300)
+    assert sigma[0] == pytest.approx(electrons**-0.5)
+    assert sigma[1] / sigma[0] == pytest.approx(math.exp(0.5 * 100 / 300))
+    assert opt.shot_noise(Optics(tilts=(0.0,), dose_per_tilt=12.0))[0] == pytest.approx(sigma[0] / 2)
+
+
+@pytest.mark.parametrize("n", [24, 33])
+def test_half_ball_is_what_an_rfftn_keeps(n):
+    index, k = opt.half_ball(n)
+    grid = torch.zeros(n * n * (n // 2 + 1), dtype=torch.complex64)
+    position = torch.tensor([3.0, -2.0, 1.0])
+    grid[index] = torch.exp(-2j * math.pi * (k @ position))
+    peak = torch.fft.irfftn(grid.reshape(n, n, n // 2 + 1), s=(n, n, n)).argmax()
+    assert [int(i) for i in torch.unravel_index(peak, (n, n, n))] == [3, n - 2, 1]
+
+
+def test_missing_wedge_is_where_the_tilt_range_says():
+    index, k = opt.half_ball(48)
+    H, S = opt.transfer(Optics(tilts=opt.tilt_scheme(-50, 50)), 48)
+    elevation = torch.rad2deg(torch.atan2(k[:, 0].abs(), k[:, 2].abs()))
+    far = torch.hypot(k[:, 0], k[:, 2]) > 0.2
+    assert (H[far & (elevation > 55)] == 0).all() and (S[far & (elevation > 55)] == 0).all()
+    assert (S[far & (elevation < 48)] > 0).float().mean() > 0.99
+
+
+def test_noise_colour_keeps_the_power_of_white_noise():
+    k = torch.linspace(0, 0.5, 4001)
+    for slope in (0.0, 0.7, 1.5):
+        power = opt.noise_colour(k, slope).square()
+        assert (power * k).sum() / k.sum() == pytest.approx(1.0, rel=0.01)
+    assert opt.noise_colour(torch.tensor([0.05]), 1.0) > opt.noise_colour(torch.tensor([0.4]), 1.0)
+
+
+def test_structural_share_keeps_the_noise_power():
+    white = opt.transfer(Optics(), 32)[1].square().sum()
+    shared = opt.transfer(Optics(structural_fraction=0.4), 32)[1].square().sum()
+    assert shared / white == pytest.approx(1.0, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"pixel_size": 0.0}, {"tilts": ()}, {"tilts": (85.0,)}, {"structural_fraction": 1.0}]
+)
+def test_impossible_optics_are_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        Optics(**wrong)
