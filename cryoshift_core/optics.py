@@ -193,7 +193,7 @@ def transfer(optics: Optics, n: int) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=256)
 def structural_amplitude(optics: Optics, n: int) -> float:
-    """Amplitude (V times sqrt of n^3) of a white specimen whose image carries the structural share of the noise power."""
+    """Amplitude (V n^1.5) of a white specimen whose image carries the structural share of the noise power."""
     plain = Optics(**{**optics.__dict__, "structural_fraction": 0.0})
     H, S = transfer(plain, n)
     return math.sqrt(optics.structural_fraction * S.square().sum().item() / H.square().sum().item())

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -178,6 +179,18 @@ class Request:
     tomograms: int = 8
     seed: int = 0
     setting: Scenario | None = field(default=None)
+
+    @classmethod
+    def of(cls, profile: Any, scenario: str, part: str, seed: int = 0) -> Request:
+        """The request that a profile (of `parameters.PROFILES`) makes for one part of a scenario."""
+        n, most = {
+            "source": (profile.n_source, 24),
+            "validation": (profile.n_validation, 8),
+            "train": (profile.n_target, 8),
+            "test": (profile.n_test, 4),
+        }[part]
+        tomograms = max(2, min(most, n // 20))
+        return cls(scenario, profile.classes, n, profile.box, profile.pixel_size, part, tomograms, seed)
 
     @property
     def file_name(self) -> str:

@@ -377,7 +377,7 @@ def image_by_tilt_series(
     """Image specimens tilt by tilt and reconstruct them (truth path). Arguments as `image_by_transfer`.
 
     Per tilt: the central slice of the specimen's transform at pad 2, CTF, dose filter, residual shift, shot noise. Then
-    dose-weighted insertion into a 2n grid, division by the weights, and a crop to n. The missing wedge arises by itself.
+    dose-weighted insertion into a 2n grid, division by the weights, a crop to n. The missing wedge arises by itself.
     """
     _check(bank, optics)
     device, n, T = generator.device, bank.box, len(optics.tilts)

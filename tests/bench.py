@@ -48,7 +48,7 @@ def main() -> None:
         labels = torch.arange(224) % len(CLASSES)
         specimen = simulate.specimens(labels, bank, generator=g)
         fast = cpu_seconds(lambda b=bank, s=specimen, o=setting: simulate.image_by_transfer(s, b, o, generator=g))
-        least = cpu_seconds(lambda b=box: floor(b, len(labels), g))
+        least = cpu_seconds(lambda b=box, n=len(labels): floor(b, n, g))
         print(f"transfer_bank_{box} {len(labels) / fast:.0f} volumes/CPU-s")
         print(f"transfer_bank_{box}_floor {len(labels) / least:.0f} volumes/CPU-s")
         print(f"transfer_bank_{box}_over_floor {fast / least:.2f} times")

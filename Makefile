@@ -1,0 +1,65 @@
+# Everything needs only make and Python 3.11 (3.12 and 3.13 work too): the first target that runs builds .venv.
+SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13; do \
+  $$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && exit; done; echo python3)
+PROFILE ?= laptop
+JOBS ?= 2
+BIN := .venv/bin
+READY := .venv/.ready
+
+# The kernel must be the one in .venv, whatever else is installed for this user.
+unexport JUPYTER_PATH PYTHONPATH PYTHONHOME
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYTHONNOUSERSITE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv tutorial test lint format lab bench sync clean
+
+help:
+	@echo "make tutorial   run notebooks 00-06 and write runs/$(PROFILE)/index.html   (PROFILE=smoke|laptop|gpu|paper)"
+	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make test       lint, unit tests, and every notebook at the smoke profile"
+	@echo "make bench      measure the speed of the simulators and of a training step"
+	@echo "make venv       only make the environment, .venv"
+	@echo "make format     format the code; make sync: bring .py and .ipynb of each notebook together"
+
+venv: $(READY)
+
+# A half-made .venv has no .ready, so an interrupted installation is taken up again.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(SUITABLE)' 2>/dev/null || { \
+	  echo "Cryo-Shift needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is `$(PYTHON) -V 2>&1`;" \
+	    "install one and name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
+	  echo "$(PYTHON) could not make a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing into .venv (a few minutes the first time) ..."
+	@$(BIN)/python -m pip install --disable-pip-version-check --only-binary :all: -c constraints.txt -e '.[test]'
+	@touch $@
+
+tutorial: $(READY)
+	@$(BIN)/python -m cryoshift_core.tutorial --profile $(PROFILE)
+
+# Two workers with one thread each keep two cores busy; pytest's summary comes last.
+test: lint
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --durations 10
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(READY)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(MAKE) --no-print-directory sync
+
+lab: $(READY)
+	@$(BIN)/python -m jupyter lab --notebook-dir=.
+
+bench: $(READY)
+	@$(BIN)/python tests/bench.py
+
+sync: $(READY)
+	@$(BIN)/jupytext --sync notebooks/*.py
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache *.egg-info

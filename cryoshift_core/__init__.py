@@ -1,0 +1,29 @@
+"""What the Cryo-Shift notebooks import, in the order in which to read it.
+
+Each room is one idea and imports only rooms above it::
+
+    volumes      normalise, contrast, crop, MRC and STAR in and out
+    structures   atoms -> potential; the shipped templates; a template by name or by file
+    optics       CTF, dose filter, tilt geometry, transfer bank
+    simulate     specimen -> cubes, by the fast path and by the tilt path
+    domains      Labelled, Unlabelled, AnswerKey; train/test splits
+    scenarios    the named source and target domains
+    models       classifiers and discriminators
+    warp         warp modules
+    losses       gradient reversal, MADA, image realism, CORAL, MMD, MCC
+    methods      name -> sum of terms, one entry per method
+    training     the one loop: fit(method, source, target)
+    selection    choosing a checkpoint without labels
+    evaluation   metrics, intervals, gap closed
+    parameters   profiles, and the typed parameters of the notebooks
+    runs         run folders, generators and manifests
+    figures      every plot that the notebooks show
+    explore      sliders in Jupyter, a grid of frames when headless
+    checks       self-checks of the exercises
+    tutorial     `make tutorial`: the series through papermill, with an index page
+
+The physics (volumes to simulate) and the learning (models to training) meet only in domains and in the notebooks.
+Cubes are float32 tensors (N, 1, Z, Y, X), protein bright; lengths are in A, angles in degrees.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,115 @@
+"""The terms that a method adds up: plain functions of logits, features and probabilities.
+
+Domain convention: discriminators of features give a positive logit for "source"; the image discriminator gives a
+positive logit for "target" (real). All binary losses take logits: no sigmoid ever stands before them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class _ReverseGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return -ctx.strength * gradient, None
+
+
+def reverse_gradient(x: Tensor, strength: float) -> Tensor:
+    """Identity forwards, gradient times `-strength` backwards (Ganin & Lempitsky 2015)."""
+    return _ReverseGradient.apply(x, strength)
+
+
+def ramp(progress: float) -> float:
+    """2 / (1 + exp(-10 p)) - 1 for p in [0, 1]: 0 at the start, never above 1 (Ganin & Lempitsky 2015)."""
+    return 2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0
+
+
+def gate(features: Tensor, p: Tensor) -> Tensor:
+    """Features (N, F) and class probabilities p (N, K) -> p_k * f, (N, K, F), one input per class discriminator."""
+    return p.unsqueeze(2) * features.unsqueeze(1)
+
+
+def mada_loss(logits_d: Tensor, p: Tensor, domain: Tensor, gated: str = "features") -> Tensor:
+    """Class-wise domain loss of multi-adversarial domain adaptation (Pei et al. 2018), averaged over classes.
+
+    Parameters
+    ----------
+    logits_d : (N, K), from :class:`models.ClassDiscriminators`
+    p : (N, K) class probabilities; used only where `gated` is "loss"
+    domain : (N,) float, 1 for source and 0 for target
+    gated : "features", where p_k already multiplied the features (see :func:`gate`), or "loss", the published
+        code's variant, where p_k weighs the loss instead and the discriminator never sees which class is meant
+    """
+    wanted = domain.unsqueeze(1).expand_as(logits_d)
+    weight = p.detach() if gated == "loss" else None
+    return F.binary_cross_entropy_with_logits(logits_d, wanted, weight=weight)
+
+
+def dann_loss(logits_d: Tensor, domain: Tensor) -> Tensor:
+    """Domain loss of DANN: logits (N,), domain (N,) float, 1 for source."""
+    return F.binary_cross_entropy_with_logits(logits_d, domain)
+
+
+def coral(features_s: Tensor, features_t: Tensor) -> Tensor:
+    """Squared distance of the covariances / 4 F^2 (Deep CORAL, Sun & Saenko 2016), plus that of the means / F."""
+
+    def covariance(f: Tensor) -> Tensor:
+        centred = f - f.mean(0)
+        return centred.T @ centred / (len(f) - 1)
+
+    n = features_s.shape[1]
+    means = (features_s.mean(0) - features_t.mean(0)).square().mean()
+    return (covariance(features_s) - covariance(features_t)).square().sum() / (4 * n * n) + means
+
+
+def mmd(features_s: Tensor, features_t: Tensor, scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)) -> Tensor:
+    """Squared maximum mean discrepancy with Gaussian kernels around the mean distance (Long et al. 2015)."""
+    n = len(features_s)
+    both = torch.cat([features_s, features_t])
+    distance = _squared_distances(both)
+    bandwidth = distance.detach().mean().clamp_min(1e-12)
+    kernel = sum(torch.exp(-distance / (scale * bandwidth)) for scale in scales) / len(scales)
+    return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
+
+
+def _squared_distances(x: Tensor) -> Tensor:
+    # cdist's gradient is undefined at distance 0, which the diagonal always has
+    norms = x.square().sum(1)
+    return (norms[:, None] + norms[None, :] - 2 * x @ x.T).clamp_min(0)
+
+
+def mcc(logits_t: Tensor, temperature: float = 2.5) -> Tensor:
+    """Minimum class confusion on target logits (N, K) (Jin et al. 2020)."""
+    p = (logits_t / temperature).softmax(1)
+    entropy = -(p * p.clamp_min(1e-8).log()).sum(1)
+    certainty = 1 + torch.exp(-entropy)
+    weight = (certainty * len(p) / certainty.sum()).detach()
+    confusion = (p * weight.unsqueeze(1)).T @ p
+    confusion = confusion / confusion.sum(1, keepdim=True)
+    return (confusion.sum() - confusion.trace()) / p.shape[1]
+
+
+def realism(logits: Tensor, real: bool) -> Tensor:
+    """Binary cross-entropy of patch logits with one wanted answer, for every player of the realism game.
+
+    The discriminator minimises ``realism(D(target), True) + realism(D(warped), False)``, the warps minimise
+    ``realism(D(warped), True)``, the non-saturating form (Goodfellow et al. 2014).
+    """
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
+
+
+def information_maximisation(probabilities: Tensor) -> Tensor:
+    """Marginal entropy minus mean conditional entropy of p (N, K), in nats: high when sure and diverse."""
+    p = probabilities.clamp_min(1e-12)
+    marginal = p.mean(0)
+    return -(marginal * marginal.log()).sum() + (p * p.log()).sum(1).mean()

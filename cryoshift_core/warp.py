@@ -1,0 +1,296 @@
+"""Warp modules: bounded, inspectable changes that carry a simulated cube towards the target domain.
+
+Each is an nn.Module called as ``warp(x, amount=1.0, generator=None)`` with x (N, 1, Z, Y, X); `amount` 0 is the
+identity and 1 the full effect. Cubes are zyx, beam z, tilt axis y. A generator makes the draws repeatable; it may live
+on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .models import GROUPS
+from .volumes import InputError
+
+
+def _uniform(n: int, low: float, high: float, generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """n draws, shaped to multiply cubes (n, 1, 1, 1, 1)."""
+    u = torch.rand(n, generator=generator, device=generator.device if generator else like.device)
+    return (low + (high - low) * u).to(like.device).view(n, 1, 1, 1, 1)
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
+    return torch.randn(shape, generator=generator, device=generator.device if generator else like.device).to(
+        like.device
+    )
+
+
+def robust_z(x: Tensor) -> Tensor:
+    """Per-cube (x - median) / (1.4826 MAD), the pipeline's one normaliser, with gradients through x alone.
+
+    Some 5,000 voxels of a large cube tell both medians to 2 %, at a fraction of the time.
+    """
+    flat = x.detach().flatten(1)
+    flat = flat[:, :: max(1, flat.shape[1] // 5000) | 1]  # an odd stride, so as to meet every column of an even box
+    median = flat.median(1).values
+    spread = 1.4826 * (flat - median[:, None]).abs().median(1).values
+    return (x - median.view(-1, 1, 1, 1, 1)) / spread.clamp_min(1e-6).view(-1, 1, 1, 1, 1)
+
+
+def gaussian_kernel(sigma: float) -> Tensor:
+    """1-D Gaussian of odd length 2 ceil(3 sigma) + 1: its peak is in the centre and its sum is 1."""
+    radius = math.ceil(3 * sigma)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    return kernel / kernel.sum()
+
+
+def smooth(field: Tensor, sigma: float) -> Tensor:
+    """Gaussian smoothing of (N, C, Z, Y, X), axis by axis, edges repeated; `sigma` in voxels of the field."""
+    kernel = gaussian_kernel(sigma).to(field)
+    channels = field.shape[1]
+    for axis in (2, 3, 4):
+        shape = [channels, 1, 1, 1, 1]
+        shape[axis] = len(kernel)
+        pad = [0] * 6
+        pad[2 * (4 - axis)] = pad[2 * (4 - axis) + 1] = len(kernel) // 2
+        weight = kernel.view([1, 1] + shape[2:]).expand(shape)
+        field = F.conv3d(F.pad(field, pad, mode="replicate"), weight, groups=channels)
+    return field
+
+
+class NoiseWarp(nn.Module):
+    """Additive per-voxel change, |delta| <= 0.8 standard deviations, from an encoder-decoder fed with cube and noise.
+
+    The last layer is linear, so that before the tanh both signs are equally within reach.
+    """
+
+    bound = 0.8
+
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.encode = nn.Conv3d(1, width, 3, stride=2, padding=1)
+        self.down = nn.Conv3d(width + 2, 2 * width, 3, stride=2, padding=1)
+        self.up = nn.Conv3d(2 * width, width, 3, padding=1)
+        self.norm1, self.norm2 = nn.GroupNorm(GROUPS, 2 * width), nn.GroupNorm(GROUPS, width)
+        self.last = nn.Conv3d(width, 8, 3, padding=1)  # at half resolution: its 8 channels are the 2^3 voxels
+        nn.init.normal_(self.last.weight, std=0.01)
+        nn.init.zeros_(self.last.bias)
+
+    def delta(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        n, _, *box = x.shape
+        pad = [(-side) % 4 for side in reversed(box)]
+        h = self.encode(F.pad(x, (0, pad[0], 0, pad[1], 0, pad[2]), mode="replicate"))
+        noise = _normal((n, 2, *h.shape[2:]), generator, x)
+        low = self.up(F.relu(self.norm1(self.down(torch.cat([h, noise], 1)))))
+        h = F.relu(self.norm2(F.interpolate(low, scale_factor=2) + h))
+        z, y, x_side = h.shape[2:]
+        fine = self.last(h).view(n, 2, 2, 2, z, y, x_side).permute(0, 4, 1, 5, 2, 6, 3)
+        fine = fine.reshape(n, 1, 2 * z, 2 * y, 2 * x_side)[:, :, : box[0], : box[1], : box[2]]
+        return self.bound * torch.tanh(fine)
+
+    def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        return x + amount * self.delta(x, generator)
+
+
+class DeformationWarp(nn.Module):
+    """Smooth displacement of at most 1 voxel, from a persistent decoder fed with the coarse cube and noise."""
+
+    bound = 1.0
+
+    def __init__(self, width: int = 16, sigma: float = 1.0):
+        super().__init__()
+        self.encode, self.norm = nn.Conv3d(4, width, 3, padding=1), nn.GroupNorm(GROUPS, width)
+        self.last = nn.Conv3d(width, 3, 3, padding=1)
+        self.sigma = sigma
+
+    def coarse_field(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        coarse = F.avg_pool3d(x, 4, ceil_mode=True)
+        noise = _normal((len(x), 3, *coarse.shape[2:]), generator, x)
+        h = self.last(F.relu(self.norm(self.encode(torch.cat([coarse, noise], 1)))))
+        return smooth(torch.tanh(h) * (self.bound / math.sqrt(3)), self.sigma)
+
+    def field(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Displacement (N, 3, Z, Y, X) in voxels, components in the order x, y, z, length <= 1."""
+        return F.interpolate(self.coarse_field(x, generator), size=x.shape[2:], mode="trilinear")
+
+    def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        if amount == 0:
+            return x
+        per_voxel = 2.0 / torch.tensor(x.shape[:1:-1], device=x.device, dtype=x.dtype)  # x, y, z; the grid spans 2
+        field = self.coarse_field(x, generator) * (amount * per_voxel.view(1, 3, 1, 1, 1))
+        shift = F.interpolate(field, size=x.shape[2:], mode="trilinear").movedim(1, -1)
+        still = F.affine_grid(torch.eye(3, 4, device=x.device)[None], list(x[:1].shape), align_corners=False)
+        return F.grid_sample(x, still + shift, padding_mode="border", align_corners=False)
+
+
+def power_spectrum(x: Tensor) -> Tensor:
+    """Power |rfftn|^2 / voxels of each cube, (N, Z, Y, X // 2 + 1): 1 everywhere for white noise of variance 1."""
+    return torch.fft.rfftn(x[:, 0], dim=(1, 2, 3)).abs().square() / x[0].numel()
+
+
+def radial_bands(box: tuple[int, ...], n_bands: int) -> Tensor:
+    """Overlapping triangular windows in |k|, (n_bands, Z, Y, X // 2 + 1); they sum to 1 at each frequency."""
+    kz, ky = (torch.fft.fftfreq(side) for side in box[:2])
+    kx = torch.fft.rfftfreq(box[2])
+    radius = (kz[:, None, None] ** 2 + ky[:, None] ** 2 + kx**2).sqrt().clamp_max(0.5) / 0.5 * (n_bands - 1)
+    return (1 - (radius - torch.arange(n_bands).view(-1, 1, 1, 1)).abs()).clamp_min(0)
+
+
+def mean_spectrum(x: Tensor) -> Tensor:
+    """Mean power over cubes, leaning on each frequency's neighbours where there are few cubes."""
+    total = torch.stack([power_spectrum(part).sum(0) for part in x.split(64)]).sum(0) / len(x)
+    total[0, 0, 0] = total[[0, 1], [1, 0], [0, 0]].mean()  # the mean grey value is no part of the spectrum
+    log = total.clamp_min(1e-8).log()[None, None]
+    log = F.pad(F.pad(log, (0, 0, 1, 1, 1, 1), mode="circular"), (1, 1, 0, 0, 0, 0), mode="replicate")
+    local = F.avg_pool3d(log, 3, stride=1)[0, 0].exp()
+    return (len(x) * total + 27 * local) / (len(x) + 27)
+
+
+def radial_profile(x: Tensor) -> Tensor:
+    """Mean over cubes and over shells one voxel thick about the box centre, (n // 2,), less its mean."""
+    mean = x[:, 0].mean(0)
+    axes = [torch.arange(side, device=x.device) - side // 2 for side in mean.shape]
+    shell = (axes[0][:, None, None] ** 2 + axes[1][:, None] ** 2 + axes[2] ** 2).float().sqrt().round().long().flatten()
+    profile = torch.bincount(shell, mean.flatten()) / torch.bincount(shell).clamp_min(1)
+    profile = profile[: min(mean.shape) // 2]
+    return profile - profile.mean()
+
+
+def signal_gain(source_x: Tensor, target_x: Tensor) -> float:
+    """How strong the target's average particle is against the source's: the regression of their radial profiles.
+
+    Particles stand in the centre of their boxes and noise does not, so that averaging over a domain needs no label and
+    leaves the particles. Kept within 0.2-1.5; 1 where the source has no centred particle to compare with.
+    """
+    s, t = radial_profile(source_x), radial_profile(target_x)
+    if float(s.square().mean().sqrt()) < 3 / math.sqrt(source_x[:, 0].numel()) * len(s):
+        return 1.0
+    return min(1.5, max(0.2, float(s @ t / (s @ s))))
+
+
+class SpectrumWarp(nn.Module):
+    """Rescale the signal and add coloured noise, so that a source cube's power spectrum meets the target's.
+
+    Closed form, and label-free: with P_x the mean source spectrum, P_t the target's (mean times one target cube's own
+    smooth deviation, drawn anew for each cube) and a signal gain a drawn within a factor `spread` of :func:`signal_gain`,
+
+        g = min(a, sqrt(P_t / P_x)),    P_n = P_t - g^2 P_x,    out = g x + sqrt(P_n) noise,
+
+    per frequency on the whole half-ball, so that wedge, envelope and noise colour are met together. The *mean* source
+    spectrum is used, not the cube's own: a bright molecule keeps its excess over the average. A spectrum alone cannot
+    tell signal from noise; the gain can. The realism game may bend P_t by radial gains within a factor of 2.
+    """
+
+    def __init__(self, source: Tensor, target: Tensor, bank: Tensor, gain: float = 1.0, spread: float = 1.3):
+        super().__init__()
+        self.register_buffer("source", source)  # (Z, Y, X // 2 + 1), mean power
+        self.register_buffer("target", target)
+        self.register_buffer("bank", bank)  # (cubes, bands), log deviation of each target cube from the mean
+        box = (source.shape[0], source.shape[1], 2 * (source.shape[2] - 1) + source.shape[1] % 2)
+        self.register_buffer("bands", radial_bands(box, bank.shape[1]), persistent=False)
+        self.theta = nn.Parameter(torch.zeros(bank.shape[1]))
+        self.register_buffer("gain", torch.tensor(gain))
+        self.spread, self.box = spread, box
+
+    @classmethod
+    def estimate(cls, source_x: Tensor, target_x: Tensor, n_bands: int = 8) -> SpectrumWarp:
+        """Measure both domains' spectra on normalised cubes (N, 1, Z, Y, X) of one box size; 100 each are plenty."""
+        if source_x.shape[1:] != target_x.shape[1:] or len(set(source_x.shape[3:])) > 1:
+            raise InputError(
+                f"Source cubes are {tuple(source_x.shape[1:])} and target cubes {tuple(target_x.shape[1:])}; "
+                "wanted one box size for both: crop the larger."
+            )
+        target = mean_spectrum(target_x)
+        bands = radial_bands(tuple(target_x.shape[2:]), n_bands)
+        modes = bands.sum((1, 2, 3))
+        power = torch.cat([torch.einsum("nzyx,bzyx->nb", power_spectrum(p), bands) for p in target_x.split(64)])
+        deviation = (power / torch.einsum("zyx,bzyx->b", target, bands)).clamp_min(1e-6).log()
+        # A single cube's band power fluctuates by itself; keep only the spread beyond that.
+        twins = torch.where(torch.arange(bands.shape[3]) == 0, 2.0, 1.0)  # kx = 0 holds each Friedel pair twice
+        chance = torch.polygamma(1, modes.square() / (bands.square() * twins).sum((1, 2, 3)))
+        spread = deviation.var(0).clamp_min(1e-12)
+        shrunk = (deviation - deviation.mean(0)) * (1 - chance / spread).clamp_min(0).sqrt()
+        return cls(mean_spectrum(source_x), target, shrunk.clamp(-2, 2), signal_gain(source_x, target_x))
+
+    def wanted(self, choice: Tensor) -> Tensor:
+        """Target power (N, Z, Y, X // 2 + 1) after the cubes `choice` of the bank, with the learnt radial gains."""
+        log_gain = self.bank[choice] + math.log(2) * torch.tanh(self.theta)
+        return self.target * torch.einsum("nb,bzyx->nzyx", log_gain, self.bands).exp()
+
+    def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        if amount == 0:
+            return x
+        if tuple(x.shape[2:]) != self.box:
+            raise InputError(f"The spectra were measured on boxes {self.box}, the cubes are {tuple(x.shape[2:])}.")
+        device = generator.device if generator else x.device
+        choice = torch.randint(len(self.bank), (len(x),), generator=generator, device=device).to(x.device)
+        p_x, p_t = self.source, self.wanted(choice)
+        a = (self.gain * self.spread ** _uniform(len(x), -1.0, 1.0, generator, x)[:, 0]) ** amount
+        if amount != 1:
+            p_t = p_t**amount * p_x ** (1 - amount)
+        g = torch.minimum(a, (p_t / p_x).sqrt())
+        sigma = (p_t - g.square() * p_x + 1e-10).clamp_min(1e-10).sqrt()
+        spectrum = torch.fft.rfftn(x[:, 0], dim=(1, 2, 3))
+        noise = torch.fft.rfftn(_normal(tuple(x[:, 0].shape), generator, x), dim=(1, 2, 3))
+        out = torch.fft.irfftn(g * spectrum + sigma * noise, s=self.box, dim=(1, 2, 3))
+        return robust_z(out.unsqueeze(1))
+
+
+class OpticsWarp(nn.Module):
+    """Random optics within fixed ranges: further missing wedge 0-25 degrees, radial modulation by up to a factor of
+    1 +- 0.5 with 0.5-3 periods to Nyquist, contrast exp(+-0.3), background gradient up to 0.5 s.d. edge to edge.
+    Nothing is learnt."""
+
+    def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        if amount == 0:
+            return x
+        n, box = len(x), x.shape[2:]
+        kz, ky = (torch.fft.fftfreq(side, device=x.device) for side in box[:2])
+        kx = torch.fft.rfftfreq(box[2], device=x.device)
+        angle = torch.atan2(kz.abs()[:, None, None], kx.abs() + 1e-9)  # 0 along x, pi / 2 along the beam
+        radius = (kz[:, None, None] ** 2 + ky[:, None] ** 2 + kx**2).sqrt() / 0.5
+
+        def draw(low: float, high: float) -> Tensor:
+            return _uniform(n, low, high, generator, x)[:, 0]
+
+        edge = math.pi / 2 - amount * draw(0, math.radians(25))
+        wedge = torch.sigmoid((edge + 0.05 - angle) / 0.02)
+        wedge = 1 - amount * (1 - wedge)
+        depth, periods, phase = amount * draw(0, 0.5), draw(0.5, 3), draw(0, 2 * math.pi)
+        transfer = wedge * (1 + depth * torch.cos(2 * math.pi * periods * radius + phase))
+        transfer[:, 0, 0, 0] = 1
+        out = torch.fft.irfftn(torch.fft.rfftn(x[:, 0], dim=(1, 2, 3)) * transfer, s=box, dim=(1, 2, 3)).unsqueeze(1)
+        out = out * _uniform(n, -0.3 * amount, 0.3 * amount, generator, x).exp()
+        slope = _normal((n, 3), generator, x)
+        slope = F.normalize(slope, dim=1) * amount * _uniform(n, 0, 0.25, generator, x).view(n, 1)
+        for axis, side in enumerate(box):
+            line = torch.linspace(-1, 1, side, device=x.device).view([side if i == axis else 1 for i in range(3)])
+            out = out + slope[:, axis].view(n, 1, 1, 1, 1) * line
+        return out
+
+
+# In the order in which they are applied. The spectrum comes after the modules whose blur it should make good.
+WARPS = {"deformation": DeformationWarp, "optics": OpticsWarp, "spectrum": SpectrumWarp, "noise": NoiseWarp}
+
+
+class Warps(nn.Module):
+    """The named warps in turn; the spectra are measured on source cubes as the earlier warps leave them."""
+
+    def __init__(self, names: tuple[str, ...], source_x: Tensor, target_x: Tensor, generator: torch.Generator):
+        super().__init__()
+        self.steps = nn.ModuleDict()
+        for name in (name for name in WARPS if name in names):
+            if name == "spectrum":
+                with torch.no_grad():
+                    self.steps[name] = SpectrumWarp.estimate(self(source_x, generator=generator), target_x)
+            else:
+                self.steps[name] = WARPS[name]()
+
+    def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        for step in self.steps.values():
+            x = step(x, amount, generator)
+        return x
