@@ -67,7 +67,8 @@ def isosurface(ax: Axes, volume: Tensor, level: float | None = None, colour: str
     z, y, x = points.T
     ax.plot_trisurf(x, y, z, triangles=faces, color=colour, linewidth=0, antialiased=False, lightsource=light)
     n = data.shape[0]
-    ax.set(xlim=(0, n), ylim=(0, n), zlim=(0, n), box_aspect=(1, 1, 1))
+    ax.set(xlim=(0, n), ylim=(0, n), zlim=(0, n))
+    ax.set_box_aspect((1, 1, 1), zoom=1.7)
     ax.set_axis_off()
 
 
@@ -96,9 +97,9 @@ def gallery(
     fig, axes = plt.subplots(
         len(rows), len(columns), figsize=(size * len(columns) + 0.6, size * len(rows) + 0.35), squeeze=False
     )
-    for line, (name, cubes) in zip(axes, rows.items(), strict=True):
+    for i, (line, (name, cubes)) in enumerate(zip(axes, rows.items(), strict=True)):
         for ax, cube, column in zip(line, cubes, columns, strict=True):
-            show(ax, cube[0].mean(0) if projection else middle(cube), column if line is axes[0] else "")
+            show(ax, cube[0].mean(0) if projection else middle(cube), column if i == 0 else "")
         line[0].set_ylabel(name, fontsize=8)
     fig.tight_layout(pad=0.3)
     return fig
@@ -178,7 +179,8 @@ def learning_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], term
             values = history.get(term)
             if values is not None and len(values):
                 last = history["step"][-1] if "step" in history and len(history["step"]) else len(values)
-                ax.plot(np.linspace(last / len(values), last, len(values)), values, label=name, color=COLOURS.get(name))
+                steps = np.linspace(last / len(values), last, len(values))
+                ax.plot(steps, values, ".-", label=name, color=COLOURS.get(name))
         ax.set(title=term.replace("_", " "), xlabel="step")
     handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda pair: len(pair[0]))
     if handles:

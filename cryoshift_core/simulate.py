@@ -22,6 +22,7 @@ from .optics import Optics
 from .volumes import InputError, crop
 
 CHUNK = 8  # cubes per pass: their transforms stay in the processor's cache
+VARIANTS = {"membrane": 12}  # shapes drawn of a procedural class; a molecule has one
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +32,14 @@ class Templates:
     Attributes
     ----------
     names : K class names, then any extras (gold, a membrane) that only serve as neighbours
-    transforms : one (1, 2, M, M, M) tensor each (real, imaginary; DC at M // 2), M = 2 * box
-    radius : (K,) voxels, of a homogeneous ball with the same radius of gyration
+    transforms : (1, 2, M, M, M) tensors (real, imaginary; DC at M // 2), M = 2 * box; one per shape
+    shapes : for each name, which of the transforms are its shapes
+    radius : one per name, voxels, of a homogeneous ball with the same radius of gyration
     """
 
     names: tuple[str, ...]
     transforms: tuple[Tensor, ...]
+    shapes: tuple[range, ...]
     radius: Tensor
     box: int
     pixel_size: float
@@ -48,7 +51,7 @@ class Specimens:
 
     Attributes
     ----------
-    template : (N, P) int64, index into Templates.names; -1 for an empty slot
+    template : (N, P) int64, index into Templates.transforms; -1 for an empty slot
     rotation : (N, P, 3, 3), acts on zyx vectors: density at x is that of the template at rotation^T (x - shift)
     shift : (N, P, 3) voxels, zyx, from the centre of the box
     scale : magnification error, 1.0 is right
@@ -111,24 +114,26 @@ def templates(
     generator : for the procedural ones; its device holds the transforms
     change : (name, volume) -> volume, alters a structure, e.g. into another conformer
     """
-    device, out, radii = generator.device, [], []
+    device, out, shapes, radii = generator.device, [], [], []
     half = torch.arange(2 * box) - box
     r2 = half.square()[:, None, None] + half.square()[:, None] + half.square()
     for name in [*classes, *extras]:
-        if name == "gold":
-            volume = 60.0 * torch.sigmoid(2 * (50.0 / pixel_size - r2.sqrt()))
-        else:
-            size = 2 * box if name == "membrane" else box
-            volume = structures.template(name, pixel_size, size, generator=generator)
-        if change is not None:
-            volume = change(name, volume)
-        edge = len(volume)
+        shapes.append(range(len(out), len(out) + VARIANTS.get(name, 1)))
+        for _ in shapes[-1]:
+            if name == "gold":
+                volume = 60.0 * torch.sigmoid(2 * (50.0 / pixel_size - r2.sqrt()))
+            else:
+                size = 2 * box if name == "membrane" else box
+                volume = structures.template(name, pixel_size, size, generator=generator)
+            if change is not None:
+                volume = change(name, volume)
+            out.append(transform(volume.to(device), 2 * box))
+        low, edge = box - len(volume) // 2, len(volume)
         mass = volume.clamp_min(0)
-        gyration = (mass * r2[(slice(box - edge // 2, box - edge // 2 + edge),) * 3]).sum() / mass.sum().clamp_min(1e-6)
+        gyration = (mass * r2[(slice(low, low + edge),) * 3]).sum() / mass.sum().clamp_min(1e-6)
         radii.append(math.sqrt(5 / 3 * float(gyration)))
-        out.append(transform(volume.to(device), 2 * box))
     names = tuple(structures.class_name(c) for c in [*classes, *extras])
-    return Templates(names, tuple(out), torch.tensor(radii), box, pixel_size)
+    return Templates(names, tuple(out), tuple(shapes), torch.tensor(radii), box, pixel_size)
 
 
 def random_rotations(n: int, generator: torch.Generator) -> Tensor:
@@ -163,10 +168,10 @@ def specimens(
 
     Parameters
     ----------
-    labels : (N,) int64, the particle at the centre; -1 leaves the centre empty
+    labels : (N,) int64, index into bank.names of the particle at the centre; -1 leaves the centre empty
     offset : picking error, voxels: the particle's centre is uniform in a ball of this radius
     crowding : volume fraction of the neighbourhood that neighbours fill, 0 to about 0.35
-    extras : indices into the bank that may stand among the neighbours beside the classes
+    extras : indices into bank.names that may stand among the neighbours beside the classes
     """
     n, device = len(labels), generator.device
     labels = labels.to(device)
@@ -177,7 +182,7 @@ def specimens(
     slots = round(crowding * field**3 / mean_volume) if crowding > 0 else 0
     template = torch.full((n, 1 + slots), -1, device=device)
     shift = torch.zeros(n, 1 + slots, 3, device=device)
-    template[:, 0] = labels
+    template[:, 0] = _pick_shape(labels, bank, generator)
     shift[:, 0] = random_in_ball(n, offset, generator)
     rotation = torch.zeros(n, 1 + slots, 3, 3, device=device)
     rotation[:, 0] = random_rotations(n, generator)  # before the neighbours: poses stay paired across crowding levels
@@ -192,10 +197,18 @@ def specimens(
         fits = ((away > 0.85 * (radius[pick][:, None, None] + reaches[:, None, :slot])) | ~taken).all(-1)
         first = fits.float().argmax(-1)
         rows = torch.arange(n, device=device)
-        template[:, slot] = torch.where(fits[rows, first], pick, -1)
+        template[:, slot] = torch.where(fits[rows, first], _pick_shape(pick, bank, generator), -1)
         shift[:, slot], reaches[:, slot] = place[rows, first], radius[pick]
         rotation[:, slot] = random_rotations(n, generator)
     return Specimens(template, rotation, shift, scale)
+
+
+def _pick_shape(names: Tensor, bank: Templates, generator: torch.Generator) -> Tensor:
+    """One of the shapes of each name, (N,) indices into bank.transforms; -1 stays -1."""
+    count = torch.tensor([len(s) for s in bank.shapes], device=names.device)[names.clamp_min(0)]
+    first = torch.tensor([s.start for s in bank.shapes], device=names.device)[names.clamp_min(0)]
+    draw = torch.rand(len(names), generator=generator, device=names.device)
+    return torch.where(names >= 0, first + (draw * count).long(), -1)
 
 
 def gather(bank: Templates, one: Specimens, slot: int, k: Tensor) -> Tensor:

@@ -72,8 +72,6 @@ rows = {
     "target ": target.x[n : 2 * n],
 }
 fig = figures.gallery(rows, p.classes)
-for ax in fig.axes[n:]:
-    ax.set_title("")
 run.save_figure(fig, "source_and_target")
 plt.show()
 

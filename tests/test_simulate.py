@@ -47,7 +47,9 @@ def chiral_bank(n=BOX):
     for z, y, x, weight in ((-7, 0, 5, 3.0), (-2, 5, 0, 2.0), (3, 0, -5, 1.5), (7, -5, 0, 1.0)):
         volume += weight * np.exp(-((grid[0] - z) ** 2 + (grid[1] - y) ** 2 + (grid[2] - x) ** 2) / 8)
     volume = torch.from_numpy(volume)
-    return volume, simulate.Templates(("screw",), (simulate.transform(volume, 2 * n),), torch.tensor([8.0]), n, PIXEL)
+    return volume, simulate.Templates(
+        ("screw",), (simulate.transform(volume, 2 * n),), (range(1),), torch.tensor([8.0]), n, PIXEL
+    )
 
 
 def one(rotation, shift=(0.0, 0.0, 0.0)):
@@ -186,6 +188,14 @@ def test_any_box_keeps_the_particle_in_the_centre(box):
     grid = torch.stack(torch.meshgrid(*[torch.arange(box) - box // 2] * 3, indexing="ij")).float()
     centre = (grid * weight).flatten(1).sum(1) / weight.sum()
     assert x.shape == (4, 1, box, box, box) and centre.abs().max() < 0.5
+
+
+def test_membranes_have_many_shapes_and_molecules_one():
+    bank = simulate.templates(("TRiC", "membrane"), PIXEL, 24, generator=generator(), extras=("gold",))
+    assert [len(s) for s in bank.shapes] == [1, simulate.VARIANTS["membrane"], 1]
+    drawn = simulate.specimens(torch.tensor([0, 1, -1] * 40), bank, generator=generator()).template[:, 0]
+    assert set(drawn[0::3].tolist()) == {0} and set(drawn[2::3].tolist()) == {-1}
+    assert len(drawn[1::3].unique()) > 6 and set(drawn[1::3].tolist()) <= set(bank.shapes[1])
 
 
 def test_particles_are_bright(bank):

@@ -18,6 +18,7 @@ from cryoshift_core.warp import (
     mean_spectrum,
     power_spectrum,
     robust_z,
+    signal_gain,
     smooth,
 )
 
@@ -182,6 +183,25 @@ def test_a_bright_molecule_keeps_its_excess_over_the_mean_source_spectrum():
     centre = warped[:, 0, 6:11, 6:11, 6:11].mean((1, 2, 3))
     small, large = centre[s.y == 0].mean(), centre[s.y == 2].mean()
     assert large > small + 0.1
+
+
+def test_signal_gain_is_read_off_the_average_particle_without_labels():
+    s = source(300, seed=2)
+    x, noise = s.x, cubes(300, 16, 9)
+    assert signal_gain(x, source(300, seed=3).x) == pytest.approx(1, abs=0.1)
+    assert signal_gain(x, 0.5 * x + 2 * noise) == pytest.approx(0.5, abs=0.2)
+    assert signal_gain(noise, x) == 1.0, "a source without a centred particle says nothing"
+
+
+def test_a_target_like_the_source_is_left_nearly_alone():
+    """A gain drawn from a fixed wide range would bury half of the signal of a target that is no noisier."""
+    s, more = source(300, seed=2), source(300, seed=3)
+    warp = SpectrumWarp.estimate(s.x, more.x)
+    warp.spread = 1.0
+    with torch.no_grad():
+        kept = warp(s.x, generator=generator())
+    correlation = torch.corrcoef(torch.stack([kept.flatten(), s.x.flatten()]))[0, 1]
+    assert correlation > 0.9
 
 
 def test_spread_among_target_cubes_is_kept_and_pure_chance_is_not():
