@@ -254,7 +254,8 @@ def embedding(features: Mapping[str, Tensor], title: str = "") -> Figure:
 def tomogram(data: np.ndarray, zyx: np.ndarray | None, groups: np.ndarray | None, pixel_size: float) -> Figure:
     """Three z slices of a tomogram with the coordinates within one voxel of each; a colour per group."""
     fig, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
-    levels = np.linspace(0, len(data) - 1, 5)[1:-1].round().astype(int)
+    heights = zyx[:, 0] if zyx is not None and len(zyx) else np.arange(len(data))
+    levels = np.quantile(heights, (0.15, 0.5, 0.85)).round().astype(int)
     for ax, z in zip(axes, levels, strict=True):
         show(ax, data[z], f"z = {z} ({z * pixel_size / 10:.0f} nm)")
         if zyx is not None:

@@ -104,6 +104,8 @@ FACTORS: dict[str, tuple[dict, dict, dict]] = {
 SCENARIOS: dict[str, Scenario] = {
     "source": Scenario(path="transfer"),
     "paper": Scenario(path="transfer", defocus=(0.0, 12.0), cs=(1.5, 3.0), half_angle=(40.0, 80.0), snr=(0.03, 10.0)),
+    # what to simulate for somebody else's tomogram: wide in all that is not known
+    "broad": Scenario(path="transfer", defocus=(1.0, 8.0), half_angle=(45.0, 65.0), snr=(0.03, 3.0), offset=1.5),
     **{f"{name}_{i + 1}": Scenario(**level) for name, levels in FACTORS.items() for i, level in enumerate(levels)},
     **{
         f"in_situ_{i + 1}": Scenario(**{key: value for levels in FACTORS.values() for key, value in levels[i].items()})

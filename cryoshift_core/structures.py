@@ -191,13 +191,13 @@ def _draw(atoms: _Atoms, path: str, pixel_size: float, box: int | None = None, b
     reach = max(np.linalg.norm(s.atom.pos.tolist(), np.inf) for s in atoms.model.all())
     if reach > 320 * spacing:
         raise InputError(f"{path} spans {2 * reach:.0f} A; wanted at most {640 * spacing:.0f} A: select chains.")
-    n = 2 * math.ceil((reach + 16) / spacing)
+    box = box or 2 * math.ceil((reach + 8) / pixel_size)
+    n = 2 * math.ceil(max(reach + 16, box * pixel_size / 2) / spacing - 1e-6)
     fine = torch.fft.rfftn(torch.from_numpy(_sum_atoms(atoms, spacing, n, b_factor, blur)))
     k, half = torch.fft.fftfreq(n, spacing) ** 2, torch.fft.rfftfreq(n, spacing) ** 2
     k2 = k[:, None, None] + k[:, None] + half
     keep = k2 <= 3 / (4 * pixel_size**2)  # the corners of the coarse band; beyond it the deblurring means nothing
     fine = torch.fft.irfftn(fine * torch.where(keep, torch.exp(blur / 4 * k2), 0.0), s=(n, n, n))
-    box = box or 2 * math.ceil((reach + 8) / pixel_size)
     return Volume(_regrid(fine, spacing, pixel_size, box).numpy(), pixel_size, path)
 
 

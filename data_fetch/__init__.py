@@ -1,22 +1,24 @@
-"""Public cryo-ET data for the notebooks: one small real sample ships with the code."""
+"""Data that Cryo-Shift runs on: one small experimental tomogram, shipped beside this file.
+
+Provenance, citation and licences are in ``sample/README.md``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "sample"
+SAMPLE = Path(__file__).parent / "sample"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The shipped tomogram of HIV-1 Gag virus-like particles (see ``sample/README.md``)."""
+    """Paths of a tomogram (MRC, protein bright) and of the particle positions in it (RELION-style STAR)."""
 
     tomogram: Path
     coordinates: Path
-    readme: Path
 
 
-def sample() -> Sample:
-    """Paths of the shipped sample: tomogram (MRC, 40 A, protein bright), Gag positions (STAR), provenance."""
-    return Sample(FOLDER / "hiv_vlp_tomogram.mrc", FOLDER / "hiv_gag_coordinates.star", FOLDER / "README.md")
+def sample(folder: str | Path = SAMPLE) -> Sample:
+    """Return the shipped HIV-1 tomogram (101 x 135 x 135 voxels of 40 A) and its 5,377 Gag positions in 9 particles."""
+    return Sample(Path(folder) / "hiv_vlp_tomogram.mrc", Path(folder) / "hiv_gag_coordinates.star")

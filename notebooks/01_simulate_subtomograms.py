@@ -158,7 +158,9 @@ noisy = simulate.image_by_tilt_series(one, bank, setting, generator=generator)
 empty = simulate.specimens(torch.full((16,), -1), bank, generator=generator)
 ice = simulate.image_by_tilt_series(empty, bank, setting, generator=generator).x
 fig, axes = plt.subplots(2, 3, figsize=(6.6, 4.6), layout="constrained")
-for row, (plane, pick) in enumerate((("xy, across the beam", (n // 2,)), ("xz, along the beam", (slice(None), n // 2)))):
+for row, (plane, pick) in enumerate(
+    (("xy, across the beam", (n // 2,)), ("xz, along the beam", (slice(None), n // 2)))
+):
     figures.show(axes[row, 0], clean[0, 0][pick], f"noise-free, {plane}")
     figures.show(axes[row, 1], noisy.x[0, 0][pick], f"SNR {noisy.snr[0]:.2f}, {plane}")
 figures.spectrum_plane(axes[0, 2], ice, "ice only: log power, ky = 0")
@@ -222,9 +224,7 @@ for name, path in (("transfer", simulate.image_by_transfer), ("tilt series", sim
     start = time.process_time()
     cubes[name] = path(many, bank3, setting, generator=generator, noise=False).x
     seconds[name] = (time.process_time() - start) / len(many)
-agreement = [
-    float(np.corrcoef(a.flatten(), b.flatten())[0, 1]) for a, b in zip(*cubes.values(), strict=True)
-]
+agreement = [float(np.corrcoef(a.flatten(), b.flatten())[0, 1]) for a, b in zip(*cubes.values(), strict=True)]
 print(f"correlation: mean {np.mean(agreement):.3f}, least {min(agreement):.3f}")
 print(", ".join(f"{name}: {1e3 * s:.1f} CPU-ms per cube" for name, s in seconds.items()))
 
