@@ -40,7 +40,7 @@ _PAPER = ("ribosome_70S", "ribosome_80S", "TRiC", "membrane")
 _ROWS = (
     # name, box, A, classes, source, validation, target, test, steps, batch, seeds, encoder, width
     Profile("smoke", 24, 16.0, ("ribosome_80S", "TRiC", "apoferritin"), 48, 24, 36, 24, 6, 12, 2, "strided", 8),
-    Profile("laptop", 32, 12.0, _SEVEN, 2100, 420, 1000, 500, 400, 32, 3, "strided", 16),
+    Profile("laptop", 32, 12.0, _SEVEN, 2100, 420, 1000, 500, 400, 32, 3, "strided", 8),
     Profile("gpu", 40, 10.0, _SEVEN, 21000, 2100, 10000, 5000, 5000, 64, 5, "strided", 32),
     Profile("paper", 40, 12.0, _PAPER, 10000, 1000, 5000, 2500, 10000, 32, 5, "light", 16),
 )

@@ -142,7 +142,7 @@ arrows = [  # from, to, style
 ]
 notes = [  # x, y, text, colour
     (6.45, 3.3, "originals and\nwarped copies", "0.3"),
-    (3.0, 2.2, "mean spectrum", "0.4"),
+    (2.7, 2.2, "mean\nspectrum", "0.4"),
     (7.1, 0.75, "gradient, reversed", red),
     (10.0, 2.4, "learns from source labels", "0.3"),
 ]

@@ -7,8 +7,8 @@ import starfile
 import torch
 
 import data_fetch
-from cryoshift_core import simulate, structures, volumes
-from cryoshift_core.volumes import InputError, Volume
+from cryoshift_core import scenarios, structures, volumes
+from cryoshift_core.volumes import Volume
 
 
 def noise(*shape, seed=0):
@@ -61,11 +61,8 @@ def test_contrast_of_noisy_molecules_of_either_sign(name):
 
 
 def test_contrast_of_simulated_cubes_after_the_microscope():
-    from cryoshift_core import scenarios
-
     request = scenarios.Request("in_situ_1", ("TRiC", "ribosome_70S"), 60, 32, 12.0, "source", 2)
-    cubes = scenarios.make(request, progress=False)
-    x = (cubes[0] if isinstance(cubes, tuple) else cubes).x
+    x = scenarios.make(request, progress=False).x
     assert (volumes.guess_contrast(x).sign, volumes.guess_contrast(-x).sign) == ("bright", "dark")
 
 
@@ -167,9 +164,7 @@ def test_mrc_of_another_byte_order_and_axis_order(tmp_path):
     with mrcfile.new(tmp_path / "a.mrc", data.transpose(2, 1, 0).astype(">f4")) as file:  # stored x, y, z
         file.voxel_size = 10.0
         file.header.mapc, file.header.mapr, file.header.maps = 3, 2, 1
-    assert (
-        file.header.mode.dtype.byteorder == ">" or file.header.byteorder if hasattr(file.header, "byteorder") else True
-    )
+    assert (tmp_path / "a.mrc").read_bytes()[212] == 0x11  # the stamp of big-endian files
     assert np.array_equal(volumes.read_mrc(tmp_path / "a.mrc").data, data)
 
 
@@ -229,7 +224,3 @@ def test_stack_is_marked_as_one(tmp_path):
     volumes.write_mrc(tmp_path / "s.mrcs", noise(3, 1, 4, 4, 4).numpy(), 7.0)
     with mrcfile.open(tmp_path / "s.mrcs") as file:
         assert file.is_volume_stack() and file.data.shape == (3, 4, 4, 4) and float(file.voxel_size.x) == 7.0
-
-
-def test_reading_needs_no_second_error_type():
-    assert issubclass(InputError, ValueError) and simulate.InputError is InputError
