@@ -6,12 +6,15 @@ labels of a synthetic target live in an :class:`AnswerKey`, which notebook 05 al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from .volumes import InputError
@@ -117,33 +120,32 @@ class AnswerKey:
 Domain = Labelled | Unlabelled | AnswerKey
 
 
-def split_groups(groups: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Split cubes by the tomogram or particle they come from, never by cube.
+def split_particles(zyx: np.ndarray, groups: Tensor, held_out: Sequence[int], box: int) -> tuple[Tensor, Tensor]:
+    """Split cubes by the particle they belong to, and let no voxel be on both sides.
 
     Parameters
     ----------
-    groups : (N,) int64
-    fraction : share of the groups, not of the cubes, that goes to the second part
-    generator : decides which groups go where
+    zyx : (N, 3) centres in voxels
+    groups : (N,) int64, the particle of each cube
+    held_out : particles that go to the test side
+    box : edge of the cubes in the same voxels
 
     Returns
     -------
-    train, test : (N,) boolean masks, disjoint, whose union is everything
+    train, test : (N,) disjoint boolean masks; a cube of another particle that overlaps a test cube is in neither
 
     Raises
     ------
     InputError
-        when there are fewer than two groups: no honest split exists.
+        when one side would be empty: no honest split exists.
     """
-    names = groups.unique()
-    if len(names) < 2:
-        raise InputError(
-            f"All {len(groups)} cubes come from {len(names)} tomogram; wanted at least 2 to split by tomogram."
-        )
-    n_test = min(len(names) - 1, max(1, round(fraction * len(names))))
-    test_names = names[torch.randperm(len(names), generator=generator)[:n_test]]
-    test = torch.isin(groups, test_names)
-    return ~test, test
+    test = torch.isin(groups, torch.tensor(list(held_out)))
+    if test.all() or not test.any():
+        raise InputError(f"Holding out {list(held_out)} of particles {groups.unique().tolist()} leaves one side empty.")
+    away = torch.from_numpy(cKDTree(zyx[test.numpy()]).query(zyx, p=np.inf)[0] >= box)
+    if not (away & ~test).any():
+        raise InputError(f"Every other cube of {box} voxels overlaps particles {list(held_out)}; hold out fewer.")
+    return away & ~test, test
 
 
 def save(path: Path, domain: Domain) -> None:

@@ -293,9 +293,7 @@ def diameter(name_or_path: str | Path) -> float:
     return 0.0 if name in PROCEDURAL else _find(name, math.inf).diameter
 
 
-def template(
-    name_or_path: str | Path, pixel_size: float, box: int, generator: torch.Generator | None = None
-) -> Tensor:
+def template(name_or_path: str | Path, pixel_size: float, box: int, generator: torch.Generator | None = None) -> Tensor:
     """Potential relative to ice of a class, in volts.
 
     Parameters

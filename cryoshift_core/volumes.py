@@ -196,7 +196,9 @@ def rescale(cubes: Tensor, pixel_in: float, pixel_out: float, box: int) -> Tenso
         )
     sizes = zip(cubes.shape[-3:], period, strict=True)
     z, y, x = (resampling_matrix(n, pixel_in, box, pixel_out, length) for n, length in sizes)
-    parts = [torch.einsum("zk,yj,xi,nckji->nczyx", z, y, x, part) for part in cubes.split(128)]
+    parts = [
+        torch.einsum("zk,nckyx->nczyx", z, torch.einsum("yj,nckjx->nckyx", y, part @ x.T)) for part in cubes.split(128)
+    ]
     return torch.cat(parts) if parts else cubes.new_zeros(0, 1, box, box, box)
 
 

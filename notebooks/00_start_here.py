@@ -225,7 +225,11 @@ stated = headers(p.name)
 cube_bytes = 4 * p.box**3 * (p.n_source + p.n_validation + p.n_target + p.n_test)
 need = {"memory": max((mb for _, mb in stated.values()), default=0) / 1e3, "disk": 2 * cube_bytes / 1e9 + 0.2}
 have = {"memory": psutil.virtual_memory().available / 1e9, "disk": shutil.disk_usage(run.folder).free / 1e9}
-print(f"device         {run.device}, {torch.get_num_threads()} threads")
+print(f"device         {run.device}, {torch.get_num_threads()} threads on {psutil.cpu_count()} cores")
+busy = psutil.getloadavg()[0]
+print(
+    f"other work     load {busy:.1f}" + (": close it, or all times grow" if busy > psutil.cpu_count() / 2 else ": ok")
+)
 for name, gigabytes in have.items():
     verdict = "ok" if gigabytes > need[name] else "TOO LITTLE: close something, or take a smaller profile"
     print(f"free {name:9} {gigabytes:.1f} GB, {need[name]:.1f} GB needed: {verdict}")

@@ -112,17 +112,17 @@ picture("noise")
 # ### Deformation: at most one voxel
 #
 # A smooth displacement field moves the density, as another conformation or a wrong pixel size would. The arrows are the
-# field in the central slice, three times as long as it is; without that you would hardly see them.
+# field in the central slice, ten times as long as it is; without that you would not see them.
 
 # %%
 picture("deformation")
 with torch.no_grad():
     field = warps["deformation"].field(few[:1], generator)[0]
-grid = torch.arange(1, p.box, 3)
+grid = torch.arange(1, p.box, 4)
 dx, dy = field[0, p.box // 2][grid][:, grid], field[1, p.box // 2][grid][:, grid]
 fig, ax = plt.subplots(figsize=(3.4, 3.4), layout="constrained")
-figures.show(ax, figures.middle(few), "displacement x 3")
-ax.quiver(grid, grid, dx, dy, color="#DD8452", angles="xy", scale_units="xy", scale=1 / 3, width=0.006)
+figures.show(ax, figures.middle(few), "displacement, drawn ten times too long")
+ax.quiver(grid, grid, dx, dy, color="#DD8452", angles="xy", scale_units="xy", scale=0.1, width=0.012)
 run.save_figure(fig, "displacement")
 plt.show()
 
@@ -178,9 +178,10 @@ print(f"signal gain a = {a:.2f}; {float((g < a).float().mean()):.0%} of the freq
 
 # %% [markdown]
 # These are maps on the half of Fourier space that a real cube needs. Here they are in the kx-kz plane, with the beam
-# upwards and the lowest frequencies in the middle: bright is strong, and the first three share one scale. The
-# **missing wedge** is the dark double cone along kz. Look how noise is added at low frequency, inside *and* outside
-# of the target's wedge by its due.
+# upwards and the lowest frequencies in the middle: bright is strong, and the first four share one scale. The
+# **missing wedge** is the dark double cone along kz. Look for three things: whether the third map is the second;
+# where noise is added; and where the gain is below its ceiling (in the black regions there is nothing to scale, and
+# yellow means nothing).
 
 
 # %%
@@ -210,7 +211,9 @@ run.save_figure(fig, "spectrum_planes")
 plt.show()
 
 # %% [markdown]
-# Now the radial curves, on cubes that took no part in the measurement. If the idea is right, green lies on orange.
+# For `in_situ_1`, noise is added at low frequencies (neighbours, structural noise), and the rim is turned down,
+# because those targets were low-pass filtered. Now the radial curves, on cubes that took no part in the measurement.
+# If the idea is right, green lies on orange.
 
 # %%
 fig = figures.spectra({"source": held_s, "target": held_t, "warped": by_hand}, p.pixel_size)
@@ -242,9 +245,12 @@ picture("spectrum")
 
 
 # %%
+typical = source.snr.argsort()[[int(0.7 * len(source))]]
+
+
 @torch.no_grad()
 def draw(axes, which, amount):
-    after = warps[which](source.x[clearest], amount, torch.Generator().manual_seed(seed))
+    after = warps[which](source.x[typical], amount, torch.Generator().manual_seed(seed))
     figures.show(axes[0], after[0, 0, p.box // 2], f"{which}, xy", spread=4)
     figures.show(axes[1], after[0, 0][:, p.box // 2], f"{amount:g}, xz", spread=4)
 
@@ -565,6 +571,7 @@ run.finish()
 #
 # ## Questions to think about
 #
-# 1. The spectrum warp can only *add* noise. What would you do with a target that is cleaner than the source?
+# 1. Where the target is weaker than the source, the spectrum warp turns signal *and* noise down. What would you do
+#    with a target that has the same signal and less noise?
 # 2. Neighbours of the particle raise the target's power at low frequency. What does the spectrum warp make of them?
 # 3. A target in which half of the cubes hold no particle at all: which of the two averages would mislead, and how?

@@ -41,7 +41,18 @@ import numpy as np
 import torch
 
 import data_fetch
-from cryoshift_core import evaluation, experiment, explore, figures, runs, scenarios, selection, training, volumes
+from cryoshift_core import (
+    domains,
+    evaluation,
+    experiment,
+    explore,
+    figures,
+    runs,
+    scenarios,
+    selection,
+    training,
+    volumes,
+)
 from cryoshift_core.domains import AnswerKey
 from cryoshift_core.scenarios import Request
 
@@ -125,8 +136,8 @@ if fig:
 #
 # Your own cubes have no answers, so all of them serve as the unlabelled target. The shipped tomogram is different: we know
 # that something stands at each Gag position, and that nothing stands far away from all of them. That makes an
-# honest test possible: *ice* cubes are added, whole **particles** are held out (never single points, whose boxes
-# overlap), and only held-out particles are scored.
+# honest test possible: *ice* cubes are added, three whole **particles** are held out (never single points, whose boxes
+# overlap), cubes that share a voxel with a held-out one are left out of both sides, and only held-out cubes are scored.
 
 # %%
 target, held_out, key = data.cubes, None, None
@@ -137,20 +148,19 @@ if shipped and {"membrane", "ice"} <= set(wanted):
     ice, whole = volumes.extract(data.tomogram.data, at, n, data.tomogram.pixel_size, pixel)
     ice = volumes.normalize(volumes.to_bright(ice, data.contrast))
     nearest = [int(groups[np.linalg.norm(data.zyx - spot, axis=1).argmin()]) for spot in at[whole]]
-    few = torch.randperm(len(data.cubes), generator=g)[: 2 * n_ice]
+    few = torch.randperm(len(data.cubes), generator=g)[: 4 * n_ice]
     everything = replace(
         data.cubes,
         x=torch.cat([data.cubes.x[few], ice]),
         groups=torch.cat([data.cubes.groups[few], torch.tensor(nearest)]),
     )
+    centres = np.concatenate([data.zyx[data.kept[few]], at[whole]])
     truth = torch.tensor([wanted.index("membrane")] * len(few) + [wanted.index("ice")] * len(ice))
-    out = torch.isin(everything.groups, everything.groups.unique()[1::3])
-    target, held_out = everything.subset(~out), everything.subset(out)
-    key = AnswerKey(truth[out], wanted)
-    print(f"adapt on {len(target)} cubes of particles {target.groups.unique().tolist()}, unlabelled")
-    print(
-        f"score on {len(held_out)} cubes of particles {held_out.groups.unique().tolist()}: {truth[out].bincount().tolist()}"
-    )
+    inside, outside = domains.split_particles(centres, everything.groups, [1, 3, 7], n)
+    target, held_out, key = everything.subset(inside), everything.subset(outside), AnswerKey(truth[outside], wanted)
+    print(f"adapt on {len(target)} cubes around particles {target.groups.unique().tolist()}, unlabelled")
+    count = ", ".join(f"{int((key.y == k).sum())} {name}" for k, name in enumerate(wanted))
+    print(f"score on {len(held_out)} cubes around particles {held_out.groups.unique().tolist()}: {count}")
     fig = figures.gallery({"on the lattice": data.cubes.x[few[:6]], "ice": ice[:6]}, [""] * 6)
     run.save_figure(fig, "lattice_and_ice")
     plt.show()

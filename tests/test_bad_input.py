@@ -244,8 +244,8 @@ def test_structure_larger_than_the_box():
 
 
 def test_a_molecule_too_large_for_the_box_is_refused_before_it_is_drawn(tmp_path):
-    (tmp_path / "far.pdb").write_text(ATOM.format(0) + ATOM.format(9000) + "END\n")
-    says(lambda: structures.template(tmp_path / "far.pdb", 10.0, 32), "far.pdb", "A")
+    (tmp_path / "far.pdb").write_text(ATOM.format(0) + ATOM.format(9000).replace("A   1", "A   2") + "END\n")
+    says(lambda: structures.template(tmp_path / "far.pdb", 10.0, 32), "far.pdb", "spans 90", "at most 1280 A")
 
 
 def test_pixels_finer_than_the_map_or_not_positive():

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,12 +30,18 @@ def test_reveal_leaves_out_none_of_these():
     assert torch.equal(revealed.x, X[KEY.y >= 0]) and revealed.y.tolist() == [0, 1] * 4
 
 
-def test_split_is_by_group():
-    train, test = domains.split_groups(GROUPS, 0.5, torch.Generator().manual_seed(1))
-    assert not set(GROUPS[train].tolist()) & set(GROUPS[test].tolist())
-    assert (train ^ test).all() and len(GROUPS[test].unique()) == 2
-    with pytest.raises(InputError, match="at least 2"):
-        domains.split_groups(torch.zeros(5, dtype=torch.long), 0.5, torch.Generator())
+def test_split_is_by_particle_and_shares_no_voxel():
+    zyx = np.random.default_rng(0).uniform(0, 60, (400, 3))
+    groups = torch.from_numpy((zyx[:, 2] // 15).astype(int))
+    train, test = domains.split_particles(zyx, groups, [0], 8)
+    assert torch.equal(test, groups == 0) and not (train & test).any() and train.sum() > 100
+    apart = np.abs(zyx[train.numpy()][:, None] - zyx[test.numpy()][None]).max(-1)
+    assert apart.min() >= 8
+    assert not (train | test).all(), "cubes at the border overlap the test side"
+    with pytest.raises(InputError, match="one side empty"):
+        domains.split_particles(zyx, groups, [9], 8)
+    with pytest.raises(InputError, match="overlaps"):
+        domains.split_particles(zyx, groups, [0, 2], 60)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,160 @@
+"""Experimental input: from files to cubes and back to a STAR file, by functions and by notebook 06 itself."""
+
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import papermill
+import pytest
+import starfile
+import torch
+
+import data_fetch
+from cryoshift_core import experiment, simulate, tutorial, volumes
+from cryoshift_core.optics import Optics
+from cryoshift_core.volumes import InputError
+
+CLASSES = ("TRiC", "apoferritin")
+NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "06_your_own_subtomograms.ipynb"
+
+
+@pytest.fixture(scope="module")
+def cubes():
+    """24 noisy cubes of two molecules at 16 A, protein bright, raw grey values."""
+    g = torch.Generator().manual_seed(0)
+    bank = simulate.templates(CLASSES, 16.0, 24, generator=g)
+    specimen = simulate.specimens(torch.arange(24) % 2, bank, generator=g)
+    return simulate.image_by_transfer(specimen, bank, Optics(pixel_size=16.0), generator=g).x[:, 0].numpy()
+
+
+def from_stack(path, **options):
+    return experiment.from_subtomograms(path, CLASSES, **{"pixel_size": 0.0, "box": 0, "contrast": "auto", **options})
+
+
+def test_a_stack_of_dark_cubes_is_turned_and_told_so(tmp_path, cubes):
+    volumes.write_mrc(tmp_path / "s.mrcs", -cubes, 16.0)
+    data = from_stack(tmp_path / "s.mrcs")
+    assert data.contrast == "dark" and data.cubes.pixel_size == pytest.approx(16.0)
+    expected = volumes.normalize(torch.from_numpy(cubes)[:, None])
+    torch.testing.assert_close(data.cubes.x, expected)
+    forced = from_stack(tmp_path / "s.mrcs", contrast="bright")
+    assert any("look dark" in w for w in forced.warnings)
+
+
+def test_wide_cubes_are_cropped_in_fourier_space(tmp_path, cubes):
+    wide = np.pad(cubes[:3], ((0, 0), (18, 18), (18, 18), (18, 18)))
+    volumes.write_mrc(tmp_path / "s.mrcs", wide + 0.01 * np.random.default_rng(0).normal(size=wide.shape), 16.0)
+    data = from_stack(tmp_path / "s.mrcs", contrast="bright")
+    assert data.cubes.x.shape[-1] == experiment.LARGEST
+    assert data.cubes.pixel_size == pytest.approx(16.0 * 60 / experiment.LARGEST)
+    assert from_stack(tmp_path / "s.mrcs", contrast="bright", box=24).cubes.x.shape[-1] == 24
+
+
+@pytest.mark.parametrize(
+    "classes, pixel, box, expected",
+    [
+        (("membrane", "ice"), 40.0, 0, (24, 40.0)),
+        (("apoferritin", "ice"), 10.0, 0, (24, 10.0)),
+        (("ribosome_80S", "ice"), 10.0, 0, (40, 10.0)),
+        (("ribosome_80S", "ice"), 10.0, 36, (36, 10.0)),
+    ],
+)
+def test_the_box_follows_from_the_structures(classes, pixel, box, expected):
+    assert experiment.choose_box(classes, pixel, box) == expected
+
+
+def test_a_fine_pixel_grows_instead_of_the_box():
+    box, pixel = experiment.choose_box(("ribosome_80S", "ice"), 2.0)
+    assert box == 48 and 5 < pixel < 12
+
+
+def test_a_given_box_smaller_than_the_structure_is_refused():
+    with pytest.raises(InputError, match="'ribosome_80S' is 303 A across.*at least 31"):
+        experiment.choose_box(("ribosome_80S", "ice"), 10.0, 24)
+
+
+@pytest.mark.parametrize(
+    "text, message", [("TRiC", "at least two"), ("TRiC, TRiC", "twice"), ("a/TRiC.pdb,TRiC", "TRiC twice")]
+)
+def test_classes_that_cannot_be_told_apart_are_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        experiment.read_classes(text, CLASSES)
+
+
+def test_rows_keep_the_order_of_the_input_and_border_boxes_are_listed(tmp_path):
+    tomogram = np.random.default_rng(0).normal(size=(40, 60, 60)).astype(np.float32)
+    volumes.write_mrc(tmp_path / "t.mrc", tomogram, 16.0)
+    at = [(30, 30, 20), (1, 30, 20), (31.5, 28.25, 19), (30, 59, 20)]
+    table = {f"rlnCoordinate{axis}": [p[i] for p in at] for i, axis in enumerate("XYZ")}
+    volumes.write_star(tmp_path / "c.star", {"particles": table})
+    data = experiment.from_tomogram(
+        tmp_path / "t.mrc", tmp_path / "c.star", CLASSES, pixel_size=0.0, box=24, contrast="auto"
+    )
+    assert len(data) == 4 and data.kept.tolist() == [0, 2] and "2 of 4 boxes" in " ".join(data.warnings)
+    path = experiment.write_predictions(tmp_path / "p.star", data, torch.tensor([[0.9, 0.1], [0.2, 0.8]]), CLASSES)
+    rows = starfile.read(path)
+    assert rows["csClass"].tolist() == ["TRiC", "not_classified", "apoferritin", "not_classified"]
+    assert rows["csConfidence"].tolist() == [0.9, 0.0, 0.8, 0.0]
+    assert rows["rlnCoordinateX"].tolist() == [30, 1, 31.5, 30]
+
+
+def run_notebook(tmp_path, monkeypatch, **parameters):
+    monkeypatch.chdir(tmp_path)
+    return tutorial.execute(NOTEBOOK, tmp_path / "out", {"profile": "smoke", "device": "cpu", **parameters})
+
+
+@pytest.mark.slow
+def test_the_notebook_classifies_somebodys_stack_with_their_structure(tmp_path, monkeypatch, cubes):
+    volumes.write_mrc(tmp_path / "mine.mrcs", -cubes, 16.0)
+    grid = np.indices((24,) * 3) - 12.0
+    ball = np.exp(-(grid[0] ** 2 + grid[1] ** 2 + (grid[2] / 2) ** 2) / 8).astype(np.float32)
+    volumes.write_mrc(tmp_path / "rod.mrc", ball, 10.0)
+    result = run_notebook(
+        tmp_path, monkeypatch, subtomograms="mine.mrcs", classes="TRiC,apoferritin,rod.mrc", method="mada", seed=3
+    )
+    assert result.error == ""
+    rows = starfile.read(tmp_path / "out" / "predictions.star")
+    assert rows["rlnImageName"].tolist() == [f"{i + 1:06d}@mine.mrcs" for i in range(24)]
+    assert set(rows["csClass"]) <= {"TRiC", "apoferritin", "rod"} and rows["csConfidence"].between(1 / 3, 1).all()
+    assert result.manifest["scores"]["contrast"] == "dark"
+
+
+@pytest.mark.slow
+def test_the_notebook_takes_a_tomogram_with_coordinates(tmp_path, monkeypatch):
+    sample = data_fetch.sample()
+    result = run_notebook(
+        tmp_path,
+        monkeypatch,
+        tomogram=str(sample.tomogram),
+        coordinates=str(sample.coordinates),
+        classes="membrane,ice",
+        pixel_size=39.0,
+        contrast="bright",
+        box=26,
+    )
+    assert result.error == ""
+    rows = starfile.read(tmp_path / "out" / "predictions.star")
+    assert len(rows) == 5377 and set(rows["csClass"]) <= {"membrane", "ice", "not_classified"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"clases": "TRiC"}, "Unknown parameter 'clases'"),
+        ({"subtomograms": "broken.mrcs"}, "broken.mrcs is not an MRC file"),
+        ({"tomogram": "broken.mrcs"}, "wanted tomogram and coordinates"),
+        ({"pixel_size": "ten"}, "Parameter 'pixel_size' is 'ten'"),
+    ],
+)
+def test_the_notebook_stops_with_one_sentence(tmp_path, monkeypatch, parameters, message):
+    (tmp_path / "broken.mrcs").write_bytes(b"not a map" * 200)
+    monkeypatch.chdir(tmp_path)
+    given = {"profile": "smoke", "out_dir": str(tmp_path / "out"), **parameters}
+    with pytest.raises(papermill.PapermillExecutionError) as failure:
+        papermill.execute_notebook(NOTEBOOK, tmp_path / "executed.ipynb", given, progress_bar=False)
+    assert failure.value.ename == "InputError" and message in failure.value.evalue
+    executed = nbformat.read(tmp_path / "executed.ipynb", as_version=4)
+    (shown,) = [o for c in executed.cells for o in c.get("outputs", []) if o.output_type == "error"]
+    assert len(shown.traceback) == 1 and "\n" not in shown.traceback[0] and message in shown.traceback[0]
+    assert not (tmp_path / "out" / "predictions.star").exists()
