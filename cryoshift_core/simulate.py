@@ -223,17 +223,16 @@ def gather(bank: Templates, one: Specimens, slot: int, k: Tensor) -> Tensor:
     # grid_sample wants xyz in [-1, 1] with DC at index size // 2; scale and flip once in the 3x3, not on each point
     to_grid = one.rotation[:, slot].flip(-1) * (2.0 * size / (size - 1) * one.scale)
     zero = (2.0 * (size // 2) - (size - 1)) / (size - 1)
-    z, y, x = k[..., 0:1], k[..., 1:2], k[..., 2:3]
-    row = to_grid[:, :, None]
-    points = torch.addcmul(torch.addcmul(torch.addcmul(k.new_full((), zero), z, row[:, 0]), y, row[:, 1]), x, row[:, 2])
+    points = (to_grid.transpose(1, 2) @ k.T).add_(zero).transpose(1, 2)  # (N, P, 3); a product of long rows is fast
     out = k.new_zeros(len(one), points.shape[1], dtype=torch.complex64)
     for t in which.unique().tolist():
         if t < 0:
             continue
         here = (which == t).nonzero()[:, 0]
         part = points if len(here) == len(one) else points[here]
-        value = F.grid_sample(bank.transforms[t], part.reshape(1, 1, 1, -1, 3), align_corners=True)
-        value = torch.complex(value[0, 0], value[0, 1]).reshape(len(here), -1)
+        volume = bank.transforms[t].expand(len(here), -1, -1, -1, -1)
+        value = F.grid_sample(volume, part[:, None, None], align_corners=True)[:, :, 0, 0]
+        value = torch.complex(value[:, 0], value[:, 1])
         out = value if len(here) == len(one) else out.index_copy(0, here, value)
     phase = (one.shift[:, slot] * (-2 * math.pi)) @ k.T
     return out * torch.polar(torch.ones_like(phase), phase)
@@ -278,27 +277,29 @@ def image_by_transfer(
     device, n = generator.device, bank.box
     wide = specimen.template.shape[1] > 1 or "membrane" in bank.names
     size = 2 * round(0.75 * n) + n % 2 if wide else n
-    index, k = (t.to(device) for t in opt.half_ball(size))
-    H, S = (t.to(device) for t in opt.transfer(optics, size))
+    H, S = opt.transfer(optics, size)
+    seen = (H != 0) | (S != 0)  # about a third of the half-ball lies in the missing wedge: not worth a sample
+    index, k, H, S = (t[seen].to(device) for t in (*opt.half_ball(size), H, S))
     # an irfftn keeps the real part of the kx = 0 plane, which halves the power of independent draws there
     S = torch.where(k[:, 2] == 0, S * math.sqrt(2), S)
     expected = (torch.where(k[:, 2] == 0, 0.5, 2.0) * S.square()).sum() / size**6
     centre = torch.polar(torch.ones_like(H), -2 * math.pi * (size // 2) * k.sum(-1))
-    twice = torch.where(k[:, 2] == 0, 1.0, 2.0)
+    twice = torch.where(k[:, 2] == 0, 1.0, 2.0)  # samples with kx > 0 stand for their mirror images, too
     dc = int(k.abs().sum(-1).argmin())
     x = torch.empty(len(specimen), 1, n, n, n, device=device)
     realised = torch.empty(len(specimen), device=device)
 
     def to_real(coefficients: Tensor) -> Tensor:
         grid = coefficients.new_zeros(len(coefficients), size * size * (size // 2 + 1))
-        grid[:, index] = coefficients
+        grid.index_copy_(1, index, coefficients)
         return torch.fft.irfftn(grid.reshape(-1, size, size, size // 2 + 1), s=(size,) * 3, dim=(1, 2, 3))
 
     by_class = specimen.template[:, 0].argsort(stable=True)  # one gather a chunk instead of one for each class in it
     for part in by_class.split(CHUNK):
         one = specimen[part]
         signal = gather(bank, one, 0, k) * (H * centre)
-        power = (torch.view_as_real(signal).square().sum(-1) @ twice - signal[:, dc].real.square()) / size**6
+        both_sides = signal * twice
+        power = (torch.linalg.vecdot(signal, both_sides).real - signal[:, dc].real.square()) / size**6
         if not noise:
             both, noise_power = signal, torch.zeros_like(power)
         else:
@@ -309,7 +310,7 @@ def image_by_transfer(
         if not wide:
             cube = to_real(both)
             if noise:  # var(signal + noise) = var(signal) + var(noise) + 2 cov, by Parseval on the half grid
-                cov = (torch.view_as_real(signal) * torch.view_as_real(hiss)).sum(-1) @ twice / size**6
+                cov = torch.linalg.vecdot(both_sides, hiss).real / size**6
                 mean = both[:, dc].real.square() / size**6
                 total = torch.linalg.vector_norm(cube, dim=(1, 2, 3)).square() / size**3 - mean
                 noise_power = total - power - 2 * cov

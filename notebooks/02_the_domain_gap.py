@@ -204,7 +204,7 @@ axes[0].set(xlabel="proxy A-distance to the source", xlim=(0, 2))
 axes[1].barh(names, [row["confidence"] for row in table], color=figures.COLOURS["target"])
 axes[1].axvline(confidence["source"], color=figures.COLOURS["source"], label="source")
 axes[1].set(xlabel="mean confidence", xlim=(0, 1))
-axes[1].legend()
+axes[1].legend(loc="upper center", bbox_to_anchor=(0.75, 1.16))
 run.save_figure(fig, "factors")
 plt.show()
 

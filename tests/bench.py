@@ -30,8 +30,10 @@ def cpu_seconds(work: Callable[[], object], repeats: int = 7) -> float:
 
 
 def floor(box: int, n: int, generator: torch.Generator) -> None:
-    """What no simulator can avoid: the normal draws of the half-ball and one irfftn a cube."""
+    """What no simulator can avoid: the normal draws of the sampled half-ball and one irfftn a cube."""
     index, k = optics.half_ball(box)
+    seen = optics.transfer(optics.Optics(pixel_size=384.0 / box), box)[1] > 0
+    index, k = index[seen], k[seen]
     for _ in range(0, n, simulate.CHUNK):
         grid = torch.zeros(simulate.CHUNK, box * box * (box // 2 + 1), dtype=torch.complex64)
         grid[:, index] = torch.view_as_complex(torch.randn(simulate.CHUNK, len(k), 2, generator=generator))

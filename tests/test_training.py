@@ -1,5 +1,9 @@
 import math
+import subprocess
+import sys
+import time
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -122,6 +126,35 @@ def test_a_killed_run_continues_to_the_same_numbers(domains, method, killed_at, 
     assert whole.history.keys() == resumed.history.keys()
     for name in whole.history.keys() - {"seconds"}:
         assert str(whole.history[name]) == str(resumed.history[name]), name  # as text, so that NaN equals NaN
+
+
+def test_a_process_killed_at_once_loses_nothing_but_the_last_steps(domains, tmp_path):
+    """SIGKILL leaves no time to tidy up: what lies on the disk must do."""
+    s, t, v, _ = domains
+    options = {**FEW, "steps": 400, "evaluate_every": 100}
+    script = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from toy import source, target\nfrom cryoshift_core.training import fit\n"
+        f"fit('mada', source(), target()[0], validation=source(30, seed=5), folder={str(tmp_path)!r}, **{options!r})"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parent)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("*.pt")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        child.kill()
+        child.wait()
+    (kept,) = tmp_path.glob("*.pt")
+    reached = torch.load(kept, weights_only=True)["step"]
+    assert 0 < reached < 400, "it was killed in the middle"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    resumed = fit("mada", s, t, validation=v, folder=tmp_path, **options)
+    whole = fit("mada", s, t, validation=v, **options)
+    torch.set_num_threads(threads)
+    assert same(whole.model.state_dict(), resumed.model.state_dict())
+    assert whole.history["mada"] == resumed.history["mada"]
 
 
 def test_a_finished_run_is_loaded_and_another_configuration_is_not(domains, tmp_path, monkeypatch):
