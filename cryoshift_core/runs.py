@@ -122,6 +122,13 @@ class Run:
         best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(best if name == "auto" else name)
 
+    @property
+    def training(self) -> dict[str, Any]:
+        """What `training.fit` takes from the profile; its checkpoints go to the folder that all notebooks share."""
+        p = self.profile
+        kept = {"device": self.params.device, "folder": self.fits_folder}
+        return {"steps": p.steps, "batch": p.batch, "encoder": p.encoder, "width": p.width, **kept}
+
     def generator(self, tag: str) -> torch.Generator:
         """A CPU generator that depends on the seed and on `tag` alone, not on the order of the cells."""
         digest = hashlib.sha256(f"{self.params.seed}/{tag}".encode()).digest()

@@ -227,9 +227,7 @@ need = {"memory": max((mb for _, mb in stated.values()), default=0) / 1e3, "disk
 have = {"memory": psutil.virtual_memory().available / 1e9, "disk": shutil.disk_usage(run.folder).free / 1e9}
 print(f"device         {run.device}, {torch.get_num_threads()} threads on {psutil.cpu_count()} cores")
 busy = psutil.getloadavg()[0]
-print(
-    f"other work     load {busy:.1f}" + (": close it, or all times grow" if busy > psutil.cpu_count() / 2 else ": ok")
-)
+print(f"other work     load {busy:.1f}" + (": close it, or all times grow" if busy > psutil.cpu_count() else ": ok"))
 for name, gigabytes in have.items():
     verdict = "ok" if gigabytes > need[name] else "TOO LITTLE: close something, or take a smaller profile"
     print(f"free {name:9} {gigabytes:.1f} GB, {need[name]:.1f} GB needed: {verdict}")

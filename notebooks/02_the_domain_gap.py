@@ -110,19 +110,7 @@ plt.show()
 # did not train on (other poses, other tomograms, same simulator). The dotted line is guessing.
 
 # %%
-fit = training.fit(
-    "source_only",
-    source,
-    target,
-    validation=validation,
-    steps=p.steps,
-    batch=p.batch,
-    encoder=p.encoder,
-    width=p.width,
-    seed=run.params.seed,
-    device=run.params.device,
-    folder=run.fits_folder,
-)
+fit = training.fit("source_only", source, target, validation=validation, seed=run.params.seed, **run.training)
 fig = figures.learning_curves({"source_only": fit.history}, ["source", "source_val_acc"])
 fig.axes[1].axhline(1 / n, ls=":", color="0.5")
 fig.axes[1].set_ylim(0, 1)

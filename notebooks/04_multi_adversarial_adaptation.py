@@ -267,19 +267,7 @@ source = scenarios.load_or_make(Request.of(p, "source", "source", seed), run.dat
 validation = scenarios.load_or_make(Request.of(p, "source", "validation", seed), run.data_folder)
 target = scenarios.load_or_make(Request.of(p, scenario, "train", seed), run.data_folder)[0]
 fits = {
-    name: training.fit(
-        name,
-        source,
-        target,
-        validation=validation,
-        steps=p.steps,
-        batch=p.batch,
-        encoder=p.encoder,
-        width=p.width,
-        seed=seed,
-        device=run.params.device,
-        folder=run.fits_folder,
-    )
+    name: training.fit(name, source, target, validation=validation, seed=seed, **run.training)
     for name in ("source_only", "mada", "cryoshift_reference")
 }
 

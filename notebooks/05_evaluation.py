@@ -86,18 +86,7 @@ fits = {}
 for label, (name, labelled, without) in contenders.items():
     for s in runs_of:
         fits[label, s] = training.fit(
-            name,
-            labelled,
-            train,
-            validation=validation,
-            without=without,
-            steps=p.steps,
-            batch=p.batch,
-            encoder=p.encoder,
-            width=p.width,
-            seed=s,
-            device=run.params.device,
-            folder=run.fits_folder,
+            name, labelled, train, validation=validation, without=without, seed=s, **run.training
         )
     spent = np.mean([fits[label, s].cpu_seconds for s in runs_of])
     print(f"{label}: {len(runs_of)} runs of {p.steps} steps, {spent:.0f} CPU-seconds each")

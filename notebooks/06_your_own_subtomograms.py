@@ -199,19 +199,7 @@ seeds = [run.params.seed + i for i in range(p.seeds if held_out is not None else
 fits, choices = {}, {}
 for name in dict.fromkeys(["source_only", method]):
     for s in seeds:
-        fits[name, s] = fit = training.fit(
-            name,
-            source,
-            target,
-            validation=validation,
-            steps=p.steps,
-            batch=p.batch,
-            encoder=p.encoder,
-            width=p.width,
-            seed=s,
-            device=run.params.device,
-            folder=run.fits_folder,
-        )
+        fits[name, s] = fit = training.fit(name, source, target, validation=validation, seed=s, **run.training)
         if name != "source_only":
             choices[s] = selection.choose(fit, validation, target)
 used = method
