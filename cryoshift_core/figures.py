@@ -161,7 +161,8 @@ def before_after(before: Tensor, after: Tensor, title: str, pixel_size: float) -
     a, b = middle(before[:1]), middle(after[:1])
     show(axes[0], a, "before", spread=4)
     show(axes[1], b, "after", spread=4)
-    show(axes[2], b - a, f"difference (sd {float((after - before).std()):.2f})", spread=4)
+    change = float((after - before).std())
+    show(axes[2], b - a, f"difference, stretched (sd {change:.2f})", spread=4 * change or 1.0)
     for name, x in (("before", before), ("after", after)):
         k, power = radial_spectrum(x)
         axes[3].semilogy(k / pixel_size, power, label=name)

@@ -118,6 +118,13 @@ def _check_folder(value: str) -> str:
     return value
 
 
+def _check_box(value: int) -> int:
+    if value and not 16 <= value <= 96:
+        _refuse("a whole number of voxels from 16 to 96, or 0 for automatic.")
+    return value
+
+
+Box = Annotated[int, AfterValidator(_check_box)]
 Existing = Annotated[str, AfterValidator(_check_exists)]
 Folder = Annotated[str, AfterValidator(_check_folder)]
 Classes = Annotated[str, AfterValidator(_check_classes)]
@@ -127,7 +134,7 @@ Amount = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")]
 class Parameters(BaseModel):
     """Every parameter that a notebook may declare. A description ends the sentence "wanted ..." of an error.
 
-    "" or 0 for classes, pixel_size, box, steps and seeds leaves the choice to the profile or to the user's file.
+    "" or 0 for classes, pixel_size, box and seeds leaves the choice to the profile or to the user's file.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -141,8 +148,7 @@ class Parameters(BaseModel):
     scenario: _choice(_scenarios) = Field("in_situ_1", description="a scenario's name")
     classes: Classes = Field("", description="class names and files, separated by commas")
     pixel_size: float = Field(0.0, ge=0, le=100, description="a number of A per voxel up to 100, or 0 for automatic")
-    box: int = Field(0, ge=0, le=128, description="a whole number of voxels up to 128, or 0 for automatic")
-    steps: int = Field(0, ge=0, description="a whole number of training steps, or 0 for the profile's")
+    box: Box = Field(0, description="a whole number of voxels from 16 to 96, or 0 for automatic")
     seeds: int = Field(0, ge=0, le=100, description="a whole number of seeds up to 100, or 0 for the profile's")
     subtomograms: Existing = Field("", description="a path to an .mrcs stack, a folder of .mrc files or a STAR file")
     tomogram: Existing = Field("", description="a path to an MRC tomogram")
@@ -151,14 +157,8 @@ class Parameters(BaseModel):
     molecule: _choice(_class_names) = Field("ribosome_80S", description="a class name")
     defocus: float = Field(4.0, ge=-20, le=20, description="a number from -20 to 20 um, underfocus positive")
     dose: float = Field(3.0, gt=0, le=1000, description="a number above 0 and up to 1000 e/A^2")
-    tilt_range: float = Field(60.0, gt=0, le=90, description="a largest tilt above 0 and up to 90 degrees")
-    thickness: float = Field(100.0, gt=0, le=1000, description="a number above 0 and up to 1000 nm")
-    snr: float = Field(0.1, gt=0, le=1000, description="a ratio above 0 and up to 1000")
+    tilt_range: float = Field(60.0, gt=0, le=80, description="a largest tilt above 0 and up to 80 degrees")
     amount: Amount = 1.0
-    noise: Amount = 1.0
-    deformation: Amount = 1.0
-    spectrum: Amount = 1.0
-    optics: Amount = 1.0
     # fmt: on
 
 

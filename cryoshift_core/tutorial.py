@@ -262,6 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"InputError: {error}", file=sys.stderr)
         return 2
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # kernels inherit it; spinning threads starve one another
     out = (options.out or root() / "runs" / options.profile).resolve()
     out.mkdir(parents=True, exist_ok=True)
     started, results = time.monotonic(), []

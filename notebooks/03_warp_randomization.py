@@ -93,8 +93,6 @@ def picture(name):
     """A warp's effect on a clear cube, and on the mean spectrum of 33."""
     after = warps[name](few, run.params.amount, generator)
     fig = figures.before_after(few, after, f"{name} warp alone, amount {run.params.amount:g}", p.pixel_size)
-    reach = 4 * float((after - few).std()) or 1.0
-    fig.axes[2].images[0].set_clim(-reach, reach)  # a grey scale of its own, or a small change would not be seen
     run.save_figure(fig, f"warp_{name}")
     plt.show()
 
@@ -273,19 +271,7 @@ if fig:
 # that is taken for target half of the time has ln 2 = 0.69. Far below the first line, the warps have lost.
 
 # %%
-fit = training.fit(
-    "warp_only",
-    source,
-    target,
-    validation=validation,
-    steps=p.steps,
-    batch=p.batch,
-    encoder=p.encoder,
-    width=p.width,
-    seed=run.params.seed,
-    device=run.params.device,
-    folder=run.fits_folder,
-)
+fit = training.fit("warp_only", source, target, validation=validation, seed=run.params.seed, **run.training)
 fig = figures.learning_curves({"warp_only": fit.history}, ["game_discriminator", "game_warps", "source_val_acc"])
 for ax, level in zip(fig.axes, (2 * math.log(2), math.log(2), 1 / len(p.classes)), strict=True):
     ax.axhline(level, ls=":", color="0.5")
