@@ -46,6 +46,7 @@
 import re
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -58,7 +59,9 @@ def installed(name: str) -> str:
 
 def check_packages() -> None:
     """Python and each direct dependency against the version that constraints.txt pins."""
-    folders: list = [f for f in (Path.cwd(), *Path.cwd().parents) if (f / "constraints.txt").is_file()]
+    spec: object = find_spec("cryoshift_core")
+    places: list = [*([Path(spec.origin).parents[1]] if spec else []), Path.cwd(), *Path.cwd().parents]
+    folders: list = [folder for folder in places if (folder / "constraints.txt").is_file()]
     if not folders:
         raise RuntimeError(f"No constraints.txt in {Path.cwd()} or above; open this notebook inside the repository.")
     if not (3, 11) <= sys.version_info < (3, 14):
@@ -198,7 +201,7 @@ def headers(profile: str) -> dict[str, tuple[float, float]]:
     """name -> (seconds, MB) that the opening table of each notebook states for a profile; measured, not estimated."""
     row = re.compile(rf"^# \| {profile} \| ([\d.]+) (s|min) \| ([\d.]+) (MB|GB) \|", re.MULTILINE)
     found = {}
-    for path in sorted((runs.root() / "notebooks").glob("0[0-6]_*.py")):
+    for path in sorted((Path(runs.__file__).parents[1] / "notebooks").glob("0[0-6]_*.py")):
         if (match := row.search(path.read_text())) and float(match[1]) > 0:
             seconds, memory = float(match[1]) * (60 if match[2] == "min" else 1), float(match[3])
             found[path.stem] = (seconds, memory * (1000 if match[4] == "GB" else 1))
