@@ -15,11 +15,11 @@ Each room is one idea and imports only rooms above it::
     training     the one loop: fit(method, source, target)
     selection    choosing a checkpoint without labels
     evaluation   metrics, intervals, gap closed
+    experiment   somebody's files -> unlabelled cubes; predictions -> STAR
     parameters   profiles, and the typed parameters of the notebooks
     runs         run folders, generators and manifests
     figures      every plot that the notebooks show
     explore      sliders in Jupyter, a grid of frames when headless
-    checks       self-checks of the exercises
     tutorial     `make tutorial`: the series through papermill, with an index page
 
 The physics (volumes to simulate) and the learning (models to training) meet only in domains and in the notebooks.

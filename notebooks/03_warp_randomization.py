@@ -515,7 +515,7 @@ fig, ax = plt.subplots(figsize=(5, 2.6), layout="constrained")
 for name, curve in curves.items():
     ax.semilogy(curve, label=name)
 ax.set(xlabel="step", ylabel="squared error (voxels²)", title="Learning to shift by half a voxel")
-ax.legend(loc="lower left")
+ax.legend(loc="center right")
 run.save_figure(fig, "lesson_decoder")
 plt.show()
 ratio = {name: sum(curve[-10:]) / sum(curve[:10]) for name, curve in curves.items()}

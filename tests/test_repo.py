@@ -13,6 +13,7 @@ import papermill
 import pytest
 import yaml
 
+import cryoshift_core
 from cryoshift_core import __version__
 from cryoshift_core.runs import FIELDS, check
 
@@ -70,6 +71,17 @@ def test_what_runs_here_is_what_is_pinned():
 
 def test_the_version_stands_in_one_form():
     assert PROJECT["version"] == __version__
+
+
+def test_each_room_imports_only_rooms_above_it():
+    order = re.findall(r"^    (\w+)  +\S", cryoshift_core.__doc__, re.MULTILINE)
+    files = {path.stem: path for path in (ROOT / "cryoshift_core").glob("*.py") if path.stem != "__init__"}
+    assert set(order) == set(files)
+    for name, path in files.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                used = [node.module] if node.module else [alias.name for alias in node.names]
+                assert all(order.index(room) < order.index(name) for room in used), f"{name} imports {used}"
 
 
 def test_notebooks_were_found():
