@@ -32,8 +32,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 21 s | 640 MB |
-# | laptop | 3.8 min | 1760 MB |
+# | smoke | 17 s | 630 MB |
+# | laptop | 2.0 min | 1660 MB |
 
 # %%
 import copy

@@ -32,8 +32,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 0 s | 0 MB |
-# | laptop | 0 min | 0 MB |
+# | smoke | 12 s | 620 MB |
+# | laptop | 12.2 min | 1920 MB |
 
 # %%
 import matplotlib.pyplot as plt

@@ -30,8 +30,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 0 s | 0 MB |
-# | laptop | 0 min | 0 MB |
+# | smoke | 20 s | 1030 MB |
+# | laptop | 4.0 min | 1640 MB |
 
 # %%
 from dataclasses import replace
