@@ -92,16 +92,25 @@ class Unlabelled:
 
 @dataclass(frozen=True, eq=False)
 class AnswerKey:
-    """Labels of a target, kept apart from its cubes. `y` is -1 for a cube of none of the classes."""
+    """What is known of a target's cubes, kept apart from them.
+
+    `y` (N,) is -1 for a cube of none of the classes; `snr` (N,) is the realised SNR, NaN where it was not measured.
+    """
 
     y: Tensor
     classes: tuple[str, ...]
+    snr: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.snr is None:
+            object.__setattr__(self, "snr", torch.full((len(self.y),), float("nan")))
+        _check_length("snr", self.snr, len(self.y))
 
     def __len__(self) -> int:
         return len(self.y)
 
     def subset(self, index: Tensor) -> AnswerKey:
-        return replace(self, y=self.y[index])
+        return replace(self, y=self.y[index], snr=self.snr[index])
 
     def reveal(self, target: Unlabelled) -> Labelled:
         """Join key and cubes, for the `oracle` upper bound only. Cubes of none of the classes are left out."""
@@ -112,7 +121,7 @@ class AnswerKey:
             y=self.y[known],
             classes=self.classes,
             pixel_size=target.pixel_size,
-            snr=torch.full((int(known.sum()),), float("nan")),
+            snr=self.snr[known],
             groups=target.groups[known],
         )
 
@@ -150,7 +159,7 @@ def split_particles(zyx: np.ndarray, groups: Tensor, held_out: Sequence[int], bo
 
 def save(path: Path, domain: Domain) -> None:
     """Write a domain as safetensors (tensors, and strings as metadata), atomically."""
-    tensors = {f.name: getattr(domain, f.name).contiguous() for f in fields(domain) if f.type == "Tensor"}
+    tensors = {f.name: getattr(domain, f.name).contiguous() for f in fields(domain) if "Tensor" in f.type}
     text = {f.name: str(getattr(domain, f.name)) for f in fields(domain) if f.type in ("str", "float")}
     if hasattr(domain, "classes"):
         text["classes"] = "\n".join(domain.classes)

@@ -304,7 +304,7 @@ def make(request: Request, *, device: str | torch.device = "cpu", progress: bool
     if request.part in ("source", "validation"):
         return Labelled(x, y, names, request.pixel_size, snr, groups)
     y = torch.where(y < K, y, NONE_OF_THESE)
-    return Unlabelled(x, request.pixel_size, groups, request.scenario), AnswerKey(y, names)
+    return Unlabelled(x, request.pixel_size, groups, request.scenario), AnswerKey(y, names, snr)
 
 
 def load_or_make(request: Request, folder: Path, **options) -> Labelled | tuple:

@@ -32,6 +32,7 @@ def test_a_target_comes_apart_from_its_key():
     target, key = make()
     assert isinstance(target, Unlabelled) and isinstance(key, AnswerKey)
     assert target.x.shape == (12, 1, 24, 24, 24) and key.y.bincount().tolist() == [6, 6]
+    assert key.snr.isfinite().all() and (key.snr > 0).all(), "the realised SNR of every target cube is known"
     assert isinstance(make(scenario="source", part="source"), Labelled)
     median = target.x.flatten(1).median(1).values
     assert median.abs().max() < 1e-5, "normalised per cube"
