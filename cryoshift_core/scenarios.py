@@ -11,7 +11,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,7 @@ FACTORS: dict[str, tuple[dict, dict, dict]] = {
 
 SCENARIOS: dict[str, Scenario] = {
     "source": Scenario(path="transfer"),
+    # the published wedge half-angle of 0 to 50 degrees, as far as stages tilt: 90 less that, at most 80
     "paper": Scenario(path="transfer", defocus=(0.0, 12.0), cs=(1.5, 3.0), half_angle=(40.0, 80.0), snr=(0.03, 10.0)),
     # what to simulate for somebody else's tomogram: wide in all that is not known
     "broad": Scenario(path="transfer", defocus=(1.0, 8.0), half_angle=(45.0, 65.0), snr=(0.03, 3.0), offset=1.5),
@@ -180,7 +181,6 @@ class Request:
     part: str
     tomograms: int = 8
     seed: int = 0
-    setting: Scenario | None = field(default=None)
 
     @classmethod
     def of(cls, profile: Any, scenario: str, part: str, seed: int = 0) -> Request:
@@ -196,7 +196,7 @@ class Request:
 
     @property
     def file_name(self) -> str:
-        what = json.dumps([asdict(self), asdict(self.setting or scenario(self.scenario))], sort_keys=True)
+        what = json.dumps([asdict(self), asdict(scenario(self.scenario))], sort_keys=True)
         digest = hashlib.sha256(what.encode()).hexdigest()[:10]
         return f"{self.scenario}_{self.part}_{self.n}x{self.box}_seed{self.seed}_{digest}"
 
@@ -249,7 +249,7 @@ def make(request: Request, *, device: str | torch.device = "cpu", progress: bool
     InputError
         no classes, fewer cubes than classes, an unknown scenario, a structure larger than the box
     """
-    setting = request.setting or scenario(request.scenario)
+    setting = scenario(request.scenario)
     classes, K = request.classes, len(request.classes)
     if K < 1 or request.n < K:
         raise InputError(f"{request.n} cubes of {K} classes; wanted at least one class and one cube of each.")
@@ -319,8 +319,3 @@ def load_or_make(request: Request, folder: Path, **options) -> Labelled | tuple:
     if not target:
         return domains.load(path, Labelled)
     return domains.load(path, Unlabelled), domains.load(key_path, AnswerKey)
-
-
-def with_setting(request: Request, **changes) -> Request:
-    """The same request with some ranges of its scenario changed, as the sliders of notebook 01 do."""
-    return replace(request, setting=replace(request.setting or scenario(request.scenario), **changes))

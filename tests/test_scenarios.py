@@ -102,8 +102,7 @@ def test_cache_returns_the_same_domain_and_keeps_the_key_apart(tmp_path):
     assert len(names) == 2 and names[0].endswith(".key.safetensors")
     second, key_again = scenarios.load_or_make(REQUEST, tmp_path, progress=False)
     assert torch.equal(first.x, second.x) and torch.equal(key.y, key_again.y)
-    changed = scenarios.with_setting(REQUEST, defocus=(8.0, 8.0))
-    assert changed.file_name != REQUEST.file_name
+    assert replace(REQUEST, pixel_size=15.0).file_name != REQUEST.file_name
 
 
 @pytest.mark.parametrize(
