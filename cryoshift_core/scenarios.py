@@ -196,7 +196,8 @@ class Request:
 
     @property
     def file_name(self) -> str:
-        what = json.dumps([asdict(self), asdict(scenario(self.scenario))], sort_keys=True)
+        files = [hashlib.sha256(Path(c).read_bytes()).hexdigest() for c in self.classes if Path(c).is_file()]
+        what = json.dumps([asdict(self), asdict(scenario(self.scenario)), *files], sort_keys=True)
         digest = hashlib.sha256(what.encode()).hexdigest()[:10]
         return f"{self.scenario}_{self.part}_{self.n}x{self.box}_seed{self.seed}_{digest}"
 

@@ -279,13 +279,13 @@ def image_by_transfer(
     size = 2 * round(0.75 * n) + n % 2 if wide else n
     H, S = opt.transfer(optics, size)
     seen = (H != 0) | (S != 0)  # about a third of the half-ball lies in the missing wedge: not worth a sample
+    seen[0] = True  # DC is the first sample, and the variance below is counted from it
     index, k, H, S = (t[seen].to(device) for t in (*opt.half_ball(size), H, S))
     # an irfftn keeps the real part of the kx = 0 plane, which halves the power of independent draws there
     S = torch.where(k[:, 2] == 0, S * math.sqrt(2), S)
     expected = (torch.where(k[:, 2] == 0, 0.5, 2.0) * S.square()).sum() / size**6
     centre = torch.polar(torch.ones_like(H), -2 * math.pi * (size // 2) * k.sum(-1))
     twice = torch.where(k[:, 2] == 0, 1.0, 2.0)  # samples with kx > 0 stand for their mirror images, too
-    dc = int(k.abs().sum(-1).argmin())
     x = torch.empty(len(specimen), 1, n, n, n, device=device)
     realised = torch.empty(len(specimen), device=device)
 
@@ -299,7 +299,7 @@ def image_by_transfer(
         one = specimen[part]
         signal = gather(bank, one, 0, k) * (H * centre)
         both_sides = signal * twice
-        power = (torch.linalg.vecdot(signal, both_sides).real - signal[:, dc].real.square()) / size**6
+        power = (torch.linalg.vecdot(signal, both_sides).real - signal[:, 0].real.square()) / size**6
         if not noise:
             both, noise_power = signal, torch.zeros_like(power)
         else:
@@ -311,7 +311,7 @@ def image_by_transfer(
             cube = to_real(both)
             if noise:  # var(signal + noise) = var(signal) + var(noise) + 2 cov, by Parseval on the half grid
                 cov = torch.linalg.vecdot(both_sides, hiss).real / size**6
-                mean = both[:, dc].real.square() / size**6
+                mean = both[:, 0].real.square() / size**6
                 total = torch.linalg.vector_norm(cube, dim=(1, 2, 3)).square() / size**3 - mean
                 noise_power = total - power - 2 * cov
         else:

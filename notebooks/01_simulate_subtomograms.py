@@ -148,9 +148,10 @@ plt.show()
 # %% [markdown]
 # ## Putting the series together again
 #
-# The slices go back into a 3-D transform; where no slice passes, there is nothing: the **missing wedge**. In the
-# middle row (planes that contain the beam) the particle is smeared along z, and no filter can bring that back.
-# Left without noise, middle with the noise of this dose, right the power of many noisy cubes in the kx-kz plane.
+# The slices go back into a 3-D transform; where no slice passes, there is nothing: the **missing wedge**. Left without
+# noise, in the middle with the noise of this dose. In the bottom row, the plane that contains the beam, the particle
+# is smeared along z, and no filter can bring that back. Right: the power of many cubes of plain ice in the kx-kz plane,
+# where the wedge is the dark double cone, and one such cube, whose grain has the same direction.
 
 # %%
 clean = simulate.image_by_tilt_series(one, bank, setting, generator=generator, noise=False).x

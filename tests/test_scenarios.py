@@ -105,6 +105,16 @@ def test_cache_returns_the_same_domain_and_keeps_the_key_apart(tmp_path):
     assert replace(REQUEST, pixel_size=15.0).file_name != REQUEST.file_name
 
 
+def test_a_structure_file_that_changed_is_simulated_anew(tmp_path):
+    path = tmp_path / "mine.pdb"
+    path.write_text("one")
+    request = replace(REQUEST, classes=("TRiC", str(path)))
+    before = request.file_name
+    assert request.file_name == before
+    path.write_text("two")
+    assert request.file_name != before
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [

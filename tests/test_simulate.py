@@ -152,6 +152,15 @@ def test_realised_snr_is_what_is_in_the_box(bank, path):
             torch.testing.assert_close(cubes.snr, torch.as_tensor(snr).expand(4), rtol=0.1, atol=0)
 
 
+def test_realised_snr_where_the_optics_pass_no_mean(bank):
+    optics = Optics(amplitude_contrast=0.0)
+    specimen = simulate.specimens(torch.tensor([0, 1]), bank, generator=generator(4))
+    cubes = simulate.image_by_transfer(specimen, bank, optics, generator=generator(5))
+    clean = simulate.image_by_transfer(specimen, bank, optics, generator=generator(5), noise=False).x
+    measured = clean.var((1, 2, 3, 4)) / (cubes.x - clean).var((1, 2, 3, 4))
+    torch.testing.assert_close(cubes.snr, measured, rtol=1e-3, atol=0)
+
+
 def test_realised_snr_of_a_crowded_field_counts_the_noise_alone(bank):
     specimen = simulate.specimens(torch.tensor([0, 1, 2]), bank, generator=generator(4), crowding=0.2)
     assert specimen.template.shape[1] > 1 and (specimen.template[:, 1:] >= 0).any()
