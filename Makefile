@@ -3,6 +3,7 @@ SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13; do \
   $$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && exit; done; echo python3)
 PROFILE ?= laptop
+TIER ?= core
 JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
@@ -15,13 +16,14 @@ export PYTHONNOUSERSITE := 1
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tutorial test lint format lab bench sync clean
+.PHONY: help venv tutorial test lint format lab bench evidence sync clean
 
 help:
 	@echo "make tutorial   run notebooks 00-06 and write runs/$(PROFILE)/index.html   (PROFILE=smoke|laptop|gpu|paper)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make test       lint, unit tests, and every notebook at the smoke profile"
 	@echo "make bench      measure the speed of the simulators and of a training step"
+	@echo "make evidence   train and score TIER=core|baselines|factors|ablation|curves into notebooks/evidence, JOBS=2 at a time"
 	@echo "make venv       only make the environment, .venv"
 	@echo "make format     format the code; make sync: bring .py and .ipynb of each notebook together"
 
@@ -59,6 +61,13 @@ lab: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python tests/bench.py
+
+# One thread per process; they share the CSV. Run again what was killed: it goes on.
+evidence: $(READY)
+	@for i in $$(seq 0 $$(($(JOBS) - 1))); do \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m cryoshift_core.evidence --tier $(TIER) --profile $(PROFILE) --part $$i/$(JOBS) & \
+	  started="$$started $$!"; done; failed=0; for one in $$started; do wait $$one || failed=1; done; \
+	$(BIN)/python -m cryoshift_core.evidence --profile $(PROFILE) --report && exit $$failed
 
 sync: $(READY)
 	@$(BIN)/jupytext --sync notebooks/*.py

@@ -14,12 +14,15 @@ Each room is one idea and imports only rooms above it::
     methods      name -> sum of terms, one entry per method
     training     the one loop: fit(method, source, target)
     selection    choosing a checkpoint without labels
+    calibration  honest confidences, and "none of these", without labels
     evaluation   metrics, intervals, gap closed
     experiment   somebody's files -> unlabelled cubes; predictions -> STAR
+    spikein      known molecules in somebody's own ice: an accuracy without annotation
     parameters   profiles, and the typed parameters of the notebooks
     runs         run folders, generators and manifests
     figures      every plot that the notebooks show
     explore      sliders in Jupyter, a grid of frames when headless
+    evidence     `make evidence`: methods x scenarios x seeds -> one CSV, its tables and figures
     tutorial     `make tutorial`: the series through papermill, with an index page
 
 The physics (volumes to simulate) and the learning (models to training) meet only in domains and in the notebooks.

@@ -98,6 +98,17 @@ def ece(probabilities: Tensor, key: AnswerKey | Tensor, n_bins: int = 10) -> flo
     return reliability(probabilities, key, n_bins).ece
 
 
+def none_recall(answers: Tensor, key: AnswerKey) -> tuple[float, float]:
+    """Share of the cubes of no class that were rejected, and of the known ones that were; NaN where there are none.
+
+    `answers` (N,) as of `calibration.answers`: -1 for a rejected cube.
+    """
+    if len(answers) != len(key):
+        raise InputError(f"{len(answers)} answers for a key of {len(key)}; wanted one per cube.")
+    rejected, unseen = (answers == NONE_OF_THESE).double(), key.y == NONE_OF_THESE
+    return float(rejected[unseen].mean()), float(rejected[~unseen].mean())
+
+
 def scores(probabilities: Tensor, key: AnswerKey | Tensor) -> dict[str, float]:
     """The scalars of a report."""
     functions = (balanced_accuracy, macro_f1, ece, nll)

@@ -1,7 +1,8 @@
 """Classifiers and discriminators: small, free of the box size, and cheap on two CPU cores.
 
-Every normalisation here is a GroupNorm, which looks at one cube at a time: the two domains never share a statistic,
-and a cube's class does not depend on the other cubes of its batch.
+The normalisation is a GroupNorm, which looks at one cube at a time: the two domains never share a statistic, and a
+cube's class does not depend on the other cubes of its batch. A classifier with ``norm="batch"`` exists as a baseline:
+it is always given one domain at a time, and :func:`predict` normalises with the statistics of what it predicts.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from .volumes import InputError
 
 SMALLEST_BOX, LARGEST_BOX = 16, 96
 GROUPS = 4
+NORMS = {"group": lambda channels: nn.GroupNorm(GROUPS, channels), "batch": nn.BatchNorm3d}
 
 
 class ResidualBlock(nn.Module):
-    """Two 3^3 convolutions, each behind GroupNorm and ReLU, beside a (pooled) shortcut; `stride` 1 or 2."""
+    """Two 3^3 convolutions, each behind a normalisation and ReLU, beside a (pooled) shortcut; `stride` 1 or 2."""
 
-    def __init__(self, n_in: int, n_out: int, stride: int = 1):
+    def __init__(self, n_in: int, n_out: int, stride: int = 1, norm: str = "group"):
         super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(GROUPS, n_in), nn.GroupNorm(GROUPS, n_out)
+        self.norm1, self.norm2 = NORMS[norm](n_in), NORMS[norm](n_out)
         self.conv1 = nn.Conv3d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
         self.conv2 = nn.Conv3d(n_out, n_out, 3, padding=1, bias=False)
         self.shortcut = nn.Identity() if n_in == n_out else nn.Conv3d(n_in, n_out, 1, bias=False)
@@ -35,24 +37,24 @@ class ResidualBlock(nn.Module):
         return h + self.shortcut(kept)
 
 
-def strided_encoder(width: int) -> nn.Sequential:
+def strided_encoder(width: int, norm: str) -> nn.Sequential:
     """The default: the resolution is halved by the first layer, where a 3-D network spends most of its time."""
     return nn.Sequential(
         nn.Conv3d(1, width, 3, stride=2, padding=1),
-        ResidualBlock(width, 2 * width, stride=2),
-        ResidualBlock(2 * width, 4 * width, stride=2),
-        ResidualBlock(4 * width, 4 * width),
-        nn.GroupNorm(GROUPS, 4 * width),
+        ResidualBlock(width, 2 * width, stride=2, norm=norm),
+        ResidualBlock(2 * width, 4 * width, stride=2, norm=norm),
+        ResidualBlock(4 * width, 4 * width, norm=norm),
+        NORMS[norm](4 * width),
         nn.ReLU(),
     )
 
 
-def light_encoder(width: int) -> nn.Sequential:
+def light_encoder(width: int, norm: str) -> nn.Sequential:
     """Plain convolution and pooling, in the spirit of the light variant of Bandyopadhyay et al. (2022)."""
     layers: list[nn.Module] = []
     n_in = 1
     for n_out in (width, 2 * width, 4 * width):
-        layers += [nn.Conv3d(n_in, n_out, 3, padding=1), nn.GroupNorm(GROUPS, n_out), nn.ReLU(), nn.MaxPool3d(2)]
+        layers += [nn.Conv3d(n_in, n_out, 3, padding=1), NORMS[norm](n_out), nn.ReLU(), nn.MaxPool3d(2)]
         n_in = n_out
     return nn.Sequential(*layers)
 
@@ -68,15 +70,16 @@ class Classifier(nn.Module):
     n_classes : K
     encoder : "strided" (default) or "light"
     width : channels of the first layer, a multiple of 4
+    norm : "group", or "batch" for the baseline of adaptive batch normalisation (Li et al. 2018)
     """
 
-    def __init__(self, n_classes: int, encoder: str = "strided", width: int = 8):
+    def __init__(self, n_classes: int, encoder: str = "strided", width: int = 8, norm: str = "group"):
         super().__init__()
         if encoder not in ENCODERS:
             raise InputError(f"encoder={encoder!r} is unknown; wanted one of {', '.join(ENCODERS)}.")
         if width < GROUPS or width % GROUPS:
             raise InputError(f"width={width} is not a positive multiple of {GROUPS}; take e.g. 8 or 16.")
-        self.encoder = ENCODERS[encoder](width)
+        self.encoder = ENCODERS[encoder](width, norm)
         self.n_features = 8 * width
         self.norm = nn.LayerNorm(self.n_features)  # per cube: keeps the features' scale bounded for the adversary
         self.classify = nn.Linear(self.n_features, n_classes)
@@ -161,7 +164,16 @@ def pick_device(name: str) -> torch.device:
 
 @torch.no_grad()
 def predict(model: Classifier, x: Tensor, batch: int = 64, device: str = "cpu") -> Tensor:
-    """Class probabilities (N, K) on the CPU for cubes (N, 1, Z, Y, X)."""
+    """Class probabilities (N, K) on the CPU for cubes (N, 1, Z, Y, X) of one domain."""
     place = pick_device(device)
     model = model.to(place).eval()
+    batch_norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm3d)]
+    if batch_norms:
+        for m in batch_norms:
+            m.reset_running_stats()
+            m.momentum = None  # a plain mean over the batches
+            m.train()
+        for part in x.split(batch):
+            model(part.to(place))
+        model.eval()
     return torch.cat([model(part.to(place)).softmax(1).cpu() for part in x.split(batch)])

@@ -1,7 +1,7 @@
 """The microscope as formulas: CTF, dose filter, tilt geometry, shot noise, and the transfer of a whole tilt series.
 
 Frequencies `k` are in cycles per voxel unless a name ends in ``_A`` (1/A). Axis order is zyx, the beam is z and the
-tilt axis is y.
+tilt axis is y unless `Optics.tilt_axis` turns it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Optics:
     amplitude_contrast : fraction, 0 to 1
     voltage, cs : kV, mm
     tilts : degrees, in the order of acquisition
+    tilt_axis : degrees from y in the xy plane, positive from +y towards +x: the axis is (z, y, x) = (0, cos, sin)
     dose_per_tilt : e/A^2
     thickness : ice thickness, nm
     dqe : detective quantum efficiency, 0 to 1
@@ -53,6 +54,7 @@ class Optics:
     voltage: float = 300.0
     cs: float = 2.7
     tilts: tuple[float, ...] = tilt_scheme(-60, 60)
+    tilt_axis: float = 0.0
     dose_per_tilt: float = 3.0
     thickness: float = 100.0
     dqe: float = 0.6
@@ -155,6 +157,12 @@ def half_ball(n: int) -> tuple[Tensor, Tensor]:
     return index, k[index].contiguous()
 
 
+def to_tilt_frame(zyx: Tensor, tilt_axis: float) -> Tensor:
+    """Vectors (..., 3) in zyx as seen from the frame whose y is the tilt axis; -tilt_axis goes back."""
+    c, s = math.cos(math.radians(tilt_axis)), math.sin(math.radians(tilt_axis))
+    return torch.stack([zyx[..., 0], c * zyx[..., 1] + s * zyx[..., 2], c * zyx[..., 2] - s * zyx[..., 1]], -1)
+
+
 @lru_cache(maxsize=256)
 def transfer(optics: Optics, n: int) -> tuple[Tensor, Tensor]:
     """Transfer and noise spectrum of a whole tilt series on the half-ball of an n^3 box.
@@ -170,7 +178,8 @@ def transfer(optics: Optics, n: int) -> tuple[Tensor, Tensor]:
     _, k = half_ball(n)
     radius = k.norm(dim=-1)
     angle = torch.deg2rad(torch.tensor(optics.tilts))[:, None]
-    distance = (k[:, 0] * torch.cos(angle) - k[:, 2] * torch.sin(angle)).abs() * n
+    across = to_tilt_frame(k, optics.tilt_axis)[:, 2]
+    distance = (k[:, 0] * torch.cos(angle) - across * torch.sin(angle)).abs() * n
     w = (1 - distance).clamp_min(0)
     total = w.sum(0)
     seen = (total > 0.5).float()

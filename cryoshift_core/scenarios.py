@@ -169,8 +169,10 @@ class Request:
     classes : built-in names or files
     n : cubes
     box, pixel_size : voxels, A
-    part : "source", "validation", "train" or "test": parts share no tomogram, pose or noise
+    part : "source", "validation", "train", "test" or "background" (no particle in the middle); parts share no tomogram,
+        pose or noise
     tomograms : how many settings are drawn
+    tilt_axis : as in `optics.Optics`, degrees
     """
 
     scenario: str
@@ -181,6 +183,7 @@ class Request:
     part: str
     tomograms: int = 8
     seed: int = 0
+    tilt_axis: float = 0.0
 
     @classmethod
     def of(cls, profile: Any, scenario: str, part: str, seed: int = 0) -> Request:
@@ -190,6 +193,7 @@ class Request:
             "validation": (profile.n_validation, 8),
             "train": (profile.n_target, 8),
             "test": (profile.n_test, 4),
+            "background": (profile.n_test // 2, 4),
         }[part]
         tomograms = max(2, min(most, n // 20))
         return cls(scenario, profile.classes, n, profile.box, profile.pixel_size, part, tomograms, seed)
@@ -197,7 +201,8 @@ class Request:
     @property
     def file_name(self) -> str:
         files = [hashlib.sha256(Path(c).read_bytes()).hexdigest() for c in self.classes if Path(c).is_file()]
-        what = json.dumps([asdict(self), asdict(scenario(self.scenario)), *files], sort_keys=True)
+        mine = {name: value for name, value in asdict(self).items() if name != "tilt_axis" or value}  # as before it came
+        what = json.dumps([mine, asdict(scenario(self.scenario)), *files], sort_keys=True)
         digest = hashlib.sha256(what.encode()).hexdigest()[:10]
         return f"{self.scenario}_{self.part}_{self.n}x{self.box}_seed{self.seed}_{digest}"
 
@@ -208,7 +213,7 @@ def _generator(request: Request, purpose: str, device: str | torch.device = "cpu
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "little"))
 
 
-def draw_optics(setting: Scenario, pixel_size: float, u: Sequence[float]) -> Optics:
+def draw_optics(setting: Scenario, pixel_size: float, u: Sequence[float], tilt_axis: float = 0.0) -> Optics:
     """One tilt series of a scenario from seven uniform numbers in [0, 1)."""
     between = [low + (high - low) * v for (low, high), v in zip((setting.dose, setting.thickness), u, strict=False)]
     low, high, pretilt = setting.tilts
@@ -223,6 +228,7 @@ def draw_optics(setting: Scenario, pixel_size: float, u: Sequence[float]) -> Opt
         cs=setting.cs[0] + (setting.cs[1] - setting.cs[0]) * u[3],
         amplitude_contrast=setting.amplitude_contrast,
         tilts=tilt_scheme(low, high, 3.0, pretilt),
+        tilt_axis=tilt_axis,
         misalignment=setting.misalignment,
         noise_slope=setting.noise_slope,
         structural_fraction=setting.structural_fraction,
@@ -238,12 +244,15 @@ def draw_labels(n: int, n_classes: int, imbalance: float, generator: torch.Gener
     return labels[torch.randperm(n, generator=generator)]
 
 
-def make(request: Request, *, device: str | torch.device = "cpu", progress: bool = True) -> Labelled | tuple:
+def make(
+    request: Request, *, device: str | torch.device = "cpu", progress: bool = True
+) -> Labelled | Unlabelled | tuple[Unlabelled, AnswerKey]:
     """Simulate a domain.
 
     Returns
     -------
-    Labelled for the parts "source" and "validation"; (Unlabelled, AnswerKey) for "train" and "test"
+    Labelled for the parts "source" and "validation"; (Unlabelled, AnswerKey) for "train" and "test"; for "background"
+    Unlabelled cubes imaged as the scenario's target is, neighbours and all, with room for a particle in the middle
 
     Raises
     ------
@@ -266,6 +275,8 @@ def make(request: Request, *, device: str | torch.device = "cpu", progress: bool
     y = draw_labels(request.n, K, setting.imbalance, _generator(request, "labels"))
     if unseen:
         y[torch.rand(request.n, generator=_generator(request, "unseen")) < setting.unseen] = len(bank.names) - 1
+    if request.part == "background":
+        y[:] = NONE_OF_THESE
     groups = torch.arange(request.n) * request.tomograms // request.n
     image = {"tilt": simulate.image_by_tilt_series, "transfer": simulate.image_by_transfer}[setting.path]
     if request.part in ("source", "validation"):
@@ -278,7 +289,7 @@ def make(request: Request, *, device: str | torch.device = "cpu", progress: bool
         here = (groups == t).nonzero()[:, 0]
         g = {p: _generator(request, f"{p}/{t}", device) for p in ("poses", "noise")}
         u = torch.rand(7, generator=_generator(request, f"optics/{t}")).tolist()
-        optics = draw_optics(setting, request.pixel_size, u)
+        optics = draw_optics(setting, request.pixel_size, u, request.tilt_axis)
         specimen = simulate.specimens(
             y[here],
             bank,
@@ -304,19 +315,21 @@ def make(request: Request, *, device: str | torch.device = "cpu", progress: bool
     names = tuple(structures.class_name(c) for c in classes)
     if request.part in ("source", "validation"):
         return Labelled(x, y, names, request.pixel_size, snr, groups)
+    if request.part == "background":
+        return Unlabelled(x, request.pixel_size, groups, request.scenario)
     y = torch.where(y < K, y, NONE_OF_THESE)
     return Unlabelled(x, request.pixel_size, groups, request.scenario), AnswerKey(y, names, snr)
 
 
-def load_or_make(request: Request, folder: Path, **options) -> Labelled | tuple:
+def load_or_make(request: Request, folder: Path, **options) -> Labelled | Unlabelled | tuple[Unlabelled, AnswerKey]:
     """`make`, kept in `folder` as safetensors; the answer key of a target lies in a file of its own."""
-    target = request.part in ("train", "test")
-    path, key_path = folder / f"{request.file_name}.safetensors", folder / f"{request.file_name}.key.safetensors"
-    if not path.exists() or (target and not key_path.exists()):
+    kinds = {"train": (Unlabelled, AnswerKey), "test": (Unlabelled, AnswerKey), "background": (Unlabelled,)}
+    kinds = kinds.get(request.part, (Labelled,))
+    paths = [folder / f"{request.file_name}{end}.safetensors" for end in ("", ".key")[: len(kinds)]]
+    if not all(path.exists() for path in paths):
         made = make(request, **options)
-        for where, domain in zip((path, key_path), made if target else (made,), strict=False):
-            domains.save(where, domain)
+        for path, domain in zip(paths, made if len(kinds) > 1 else (made,), strict=True):
+            domains.save(path, domain)
         return made
-    if not target:
-        return domains.load(path, Labelled)
-    return domains.load(path, Unlabelled), domains.load(key_path, AnswerKey)
+    loaded = tuple(domains.load(path, kind) for path, kind in zip(paths, kinds, strict=True))
+    return loaded if len(kinds) > 1 else loaded[0]

@@ -1,7 +1,8 @@
-"""Choosing a checkpoint without a target label: a score, gates that must hold, and an alarm."""
+"""Choosing a checkpoint without a target label: rules that score, gates that must hold, and alarms."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,22 +14,68 @@ from .domains import Labelled, Unlabelled
 from .losses import information_maximisation
 from .models import Classifier
 from .training import Fit, predict
+from .volumes import InputError
 
-__all__ = ["Choice", "choose", "class_ami", "gates", "information_maximisation"]
+__all__ = ["RULES", "Choice", "choose", "class_ami", "consensus", "gates", "information_maximisation"]
+
+AGREEMENT = 0.8  # the IM and the EnsV choice must answer alike on this share of the target
+LEAST_AMI = 0.2  # a trained classifier reaches 0.13 on cubes of white noise, where there are no clusters at all
+
+
+def consensus(probabilities: Tensor, voters: Tensor | None = None) -> Tensor:
+    """Share of the target on which each candidate answers as the ensemble does.
+
+    EnsV (Hu et al. 2024, "Towards reliable model selection for unsupervised domain adaptation", NeurIPS Datasets and
+    Benchmarks): the mean of the candidates' probabilities serves as the model to compare with.
+
+    Parameters
+    ----------
+    probabilities : (M, N, K) target predictions of M candidates
+    voters : (V, N, K) those of the ensemble; None: the same
+
+    Returns
+    -------
+    (M,) in 0 to 1
+    """
+    ensemble = (probabilities if voters is None else voters).mean(0).argmax(1)
+    return (probabilities.argmax(2) == ensemble).float().mean(1)
+
+
+# Each rule scores candidates from their target predictions (M, N, K), in the order of their steps; the highest wins.
+RULES: dict[str, Callable[[Tensor], Tensor]] = {
+    "im": lambda p: torch.stack([information_maximisation(q) for q in p]),
+    "ensv": consensus,
+    "last": lambda p: torch.arange(len(p)).float(),
+}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The step chosen, why, and a plain warning ("" where there is none). `table` holds one row per candidate."""
+    """What was chosen, and whether to believe it.
 
+    Attributes
+    ----------
+    fit, step : whose candidate to use; `fit.model` holds its weights. Where `fell_back`, the fallback and its step
+    reason : why, in words
+    warning : what speaks against the adapted model, "" where nothing does
+    fell_back : True where the fallback took the adapted model's place
+    class_ami : see :func:`class_ami`, of the adapted model's candidate; NaN without gates
+    agreement : share of the target on which the IM and the EnsV choice answer alike
+    table : a row per candidate: step, source_val_acc, im_score, ensv_agreement, gate ("" where it passes)
+    """
+
+    fit: Fit
     step: int
     reason: str
     warning: str
+    fell_back: bool
+    class_ami: float
+    agreement: float
     table: tuple[dict[str, float | str], ...]
 
 
 def gates(
-    probabilities: Tensor, accuracy: float, best_accuracy: float, tolerance: float = 0.03, smallest: float = 0.02
+    probabilities: Tensor, accuracy: float, best_accuracy: float, tolerance: float = 0.03, smallest: float | None = None
 ) -> str:
     """ "" where a candidate passes, else what is wrong with it.
 
@@ -37,13 +84,16 @@ def gates(
     probabilities : (N, K) target predictions
     accuracy, best_accuracy : source-validation accuracy of this candidate, and of the best one
     tolerance : how far below the best a candidate may be
-    smallest : least share of the target that each class must be predicted for
+    smallest : least share of the target that each class must be predicted for. None: 2 %, and with more than five
+        classes 0.1 / K, because the rarest of 20 classes at 10:1 is truly 1.3 % of the target
     """
     if accuracy < best_accuracy - tolerance:
         return f"source-validation accuracy {accuracy:.2f} is more than {tolerance} under the best, {best_accuracy:.2f}"
-    shares = torch.bincount(probabilities.argmax(1), minlength=probabilities.shape[1]) / len(probabilities)
+    n_classes = probabilities.shape[1]
+    smallest = min(0.02, 0.1 / n_classes) if smallest is None else smallest
+    shares = torch.bincount(probabilities.argmax(1), minlength=n_classes) / len(probabilities)
     if float(shares.min()) < smallest:
-        return f"class {int(shares.argmin())} gets {float(shares.min()):.1%} of the target, under {smallest:.0%}"
+        return f"class {int(shares.argmin())} gets {float(shares.min()):.1%} of the target, under {smallest:.1%}"
     return ""
 
 
@@ -61,34 +111,79 @@ def class_ami(model: Classifier, target: Unlabelled, seed: int = 0) -> float:
     return float(adjusted_mutual_info_score(predicted.numpy(), clusters))
 
 
-def choose(fit: Fit, validation: Labelled, target: Unlabelled, tolerance: float = 0.03) -> Choice:
-    """The candidate with the highest information-maximisation score among those that pass the gates.
+def choose(
+    fit: Fit,
+    validation: Labelled,
+    target: Unlabelled,
+    *,
+    rule: str = "im",
+    gated: bool = True,
+    fallback: Fit | None = None,
+    tolerance: float = 0.03,
+    agreement: float = AGREEMENT,
+    least_ami: float = LEAST_AMI,
+) -> Choice:
+    """The candidate that `rule` likes best among those that pass the gates, unless something speaks against them all.
 
-    Where none passes, the last checkpoint is returned with a warning that advises `source_only` instead.
-    The model of `fit` holds the chosen weights afterwards.
+    Three things do: no candidate passes; the best by IM and the best by EnsV answer differently on more than
+    1 - `agreement` of the target; the chosen one's :func:`class_ami` is under `least_ami`. Then `fallback` is chosen
+    with a warning. Without a fallback the candidate stays (the last one where none passes), with the same warning.
+    The model of `fit` holds the weights of its own candidate afterwards.
+
+    Parameters
+    ----------
+    fit : trained by an adapting method
+    validation : labelled source cubes that were not trained on
+    target : the cubes that `fit` adapted to
+    rule : a name of RULES
+    gated : False takes the rule's word, without gates, alarms and fallback: for comparing rules
+    fallback : a fit of `source_only` on the same source, used at the step that it has selected
+    tolerance : see :func:`gates`
+
+    Raises
+    ------
+    TypeError
+        where the target is not Unlabelled, or the validation set is not Labelled.
+    InputError
+        for an unknown rule.
     """
     if not isinstance(target, Unlabelled):
         raise TypeError(f"choose got a {type(target).__name__}; wanted Unlabelled: no target label may be seen here.")
-    rows, probabilities = [], {}
-    for step in sorted(fit.candidates):
+    if not isinstance(validation, Labelled):
+        raise TypeError(f"choose got a {type(validation).__name__} to validate on; wanted Labelled source cubes.")
+    if rule not in RULES:
+        raise InputError(f"rule={rule!r} is unknown; wanted one of {', '.join(RULES)}.")
+    steps, accuracies, answers = sorted(fit.candidates), [], []
+    for step in steps:
         model = fit.select(step)
-        right = predict(model, validation.x).argmax(1) == validation.y
-        probabilities[step] = predict(model, target.x)
-        score = float(information_maximisation(probabilities[step]))
-        rows.append({"step": step, "source_val_acc": float(right.float().mean()), "im_score": score})
-    best = max(row["source_val_acc"] for row in rows)
-    for row in rows:
-        row["gate"] = gates(probabilities[row["step"]], row["source_val_acc"], best, tolerance)
-    passed = [row for row in rows if not row["gate"]]
-    last = rows[-1]
+        accuracies.append(float((predict(model, validation.x).argmax(1) == validation.y).float().mean()))
+        answers.append(predict(model, target.x))
+    found = [gates(p, accuracy, max(accuracies), tolerance) for p, accuracy in zip(answers, accuracies, strict=True)]
+    passed = [i for i, problem in enumerate(found) if not (gated and problem)]
+    voters = passed or list(range(len(steps)))
+    p = torch.stack(answers)
+    best = {name: voters[int(score(p[voters]).argmax())] for name, score in RULES.items()}
+    chosen = best[rule if passed else "last"]
+    alike = float((p[best["im"]].argmax(1) == p[best["ensv"]].argmax(1)).float().mean())
+    model = fit.select(steps[chosen])
+    ami = class_ami(model, target) if gated else float("nan")
+    reason = f"the best by {rule!r} of the {len(passed)} of {len(steps)} checkpoints that pass"
+    doubts = []
     if not passed:
-        fit.select(last["step"])
-        warning = (
-            f"No checkpoint of {fit.method!r} passes the gates (the last one: {last['gate']}); "
-            "trust source_only rather than this model."
-        )
-        return Choice(last["step"], "the last checkpoint, as a fallback", warning, tuple(rows))
-    row = max(passed, key=lambda row: row["im_score"])
-    fit.select(row["step"])
-    reason = f"highest IM score, {row['im_score']:.3f}, of the {len(passed)} of {len(rows)} checkpoints that pass"
-    return Choice(row["step"], reason, "", tuple(rows))
+        reason = "the last checkpoint, for want of a better one"
+        doubts.append(f"no checkpoint passes the gates (the last one: {found[-1]})")
+    if gated and alike < agreement:
+        doubts.append(f"the best by IM and the best by EnsV answer alike on {alike:.0%} of the target only")
+    if gated and ami < least_ami:
+        doubts.append(f"the predicted classes are no clusters of the target (ClassAMI {ami:.2f}, under {least_ami:g})")
+    columns = zip(steps, accuracies, RULES["im"](p).tolist(), consensus(p, p[voters]).tolist(), found, strict=True)
+    names = ("step", "source_val_acc", "im_score", "ensv_agreement", "gate")
+    table = tuple(dict(zip(names, row, strict=True)) for row in columns)
+    if not doubts:
+        return Choice(fit, steps[chosen], reason, "", False, ami, alike, table)
+    why = f"{fit.method} is in doubt: {'; '.join(doubts)}"
+    if fallback is None:
+        warning = f"{why}. Trust source_only rather than this model."
+        return Choice(fit, steps[chosen], reason, warning, False, ami, alike, table)
+    warning = f"{why}. The answers come from {fallback.method} instead."
+    return Choice(fallback, fallback.selected, f"{fallback.method}, as a fallback", warning, True, ami, alike, table)

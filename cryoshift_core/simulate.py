@@ -168,7 +168,8 @@ def specimens(
 
     Parameters
     ----------
-    labels : (N,) int64, index into bank.names of the particle at the centre; -1 leaves the centre empty
+    labels : (N,) int64, index into bank.names of the particle at the centre; -1 leaves the centre empty, and keeps
+        neighbours out of the room that a particle of mean radius would take there
     offset : picking error, voxels: the particle's centre is uniform in a ball of this radius
     crowding : volume fraction of the neighbourhood that neighbours fill, 0 to about 0.35
     extras : indices into bank.names that may stand among the neighbours beside the classes
@@ -186,14 +187,15 @@ def specimens(
     shift[:, 0] = random_in_ball(n, offset, generator)
     rotation = torch.zeros(n, 1 + slots, 3, 3, device=device)
     rotation[:, 0] = random_rotations(n, generator)  # before the neighbours: poses stay paired across crowding levels
-    tries, reach = 24, torch.where(labels >= 0, radius[labels.clamp_min(0)], torch.zeros((), device=device))
+    tries, room = 24, radius[[i for i in inside if i not in extras] or [0]].mean()
     reaches = torch.zeros(n, 1 + slots, device=device)
-    reaches[:, 0] = reach
+    reaches[:, 0] = torch.where(labels >= 0, radius[labels.clamp_min(0)], room)
     for slot in range(1, 1 + slots):
         pick = candidates[torch.randint(len(candidates), (n,), generator=generator, device=device)]
         place = (torch.rand(n, tries, 3, generator=generator, device=device) - 0.5) * field
         away = (place[:, :, None] - shift[:, None, :slot]).norm(dim=-1)
         taken = (template[:, :slot] >= 0)[:, None]
+        taken[..., 0] = True  # also where the centre is empty
         fits = ((away > 0.85 * (radius[pick][:, None, None] + reaches[:, None, :slot])) | ~taken).all(-1)
         first = fits.float().argmax(-1)
         rows = torch.arange(n, device=device)
@@ -361,10 +363,28 @@ def _insertion(tilts: tuple[float, ...], n: int) -> tuple[Tensor, Tensor]:
     return matrix, torch.arange(1, m + 1).flip(0)
 
 
+def _turn_back(volume: Tensor, tilt_axis: float) -> Tensor:
+    """Volumes (B, M, M, M) from the frame whose y is the tilt axis to the specimen's own, by resampling each section.
+
+    Linear in the section's transform, its centre at M // 2; what lies beyond the inner half's corners is faded out.
+    """
+    size = volume.shape[-1]
+    line = torch.arange(size, device=volume.device, dtype=torch.float32) - size // 2
+    g = gridding_correction(size, 1.0, volume.device) / (9 - 20 * line.abs() / size).clamp(1e-6, 1)
+    sections = torch.fft.ifftshift(volume / (g[:, None] * g), dim=(2, 3))
+    plane = torch.view_as_real(torch.fft.fftshift(torch.fft.fft2(sections), dim=(2, 3))).movedim(-1, 2)
+    here = torch.stack([torch.zeros(size, size, device=volume.device), *torch.meshgrid(line, line, indexing="ij")], -1)
+    grid = (opt.to_tilt_frame(here, tilt_axis)[..., 1:].flip(-1) + size // 2) * (2 / (size - 1)) - 1
+    flat = plane.flatten(0, 1)
+    turned = F.grid_sample(flat, grid.expand(len(flat), -1, -1, -1), align_corners=True).unflatten(0, plane.shape[:2])
+    turned = torch.complex(turned[:, :, 0], turned[:, :, 1])
+    return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(turned, dim=(2, 3))).real, dim=(2, 3))
+
+
 def tilt_slices(tilts: tuple[float, ...], n: int) -> tuple[Tensor, Tensor]:
     """Sample points of the central slices of a tilt series at pad 2.
 
-    The slice of tilt t spans (sin t, 0, cos t) and the tilt axis (0, 1, 0), in zyx order.
+    The slice of tilt t spans (sin t, 0, cos t) and the tilt axis (0, 1, 0), in zyx order and in the tilt axis's frame.
 
     Returns
     -------
@@ -422,6 +442,8 @@ def image_by_tilt_series(
         grid = (insert(slices) * seen).reshape(2 * n, n + 1, 2 * n, -1).permute(3, 0, 2, 1)
         volume = torch.fft.fftshift(torch.fft.irfftn(grid, s=(2 * n,) * 3, dim=(1, 2, 3)), dim=(1, 2, 3))
         volume /= edge[:, None, None] * edge
+        if optics.tilt_axis:
+            volume = _turn_back(volume, optics.tilt_axis)
         return crop(volume[:, None], n)
 
     x = torch.empty(len(specimen), 1, n, n, n, device=device)
@@ -434,7 +456,7 @@ def image_by_tilt_series(
         in_plane = torch.stack([k[0, :, 1], plane.square().sub(k[0, :, 1].square()).clamp_min(0).sqrt()], -1)
         phase = -2 * math.pi * shake @ in_plane.T
         response = amplitude * weight * torch.polar(torch.ones_like(phase), phase)
-        points = k.reshape(-1, 3)
+        points = opt.to_tilt_frame(k, -optics.tilt_axis).reshape(-1, 3)
         cube = reconstruct(gather(bank, one, 0, points).reshape(len(one), T, -1) * response)
         power = cube.var((1, 2, 3, 4), correction=0)
         if one.template.shape[1] > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -16,13 +17,14 @@ from tqdm import tqdm
 
 from . import losses
 from .domains import Labelled, Unlabelled
-from .methods import NEED_NO_TARGET, TERMS, Batch, adversary, resolve
+from .methods import TERMS, Batch, adversary, resolve
 from .models import Classifier, ImageDiscriminator, pick_device, predict
 from .volumes import InputError
 from .warp import Warps
 
 GAME_EVERY, GAME_SHARE = 4, 4  # the game is played each 4th step, on a quarter of the batch: it is the costly part
 GAME_LR = {"warps": 5e-4, "discriminator": 1e-3}
+TEACHER_MEMORY = 0.99  # share of the teacher's weights that a step keeps; the newer at the start
 LOOKED_AT = 512  # cubes at most that an evaluation during training predicts, or whose spectra are measured
 
 
@@ -102,6 +104,8 @@ class _State:
     terms: dict[str, float]
     game: str | None
     batch: int
+    gradual: bool
+    turns: tuple[int, ...]
     place: torch.device
     step: int = 0
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -169,6 +173,7 @@ def fit(
     evaluate_every: int = 50,
     without: tuple[str, ...] = (),
     weights: dict[str, float] | None = None,
+    turns: tuple[int, ...] = (0, 1, 2, 3),
 ) -> Fit:
     """Train `method` on labelled source cubes and unlabelled target cubes of one box size.
 
@@ -181,6 +186,8 @@ def fit(
         the numbers of an uninterrupted run (bit-equal on the CPU with the same number of threads)
     without : terms and warps to leave out, e.g. ("spectrum",)
     weights : other weights for the method's terms, e.g. {"mada": 0.3}
+    turns : those that a source cube may be given, see :func:`augment`; a target cube, whose tilts may be lopsided, is
+        turned about the tilt axis y at most. (0, 1) where the tilt axis is not y
 
     Raises
     ------
@@ -190,7 +197,7 @@ def fit(
         for an unknown method or term, boxes that differ, a class without cubes.
     """
     _check(source, target, steps, batch)
-    terms, warp_names, game = resolve(method, tuple(without))
+    terms, recipe = resolve(method, tuple(without))
     if set(weights or {}) - terms.keys():
         raise InputError(f"weights={sorted(weights)} names a term that {method!r} lacks; it has {', '.join(terms)}.")
     terms |= weights or {}
@@ -201,29 +208,36 @@ def fit(
         held = max(1, len(source) // 10)
         validation, source = source.subset(order[:held]), source.subset(order[held:])
     # whatever changes a number is part of the key
-    config = dict(method=method, terms=terms, warps=warp_names, game=game, steps=steps, batch=batch, lr=lr, seed=seed)
-    config |= dict(weight_decay=weight_decay, encoder=encoder, width=width, evaluate_every=evaluate_every, format=1)
+    config = dict(
+        method=method, terms=terms, warps=recipe.warps, game=recipe.game, steps=steps, batch=batch, lr=lr, seed=seed
+    )
+    config |= dict(weight_decay=weight_decay, encoder=encoder, width=width, evaluate_every=evaluate_every, format=2)
+    config |= dict(seed=seed, view=recipe.view, norm=recipe.norm, gradual=recipe.gradual, turns=turns)
     config["data"] = _fingerprint(source.x, source.y, target.x, validation.x, validation.y)
     key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
     path = Path(folder) / f"{method}-{key}.pt" if folder is not None else None
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        modules = nn.ModuleDict({"model": Classifier(len(source.classes), encoder, width)})
+        modules = nn.ModuleDict({"model": Classifier(len(source.classes), encoder, width, recipe.norm)})
         if rival := adversary(terms, modules["model"], len(source.classes)):
             modules["adversary"] = rival
-        if warp_names:
-            some_s, some_t = (d.x[_spread(len(d), LOOKED_AT)] for d in (source, target))
-            modules["warps"] = Warps(warp_names, some_s, some_t, generator)
-        if game == "realism":
+        if "teacher" in terms:
+            modules["teacher"] = copy.deepcopy(modules["model"]).requires_grad_(False)
+        some_s, some_t = (d.x[_spread(len(d), LOOKED_AT)] for d in (source, target))
+        if recipe.warps:
+            modules["warps"] = Warps(recipe.warps, some_s, some_t, generator).requires_grad_(recipe.game is not None)
+        if recipe.view:
+            modules["view"] = Warps(recipe.view, some_s, some_t, generator)
+        if recipe.game == "realism":
             modules["discriminator"] = ImageDiscriminator()
     modules.to(place)
     learners = [p for name in ("model", "adversary") if name in modules for p in modules[name].parameters()]
     optimisers = {"task": torch.optim.AdamW(learners, lr=lr, weight_decay=weight_decay)}
-    for name, rate in GAME_LR.items() if game else ():
+    for name, rate in GAME_LR.items() if recipe.game else ():
         if name in modules and list(modules[name].parameters()):
             optimisers[name] = torch.optim.Adam(modules[name].parameters(), lr=rate, betas=(0.5, 0.99))
-    state = _State(modules, optimisers, generator, terms, game, batch, place)
+    state = _State(modules, optimisers, generator, terms, recipe.game, batch, recipe.gradual, turns, place)
     if path is not None and path.exists():
         state.load(path)
     wall, cpu = time.perf_counter() - state.seconds, time.process_time() - state.cpu_seconds
@@ -244,7 +258,7 @@ def fit(
             bar.update()
     return Fit(
         method=method,
-        model=modules["model"].cpu().eval(),
+        model=_kept(modules).cpu().eval(),
         history=state.history,
         candidates=state.candidates,
         selected=steps,
@@ -260,25 +274,24 @@ def _step(state: _State, source: Labelled, target: Unlabelled, strength: float) 
     modules, generator, batch, terms, place = state.modules, state.generator, state.batch, state.terms, state.place
     model = modules["model"].train()
     chosen = torch.randint(len(source), (batch,), generator=generator)
-    x_s, y_s = augment(source.x[chosen], generator).to(place), source.y[chosen].to(place)
+    x_s, y_s = augment(source.x[chosen], generator, state.turns).to(place), source.y[chosen].to(place)
     x_t = target.x[torch.randint(len(target), (batch,), generator=generator)]
-    x_t = augment(x_t, generator, (0, 2)).to(place)
-    parts = [x_s]
-    if "warps" in modules:
-        with torch.no_grad():
-            parts.append(modules["warps"](x_s, generator=generator))
-    if terms.keys() - NEED_NO_TARGET:
-        parts.append(x_t)
-    features = model.features(torch.cat(parts)).split(batch)  # GroupNorm: the parts do not see one another
-    logits = [model.head(f) for f in features]
-    near = 1 if "warps" in modules else 0  # the copies, where there are any, are nearest to the target
+    x_t = augment(x_t, generator, tuple(turn for turn in state.turns if turn in (0, 2))).to(place)
+    with torch.no_grad():
+        taught = modules["teacher"](x_t).softmax(1) if "teacher" in modules else None
+        seen_t = modules["view"](x_t, generator=generator) if "view" in modules else x_t
+        x_w = modules["warps"](x_s, strength if state.gradual else 1.0, generator) if "warps" in modules else None
     rival = modules["adversary"] if "adversary" in modules else None
-    seen = Batch(y_s, logits[0], logits[near], features[near], logits[-1], features[-1], strength, rival)
+    seen = Batch(model, x_s, y_s, x_w, seen_t, strength, rival, taught)
     values = {name: TERMS[name](seen) for name in terms}
     loss = sum(terms[name] * value for name, value in values.items())
     state.optimisers["task"].zero_grad(set_to_none=True)
     loss.backward()
     state.optimisers["task"].step()
+    if "teacher" in modules:
+        keep = min(TEACHER_MEMORY, (state.step + 1) / (state.step + 10))
+        for old, new in zip(modules["teacher"].parameters(), model.parameters(), strict=True):
+            old.lerp_(new.detach(), 1 - keep)
     values = {name: float(value.detach()) for name, value in values.items()}
     if "warps" in state.optimisers and state.step % GAME_EVERY == 0:
         n = max(2, batch // GAME_SHARE)
@@ -308,9 +321,14 @@ def _play(state: _State, x_s: Tensor, y_s: Tensor, x_t: Tensor) -> dict[str, flo
     return {"game_discriminator": float(caught.detach()), "game_warps": float(fooled.detach())}
 
 
+def _kept(modules: nn.ModuleDict) -> Classifier:
+    """The classifier that is judged and handed out: the teacher, where there is one."""
+    return modules["teacher"] if "teacher" in modules else modules["model"]
+
+
 def _evaluate(state: _State, validation: Labelled, target: Unlabelled) -> None:
     """Append a row to the learning curves and keep the weights; the target is looked at, its labels do not exist."""
-    model, device = state.modules["model"], str(state.place)
+    model, device = _kept(state.modules), str(state.place)
     few = _spread(len(validation), LOOKED_AT)
     right = predict(model, validation.x[few], device=device).argmax(1) == validation.y[few]
     p_t = predict(model, target.x[_spread(len(target), LOOKED_AT)], device=device)

@@ -240,6 +240,50 @@ class SpectrumWarp(nn.Module):
         return robust_z(out.unsqueeze(1))
 
 
+class ShiftWarp(nn.Module):
+    """Picking error: moves the cube by up to 2 voxels in a random direction, exactly (a Fourier phase), periodically.
+    Nothing is learnt."""
+
+    bound = 2.0
+
+    def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        if amount == 0:
+            return x
+        n, box = len(x), x.shape[2:]
+        direction = F.normalize(_normal((n, 3), generator, x), dim=1)
+        shift = amount * direction * _uniform(n, 0, self.bound, generator, x).view(n, 1)
+        kz, ky = (torch.fft.fftfreq(side, device=x.device) for side in box[:2])
+        kx = torch.fft.rfftfreq(box[2], device=x.device)
+        z, y, x_ = (torch.outer(shift[:, i], k) * (-2 * math.pi) for i, k in enumerate((kz, ky, kx)))
+        phase = z[:, :, None, None] + y[:, None, :, None] + x_[:, None, None, :]
+        moved = torch.fft.rfftn(x[:, 0], dim=(1, 2, 3)) * torch.polar(torch.ones_like(phase), phase)
+        return torch.fft.irfftn(moved, s=box, dim=(1, 2, 3)).unsqueeze(1)
+
+
+class CrowdingWarp(nn.Module):
+    """Neighbours: adds another cube of the batch, moved aside periodically by 0.4-0.5 of the box along some axis and at
+    random along the others, with up to 1.2 times its grey values. Nothing is learnt."""
+
+    bound = 1.2
+
+    def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        if amount == 0:
+            return x
+        n, box = len(x), x.shape[2:]
+        place = generator.device if generator else x.device
+
+        def draw(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=place)
+
+        other = torch.randperm(n, generator=generator, device=place).tolist()
+        aside = (draw(n, 3) - 0.5).cpu()
+        axis, far = torch.randint(3, (n,), generator=generator, device=place).cpu(), draw(n).cpu()
+        aside[torch.arange(n), axis] = (0.4 + 0.1 * far) * aside[torch.arange(n), axis].sign()
+        steps = (aside * torch.tensor(box)).round().long().tolist()
+        near = torch.stack([x[o].roll(step, (1, 2, 3)) for o, step in zip(other, steps, strict=True)])
+        return robust_z(x + amount * _uniform(n, 0, self.bound, generator, x) * near)
+
+
 class OpticsWarp(nn.Module):
     """Random optics within fixed ranges: further missing wedge 0-25 degrees, radial modulation by up to a factor of
     1 +- 0.5 with 0.5-3 periods to Nyquist, contrast exp(+-0.3), background gradient up to 0.5 s.d. edge to edge.
@@ -274,7 +318,14 @@ class OpticsWarp(nn.Module):
 
 
 # In the order in which they are applied. The spectrum comes after the modules whose blur it should make good.
-WARPS = {"deformation": DeformationWarp, "optics": OpticsWarp, "spectrum": SpectrumWarp, "noise": NoiseWarp}
+WARPS = {
+    "shift": ShiftWarp,
+    "crowding": CrowdingWarp,
+    "deformation": DeformationWarp,
+    "optics": OpticsWarp,
+    "spectrum": SpectrumWarp,
+    "noise": NoiseWarp,
+}
 
 
 class Warps(nn.Module):

@@ -49,6 +49,16 @@ def test_a_class_that_does_not_occur_is_nan_and_left_out_of_the_mean():
     assert evaluation.balanced_accuracy(p, key) == 0.5
 
 
+def test_none_recall_counts_both_kinds_of_cubes():
+    key = AnswerKey(torch.tensor([-1, -1, -1, -1, 0, 1, 2, 2, 1]), CLASSES)
+    given = torch.tensor([-1, -1, -1, 2, 0, 1, 1, -1, 1])
+    assert evaluation.none_recall(given, key) == (0.75, pytest.approx(0.2))
+    recall, false = evaluation.none_recall(given[4:], key.subset(torch.arange(4, 9)))
+    assert np.isnan(recall) and false == pytest.approx(0.2)
+    with pytest.raises(InputError, match="one per cube"):
+        evaluation.none_recall(given[1:], key)
+
+
 def test_ece_of_known_cases():
     p = torch.tensor([[0.75, 0.25]]).repeat(20, 1)
     calibrated = torch.tensor([0] * 15 + [1] * 5)

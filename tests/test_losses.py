@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from cryoshift_core import losses
+from cryoshift_core.losses import self_training
 from cryoshift_core.methods import METHODS, TERMS, resolve
 from cryoshift_core.models import ClassDiscriminators
 from cryoshift_core.volumes import InputError
@@ -103,11 +104,27 @@ def test_the_methods_of_the_frame_are_all_there():
         assert all(weight <= 1 for _, weight in method.terms)
 
 
-def test_a_term_or_warp_can_be_left_out_and_unknown_names_are_refused():
-    _, warps, game = resolve("cryoshift_reference", ("spectrum",))
-    assert warps == ("deformation", "noise") and game == "realism"
-    assert resolve("warp_only", ("deformation", "spectrum", "noise"))[2] is None
+def test_a_term_warp_or_view_can_be_left_out_and_unknown_names_are_refused():
+    _, reference = resolve("cryoshift_reference", ("spectrum",))
+    assert reference.warps == ("deformation", "noise") and reference.game == "realism"
+    assert resolve("warp_only", ("deformation", "spectrum", "noise"))[1].game is None
+    terms, student = resolve("self_training", ("optics",))
+    assert student.view == ("shift",) and terms.keys() == {"source", "teacher"}
     with pytest.raises(InputError, match="source_only"):
         resolve("cryo_shift")
     with pytest.raises(InputError, match="spectrum"):
         resolve("dann", ("spectrum",))
+    with pytest.raises(InputError, match="labelled term"):
+        resolve("dann", ("source",))
+
+
+def test_self_training_follows_only_sure_answers_and_moves_the_student_alone():
+    logits = torch.zeros(4, 3, requires_grad=True)
+    taught = torch.tensor(
+        [[0.9, 0.05, 0.05], [0.1, 0.1, 0.8001], [0.5, 0.3, 0.2], [0.34, 0.33, 0.33]], requires_grad=True
+    )
+    loss = self_training(logits, taught)
+    assert loss.item() == pytest.approx(2 / 4 * math.log(3))
+    loss.backward()
+    assert taught.grad is None and logits.grad[2:].abs().max() == 0
+    assert logits.grad[0, 0] < 0 < logits.grad[0, 1] and logits.grad[1, 2] < 0

@@ -77,3 +77,13 @@ def test_unknown_encoder_and_width_are_refused():
         Classifier(3, "resnet")
     with pytest.raises(InputError, match="multiple"):
         Classifier(3, width=6)
+
+
+def test_batch_normalised_classifiers_use_the_statistics_of_the_domain_that_they_predict():
+    torch.manual_seed(0)
+    x = torch.randn(40, 1, 16, 16, 16)
+    adaptive, plain = Classifier(3, width=4, norm="batch"), Classifier(3, width=4)
+    far = 3 * x + 5
+    assert torch.allclose(predict(adaptive, far, batch=40), predict(adaptive, x, batch=40), atol=0.05)
+    assert not torch.allclose(predict(plain, far), predict(plain, x), atol=0.05)
+    assert torch.allclose(predict(adaptive, x), predict(adaptive, x)), "nothing is left over from a call before"

@@ -1,10 +1,14 @@
+import inspect
+
 import pytest
 import torch
 from torch import nn
-from toy import source, target
+from toy import CLASSES, source, target
 
 from cryoshift_core import selection
+from cryoshift_core.domains import AnswerKey, Labelled
 from cryoshift_core.training import Fit
+from cryoshift_core.volumes import InputError
 
 
 class Scripted(nn.Module):
@@ -15,9 +19,15 @@ class Scripted(nn.Module):
         self.logits = nn.Parameter(torch.zeros(2 * n, 3))
         self.classify = nn.Linear(3, 3)
 
-    def forward(self, x):
+    def features(self, x):
         # the first voxel tells which cube it is
         return self.logits[x[:, 0, 0, 0, 0].long()]
+
+    def head(self, features):
+        return features
+
+    def forward(self, x):
+        return self.features(x)
 
 
 def numbered(domain, start):
@@ -45,7 +55,8 @@ Y = torch.arange(30) % 3
 def test_the_surest_and_most_diverse_candidate_wins():
     fit, v, t = made({1: (answers(Y), answers(Y, 1.0)), 2: (answers(Y), answers(Y)), 3: (answers(Y), answers(Y, 2.0))})
     choice = selection.choose(fit, v, t)
-    assert choice.step == 2 == fit.selected and not choice.warning and "IM" in choice.reason
+    assert choice.step == 2 == fit.selected and not choice.warning and "im" in choice.reason
+    assert choice.fit is fit and not choice.fell_back and choice.agreement == 1 and choice.class_ami > 0.99
     assert torch.equal(fit.model.logits, fit.candidates[2]["logits"])
 
 
@@ -71,6 +82,92 @@ def test_where_none_passes_the_last_is_returned_with_a_warning():
     assert choice.step == 2 and "source_only" in choice.warning
 
 
+def spoilt(wrong, sure=4.0):
+    """Right answers but for the cubes in `wrong`, which get the next class."""
+    return answers(torch.where(torch.isin(torch.arange(30), torch.tensor(wrong)), (Y + 1) % 3, Y), sure)
+
+
+def test_ensv_takes_the_candidate_nearest_to_the_consensus():
+    # IM likes the sure one at the edge; the others outvote it
+    steps = {1: spoilt([0, 1]), 2: spoilt([]), 3: spoilt([4, 5]), 4: spoilt([7, 8, 9, 10], 9.0)}
+    fit, v, t = made({step: (answers(Y), logits) for step, logits in steps.items()})
+    assert selection.choose(fit, v, t, rule="ensv", gated=False).step == 2
+    assert selection.choose(fit, v, t, rule="im", gated=False).step == 4
+    assert selection.choose(fit, v, t, rule="last", gated=False).step == 4
+    p = torch.stack([fit.candidates[step]["logits"][30:] for step in steps]).softmax(2)
+    shares = selection.consensus(p)
+    assert int(shares.argmax()) == 1 and shares[3] < shares[0]
+    with pytest.raises(InputError, match="im, ensv, last"):
+        selection.choose(fit, v, t, rule="luck")
+
+
+def test_a_collapsed_candidate_has_no_vote():
+    collapsed = answers(torch.zeros(30, dtype=torch.long), 30.0)
+    fit, v, t = made({1: (answers(Y), collapsed), 2: (answers(Y), collapsed), 3: (answers(Y), answers(Y, 1.0))})
+    choice = selection.choose(fit, v, t, rule="ensv")
+    assert choice.step == 3 and [row["ensv_agreement"] for row in choice.table] == pytest.approx([1 / 3, 1 / 3, 1])
+
+
+def in_dispute():
+    """Three that agree, and one surer than they that answers otherwise on half of the target."""
+    sides = {step: (answers(Y), spoilt([], 2.0)) for step in (1, 2, 3)}
+    return made({**sides, 4: (answers(Y), spoilt(list(range(15)), 9.0))})
+
+
+def test_in_dispute_the_fallback_is_used_and_said():
+    fit, v, t = in_dispute()
+    plain, _, _ = made({7: (answers(Y), answers(Y))})
+    plain.method = "source_only"
+    choice = selection.choose(fit, v, t, fallback=plain)
+    assert choice.fell_back and choice.fit is plain and choice.step == 7
+    assert choice.agreement == 0.5 and "50%" in choice.warning and "source_only" in choice.warning
+    assert [row["step"] for row in choice.table] == [1, 2, 3, 4]
+    without = selection.choose(fit, v, t)
+    assert not without.fell_back and without.fit is fit and without.step == 4 and "source_only" in without.warning
+    trusting = selection.choose(fit, v, t, fallback=plain, agreement=0.4)
+    assert trusting.fit is fit and not trusting.fell_back and not trusting.warning
+    alone = selection.choose(fit, v, t, fallback=plain, gated=False)
+    assert alone.fit is fit and not alone.warning, "a rule alone, for comparison, has no fallback"
+
+
+def test_the_fallback_is_used_where_none_passes_and_where_ami_alarms():
+    collapsed = answers(torch.zeros(30, dtype=torch.long))
+    fit, v, t = made({1: (answers(Y), collapsed)})
+    plain, _, _ = made({7: (answers(Y), answers(Y))})
+    assert selection.choose(fit, v, t, fallback=plain).fit is plain
+    fit, v, t = made({1: (answers(Y), answers(Y))})
+    assert not selection.choose(fit, v, t, fallback=plain).fell_back
+    alarmed = selection.choose(fit, v, t, fallback=plain, least_ami=1.1)
+    assert alarmed.fell_back and "ClassAMI" in alarmed.warning
+
+
+@pytest.mark.parametrize("n_classes, rarest, passes", [(3, 0.015, False), (20, 0.0128, True), (20, 0.002, False)])
+def test_the_least_share_leaves_room_for_rare_classes(n_classes, rarest, passes):
+    counts = torch.full((n_classes,), 1000)
+    total = 1000 * (n_classes - 1) / (1 - rarest)
+    counts[0] = round(total * rarest)
+    y = torch.repeat_interleave(torch.arange(n_classes), counts)
+    assert (selection.gates(torch.eye(n_classes)[y], 1.0, 1.0) == "") is passes
+
+
+def test_renaming_the_classes_changes_no_choice():
+    order = torch.tensor([2, 0, 1])
+    g = torch.Generator().manual_seed(0)
+    logits = {step: answers(Y, 2.0) + torch.randn(30, 3, generator=g) for step in (1, 2, 3)}
+    fit, v, t = made({step: (answers(Y), logits[step]) for step in logits})
+    other, w, _ = made({step: (answers(Y)[:, order], logits[step][:, order]) for step in logits})
+    w = Labelled(w.x, order.argsort()[w.y], CLASSES, w.pixel_size, w.snr, w.groups)
+    for rule in selection.RULES:
+        one, two = (selection.choose(f, val, t, rule=rule) for f, val in ((fit, v), (other, w)))
+        assert (one.step, one.agreement) == (two.step, two.agreement)
+        assert one.class_ami == pytest.approx(two.class_ami, abs=0.1)
+        for a, b in zip(one.table, two.table, strict=True):
+            assert {k: x for k, x in a.items() if k != "gate"} == pytest.approx(
+                {k: x for k, x in b.items() if k != "gate"}, abs=1e-5
+            )
+            assert bool(a["gate"]) == bool(b["gate"])
+
+
 def test_renaming_the_classes_changes_nothing():
     g = torch.Generator().manual_seed(0)
     p = torch.randn(50, 4, generator=g).softmax(1)
@@ -82,8 +179,16 @@ def test_renaming_the_classes_changes_nothing():
 
 def test_labelled_targets_are_refused():
     fit, v, _ = made({1: (answers(Y), answers(Y))})
-    with pytest.raises(TypeError, match="Unlabelled"):
-        selection.choose(fit, v, source(30))
+    key = target(30)[1]
+    assert isinstance(key, AnswerKey)
+    for labelled in (source(30), key):
+        with pytest.raises(TypeError, match="Unlabelled"):
+            selection.choose(fit, v, labelled)
+    with pytest.raises(TypeError, match="validate"):
+        selection.choose(fit, key, target(30)[0])
+    taken = inspect.signature(selection.choose).parameters
+    assert not [name for name in taken if "label" in name or name in ("y", "key", "answers")]
+    assert taken["target"].annotation == "Unlabelled"
 
 
 def test_class_ami_tells_clusters_from_none():

@@ -9,9 +9,11 @@ from toy import source, target
 from cryoshift_core.volumes import InputError
 from cryoshift_core.warp import (
     WARPS,
+    CrowdingWarp,
     DeformationWarp,
     NoiseWarp,
     OpticsWarp,
+    ShiftWarp,
     SpectrumWarp,
     Warps,
     gaussian_kernel,
@@ -245,3 +247,35 @@ def test_the_chain_keeps_its_order_and_leaves_out_what_is_not_named():
     chain = Warps(("noise", "spectrum", "deformation"), x, t, generator())
     assert list(chain.steps) == ["deformation", "spectrum", "noise"]
     assert list(Warps(("noise",), x, t, generator()).steps) == ["noise"]
+
+
+def _centroid(x):
+    axes = torch.meshgrid(*(torch.arange(side) for side in x.shape[2:]), indexing="ij")
+    return torch.stack([(x[:, 0] * axis).sum((1, 2, 3)) / x[:, 0].sum((1, 2, 3)) for axis in axes], 1)
+
+
+@pytest.mark.parametrize("box", [24, 25])
+def test_a_shift_moves_the_particle_within_two_voxels_and_changes_nothing_else(box):
+    r = torch.arange(box) - box // 2
+    ball = torch.exp(-(r[:, None, None] ** 2 + r[:, None] ** 2 + r**2) / 18.0).expand(64, 1, -1, -1, -1)
+    moved = ShiftWarp()(ball, generator=generator())
+    distance = (_centroid(moved) - _centroid(ball)).norm(dim=1)
+    assert 1.5 < distance.max() <= ShiftWarp.bound + 0.02 and distance.min() < 0.5
+    assert torch.allclose(moved.sum((1, 2, 3, 4)), ball.sum((1, 2, 3, 4)), rtol=1e-4)
+    half = ShiftWarp()(ball, amount=0.5, generator=generator())
+    assert torch.allclose((_centroid(half) - _centroid(ball)), 0.5 * (_centroid(moved) - _centroid(ball)), atol=0.02)
+
+
+def test_a_neighbour_stands_aside_and_no_stronger_than_its_bound():
+    box, n = 20, 64
+    x = torch.zeros(n, 1, box, box, box)
+    x[:, 0, 10, 10, 10] = 100.0  # one bright voxel each: where it is found again, the neighbour stands
+    x += 0.01 * torch.randn(x.shape, generator=generator())
+    crowded = CrowdingWarp()(x, generator=generator())
+    bright = crowded / crowded[:, :, 10:11, 10:11, 10:11]
+    bright[:, 0, 10, 10, 10] = 0
+    height, place = bright.flatten(1).max(1)
+    zyx = torch.stack(torch.unravel_index(place, (box,) * 3), 1) - 10
+    seen = height > 0.05
+    assert seen.sum() > n // 2 and height.max() <= CrowdingWarp.bound + 0.01
+    assert (zyx[seen].abs().max(1).values >= 0.4 * box).all()

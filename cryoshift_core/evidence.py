@@ -1,0 +1,807 @@
+"""`make evidence`: methods x scenarios x paired seeds -> one tidy CSV, and the tables and figures that it supports.
+
+python -m cryoshift_core.evidence --tier core [--part 0/2] [--report]
+
+One row of evidence.csv is one trained and scored model. A job that stands there already is not run again, so a killed
+run goes on where it was; to repeat a job, delete its row. Two processes with ``--part 0/2`` and ``--part 1/2`` share
+one CSV. Each seed is the seed of the data *and* of the training, and it is the same one for all methods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import fcntl
+import math
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from scipy import stats
+from torch import Tensor
+
+from . import evaluation, figures, scenarios, selection, training
+from .domains import AnswerKey, Labelled, Unlabelled
+from .methods import METHODS, SUPERVISED, resolve
+from .models import Classifier
+from .parameters import PROFILES
+from .runs import _commit, root
+from .scenarios import SCENARIOS, Request
+from .training import Fit
+from .volumes import InputError
+
+SEEDS = (21, 22, 23, 24, 25)  # never looked at while the recipe was made: that used 0, 11-13 and 101 upwards
+BOUNDS = ("source_only", "oracle")  # nothing is selected there: the last checkpoint counts
+CORE = ("source_only", "cryoshift_reference", "cryoshift", "oracle")
+COMPOSITES = ("in_situ_1", "in_situ_2", "in_situ_3")
+HOME = "in_situ_2"  # where methods are compared, taken apart and varied
+FACTORS = tuple(f"{name}_2" for name in scenarios.FACTORS)
+
+# One number of HOME at a time: knob -> value -> what changes.
+CURVES: dict[str, dict[float, dict]] = {
+    "snr": {v: {"snr": (v, v)} for v in (0.01, 0.03, 0.1, 0.3, 1.0)},
+    "wedge": {v: {"tilts": (-v, v, 0.0)} for v in (30.0, 40.0, 50.0, 60.0, 70.0)},
+    "defocus": {v: {"defocus": (v, v)} for v in (1.0, 2.5, 4.0, 6.0, 8.0)},
+    "crowding": {v: {"crowding": v} for v in (0.0, 0.1, 0.2, 0.3)},
+    "imbalance": {v: {"imbalance": v} for v in (1.0, 3.0, 10.0, 30.0)},
+}
+LABELS = {
+    "snr": "signal-to-noise ratio in the box",
+    "wedge": "largest tilt (degrees)",
+    "defocus": "defocus (um)",
+    "crowding": "volume share of neighbours",
+    "imbalance": "label shift: most frequent to rarest class",
+    "unlabelled": "unlabelled target cubes",
+}
+UNLABELLED = (50, 100, 200, 500, 1000, 2000, 5000)
+
+
+def curve_scenario(knob: str, value: float) -> str:
+    """The name of HOME with one number changed."""
+    return f"{HOME}_{knob}_{value:g}"
+
+
+# Known by name once this room is imported, so that the notebooks' messages do not list them.
+SCENARIOS.update(
+    {
+        curve_scenario(knob, value): replace(SCENARIOS[HOME], **change)
+        for knob, values in CURVES.items()
+        for value, change in values.items()
+    }
+)
+
+# Selection without one of its parts: name -> options of selection.choose.
+RULES: dict[str, dict] = {
+    "EnsV in place of IM": {"rule": "ensv"},
+    "no gates or alarms": {"gated": False},
+    "no EnsV alarm": {"agreement": 0.0},
+    "no ClassAMI alarm": {"least_ami": -1.0},
+    "no fall-back": {"fallback": None},
+    "last checkpoint": {"rule": "last", "gated": False},
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train and score. Its fields are the key columns of the CSV.
+
+    Attributes
+    ----------
+    without : one warp or term left out, "" for none
+    rule : a name in RULES, "" for selection as it is
+    n_target : unlabelled cubes drawn from a larger pool; 0 for the profile's target-train set
+    """
+
+    profile: str
+    tier: str
+    method: str
+    scenario: str
+    seed: int
+    without: str = ""
+    rule: str = ""
+    n_target: int = 0
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return tuple(str(value) for value in asdict(self).values())
+
+
+KEYS = tuple(Job.__dataclass_fields__)
+
+
+def _core() -> Iterator[dict]:
+    return (dict(method=m, scenario=s) for s in COMPOSITES for m in CORE)
+
+
+def _baselines() -> Iterator[dict]:
+    return (dict(method=m, scenario=HOME) for m in METHODS if m not in CORE)
+
+
+def _factors() -> Iterator[dict]:
+    return (dict(method=m, scenario=s) for s in FACTORS for m in ("source_only", "cryoshift", "oracle"))
+
+
+def _ablation() -> Iterator[dict]:
+    terms, method = resolve("cryoshift")
+    for part in dict.fromkeys((*method.warps, *method.view, *terms)):
+        if SUPERVISED & (terms.keys() - {part}):  # something must still learn the classes
+            yield dict(method="cryoshift", scenario=HOME, without=part)
+    for rule in RULES:
+        yield dict(method="cryoshift", scenario=HOME, rule=rule)
+
+
+def _curves() -> Iterator[dict]:
+    for knob, values in CURVES.items():
+        for value in values:
+            for method in ("source_only", "cryoshift", "oracle"):
+                yield dict(method=method, scenario=curve_scenario(knob, value))
+    for n in UNLABELLED:  # the bounds of this curve are those of HOME, in the core tier
+        yield dict(method="cryoshift", scenario=HOME, n_target=n)
+
+
+# tier -> number of seeds, and what is run for each of them
+TIERS: dict[str, tuple[int, Callable[[], Iterator[dict]]]] = {
+    "core": (5, _core),
+    "ablation": (3, _ablation),
+    "baselines": (5, _baselines),
+    "factors": (3, _factors),
+    "curves": (2, _curves),
+}
+
+
+def jobs(tier: str, profile: str = "laptop", seeds: Iterable[int] = ()) -> list[Job]:
+    """All jobs of a tier, with its usual seeds or with others."""
+    if tier not in TIERS:
+        raise InputError(f"tier={tier!r} is unknown; wanted one of {', '.join(TIERS)}.")
+    n, arms = TIERS[tier]
+    return [Job(profile, tier, seed=seed, **arm) for arm in arms() for seed in tuple(seeds) or SEEDS[:n]]
+
+
+def groups(todo: Iterable[Job], part: int = 0, parts: int = 1) -> list[list[Job]]:
+    """Jobs that share a target, together; of these groups every `parts`-th one from `part` on."""
+    by_target: dict[tuple[str, int], list[Job]] = {}
+    for job in todo:
+        by_target.setdefault((job.scenario, job.seed), []).append(job)
+    return list(by_target.values())[part::parts]
+
+
+# ---------------------------------------------------------------- the CSV
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file or folder against other processes that ask for it; a killed process lets go."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV; none where there is no file yet."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def add(path: Path, rows: list[dict]) -> None:
+    """Put the rows of one job into a CSV, in the place of those that have its key; all of them or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{name: _text(value) for name, value in row.items()} for row in rows]
+    with locked(path.parent):
+        replaced = {_key(row) for row in rows}
+        everything = [row for row in read(path) if _key(row) not in replaced] + rows
+        names = list(dict.fromkeys(name for row in everything for name in row))
+        partial = path.with_suffix(".partial")
+        with partial.open("w", newline="") as f:
+            writer = csv.DictWriter(f, names, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(everything)
+        partial.replace(path)
+
+
+def _key(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in KEYS)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value)
+
+
+# ---------------------------------------------------------------- running
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Where a run works, with what, and the code's commit when it started."""
+
+    work: Path
+    device: str = "cpu"
+    commit: str = field(default_factory=_commit)
+
+    @property
+    def data(self) -> Path:
+        return self.work / "data"
+
+    def train(self, job: Job, method: str, source: Labelled, target: Unlabelled, validation: Labelled) -> Fit:
+        """Fit with the budget of the job's profile, or load that fit."""
+        p = PROFILES[job.profile]
+        return training.fit(
+            method, source, target, validation=validation, without=(job.without,) if job.without else (),
+            steps=p.steps, batch=p.batch, encoder=p.encoder, width=p.width, seed=job.seed, device=self.device,
+            folder=self.work / "fits", progress=False,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Home:
+    """What all jobs of one seed share: the simulated source, and source_only, which is also what to fall back to."""
+
+    source: Labelled
+    validation: Labelled
+    fit: Fit
+
+
+@dataclass(frozen=True)
+class Target:
+    """One scenario: unlabelled cubes to adapt to, others to score on, and both keys."""
+
+    train: Unlabelled
+    train_key: AnswerKey
+    test: Unlabelled
+    test_key: AnswerKey
+
+
+def home(job: Job, lab: Lab) -> Home:
+    """Made once per seed: source_only sees nothing of a target, so source cubes stand where its target would."""
+    p = PROFILES[job.profile]
+    lab.data.mkdir(parents=True, exist_ok=True)
+    with locked(lab.work / f"{p.name}_seed{job.seed}.lock"):
+        source, validation = (
+            scenarios.load_or_make(Request.of(p, "source", part, job.seed), lab.data, progress=False)
+            for part in ("source", "validation")
+        )
+        nobody = Unlabelled(validation.x, validation.pixel_size, validation.groups, "source")
+        fit = lab.train(replace(job, without=""), "source_only", source, nobody, validation)
+    return Home(source, validation, fit)
+
+
+def requests(job: Job) -> tuple[Request, Request]:
+    """Target-train and target-test. A number of unlabelled cubes is drawn from a pool of five times the usual."""
+    p = PROFILES[job.profile]
+    train, test = (Request.of(p, job.scenario, part, job.seed) for part in ("train", "test"))
+    return (replace(train, n=5 * p.n_target) if job.n_target else train), test
+
+
+def target(job: Job, lab: Lab) -> Target:
+    """The job's target; its first `n_target` cubes in an order drawn once, so that smaller sets lie in larger ones."""
+    (train, train_key), (test, test_key) = (scenarios.load_or_make(r, lab.data, progress=False) for r in requests(job))
+    if job.n_target:
+        if job.n_target > len(train):
+            raise InputError(f"n_target={job.n_target} of a pool of {len(train)} cubes; wanted at most all of them.")
+        some = torch.randperm(len(train), generator=torch.Generator().manual_seed(job.seed))[: job.n_target]
+        train, train_key = train.subset(some), train_key.subset(some)
+    return Target(train, train_key, test, test_key)
+
+
+@torch.no_grad()
+def features(model: Classifier, x: Tensor) -> Tensor:
+    """(N, F) features of the cubes of one domain, on the CPU."""
+    training.predict(model.cpu(), x)  # gives a batch normalisation the statistics of this domain
+    return torch.cat([model.features(part) for part in x.split(64)])
+
+
+def a_distance(model: Classifier, at: Home, to: Target) -> float:
+    """Between a model's features of source-validation and of target-test cubes."""
+    return evaluation.a_distance(features(model, at.validation.x), features(model, to.test.x))
+
+
+def select(job: Job, fit: Fit, at: Home, to: Target) -> tuple[Fit, int, bool]:
+    """The fit whose model answers, the step chosen, and whether selection fell back to source_only."""
+    last = max(fit.candidates)
+    if job.method in BOUNDS:
+        fit.select(last)
+        return fit, last, False
+    options = {"fallback": at.fit, **RULES.get(job.rule, {})}
+    choice = selection.choose(fit, at.validation, to.train, **options)
+    return choice.fit, choice.step, choice.fell_back
+
+
+def score(model: Classifier, p: Tensor, at: Home, to: Target) -> dict[str, float | str]:
+    """What is measured on the selected model and its answers `p` on target-test; what is not computed stays empty."""
+    measured = evaluation.scores(p, to.test_key)
+    return {
+        "balanced_accuracy": measured["balanced_accuracy"],
+        "macro_f1": measured["macro_f1"],
+        "ece": "",
+        "ece_raw": measured["ece"],
+        "nll": measured["nll"],
+        "a_distance_before": a_distance(at.fit.model, at, to),
+        "a_distance_after": a_distance(model, at, to),
+        "spike_balanced_accuracy": "",
+        "none_recall": "",
+        "none_false_rejection": "",
+    }
+
+
+def run(job: Job, at: Home, to: Target, lab: Lab) -> tuple[dict, list[dict]]:
+    """Train (or load), select and score one job -> its row of evidence.csv, and its rows of per_class.csv."""
+    at.fit.select(max(at.fit.candidates))
+    labelled = to.train_key.reveal(to.train) if job.method == "oracle" else at.source
+    if job.method == "source_only":
+        fit = at.fit
+    else:
+        fit = lab.train(job, job.method, labelled, to.train, at.validation)
+    by_step = {}
+    for step in fit.candidates:
+        p = training.predict(fit.select(step), to.test.x, device=lab.device)
+        by_step[step] = evaluation.balanced_accuracy(p, to.test_key)
+    chosen, step, fell_back = select(job, fit, at, to)
+    p = training.predict(chosen.model, to.test.x, device=lab.device)
+    row = {
+        **asdict(job),
+        "n_source": len(labelled),
+        "steps": max(fit.candidates),
+        **score(chosen.model, p, at, to),
+        "selected_step": step,
+        "last_step": max(fit.candidates),
+        "balanced_accuracy_last": by_step[max(by_step)],
+        "balanced_accuracy_best": max(by_step.values()),
+        "fell_back": int(fell_back),
+        "cpu_seconds": fit.cpu_seconds,
+        "device": training.pick_device(lab.device).type,
+        "threads": torch.get_num_threads(),
+        "commit": lab.commit,
+    }
+    recall = evaluation.recall(p, to.test_key)
+    per_class = [
+        {**asdict(job), "class": name, "recall": float(value), "n": int((to.test_key.y == k).sum())}
+        for k, (name, value) in enumerate(zip(to.test_key.classes, recall, strict=True))
+    ]
+    return row, per_class
+
+
+def run_all(todo: list[list[Job]], out: Path, lab: Lab, keep_data: bool = False) -> list[Job]:
+    """Run what the CSV lacks, group by group, a row at a time. -> the jobs that failed"""
+    done = {_key(row) for row in read(out / "evidence.csv")}
+    todo = [left for group in todo if (left := [job for job in group if job.key not in done])]
+    total, count, failed, started = sum(map(len, todo)), 0, [], time.monotonic()
+    print(f"{total} jobs to run with {len(todo)} targets", flush=True)
+    at, seed = None, None
+    for group in todo:
+        for job in group:
+            what = " ".join(str(v) for v in (job.method, job.scenario, job.without and f"without {job.without}",
+                                             job.rule, job.n_target or "", f"seed {job.seed}") if v)  # fmt: skip
+            try:
+                if seed != job.seed:
+                    at, seed = home(job, lab), job.seed
+                row, per_class = run(job, at, target(job, lab), lab)
+                add(out / "per_class.csv", per_class)
+                add(out / "evidence.csv", [row])
+                said = f"{row['balanced_accuracy']:.3f}, {row['cpu_seconds']:.0f} CPU-s"
+            except Exception as error:
+                traceback.print_exc()
+                failed.append(job)
+                said = f"FAILED: {error}"
+            count += 1
+            left = (time.monotonic() - started) / count * (total - count) / 60
+            print(f"[{count}/{total}] {what}: {said}; about {left:.0f} min left", flush=True)
+        if not keep_data:
+            for request in {request for job in group for request in requests(job)}:
+                for path in lab.data.glob(f"{request.file_name}.*"):
+                    path.unlink()
+    return failed
+
+
+# ---------------------------------------------------------------- the summary
+
+TARGETS = {"in_situ_1": 0.85, "in_situ_2": 0.80, "in_situ_3": 0.60}  # gap closed that the project set itself
+FACTORS_TARGET, REGRET_TARGET, ECE_TARGET, NONE_TARGET, CPU_TARGET = 0.70, 0.03, 0.08, 0.6, 300.0
+Interval = tuple[float, float, float]  # mean or estimate, low, high
+
+
+def by_seed(
+    rows: list[dict[str, str]],
+    method: str,
+    scenario: str,
+    column: str = "balanced_accuracy",
+    without: str = "",
+    rule: str = "",
+    n_target: int = 0,
+) -> dict[str, float]:
+    """seed -> a column of the jobs of one arm, whatever the tier that ran them; empty cells are left out."""
+    wanted = (method, scenario, without, rule, str(n_target))
+    names = ("method", "scenario", "without", "rule", "n_target")
+    return {row["seed"]: float(row[column]) for row in rows if tuple(row[n] for n in names) == wanted and row[column]}
+
+
+def paired(*arms: dict[str, float]) -> list[list[float]]:
+    """The values of several arms at the seeds that all of them have, in one order."""
+    shared = sorted(set.intersection(*(set(arm) for arm in arms)))
+    return [[arm[seed] for seed in shared] for arm in arms]
+
+
+def ratio_interval(above: list[float], below: list[float], level: float = 0.95) -> Interval | None:
+    """Fieller's interval of mean(above) / mean(below), paired by seed.
+
+    The ratios r at which a t test of above - r * below does not reject a mean of 0. It is bounded where the interval of
+    `below` leaves out 0. None where that interval does not lie above 0, or with fewer than two seeds: no gap to close.
+    """
+    if len(above) < 2:
+        return None
+    a, b = np.mean(above), np.mean(below)
+    t2 = stats.t.ppf(0.5 + level / 2, len(above) - 1) ** 2
+    (aa, ab), (_, bb) = t2 * np.cov(above, below, ddof=1) / len(above)
+    square = b * b - bb
+    if b <= 0 or square <= 0:
+        return None
+    centre, root_ = (a * b - ab) / square, (max(0.0, (a * b - ab) ** 2 - square * (a * a - aa))) ** 0.5 / square
+    return float(a / b), float(centre - root_), float(centre + root_)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One method on one scenario. `closed` is None where source_only and oracle cannot be told apart.
+
+    `over` is the paired difference to source_only, `regret` the mean of best checkpoint - selected one.
+    """
+
+    method: str
+    scenario: str
+    seeds: int
+    score: Interval
+    over: Interval | None
+    closed: Interval | None
+    regret: float | None
+
+    @property
+    def negative(self) -> bool:
+        """Negative transfer: the whole interval lies below source_only."""
+        return self.over is not None and self.over[2] < 0
+
+
+def gap_table(rows: list[dict[str, str]]) -> list[Gap]:
+    """Every method on every scenario that the rows hold, as it is: nothing left out, the usual target-train set."""
+    plain = [row for row in rows if not row["without"] and not row["rule"] and row["n_target"] == "0"]
+    arms = dict.fromkeys((row["method"], row["scenario"]) for row in plain)
+    return [gap(rows, method, scenario) for method, scenario in arms]
+
+
+def gap(rows: list[dict[str, str]], method: str, scenario: str) -> Gap:
+    """Scores of a method on a scenario, its difference to source_only, the gap that it closes, and its regret."""
+    own, low, high = (by_seed(rows, m, scenario) for m in (method, *BOUNDS))
+    v, s = paired(own, low)
+    over = evaluation.difference(v, s) if v and method != "source_only" else None
+    v, s, o = (np.array(values) for values in paired(own, low, high))
+    closed = ratio_interval(list(v - s), list(o - s)) if method not in BOUNDS else None
+    best, selected = paired(by_seed(rows, method, scenario, "balanced_accuracy_best"), own)
+    regret = float(np.mean(best) - np.mean(selected)) if method not in BOUNDS else None
+    return Gap(method, scenario, len(own), evaluation.interval(list(own.values())), over, closed, regret)
+
+
+def against(rows: list[dict[str, str]], arms: dict[str, dict], base: str = "cryoshift") -> dict[str, Interval]:
+    """Paired differences on HOME to `base`: label -> interval of arm - base. Arms without shared seeds are left out."""
+    whole = by_seed(rows, base, HOME)
+    pairs = {label: paired(by_seed(rows, **arm), whole) for label, arm in arms.items()}
+    return {label: evaluation.difference(*pair) for label, pair in pairs.items() if pair[0]}
+
+
+def baselines(rows: list[dict[str, str]]) -> dict[str, Interval]:
+    """Every method but the bounds and cryoshift itself, less cryoshift."""
+    methods = [m for m in METHODS if m not in (*BOUNDS, "cryoshift")]
+    return against(rows, {m: dict(method=m, scenario=HOME) for m in methods})
+
+
+def ablation(rows: list[dict[str, str]]) -> dict[str, Interval]:
+    """cryoshift with one part left out, less cryoshift as it is."""
+    arms = dict.fromkeys((row["without"], row["rule"]) for row in rows if row["without"] or row["rule"])
+    return against(
+        rows,
+        {
+            f"without {without}" if without else rule: dict(
+                method="cryoshift", scenario=HOME, without=without, rule=rule
+            )
+            for without, rule in arms
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One aim: "reached", "not reached" or "not measured", with the numbers."""
+
+    aim: str
+    found: str
+    outcome: str
+
+
+def _judge(aim: str, found: str, reached: bool | None) -> Verdict:
+    return Verdict(aim, found or "no rows yet", {True: "reached", False: "not reached", None: "not measured"}[reached])
+
+
+def verdicts(rows: list[dict[str, str]]) -> list[Verdict]:
+    """The aims of the project against the evidence."""
+    table = {(g.method, g.scenario): g for g in gap_table(rows)}
+    ours = {scenario: g for (method, scenario), g in table.items() if method == "cryoshift"}
+    said = []
+    for scenario, wanted in TARGETS.items():
+        g = ours.get(scenario)
+        reached = g.closed[0] >= wanted if g and g.closed else None
+        said.append(_judge(f"gap closed on {scenario} at least {wanted:.0%}", percent(g and g.closed), reached))
+    real = {s: ours[s].closed for s in FACTORS if s in ours and ours[s].closed}
+    mean = float(np.mean([c[0] for c in real.values()])) if real else math.nan
+    found = f"{mean:.0%} over {', '.join(real)}" if real else ""
+    reached = mean >= FACTORS_TARGET if real else None
+    said.append(_judge(f"mean gap closed over the factors with a gap at least {FACTORS_TARGET:.0%}", found, reached))
+    rivals = baselines(rows)
+    worst = max(rivals, key=lambda m: rivals[m][2], default=None)
+    found = f"nearest of {len(rivals)}: {worst}, cryoshift leads by {signed(_minus(rivals[worst]))}" if worst else ""
+    reached = rivals[worst][2] < 0 if worst else None
+    said.append(_judge(f"better than every other method on {HOME}, paired interval above 0", found, reached))
+    regrets = {s: ours[s].regret for s in COMPOSITES if s in ours}
+    found = ", ".join(f"{s} {r:.3f}" for s, r in regrets.items())
+    reached = max(regrets.values()) <= REGRET_TARGET if regrets else None
+    said.append(_judge(f"selection regret at most {REGRET_TARGET} on each composite", found, reached))
+    said.append(
+        _mean_verdict(rows, "ece", HOME, f"calibration error (ECE) at most {ECE_TARGET}", ECE_TARGET, below=True)
+    )
+    aim = f"recall of the unseen class at least {NONE_TARGET} at 5 % false rejection"
+    said.append(_mean_verdict(rows, "none_recall", "in_situ_3", aim, NONE_TARGET, below=False))
+    harmed = [s for s, g in ours.items() if g.negative]
+    found = f"harmed: {', '.join(harmed)}" if harmed else f"none of {len(ours)} scenarios" if ours else ""
+    said.append(_judge("no scenario with its interval below source_only", found, not harmed if ours else None))
+    spent = [float(row["cpu_seconds"]) for row in rows if row["method"] == "cryoshift"]
+    found = f"at most {max(spent):.0f} s, {np.mean(spent):.0f} s on average" if spent else ""
+    reached = max(spent) <= CPU_TARGET if spent else None
+    said.append(_judge(f"training takes at most {CPU_TARGET:.0f} CPU-seconds per run", found, reached))
+    return said
+
+
+def _mean_verdict(rows: list[dict], column: str, scenario: str, aim: str, wanted: float, below: bool) -> Verdict:
+    values = list(by_seed(rows, "cryoshift", scenario, column).values())
+    if not values:
+        return _judge(f"{aim} ({scenario})", "", None)
+    found = evaluation.interval(values)
+    reached = found[0] <= wanted if below else found[0] >= wanted
+    return _judge(f"{aim} ({scenario})", plain(found), reached)
+
+
+def _minus(found: Interval) -> Interval:
+    return -found[0], -found[2], -found[1]
+
+
+def _written(found: Interval | None, form: str, nothing: str) -> str:
+    if found is None:
+        return nothing
+    mean, low, high = (format(value, form) for value in found)
+    return mean if math.isnan(found[1]) else f"{mean} [{low}, {high}]"
+
+
+def plain(found: Interval | None) -> str:
+    """0.71 [0.68, 0.74]; one seed has no interval."""
+    return _written(found, ".3f", "")
+
+
+def signed(found: Interval | None) -> str:
+    """+0.10 [+0.02, +0.18]"""
+    return _written(found, "+.3f", "")
+
+
+def percent(found: Interval | None) -> str:
+    """88% [80%, 97%], or n/a where there is no gap to close."""
+    return _written(found, ".0%", "n/a")
+
+
+def table(header: str, lines: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; `header` has its cells between bars."""
+    cells = header.split(" | ")
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"| {header} |\n|{'---|' * len(cells)}\n{body}\n"
+
+
+def recalls(per_class: list[dict[str, str]], scenario: str = HOME) -> dict[str, dict[str, float]]:
+    """method -> class -> mean recall over the seeds, of the methods as they are."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in per_class:
+        if (
+            row["scenario"] == scenario
+            and row["recall"]
+            and not row["without"] + row["rule"]
+            and row["n_target"] == "0"
+        ):
+            found.setdefault(row["method"], {}).setdefault(row["class"], []).append(float(row["recall"]))
+    order = [m for m in METHODS if m in found]
+    return {m: {name: float(np.mean(values)) for name, values in found[m].items()} for m in order}
+
+
+def curves(rows: list[dict[str, str]]) -> dict[str, dict[str, dict[float, list[float]]]]:
+    """knob -> method -> value -> scores, one per seed; for "unlabelled" the bounds are those of HOME throughout."""
+    methods = ("source_only", "cryoshift", "oracle")
+    found = {
+        knob: {m: {v: list(by_seed(rows, m, curve_scenario(knob, v)).values()) for v in values} for m in methods}
+        for knob, values in CURVES.items()
+    }
+    varied = {n: list(by_seed(rows, "cryoshift", HOME, n_target=n).values()) for n in UNLABELLED}
+    bounds = {m: list(by_seed(rows, m, HOME).values()) for m in BOUNDS}
+    found["unlabelled"] = {
+        "source_only": {n: bounds["source_only"] for n in UNLABELLED},
+        "cryoshift": varied,
+        "oracle": {n: bounds["oracle"] for n in UNLABELLED},
+    }
+    shown = {
+        knob: {m: {v: s for v, s in line.items() if s} for m, line in lines.items()} for knob, lines in found.items()
+    }
+    return {knob: lines for knob, lines in shown.items() if lines["cryoshift"]}
+
+
+def report(out: Path, images: Path, profile: str = "laptop") -> Path:
+    """Write summary.md beside the CSVs, and a figure for each part of the evidence that has rows."""
+    rows, per_class = (
+        [row for row in read(out / name) if row["profile"] == profile] for name in ("evidence.csv", "per_class.csv")
+    )
+    if not rows:
+        raise InputError(f"{out / 'evidence.csv'} has no row of profile {profile!r}; run a tier first.")
+    images.mkdir(parents=True, exist_ok=True)
+    figures.use_style()
+    for name, figure in drawings(rows, per_class).items():
+        figure.savefig(images / f"evidence_{name}.png", dpi=110)
+        plt.close(figure)
+    path = out / "summary.md"
+    path.write_text(summary(rows, per_class, profile))
+    return path
+
+
+def drawings(rows: list[dict[str, str]], per_class: list[dict[str, str]]) -> dict[str, Figure]:
+    """Name -> figure, of what there are rows for."""
+    gaps, found = gap_table(rows), {}
+    adapted = [g for g in gaps if g.method in CORE and g.closed]
+    closed = {s: {g.method: g.closed for g in adapted if g.scenario == s} for s in COMPOSITES}
+    if any(closed.values()):
+        found["gap_closed"] = figures.gap_closed({s: c for s, c in closed.items() if c}, TARGETS)
+    shown = {s: {g.method: g.score for g in gaps if g.scenario == s} for s in FACTORS}
+    if any(shown.values()):
+        found["factors"] = figures.factors({s: scores for s, scores in shown.items() if scores})
+    if rivals := baselines(rows):
+        title = f"Other methods against cryoshift on {HOME}"
+        found["baselines"] = figures.forest(rivals, title, "balanced accuracy - that of cryoshift, paired by seed")
+    if parts := ablation(rows):
+        title = f"cryoshift on {HOME} with one part left out"
+        found["ablation"] = figures.forest(parts, title, "balanced accuracy - that of the whole recipe, paired by seed")
+    by_method = recalls(per_class)
+    if by_method:
+        found["recall"] = figures.recall_map(by_method, f"Share of each class that is found ({HOME})")
+    kinds = {"last": "balanced_accuracy_last", "selected": "balanced_accuracy", "best": "balanced_accuracy_best"}
+    regret = {
+        f"{g.method}, {g.scenario}": {
+            kind: float(np.mean(list(by_seed(rows, g.method, g.scenario, column).values())))
+            for kind, column in kinds.items()
+        }
+        for g in gaps
+        if g.regret is not None and g.scenario in COMPOSITES
+    }
+    if regret:
+        found["regret"] = figures.regret(regret)
+    if varied := curves(rows):
+        found["curves"] = figures.curves(varied, LABELS)
+    return found
+
+
+def summary(rows: list[dict[str, str]], per_class: list[dict[str, str]], profile: str) -> str:
+    """What the CSVs say, in Markdown."""
+    gaps = sorted(gap_table(rows), key=lambda g: (g.scenario, [*METHODS, g.method].index(g.method)))
+    text = f"""# What the evidence says
+
+Written by `make evidence` from evidence.csv and per_class.csv: {len(rows)} runs of the {profile} profile. Balanced
+accuracy on target-test cubes, mean [95 % interval] over seeds; each seed draws new data *and* trains anew. *Gap closed*
+is (method - source_only) / (oracle - source_only), with Fieller's interval, paired by seed; it reads n/a where the
+interval of oracle - source_only includes 0. *Regret* is the best checkpoint less the one selected without labels.
+
+## Aims
+
+"""
+    text += table("aim | found | outcome", ((v.aim, v.found, f"**{v.outcome}**") for v in verdicts(rows)))
+    parts = {"Composites": COMPOSITES, "Single factors": FACTORS}
+    for title, wanted in parts.items():
+        if lines := [_gap_line(g) for g in gaps if g.scenario in wanted]:
+            text += f"\n## {title}\n\n"
+            header = "scenario | method | seeds | balanced accuracy | over source_only | gap closed | regret | "
+            text += table(header + "negative transfer", lines)
+    forests = {
+        f"Other methods less cryoshift ({HOME})": ("method", baselines(rows)),
+        f"cryoshift with one part left out, less the whole ({HOME})": ("part", ablation(rows)),
+    }
+    for title, (what, found) in forests.items():
+        if found:
+            text += f"\n## {title}\n\n" + table(f"{what} | difference", ((k, signed(v)) for k, v in found.items()))
+    if by_method := recalls(per_class):
+        classes = list(next(iter(by_method.values())))
+        lines = ([m, *(f"{found[c]:.2f}" for c in classes)] for m, found in by_method.items())
+        text += f"\n## Recall of each class ({HOME})\n\n" + table(" | ".join(["method", *classes]), lines)
+    if varied := curves(rows):
+        lines = (
+            [knob, f"{value:g}", *(f"{np.mean(by[value]):.3f}" if value in by else "" for by in lines_of.values())]
+            for knob, lines_of in varied.items()
+            for value in lines_of["cryoshift"]
+        )
+        text += f"\n## One number of {HOME} at a time\n\n" + table(
+            "knob | value | source_only | cryoshift | oracle", lines
+        )
+    return text
+
+
+def _gap_line(g: Gap) -> list[str]:
+    regret = "" if g.regret is None else f"{g.regret:.3f}"
+    closed = "" if g.method in BOUNDS else percent(g.closed)
+    return [
+        g.scenario,
+        g.method,
+        str(g.seeds),
+        plain(g.score),
+        signed(g.over),
+        closed,
+        regret,
+        "YES" if g.negative else "",
+    ]
+
+
+# ---------------------------------------------------------------- the command
+
+
+def _part(text: str) -> tuple[int, int]:
+    numbers = text.split("/")
+    if len(numbers) != 2 or not all(n.isdigit() for n in numbers) or not int(numbers[0]) < int(numbers[1]):
+        raise argparse.ArgumentTypeError(f"part={text!r}; wanted k/n with k from 0 to n - 1, such as 0/2")
+    return int(numbers[0]), int(numbers[1])
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Run a tier of the evidence, and write what it says.")
+    parser.add_argument("--tier", choices=list(TIERS), nargs="+", default=[], help="what to run; may be several")
+    parser.add_argument("--profile", choices=list(PROFILES), default="laptop")
+    parser.add_argument("--part", type=_part, default=(0, 1), help="k/n: every n-th target from the k-th on")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="other seeds than the tier's own")
+    parser.add_argument("--device", default="cpu", help="cpu (as all committed rows), auto, cuda or mps")
+    parser.add_argument("--out", type=Path, default=root() / "notebooks" / "evidence", help="where the CSV stands")
+    parser.add_argument("--images", type=Path, default=root() / "notebooks" / "images", help="where figures go")
+    parser.add_argument("--work", type=Path, default=root() / "runs" / "evidence", help="data and fits, to resume from")
+    parser.add_argument("--keep-data", action="store_true", help="keep the targets' cubes when they are done")
+    parser.add_argument("--list", action="store_true", help="only list the jobs")
+    parser.add_argument("--report", action="store_true", help="write summary.md and the figures from the CSV")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """-> 0, or 1 where a job failed."""
+    given = _arguments().parse_args(arguments)
+    torch.set_num_threads(1)
+    todo = groups([job for tier in given.tier for job in jobs(tier, given.profile, given.seeds)], *given.part)
+    if given.list:
+        print(*(" ".join(filter(None, job.key)) for group in todo for job in group), sep="\n")
+        return 0
+    failed = []
+    if todo:
+        given.work.mkdir(parents=True, exist_ok=True)
+        failed = run_all(todo, given.out, Lab(given.work, given.device), given.keep_data)
+        for job in failed:
+            print(f"failed: {' '.join(filter(None, job.key))}", file=sys.stderr)
+    if given.report:
+        print(report(given.out, given.images, given.profile))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

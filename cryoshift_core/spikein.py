@@ -1,0 +1,268 @@
+"""Spike-in validation: known molecules put into somebody's own ice, for an accuracy that needs no annotation.
+
+Particle-free boxes of the user's tomogram bring its noise, neighbours and filters; simulated molecules, seen through the
+same optics and missing wedge, bring a label that we put there ourselves. What it cannot show: how far the real molecules
+differ from the simulated ones, and what stands in the tomogram beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy import ndimage, spatial
+from torch import Tensor
+
+from . import scenarios, simulate, structures, volumes
+from .domains import Labelled, Unlabelled
+from .optics import Optics
+from .volumes import InputError
+from .warp import mean_spectrum as noise_spectrum
+from .warp import power_spectrum
+
+FEWEST = 20  # background boxes: below, neither the wedge nor an accuracy is worth estimating
+DIRECTIONS = 1000  # on the half-sphere: 4.5 degrees apart
+TURNS = {1: (3, 4), 2: (2, 4), 3: (2, 3)}  # the axes that a turn by 180 degrees about z, y, x flips
+
+
+def find_background(
+    volume: np.ndarray, particles: np.ndarray | None, box: int, n: int, generator: torch.Generator
+) -> np.ndarray:
+    """Centres (M, 3) zyx of at most n boxes without a particle, in random order; the boxes may overlap.
+
+    Candidates stand on a lattice a quarter box apart and at least 0.75 box from each given position along some axis.
+    Those whose smoothed grey values vary, or peak, far more than is common (particles not picked, gold, membranes) are
+    dropped: above the median by more than 2.5 times what the quieter half spreads below it.
+
+    Parameters
+    ----------
+    volume : (Z, Y, X) tomogram, may be memory-mapped
+    particles : (N, 3) zyx voxels; None or empty where no positions are known
+    box, n : edge in voxels; how many are wanted. Fewer are returned where there are fewer, which their number tells
+
+    Raises
+    ------
+    InputError
+        fewer than 20 boxes are left
+    """
+    step = max(1, box // 4)
+    first = torch.randint(step, (3,), generator=generator).tolist()
+    lattice = [
+        np.arange(box // 2 + start % max(1, min(step, size - box + 1)), size - (box - box // 2) + 1, step)
+        for start, size in zip(first, volume.shape, strict=True)
+    ]
+    free = np.stack(np.meshgrid(*lattice, indexing="ij"), -1).reshape(-1, 3)
+    if particles is not None and len(particles) and len(free):
+        distance, _ = spatial.cKDTree(np.asarray(particles, float)).query(free, p=np.inf)
+        free = free[distance >= 0.75 * box]
+    away = len(free)
+    free = free[torch.randperm(away, generator=generator)[: 6 * n].numpy()]
+    if len(free) >= FEWEST:
+        smooth = [_smoothed(volume, centre, box) for centre in free]
+        level = np.median([np.median(cube) for cube in smooth])
+        scores = np.log([[cube.var() + 1e-30, np.abs(cube - level).max() + 1e-30] for cube in smooth])
+        middle, quiet = np.quantile(scores, [0.5, 0.16], axis=0)
+        free = free[(scores <= middle + 2.5 * (middle - quiet)).all(1)][:n]
+    if len(free) < FEWEST:
+        raise InputError(
+            f"Of the boxes of {box} voxels in a tomogram of {volume.shape[2]} x {volume.shape[1]} x {volume.shape[0]}, "
+            f"{away} keep clear of particles and {len(free)} of those look like ice; wanted at least {FEWEST}: use a "
+            "smaller box, or give boxes of ice as background."
+        )
+    return free
+
+
+def _smoothed(volume: np.ndarray, centre: np.ndarray, box: int) -> np.ndarray:
+    low = centre - box // 2
+    cube = np.asarray(volume[tuple(slice(a, a + box) for a in low)], np.float32)
+    return ndimage.gaussian_filter(cube, box / 16)
+
+
+def _frequencies(n: int) -> Tensor:
+    """(n, n, n // 2 + 1, 3) zyx of an rfftn, in Fourier voxels."""
+    full, half = torch.fft.fftfreq(n) * n, torch.fft.rfftfreq(n) * n
+    return torch.stack(torch.meshgrid(full, full, half, indexing="ij"), -1)
+
+
+def estimate_wedge(boxes: Tensor) -> Tensor:
+    """Which Fourier samples were measured, from the mean power of the boxes: (Z, Y, X // 2 + 1) bool.
+
+    The power of each sample is compared with the stronger ones of its shell, so that the noise may have any colour and
+    the tomogram may have been filtered. A missing wedge is a set of *directions*: samples are pooled along 1000 of them,
+    which are then split in two at the largest between-class variance (Otsu), where there are two kinds at all. A
+    sample within half a Fourier voxel of a measured direction counts as measured: the box tells them not apart.
+
+    Parameters
+    ----------
+    boxes : (N, 1, n, n, n), background or particles, N >= 20
+
+    Returns
+    -------
+    True where measured; all True where no direction has less than a third of the others' power
+    """
+    n = boxes.shape[-1]
+    if len(boxes) < FEWEST:
+        raise InputError(f"{len(boxes)} boxes are too few to see the missing wedge; wanted at least {FEWEST}.")
+    line = (torch.arange(n) + 0.5) / n
+    taper = torch.sin(torch.pi * line).sqrt()  # the box's faces would spread strong samples along the axes
+    window = (taper[:, None, None] * taper[:, None] * taper).to(boxes)
+    flat = boxes - boxes.mean((2, 3, 4), keepdim=True)
+    power = torch.stack([power_spectrum(part * window).sum(0) for part in flat.split(64)]).sum(0).cpu() / len(boxes)
+    k = _frequencies(n)
+    radius = k.norm(dim=-1)
+    ball = (radius >= 3) & (radius < 0.46 * n)
+    shell, log = radius[ball].round().long(), power[ball].clamp_min(1e-20).log()
+    for r in shell.unique().tolist():
+        log[shell == r] -= log[shell == r].quantile(0.75)
+
+    # a Fibonacci lattice on the half-sphere kx >= 0
+    i = torch.arange(DIRECTIONS) + 0.5
+    up, turn = i / DIRECTIONS, torch.pi * (1 + 5**0.5) * i
+    flank = (1 - up.square()).sqrt()
+    directions = torch.stack([flank * torch.sin(turn), flank * torch.cos(turn), up], -1).numpy()
+    both = spatial.cKDTree(np.concatenate([directions, -directions]))
+    unit = (k / radius.clamp_min(1e-6)[..., None]).numpy()
+    cell = both.query(unit.reshape(-1, 3))[1].reshape(radius.shape) % DIRECTIONS
+    mine = cell[ball.numpy()]
+    found = np.flatnonzero(np.bincount(mine, minlength=DIRECTIONS))
+    level = np.full(DIRECTIONS, np.nan)
+    level[found] = ndimage.median(log.numpy(), mine, found)
+    near = both.query(directions, 7)[1] % DIRECTIONS
+    level = np.nanmedian(level[near], 1)
+
+    cut = _otsu(level)
+    low, high = np.median(level[level <= cut]), np.median(level[level > cut])
+    if high - low < np.log(3):
+        return torch.ones(radius.shape, dtype=torch.bool)
+    measured = level > max(cut, high - np.log(4))
+    rays = spatial.cKDTree(np.concatenate([directions[measured], -directions[measured]]))
+    close = rays.query(unit.reshape(-1, 3))[0].reshape(radius.shape) * radius.numpy() < 0.5
+    return torch.from_numpy(measured[cell] | close)
+
+
+def _otsu(values: np.ndarray) -> float:
+    """The threshold of largest variance between the two sides (Otsu 1979)."""
+    ordered = np.sort(values)
+    n, left = len(ordered), np.arange(1, len(ordered))
+    sums = np.cumsum(ordered)[:-1]
+    between = left * (n - left) * (sums / left - (ordered.sum() - sums) / (n - left)) ** 2
+    best = between.argmax()
+    return float((ordered[best] + ordered[best + 1]) / 2)
+
+
+def estimate_snr(target: Unlabelled | Tensor, background: Tensor) -> float:
+    """Mean SNR of the target's cubes without a label: the power they have beyond the background's, over the latter.
+
+    Normalised cubes have lost their scale. It is found again where molecules scatter least (at a zero of the CTF, or at the
+    highest frequencies): the background's spectrum is made to meet the target's in the shell where that leaves the
+    rest the most. So it errs to the low side where each shell holds signal, and means little in a *denoised* tomogram,
+    whose noise depends on the signal.
+
+    Returns
+    -------
+    var(signal) / var(background), as the tomogram was filtered; close to 0 where nothing can be seen
+    """
+    x = target.x if isinstance(target, Unlabelled) else target
+    p_t, p_b = noise_spectrum(x), noise_spectrum(background)
+    k = _frequencies(x.shape[-1])
+    shell, twice = k.norm(dim=-1).round().long().flatten(), torch.where(k[..., 2] == 0, 1.0, 2.0)
+    t, b = (torch.bincount(shell, (p * twice).flatten())[1 : x.shape[-1] // 2] for p in (p_t, p_b))
+    outer = slice(x.shape[-1] // 8, None)
+    scale = (t / b)[outer].min()
+    return float(t.sum() / (scale * b.sum()) - 1)
+
+
+def turns_that_keep(wedge: Tensor) -> tuple[int, ...]:
+    """Turns by 180 degrees that leave the missing wedge where it is: 0 none, 1 about z, 2 about y, 3 about x."""
+    full = _full(wedge).float()
+    kept = [0]
+    for turn, axes in TURNS.items():
+        moved = full.flip([a - 2 for a in axes]).roll([1, 1], [a - 2 for a in axes])
+        if float((moved != full).float().mean()) < 0.08:
+            kept.append(turn)
+    return tuple(kept)
+
+
+def _full(half: Tensor) -> Tensor:
+    """An rfftn mask (n, n, n // 2 + 1) on all of (n, n, n)."""
+    n = len(half)
+    rest = (-torch.arange(n)) % n
+    return torch.cat([half, half[rest][:, rest][..., 1 : (n + 1) // 2].flip(-1)], -1)
+
+
+def _through(x: Tensor, wedge: Tensor) -> Tensor:
+    return torch.fft.irfftn(torch.fft.rfftn(x, dim=(2, 3, 4)) * wedge, s=x.shape[2:], dim=(2, 3, 4))
+
+
+def spike(
+    classes: Sequence[str],
+    background: Tensor,
+    n: int,
+    *,
+    snr: float,
+    pixel_size: float,
+    optics: Optics,
+    wedge: Tensor,
+    generator: torch.Generator,
+    offset: float = 1.0,
+    snr_class: str = "",
+    decoys: Sequence[str] = (),
+) -> Labelled:
+    """Known molecules in background boxes: cubes with labels that we put there ourselves.
+
+    Molecules are imaged noise-free with the CTF and dose of `optics`, masked with `wedge`, and scaled by *one* factor,
+    so that a large molecule stays stronger than a small one. Where n exceeds the boxes, they are used again, turned by
+    180 degrees about the axes that keep the wedge.
+
+    Parameters
+    ----------
+    classes, decoys : names or files; decoys are labelled after the classes, for molecules that nobody asked for
+    background : (M, 1, b, b, b), raw or normalised, protein bright
+    n : cubes, as many of each class as of the others
+    snr : mean of var(signal) / var(box) over the cubes that hold a molecule, or over those of `snr_class`
+    wedge : (b, b, b // 2 + 1), from `estimate_wedge`
+    offset : picking error, voxels
+
+    Returns
+    -------
+    Labelled, normalised; `snr` holds each cube's own, `groups` the background box it stands in
+    """
+    names = (*classes, *decoys)
+    labels = tuple(structures.class_name(c) for c in names)
+    box = background.shape[-1]
+    if wedge.shape != (box, box, box // 2 + 1):
+        raise InputError(f"The wedge is {tuple(wedge.shape)} for boxes of {box}; wanted that of estimate_wedge.")
+    if not snr > 0:
+        raise InputError(f"The SNR to spike at is {snr:.3g}; wanted a number above 0: set spike_snr, such as 0.1.")
+    if snr_class and snr_class not in labels:
+        raise InputError(f"snr_class is '{snr_class}'; wanted one of {', '.join(labels)}.")
+    if n < len(names) or not len(background):
+        raise InputError(f"{n} cubes of {len(names)} classes in {len(background)} boxes; wanted one of each at least.")
+    y = scenarios.draw_labels(n, len(names), 1.0, generator)
+    bank = simulate.templates(names, pixel_size, box, generator=generator)
+    specimen = simulate.specimens(y, bank, generator=generator, offset=offset)
+    all_round = replace(optics, pixel_size=pixel_size, tilts=_all_round(optics.tilts))
+    signal = _through(simulate.image_by_transfer(specimen, bank, all_round, generator=generator, noise=False).x, wedge)
+
+    which = torch.randperm(len(background), generator=generator).repeat(-(-n // len(background)))[:n]
+    ice, turns = background[which].clone(), turns_that_keep(wedge)
+    for start in range(len(background), n, len(background)):
+        turn = turns[start // len(background) % len(turns)]
+        if turn:
+            again = slice(start, start + len(background))
+            ice[again] = ice[again].flip(TURNS[turn])
+    own = signal.var((1, 2, 3, 4), correction=0) / ice.var((1, 2, 3, 4), correction=0)
+    counted = y == labels.index(snr_class) if snr_class else own > 0
+    if not own[counted].sum() > 0:
+        raise InputError(f"None of {', '.join(labels)} scatters; wanted a molecule among them to spike.")
+    factor = snr / own[counted].mean()
+    x = volumes.normalize(ice + signal * factor.sqrt())
+    return Labelled(x, y, labels, pixel_size, own * factor, which)
+
+
+def _all_round(tilts: tuple[float, ...]) -> tuple[float, ...]:
+    """A tilt series continued to +-80 degrees: `wedge` alone is to decide what is missing."""
+    beyond = [float(a) for a in range(-80, 81, 2) if not min(tilts) <= a <= max(tilts)]
+    return tilts + tuple(sorted(beyond, key=abs))
