@@ -29,8 +29,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
-from . import evaluation, figures, scenarios, selection, training
-from .domains import AnswerKey, Labelled, Unlabelled
+from . import calibration, evaluation, figures, scenarios, selection, training
+from .domains import NONE_OF_THESE, AnswerKey, Labelled, Unlabelled
 from .methods import METHODS, SUPERVISED, resolve
 from .models import Classifier
 from .parameters import PROFILES
@@ -44,6 +44,7 @@ BOUNDS = ("source_only", "oracle")  # nothing is selected there: the last checkp
 CORE = ("source_only", "cryoshift_reference", "cryoshift", "oracle")
 COMPOSITES = ("in_situ_1", "in_situ_2", "in_situ_3")
 HOME = "in_situ_2"  # where methods are compared, taken apart and varied
+UNSEEN_AT = "structure_3"  # where a tenth of the cubes is a molecule that nobody simulated
 FACTORS = tuple(f"{name}_2" for name in scenarios.FACTORS)
 
 # One number of HOME at a time: knob -> value -> what changes.
@@ -139,6 +140,10 @@ def _ablation() -> Iterator[dict]:
         yield dict(method="cryoshift", scenario=HOME, rule=rule)
 
 
+def _unseen() -> Iterator[dict]:
+    return (dict(method=m, scenario=UNSEEN_AT) for m in ("source_only", "cryoshift", "oracle"))
+
+
 def _curves() -> Iterator[dict]:
     for knob, values in CURVES.items():
         for value in values:
@@ -154,6 +159,7 @@ TIERS: dict[str, tuple[int, Callable[[], Iterator[dict]]]] = {
     "ablation": (3, _ablation),
     "baselines": (5, _baselines),
     "factors": (3, _factors),
+    "unseen": (3, _unseen),
     "curves": (2, _curves),
 }
 
@@ -243,16 +249,17 @@ class Lab:
         return training.fit(
             method, source, target, validation=validation, without=(job.without,) if job.without else (),
             steps=p.steps, batch=p.batch, encoder=p.encoder, width=p.width, seed=job.seed, device=self.device,
-            folder=self.work / "fits", progress=False,
+            folder=self.work / "fits", progress=False, evaluate_every=max(1, p.steps // 4),
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Home:
-    """What all jobs of one seed share: the simulated source, and source_only, which is also what to fall back to."""
+    """What all jobs of one seed share: the simulated source, decoys of none of its classes, and source_only."""
 
     source: Labelled
     validation: Labelled
+    decoys: Labelled
     fit: Fit
 
 
@@ -275,9 +282,13 @@ def home(job: Job, lab: Lab) -> Home:
             scenarios.load_or_make(Request.of(p, "source", part, job.seed), lab.data, progress=False)
             for part in ("source", "validation")
         )
+        strange = calibration.decoys(p.classes)
+        request = Request.of(p, "source", "source", job.seed)
+        request = replace(request, classes=strange, n=request.n // len(p.classes) * len(strange) // 2)
+        decoys = scenarios.load_or_make(request, lab.data, progress=False)
         nobody = Unlabelled(validation.x, validation.pixel_size, validation.groups, "source")
         fit = lab.train(replace(job, without=""), "source_only", source, nobody, validation)
-    return Home(source, validation, fit)
+    return Home(source, validation, decoys, fit)
 
 
 def requests(job: Job) -> tuple[Request, Request]:
@@ -301,7 +312,8 @@ def target(job: Job, lab: Lab) -> Target:
 @torch.no_grad()
 def features(model: Classifier, x: Tensor) -> Tensor:
     """(N, F) features of the cubes of one domain, on the CPU."""
-    training.predict(model.cpu(), x)  # gives a batch normalisation the statistics of this domain
+    if any(isinstance(part, torch.nn.BatchNorm3d) for part in model.modules()):
+        training.predict(model.cpu(), x)  # gives it the statistics of this domain
     return torch.cat([model.features(part) for part in x.split(64)])
 
 
@@ -321,21 +333,28 @@ def select(job: Job, fit: Fit, at: Home, to: Target) -> tuple[Fit, int, bool]:
     return choice.fit, choice.step, choice.fell_back
 
 
-def score(model: Classifier, p: Tensor, at: Home, to: Target) -> dict[str, float | str]:
-    """What is measured on the selected model and its answers `p` on target-test; what is not computed stays empty."""
-    measured = evaluation.scores(p, to.test_key)
-    return {
-        "balanced_accuracy": measured["balanced_accuracy"],
-        "macro_f1": measured["macro_f1"],
-        "ece": "",
-        "ece_raw": measured["ece"],
-        "nll": measured["nll"],
-        "a_distance_before": a_distance(at.fit.model, at, to),
-        "a_distance_after": a_distance(model, at, to),
-        "spike_balanced_accuracy": "",
-        "none_recall": "",
-        "none_false_rejection": "",
-    }
+def score(job: Job, chosen: Fit, at: Home, to: Target, device: str) -> tuple[Tensor, dict[str, float]]:
+    """Calibrated answers (N, K) of the selected model on target-test, and what is measured on them and on it.
+
+    `none_recall` is the share of unseen molecules that the detector rejects, at the false rejection that it really has;
+    `none_recall_5` that at a threshold which rejects 5 % of the known cubes, as only the key can tell.
+    """
+    predicted = training.predict(chosen.model, to.test.x, device=device)
+    carry = torch.Generator().manual_seed(job.seed)
+    honest = calibration.calibrate(chosen.model, at.validation, chosen.warps, carry).probabilities(predicted)
+    measured = evaluation.scores(honest, to.test_key)
+    measured["ece_raw"] = evaluation.ece(predicted, to.test_key)
+    measured["a_distance_before"] = a_distance(at.fit.model, at, to)
+    measured["a_distance_after"] = a_distance(chosen.model, at, to)
+    unseen = to.test_key.y == NONE_OF_THESE
+    if bool(unseen.any()):
+        detector = calibration.Detector.fit(chosen.model, at.validation, at.decoys, chosen.warps, carry)
+        strange = detector.score(chosen.model, to.test.x)
+        answers = calibration.answers(honest, strange, detector.threshold)
+        measured["none_recall"], measured["none_false_rejection"] = evaluation.none_recall(answers, to.test_key)
+        fair = calibration.answers(honest, strange, float(strange[~unseen].quantile(0.95)))
+        measured["none_recall_5"] = evaluation.none_recall(fair, to.test_key)[0]
+    return honest, measured
 
 
 def run(job: Job, at: Home, to: Target, lab: Lab) -> tuple[dict, list[dict]]:
@@ -351,12 +370,12 @@ def run(job: Job, at: Home, to: Target, lab: Lab) -> tuple[dict, list[dict]]:
         p = training.predict(fit.select(step), to.test.x, device=lab.device)
         by_step[step] = evaluation.balanced_accuracy(p, to.test_key)
     chosen, step, fell_back = select(job, fit, at, to)
-    p = training.predict(chosen.model, to.test.x, device=lab.device)
+    p, measured = score(job, chosen, at, to, lab.device)
     row = {
         **asdict(job),
         "n_source": len(labelled),
         "steps": max(fit.candidates),
-        **score(chosen.model, p, at, to),
+        **measured,
         "selected_step": step,
         "last_step": max(fit.candidates),
         "balanced_accuracy_last": by_step[max(by_step)],
@@ -560,7 +579,7 @@ def verdicts(rows: list[dict[str, str]]) -> list[Verdict]:
         _mean_verdict(rows, "ece", HOME, f"calibration error (ECE) at most {ECE_TARGET}", ECE_TARGET, below=True)
     )
     aim = f"recall of the unseen class at least {NONE_TARGET} at 5 % false rejection"
-    said.append(_mean_verdict(rows, "none_recall", "in_situ_3", aim, NONE_TARGET, below=False))
+    said.append(_mean_verdict(rows, "none_recall_5", UNSEEN_AT, aim, NONE_TARGET, below=False))
     harmed = [s for s, g in ours.items() if g.negative]
     found = f"harmed: {', '.join(harmed)}" if harmed else f"none of {len(ours)} scenarios" if ours else ""
     said.append(_judge("no scenario with its interval below source_only", found, not harmed if ours else None))

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy import ndimage, spatial
+from scipy import ndimage, optimize, spatial
 from torch import Tensor
 
 from . import scenarios, simulate, structures, volumes
@@ -24,6 +24,7 @@ from .warp import power_spectrum
 
 FEWEST = 20  # background boxes: below, neither the wedge nor an accuracy is worth estimating
 DIRECTIONS = 1000  # on the half-sphere: 4.5 degrees apart
+B_FACTORS = tuple(float(100 * i**2) for i in range(18))  # A^2, tried by fit_optics
 TURNS = {1: (3, 4), 2: (2, 4), 3: (2, 3)}  # the axes that a turn by 180 degrees about z, y, x flips
 
 
@@ -168,10 +169,16 @@ def estimate_snr(target: Unlabelled | Tensor, background: Tensor) -> float:
     p_t, p_b = noise_spectrum(x), noise_spectrum(background)
     k = _frequencies(x.shape[-1])
     shell, twice = k.norm(dim=-1).round().long().flatten(), torch.where(k[..., 2] == 0, 1.0, 2.0)
-    t, b = (torch.bincount(shell, (p * twice).flatten())[1 : x.shape[-1] // 2] for p in (p_t, p_b))
-    outer = slice(x.shape[-1] // 8, None)
-    scale = (t / b)[outer].min()
-    return float(t.sum() / (scale * b.sum()) - 1)
+    modes = torch.bincount(shell, twice.flatten())
+    t, b = ((torch.bincount(shell, (p * twice).flatten()) / modes)[1 : x.shape[-1] // 2] for p in (p_t, p_b))
+    modes = modes[1 : x.shape[-1] // 2]
+    scale = (t / b)[_kept(b)][x.shape[-1] // 8 :].min()
+    return float(t @ modes / (scale * (b @ modes)) - 1)
+
+
+def _kept(power: Tensor) -> Tensor:
+    """Shells that no filter has removed; what is left in the others is rounding, clipping and leakage."""
+    return power > 0.1 * power.median()
 
 
 def turns_that_keep(wedge: Tensor) -> tuple[int, ...]:
@@ -266,3 +273,56 @@ def _all_round(tilts: tuple[float, ...]) -> tuple[float, ...]:
     """A tilt series continued to +-80 degrees: `wedge` alone is to decide what is missing."""
     beyond = [float(a) for a in range(-80, 81, 2) if not min(tilts) <= a <= max(tilts)]
     return tilts + tuple(sorted(beyond, key=abs))
+
+
+def fit_optics(
+    classes: Sequence[str],
+    target: Unlabelled | Tensor,
+    background: Tensor,
+    *,
+    pixel_size: float,
+    optics: Optics,
+    wedge: Tensor,
+    generator: torch.Generator,
+    defoci: Sequence[float] = (),
+) -> tuple[Optics, float]:
+    """Optics and SNR with which spiked cubes have the target's mean spectrum, as far as shells can tell.
+
+    The target's power is c * ice + a * molecules on each shell, with the molecules' power from noise-free cubes of all
+    classes under `optics` times an envelope exp(-B k^2 / 2): what misalignment and filters did to the signal. c and a
+    come from least squares on relative power, B (and the defocus, out of `defoci`) from the smallest misfit.
+
+    Returns
+    -------
+    optics with `b_factor` (and `defocus`) replaced, and the mean var(signal) / var(background) for `spike`
+    """
+    x = target.x if isinstance(target, Unlabelled) else target
+    box = background.shape[-1]
+    if x.shape[1:] != background.shape[1:]:
+        raise InputError(f"Target boxes are {tuple(x.shape[2:])} and background boxes {tuple(background.shape[2:])}.")
+    k = _frequencies(box)
+    shell, twice = k.norm(dim=-1).round().long().flatten(), torch.where(k[..., 2] == 0, 1.0, 2.0)
+
+    def shells(power: Tensor) -> Tensor:
+        return torch.bincount(shell, (power * twice).flatten().double())[1 : box // 2]
+
+    p_t, p_b = shells(noise_spectrum(x)), shells(noise_spectrum(background))
+    k2 = ((torch.arange(1, box // 2) / box) / pixel_size).square().double()
+    modes = shells(torch.ones_like(k[..., 0]))
+    weight = modes.sqrt() / p_t * _kept(p_b / modes)
+    labels = torch.arange(len(classes)).repeat(4)
+    bank = simulate.templates(classes, pixel_size, box, generator=generator)
+    specimen = simulate.specimens(labels, bank, generator=generator)
+    best, found = np.inf, None
+    for defocus in defoci or (optics.defocus,):
+        plain = replace(optics, pixel_size=pixel_size, defocus=defocus, b_factor=0.0, tilts=_all_round(optics.tilts))
+        cubes = simulate.image_by_transfer(specimen, bank, plain, generator=generator, noise=False).x
+        p_s = shells(power_spectrum(_through(cubes, wedge)).mean(0))
+        for b_factor in B_FACTORS:
+            signal = p_s * torch.exp(-0.5 * b_factor * k2)
+            parts = torch.stack([p_b, signal], 1) * weight[:, None]
+            (c, a), misfit = optimize.nnls(parts.numpy(), (p_t * weight).numpy())
+            if misfit < best and c > 0:
+                snr = float(a * signal.sum() / (c * p_b.sum()))
+                best, found = misfit, (replace(optics, pixel_size=pixel_size, defocus=defocus, b_factor=b_factor), snr)
+    return found

@@ -226,9 +226,9 @@ def fit(
             modules["teacher"] = copy.deepcopy(modules["model"]).requires_grad_(False)
         some_s, some_t = (d.x[_spread(len(d), LOOKED_AT)] for d in (source, target))
         if recipe.warps:
-            modules["warps"] = Warps(recipe.warps, some_s, some_t, generator).requires_grad_(recipe.game is not None)
+            modules["warps"] = Warps(recipe.warps, some_s, some_t, generator, source.pixel_size).requires_grad_(recipe.game is not None)
         if recipe.view:
-            modules["view"] = Warps(recipe.view, some_s, some_t, generator)
+            modules["view"] = Warps(recipe.view, some_s, some_t, generator, source.pixel_size)
         if recipe.game == "realism":
             modules["discriminator"] = ImageDiscriminator()
     modules.to(place)

@@ -8,12 +8,14 @@ on the CPU.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .models import GROUPS
+from .optics import wavelength
 from .volumes import InputError
 
 
@@ -150,33 +152,73 @@ def mean_spectrum(x: Tensor) -> Tensor:
     return (len(x) * total + 27 * local) / (len(x) + 27)
 
 
-def radial_profile(x: Tensor) -> Tensor:
-    """Mean over cubes and over shells one voxel thick about the box centre, (n // 2,), less its mean."""
-    mean = x[:, 0].mean(0)
-    axes = [torch.arange(side, device=x.device) - side // 2 for side in mean.shape]
-    shell = (axes[0][:, None, None] ** 2 + axes[1][:, None] ** 2 + axes[2] ** 2).float().sqrt().round().long().flatten()
-    profile = torch.bincount(shell, mean.flatten()) / torch.bincount(shell).clamp_min(1)
-    profile = profile[: min(mean.shape) // 2]
-    return profile - profile.mean()
+def shell_amplitude(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Spherical average of the average particle's transform: (n // 2 - 1,) amplitudes, and samples in each shell.
 
-
-def signal_gain(source_x: Tensor, target_x: Tensor) -> float:
-    """How strong the target's average particle is against the source's: the regression of their radial profiles.
-
-    Particles stand in the centre of their boxes and noise does not, so that averaging over a domain needs no label and
-    leaves the particles. Kept within 0.2-3; 1 where two halves of the source do not agree on a centred particle.
+    Shells are one Fourier voxel thick about 1, 2, ... n // 2 - 1. Particles stand in the centre of their boxes and
+    noise does not, so that the mean over a domain needs no label and leaves the particles.
     """
-    one, other, s, t = (radial_profile(x) for x in (source_x[::2], source_x[1::2], source_x, target_x))
-    if float(one @ other) < 0.5 * float(s @ s):
-        return 1.0
-    return min(3.0, max(0.2, float(s @ t / (s @ s))))
+    mean = x[:, 0].mean(0)
+    transform = torch.fft.rfftn(torch.fft.ifftshift(mean), dim=(0, 1, 2)).real
+    full, half = torch.fft.fftfreq(len(mean)) * len(mean), torch.fft.rfftfreq(len(mean)) * len(mean)
+    radius = (full[:, None, None] ** 2 + full[:, None] ** 2 + half**2).sqrt()
+    shell = radius.round().long().flatten().to(x.device)
+    inside = slice(1, len(mean) // 2)
+    samples = torch.bincount(shell)[inside]
+    return torch.bincount(shell, transform.flatten())[inside] / samples, samples
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """Transfer from the source's average particle to the target's, at squared frequencies k2 (cycles / voxel)^2::
+
+        gain * exp(-falloff k^2) * (1 - exp(-2 (pi highpass k)^2))
+
+    The falloff (voxel^2) holds what blurs the target and not the source: misalignment, radiation damage, a low-pass
+    filter, picking errors. The last factor is a Gaussian background of `highpass` voxels taken off; 0 for none.
+    """
+
+    gain: float
+    falloff: float
+    highpass: float
+
+    def __call__(self, k2: Tensor) -> Tensor:
+        kept = 1 - torch.exp(-2 * (math.pi * self.highpass) ** 2 * k2) if self.highpass else 1.0
+        return self.gain * kept * torch.exp(-self.falloff * k2)
+
+
+def signal_envelope(source_x: Tensor, target_x: Tensor) -> Envelope:
+    """The envelope that carries the source's :func:`shell_amplitude` to the target's, shells weighed by their samples.
+
+    Gain within 0.2-5, falloff 0-200 voxel^2, high-pass none or 2-8 voxels. The classes are taken to be about as
+    frequent in both domains. Gain 1 and nothing else where two halves of the source show no common, centred particle.
+    """
+    (one, samples), (other, _) = (shell_amplitude(part) for part in (source_x[::2], source_x[1::2]))
+    s, t = shell_amplitude(source_x)[0], shell_amplitude(target_x)[0]
+    if float((samples * one * other).sum()) < 0.5 * float((samples * s * s).sum()):
+        return Envelope(1.0, 0.0, 0.0)
+    k2 = (torch.arange(1, len(s) + 1, device=s.device) / source_x.shape[-1]).square()
+    halves = [shell_amplitude(part)[0] for part in (target_x[::2], target_x[1::2])]
+    chance = float((samples * (halves[0] - halves[1]).square()).mean()) / 4  # of a shell's misfit, were the model right
+
+    def fitted(falloff: float, highpass: float) -> tuple[float, Envelope]:
+        model = s * Envelope(1.0, falloff, highpass)(k2)
+        gain = float((samples * model * t).sum() / (samples * model * model).sum())
+        gain = min(5.0, max(0.2, gain))
+        misfit = float((samples * (gain * model - t).square()).sum())
+        used = (falloff > 0) + (highpass > 0)  # a parameter must earn its place (Akaike 1974)
+        return misfit + 2 * used * chance, Envelope(gain, falloff, highpass)
+
+    grid = [fitted(4.0 * i, h) for i in range(51) for h in (0.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0)]
+    return min(grid, key=lambda found: found[0])[1]
 
 
 class SpectrumWarp(nn.Module):
     """Rescale the signal and add coloured noise, so that a source cube's power spectrum meets the target's.
 
     Closed form, and label-free: with P_x the mean source spectrum, P_t the target's (mean times one target cube's own
-    smooth deviation, drawn anew for each cube) and a signal gain a within a factor `spread` of :func:`signal_gain`,
+    smooth deviation, drawn anew for each cube) and a signal gain a(k) within a factor `spread` of
+    :func:`signal_envelope`, of whose falloff a random part is taken: an average is blurred by picking errors, too,
 
         g = min(a, sqrt(P_t / P_x)),    P_n = P_t - g^2 P_x,    out = g x + sqrt(P_n) noise,
 
@@ -185,7 +227,14 @@ class SpectrumWarp(nn.Module):
     tell signal from noise; the gain can. The realism game may bend P_t by radial gains within a factor of 2.
     """
 
-    def __init__(self, source: Tensor, target: Tensor, bank: Tensor, gain: float = 1.0, spread: float = 1.3):
+    def __init__(
+        self,
+        source: Tensor,
+        target: Tensor,
+        bank: Tensor,
+        envelope: Envelope = Envelope(1.0, 0.0, 0.0),  # noqa: B008
+        spread: float = 1.3,
+    ):
         super().__init__()
         self.register_buffer("source", source)  # (Z, Y, X // 2 + 1), mean power
         self.register_buffer("target", target)
@@ -193,7 +242,9 @@ class SpectrumWarp(nn.Module):
         box = (source.shape[0], source.shape[1], 2 * (source.shape[2] - 1) + source.shape[1] % 2)
         self.register_buffer("bands", radial_bands(box, bank.shape[1]), persistent=False)
         self.theta = nn.Parameter(torch.zeros(bank.shape[1]))
-        self.register_buffer("gain", torch.tensor(gain))
+        self.envelope = envelope
+        k = (torch.fft.fftfreq(box[0])[:, None, None], torch.fft.fftfreq(box[1])[:, None], torch.fft.rfftfreq(box[2]))
+        self.register_buffer("k2", sum(axis.square() for axis in k), persistent=False)
         self.spread, self.box = spread, box
 
     @classmethod
@@ -214,7 +265,7 @@ class SpectrumWarp(nn.Module):
         chance = torch.polygamma(1, modes.square() / (bands.square() * twins).sum((1, 2, 3)))
         spread = deviation.var(0).clamp_min(1e-12)
         shrunk = (deviation - deviation.mean(0)) * (1 - chance / spread).clamp_min(0).sqrt()
-        return cls(mean_spectrum(source_x), target, shrunk.clamp(-2, 2), signal_gain(source_x, target_x))
+        return cls(mean_spectrum(source_x), target, shrunk.clamp(-2, 2), signal_envelope(source_x, target_x))
 
     def wanted(self, choice: Tensor) -> Tensor:
         """Target power (N, Z, Y, X // 2 + 1) after the cubes `choice` of the bank, with the learnt radial gains."""
@@ -229,7 +280,10 @@ class SpectrumWarp(nn.Module):
         device = generator.device if generator else x.device
         choice = torch.randint(len(self.bank), (len(x),), generator=generator, device=device).to(x.device)
         p_x, p_t = self.source, self.wanted(choice)
-        a = (self.gain * self.spread ** _uniform(len(x), -1.0, 1.0, generator, x)[:, 0]) ** amount
+        e, k2 = self.envelope, self.k2
+        less = torch.exp(e.falloff * _uniform(len(x), 0.0, 1.0, generator, x)[:, 0] * k2)
+        a = self.spread ** _uniform(len(x), -1.0, 1.0, generator, x)[:, 0] * e(k2) * less
+        a = a**amount
         if amount != 1:
             p_t = p_t**amount * p_x ** (1 - amount)
         g = torch.minimum(a, (p_t / p_x).sqrt())
@@ -241,7 +295,7 @@ class SpectrumWarp(nn.Module):
 
 
 class ShiftWarp(nn.Module):
-    """Picking error: moves the cube by up to 2 voxels in a random direction, exactly (a Fourier phase), periodically.
+    """Picking error: moves the cube by up to 2 voxels, uniformly in that ball, exactly (a Fourier phase), periodically.
     Nothing is learnt."""
 
     bound = 2.0
@@ -251,7 +305,7 @@ class ShiftWarp(nn.Module):
             return x
         n, box = len(x), x.shape[2:]
         direction = F.normalize(_normal((n, 3), generator, x), dim=1)
-        shift = amount * direction * _uniform(n, 0, self.bound, generator, x).view(n, 1)
+        shift = amount * self.bound * direction * _uniform(n, 0, 1, generator, x).view(n, 1).pow(1 / 3)
         kz, ky = (torch.fft.fftfreq(side, device=x.device) for side in box[:2])
         kx = torch.fft.rfftfreq(box[2], device=x.device)
         z, y, x_ = (torch.outer(shift[:, i], k) * (-2 * math.pi) for i, k in enumerate((kz, ky, kx)))
@@ -285,9 +339,24 @@ class CrowdingWarp(nn.Module):
 
 
 class OpticsWarp(nn.Module):
-    """Random optics within fixed ranges: further missing wedge 0-25 degrees, radial modulation by up to a factor of
-    1 +- 0.5 with 0.5-3 periods to Nyquist, contrast exp(+-0.3), background gradient up to 0.5 s.d. edge to edge.
-    Nothing is learnt."""
+    """Another microscope: further missing wedge 0-25 degrees, another defocus (1-8 um in place of the source's 3 um, on
+    average), contrast exp(+-0.3), background gradient up to 0.5 s.d. edge to edge. Nothing is learnt.
+
+    Each frequency is multiplied by the ratio of the two contrast transfer functions, at most 3 in size. The cube's own
+    defocus need not be known exactly: this is to randomise, not to restore.
+    """
+
+    defocus, source_defocus, largest = (1.0, 8.0), 3.0, 3.0
+
+    def __init__(self, pixel_size: float = 12.0):
+        super().__init__()
+        self.pixel_size = pixel_size
+
+    def ctf_ratio(self, radius: Tensor, defocus: Tensor) -> Tensor:
+        """CTF at `defocus` over that at the source's; radius in cycles per voxel, defocus in um (n, 1, 1, 1)."""
+        chi = math.pi * wavelength(300.0) * 1e4 * (radius / self.pixel_size).square()
+        old, new = torch.sin(chi * self.source_defocus + 0.07), torch.sin(chi * defocus + 0.07)
+        return (new * old.sign() / old.abs().clamp_min(0.05)).clamp(-self.largest, self.largest)
 
     def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         if amount == 0:
@@ -296,7 +365,7 @@ class OpticsWarp(nn.Module):
         kz, ky = (torch.fft.fftfreq(side, device=x.device) for side in box[:2])
         kx = torch.fft.rfftfreq(box[2], device=x.device)
         angle = torch.atan2(kz.abs()[:, None, None], kx.abs() + 1e-9)  # 0 along x, pi / 2 along the beam
-        radius = (kz[:, None, None] ** 2 + ky[:, None] ** 2 + kx**2).sqrt() / 0.5
+        radius = (kz[:, None, None] ** 2 + ky[:, None] ** 2 + kx**2).sqrt()
 
         def draw(low: float, high: float) -> Tensor:
             return _uniform(n, low, high, generator, x)[:, 0]
@@ -304,8 +373,8 @@ class OpticsWarp(nn.Module):
         edge = math.pi / 2 - amount * draw(0, math.radians(25))
         wedge = torch.sigmoid((edge + 0.05 - angle) / 0.02)
         wedge = 1 - amount * (1 - wedge)
-        depth, periods, phase = amount * draw(0, 0.5), draw(0.5, 3), draw(0, 2 * math.pi)
-        transfer = wedge * (1 + depth * torch.cos(2 * math.pi * periods * radius + phase))
+        defocus = self.source_defocus + amount * (draw(*self.defocus) - self.source_defocus)
+        transfer = wedge * self.ctf_ratio(radius, defocus)
         transfer[:, 0, 0, 0] = 1
         out = torch.fft.irfftn(torch.fft.rfftn(x[:, 0], dim=(1, 2, 3)) * transfer, s=box, dim=(1, 2, 3)).unsqueeze(1)
         out = out * _uniform(n, -0.3 * amount, 0.3 * amount, generator, x).exp()
@@ -331,7 +400,14 @@ WARPS = {
 class Warps(nn.Module):
     """The named warps in turn; the spectra are measured on source cubes as the earlier warps leave them."""
 
-    def __init__(self, names: tuple[str, ...], source_x: Tensor, target_x: Tensor, generator: torch.Generator):
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        source_x: Tensor,
+        target_x: Tensor,
+        generator: torch.Generator,
+        pixel_size: float = 12.0,
+    ):
         super().__init__()
         self.steps = nn.ModuleDict()
         for name in (name for name in WARPS if name in names):
@@ -339,7 +415,7 @@ class Warps(nn.Module):
                 with torch.no_grad():
                     self.steps[name] = SpectrumWarp.estimate(self(source_x, generator=generator), target_x)
             else:
-                self.steps[name] = WARPS[name]()
+                self.steps[name] = OpticsWarp(pixel_size) if name == "optics" else WARPS[name]()
 
     def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         for step in self.steps.values():
