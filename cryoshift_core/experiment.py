@@ -132,6 +132,45 @@ def from_subtomograms(
     return Experiment(cubes, np.arange(len(x)), {"rlnImageName": list(names)}, sign, guess)
 
 
+def read_background(path: str | Path, like: Experiment, *, pixel_size: float = 0.0) -> Tensor:
+    """Particle-free boxes of the tomogram that `like` came from, made as its cubes: same pixel, box, sign, normalised.
+
+    Parameters
+    ----------
+    path : as for `from_subtomograms`; boxes at least as wide as the cubes
+    pixel_size : A per voxel of the boxes; 0: from their header
+    """
+    x, pixel, _ = volumes.read_subtomograms(path, pixel_size=pixel_size or None)
+    boxes = volumes.rescale(x, pixel, like.cubes.pixel_size, like.cubes.x.shape[-1])
+    return volumes.normalize(volumes.to_bright(boxes, like.contrast))
+
+
+def doubts(shares: Sequence[float], classes: Sequence[str], n: int) -> list[str]:
+    """Plain sentences about predicted shares of n cubes that are too small, or too unequal, to be trusted.
+
+    Parameters
+    ----------
+    shares : (K,) fractions of the cubes
+    """
+    out = []
+    if n < 20 * len(classes):
+        out.append(
+            f"{n} cubes for {len(classes)} classes: fewer than 20 each, so a share may be off by half of itself."
+        )
+    if len(classes) > 20:
+        out.append(f"{len(classes)} classes were asked for; nothing was measured with more than 20.")
+    rare = [f"{name} ({share:.1%})" for name, share in zip(classes, shares, strict=True) if share < 0.02]
+    if rare:
+        out.append(f"Predicted for fewer than 2 % of the cubes: {', '.join(rare)}; as likely confusion as presence.")
+    seen = [share for share in shares if share > 0]
+    if max(seen) > 10 * min(seen):
+        ratio = max(seen) / min(seen)
+        out.append(
+            f"The commonest class is {ratio:.0f} times the rarest; adapting favours equal shares: check the rare."
+        )
+    return out
+
+
 def write_predictions(path: str | Path, experiment: Experiment, probabilities: Tensor, classes: Sequence[str]) -> Path:
     """One row per input, in input order: its name or coordinates, `_csClass` and `_csConfidence`.
 

@@ -311,7 +311,8 @@ def gap_closed(found: Mapping[str, Mapping[str, tuple]], wanted: Mapping[str, fl
                     ha="center", fontsize=8, color="0.4")  # fmt: skip
     ax.set_yticks(range(len(found)), list(found))
     ax.xaxis.set_major_formatter("{x:.0%}")
-    ax.margins(x=0.1)
+    ends = [end for by_method in found.values() for _, low, high in by_method.values() for end in (low, high)]
+    ax.set_xlim(max(-1.0, min(-0.1, *ends) - 0.05), min(2.0, max(1.1, *ends) + 0.05))  # few seeds: endless intervals
     ax.invert_yaxis()
     ax.set(xlabel="gap closed: 0 % is no better than without adaptation, 100 % as good as trained on target labels")
     ax.set_title("How much of the gap is closed without a label (95 % interval over seeds)", pad=18)
@@ -347,6 +348,7 @@ def factors(found: Mapping[str, Mapping[str, tuple]]) -> Figure:
             named[name] = plt.Line2D([], [], marker="o", ls="", color=colour)
     ax.set_yticks(range(len(found)), list(found))
     ax.set(xlabel="balanced accuracy on target-test (95 % interval over seeds)", ylim=(len(found) - 0.4, -0.6))
+    ax.set_xlim(right=min(1.02, ax.get_xlim()[1]))
     ax.set_title("One factor at a time (level 2): the grey bar is the gap that adaptation may close")
     fig.legend(named.values(), named.keys(), loc="outside lower center", ncols=4)
     return fig
@@ -411,4 +413,57 @@ def curves(found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], l
     fig.suptitle("One number of the target at a time: a dot per seed, a line through their means", fontsize=10)
     handles, names = axes.flat[0].get_legend_handles_labels()
     fig.legend(handles, names, loc="outside lower center", ncols=3)
+    return fig
+
+
+def spike_against_truth(found: Sequence[tuple[str, str, float, float]], said: str) -> Figure:
+    """(method, scenario, spike-in estimate, true score) per run: a colour per method, a mark per scenario."""
+    methods, scenarios = (list(dict.fromkeys(row[i] for row in found)) for i in (0, 1))
+    marks = dict(zip(scenarios, "os^DvP*X" * len(scenarios), strict=False))
+    others = dict(zip(methods, plt.get_cmap("tab10").colors * len(methods), strict=False))
+    colours = {name: COLOURS.get(name, "#55A868" if name == "cryoshift" else others[name]) for name in methods}
+    fig, ax = plt.subplots(figsize=(5.6, 5.4), layout="constrained")
+    ax.plot([0, 1], [0, 1], color="0.75", lw=1, zorder=0)
+    for method, scenario, estimate, truth in found:
+        ax.plot(estimate, truth, marks[scenario], color=colours[method], ms=6, alpha=0.75, mec="none")
+    handles = [plt.Line2D([], [], marker="o", ls="", color=colours[name], label=name) for name in methods]
+    handles += [plt.Line2D([], [], marker=marks[s], ls="", color="0.3", mfc="none", label=s) for s in scenarios]
+    low = max(0.0, min(min(row[2:]) for row in found) - 0.05)
+    ax.set(xlim=(low, 1.01), ylim=(low, 1.01), aspect="equal")
+    ax.set(xlabel="balanced accuracy on spiked molecules (label-free)", ylabel="balanced accuracy on target-test (key)")
+    fig.suptitle(f"Spike-in estimate against the truth\n{said}", fontsize=9)
+    fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
+    return fig
+
+
+def warp_sheet(before: Tensor, after: Tensor, title: str, names: Sequence[str], pixel_size: float) -> Figure:
+    """What a warp did to (N, 1, n, n, n) cubes: the first len(names) as slices before, after and the difference;
+    of all, the radial spectra and the log10 ratio of the power in the kx-kz plane.
+
+    To both powers 3 % of the mean is added, lest next to nothing shows as many times nothing at all."""
+    fig = plt.figure(figsize=(8.8, 1.5 * len(names) + 0.5), layout="constrained")
+    left, right = fig.subfigures(1, 2, width_ratios=(3, 2.2))
+    change = float((after - before).std())
+    stretch = 4 * change or 1.0
+    columns = ("before", "after", f"difference (grey: ±{stretch:.1f})")
+    for i, (line, name) in enumerate(zip(left.subplots(len(names), 3, squeeze=False), names, strict=True)):
+        a, b = middle(before[i]), middle(after[i])
+        for ax, image, column, spread in zip(line, (a, b, b - a), columns, (4, 4, stretch), strict=True):
+            show(ax, image, column if i == 0 else "", spread=spread)
+        line[0].set_ylabel(name, fontsize=8)
+    radial, plane = right.subplots(2, 1)
+    powers = []
+    for name, x in (("before", before), ("after", after)):
+        k, power = radial_spectrum(x)
+        radial.semilogy(k / pixel_size, power, label=name)
+        power = torch.fft.fftshift(torch.fft.fftn(x[:, 0], dim=(1, 2, 3)).abs().square().mean(0))
+        powers.append(power[:, power.shape[1] // 2])
+    radial.set(xlabel="1/A", title="mean power")
+    radial.locator_params(axis="x", nbins=4)
+    radial.legend(fontsize=7)
+    floor = 0.03 * powers[0].mean()
+    image = plane.imshow(((powers[1] + floor) / (powers[0] + floor)).log10(), vmin=-1, vmax=1, cmap="RdBu_r")
+    plane.set(xticks=[], yticks=[], xlabel="kx", ylabel="kz (beam)", title="power, after / before")
+    right.colorbar(image, ax=plane, label="log10")
+    fig.suptitle(title, fontsize=10)
     return fig

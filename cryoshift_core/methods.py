@@ -123,7 +123,7 @@ class Method:
 _SOURCE = ("source", 1.0)
 _COPIES = (_SOURCE, ("warped", 1.0))
 _WARPS = ("deformation", "spectrum", "noise")
-_IMITATION = ("shift", "crowding", "spectrum")
+_IMITATION = ("shift", "crowding", "spectrum", "histogram")
 
 METHODS: dict[str, Method] = {
     "source_only": Method((_SOURCE,), "cross-entropy on the simulated cubes: no adaptation, the lower bound"),
@@ -142,7 +142,10 @@ METHODS: dict[str, Method] = {
         (*_COPIES, ("mada", 1.0)), "the published recipe with its defects repaired", _WARPS, "realism"
     ),
     "cryoshift": Method(
-        (("warped", 1.0),), "copies in the target's spectrum, shifted and crowded", _IMITATION, gradual=True
+        (("warped", 1.0),),
+        "copies alone, with the target's spectrum, grey values, neighbours and picking errors",
+        _IMITATION,
+        gradual=True,
     ),
     # The terms of source_only: notebook 05 passes the *revealed* target-train set as its source. An upper bound.
     "oracle": Method((_SOURCE,), "trained on target labels: the upper bound, never a method to use", oracle=True),

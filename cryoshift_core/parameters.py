@@ -153,11 +153,14 @@ class Parameters(BaseModel):
     subtomograms: Existing = Field("", description="a path to an .mrcs stack, a folder of .mrc files or a STAR file")
     tomogram: Existing = Field("", description="a path to an MRC tomogram")
     coordinates: Existing = Field("", description="a path to a STAR file")
+    background: Existing = Field("", description="a path to boxes of ice: an .mrcs stack, a folder or a STAR file")
     contrast: _choice(lambda: ("auto", "dark", "bright")) = Field("auto", description="auto, dark or bright")
     molecule: _choice(_class_names) = Field("ribosome_80S", description="a class name")
     defocus: float = Field(4.0, ge=-20, le=20, description="a number from -20 to 20 um, underfocus positive")
     dose: float = Field(3.0, gt=0, le=1000, description="a number above 0 and up to 1000 e/A^2")
     tilt_range: float = Field(60.0, gt=0, le=80, description="a largest tilt above 0 and up to 80 degrees")
+    tilt_axis: float = Field(0.0, ge=-180, le=180, description="an angle from -180 to 180 degrees from y towards x")
+    spike_snr: float = Field(0.0, ge=0, le=100, description="an SNR up to 100, or 0 to estimate it")
     amount: Amount = 1.0
     # fmt: on
 

@@ -201,7 +201,7 @@ class Request:
     @property
     def file_name(self) -> str:
         files = [hashlib.sha256(Path(c).read_bytes()).hexdigest() for c in self.classes if Path(c).is_file()]
-        mine = {name: value for name, value in asdict(self).items() if name != "tilt_axis" or value}  # as before it came
+        mine = {name: value for name, value in asdict(self).items() if name != "tilt_axis" or value}
         what = json.dumps([mine, asdict(scenario(self.scenario)), *files], sort_keys=True)
         digest = hashlib.sha256(what.encode()).hexdigest()[:10]
         return f"{self.scenario}_{self.part}_{self.n}x{self.box}_seed{self.seed}_{digest}"

@@ -1,8 +1,8 @@
 """Spike-in validation: known molecules put into somebody's own ice, for an accuracy that needs no annotation.
 
-Particle-free boxes of the user's tomogram bring its noise, neighbours and filters; simulated molecules, seen through the
-same optics and missing wedge, bring a label that we put there ourselves. What it cannot show: how far the real molecules
-differ from the simulated ones, and what stands in the tomogram beside them.
+Particle-free boxes of the user's tomogram bring its noise, neighbours and filters; simulated molecules, seen through
+the same optics and missing wedge, bring a label that we put there ourselves. What it cannot show: how far the real
+molecules differ from the simulated ones, and what stands in the tomogram beside them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from . import scenarios, simulate, structures, volumes
 from .domains import Labelled, Unlabelled
 from .optics import Optics
 from .volumes import InputError
-from .warp import mean_spectrum as noise_spectrum
 from .warp import power_spectrum
 
 FEWEST = 20  # background boxes: below, neither the wedge nor an accuracy is worth estimating
 DIRECTIONS = 1000  # on the half-sphere: 4.5 degrees apart
-B_FACTORS = tuple(float(100 * i**2) for i in range(18))  # A^2, tried by fit_optics
+B_FACTORS = tuple(0.7 * i**2 for i in range(18))  # squared voxels, tried by fit_optics
 TURNS = {1: (3, 4), 2: (2, 4), 3: (2, 3)}  # the axes that a turn by 180 degrees about z, y, x flips
 
 
@@ -91,8 +90,8 @@ def estimate_wedge(boxes: Tensor) -> Tensor:
     """Which Fourier samples were measured, from the mean power of the boxes: (Z, Y, X // 2 + 1) bool.
 
     The power of each sample is compared with the stronger ones of its shell, so that the noise may have any colour and
-    the tomogram may have been filtered. A missing wedge is a set of *directions*: samples are pooled along 1000 of them,
-    which are then split in two at the largest between-class variance (Otsu), where there are two kinds at all. A
+    the tomogram may have been filtered. A missing wedge is a set of *directions*: samples are pooled along 1000 of
+    them, which are then split in two at the largest between-class variance (Otsu), where there are two kinds at all. A
     sample within half a Fourier voxel of a measured direction counts as measured: the box tells them not apart.
 
     Parameters
@@ -101,7 +100,7 @@ def estimate_wedge(boxes: Tensor) -> Tensor:
 
     Returns
     -------
-    True where measured; all True where no direction has less than a third of the others' power
+    True where measured; all True where no direction has less than half of the others' power
     """
     n = boxes.shape[-1]
     if len(boxes) < FEWEST:
@@ -110,13 +109,15 @@ def estimate_wedge(boxes: Tensor) -> Tensor:
     taper = torch.sin(torch.pi * line).sqrt()  # the box's faces would spread strong samples along the axes
     window = (taper[:, None, None] * taper[:, None] * taper).to(boxes)
     flat = boxes - boxes.mean((2, 3, 4), keepdim=True)
-    power = torch.stack([power_spectrum(part * window).sum(0) for part in flat.split(64)]).sum(0).cpu() / len(boxes)
+    power = _mean_power(flat * window).cpu()
     k = _frequencies(n)
     radius = k.norm(dim=-1)
-    ball = (radius >= 3) & (radius < 0.46 * n)
-    shell, log = radius[ball].round().long(), power[ball].clamp_min(1e-20).log()
-    for r in shell.unique().tolist():
-        log[shell == r] -= log[shell == r].quantile(0.75)
+    ball = (radius >= 2.5) & (radius < 0.46 * n)
+    shell, log = radius.round().long(), power.clamp_min(1e-20).log()
+    shells = np.arange(3, int(0.46 * n) + 1)
+    usual = np.array([log[ball & (shell == r)].quantile(0.75) for r in shells])
+    ball &= radius < shells[usual > usual.max() - np.log(1e3)].max()  # beyond, a filter has left only rounding
+    log = log[ball].numpy() - np.interp(radius[ball].numpy(), shells, usual)
 
     # a Fibonacci lattice on the half-sphere kx >= 0
     i = torch.arange(DIRECTIONS) + 0.5
@@ -129,18 +130,22 @@ def estimate_wedge(boxes: Tensor) -> Tensor:
     mine = cell[ball.numpy()]
     found = np.flatnonzero(np.bincount(mine, minlength=DIRECTIONS))
     level = np.full(DIRECTIONS, np.nan)
-    level[found] = ndimage.median(log.numpy(), mine, found)
+    level[found] = ndimage.median(log, mine, found)
     near = both.query(directions, 7)[1] % DIRECTIONS
     level = np.nanmedian(level[near], 1)
 
     cut = _otsu(level)
     low, high = np.median(level[level <= cut]), np.median(level[level > cut])
-    if high - low < np.log(3):
+    if high - low < np.log(2):
         return torch.ones(radius.shape, dtype=torch.bool)
     measured = level > max(cut, high - np.log(4))
     rays = spatial.cKDTree(np.concatenate([directions[measured], -directions[measured]]))
     close = rays.query(unit.reshape(-1, 3))[0].reshape(radius.shape) * radius.numpy() < 0.5
     return torch.from_numpy(measured[cell] | close)
+
+
+def _mean_power(x: Tensor) -> Tensor:
+    return torch.stack([power_spectrum(part).sum(0) for part in x.split(64)]).sum(0) / len(x)
 
 
 def _otsu(values: np.ndarray) -> float:
@@ -153,26 +158,30 @@ def _otsu(values: np.ndarray) -> float:
     return float((ordered[best] + ordered[best + 1]) / 2)
 
 
-def estimate_snr(target: Unlabelled | Tensor, background: Tensor) -> float:
+def estimate_snr(target: Unlabelled | Tensor, background: Tensor, *, same_scale: bool = False) -> float:
     """Mean SNR of the target's cubes without a label: the power they have beyond the background's, over the latter.
 
-    Normalised cubes have lost their scale. It is found again where molecules scatter least (at a zero of the CTF, or at the
-    highest frequencies): the background's spectrum is made to meet the target's in the shell where that leaves the
-    rest the most. So it errs to the low side where each shell holds signal, and means little in a *denoised* tomogram,
-    whose noise depends on the signal.
+    Normalised cubes have lost their scale. It is found again where molecules scatter least (at a zero of the CTF, or at
+    the highest frequencies): the background's spectrum is made to meet the target's in the shell where that leaves the
+    rest the most. Where each shell holds signal (large voxels, strong molecules) that is too low, by up to a half. In
+    a *denoised* tomogram, whose noise depends on the signal, it means little.
+
+    Parameters
+    ----------
+    same_scale : both are raw grey values of the same tomograms, and nothing has to be found again
 
     Returns
     -------
     var(signal) / var(background), as the tomogram was filtered; close to 0 where nothing can be seen
     """
     x = target.x if isinstance(target, Unlabelled) else target
-    p_t, p_b = noise_spectrum(x), noise_spectrum(background)
+    p_t, p_b = _mean_power(x), _mean_power(background)
     k = _frequencies(x.shape[-1])
     shell, twice = k.norm(dim=-1).round().long().flatten(), torch.where(k[..., 2] == 0, 1.0, 2.0)
     modes = torch.bincount(shell, twice.flatten())
     t, b = ((torch.bincount(shell, (p * twice).flatten()) / modes)[1 : x.shape[-1] // 2] for p in (p_t, p_b))
     modes = modes[1 : x.shape[-1] // 2]
-    scale = (t / b)[_kept(b)][x.shape[-1] // 8 :].min()
+    scale = 1.0 if same_scale else (t / b)[_kept(b)][x.shape[-1] // 8 :].min()
     return float(t @ modes / (scale * (b @ modes)) - 1)
 
 
@@ -183,7 +192,7 @@ def _kept(power: Tensor) -> Tensor:
 
 def turns_that_keep(wedge: Tensor) -> tuple[int, ...]:
     """Turns by 180 degrees that leave the missing wedge where it is: 0 none, 1 about z, 2 about y, 3 about x."""
-    full = _full(wedge).float()
+    full = whole(wedge > 0)
     kept = [0]
     for turn, axes in TURNS.items():
         moved = full.flip([a - 2 for a in axes]).roll([1, 1], [a - 2 for a in axes])
@@ -192,7 +201,7 @@ def turns_that_keep(wedge: Tensor) -> tuple[int, ...]:
     return tuple(kept)
 
 
-def _full(half: Tensor) -> Tensor:
+def whole(half: Tensor) -> Tensor:
     """An rfftn mask (n, n, n // 2 + 1) on all of (n, n, n)."""
     n = len(half)
     rest = (-torch.arange(n)) % n
@@ -201,6 +210,63 @@ def _full(half: Tensor) -> Tensor:
 
 def _through(x: Tensor, wedge: Tensor) -> Tensor:
     return torch.fft.irfftn(torch.fft.rfftn(x, dim=(2, 3, 4)) * wedge, s=x.shape[2:], dim=(2, 3, 4))
+
+
+def _all_round(tilts: tuple[float, ...]) -> tuple[float, ...]:
+    """A tilt series continued to +-80 degrees: `wedge` alone is to decide what is missing."""
+    beyond = [float(a) for a in range(-80, 81, 2) if not min(tilts) <= a <= max(tilts)]
+    return tilts + tuple(sorted(beyond, key=abs))
+
+
+def fit_optics(
+    classes: Sequence[str],
+    target: Unlabelled | Tensor,
+    background: Tensor,
+    *,
+    pixel_size: float,
+    optics: Optics,
+    wedge: Tensor,
+    generator: torch.Generator,
+) -> tuple[Optics, float]:
+    """Optics and SNR with which spiked cubes have the target's mean spectrum, as far as shells can tell.
+
+    The target's power is c * ice + a * molecules on each shell, with the molecules' power from noise-free cubes of all
+    classes under `optics` times an envelope exp(-B k^2 / 2): what misalignment and filters did to the signal. c and a
+    come from least squares on relative power, B from the smallest misfit. The defocus is taken as given: a wrong one
+    shows as another B. Classes that are far more frequent than others bend the fit towards their own spectrum.
+
+    Returns
+    -------
+    optics with `pixel_size` and `b_factor` replaced, and the mean var(signal) / var(background) for `spike`
+    """
+    x = target.x if isinstance(target, Unlabelled) else target
+    box = background.shape[-1]
+    if x.shape[1:] != background.shape[1:]:
+        raise InputError(f"Target boxes are {tuple(x.shape[2:])} and background boxes {tuple(background.shape[2:])}.")
+    k = _frequencies(box)
+    shell, twice = k.norm(dim=-1).round().long().flatten(), torch.where(k[..., 2] == 0, 1.0, 2.0)
+
+    def shells(power: Tensor) -> Tensor:
+        return torch.bincount(shell, (power * twice).flatten().double())[1 : box // 2]
+
+    p_t, p_b = shells(_mean_power(x)), shells(_mean_power(background))
+    k2 = ((torch.arange(1, box // 2) / box) / pixel_size).square().double()
+    modes = shells(torch.ones_like(k[..., 0]))
+    weight = modes.sqrt() / p_t * _kept(p_b / modes)
+    labels = torch.arange(len(classes)).repeat(4)
+    bank = simulate.templates(classes, pixel_size, box, generator=generator)
+    specimen = simulate.specimens(labels, bank, generator=generator)
+    plain = replace(optics, pixel_size=pixel_size, b_factor=0.0, tilts=_all_round(optics.tilts))
+    cubes = simulate.image_by_transfer(specimen, bank, plain, generator=generator, noise=False).x
+    p_s = shells(_mean_power(_through(cubes, wedge)))
+    best, found = np.inf, (0.0, 0.0)
+    for b_factor in (pixel_size**2 * b for b in B_FACTORS):
+        signal = p_s * torch.exp(-0.5 * b_factor * k2)
+        parts = torch.stack([p_b, signal], 1) * weight[:, None]
+        (c, a), misfit = optimize.nnls(parts.numpy(), (p_t * weight).numpy())
+        if misfit < best and c > 0:
+            best, found = misfit, (b_factor, float(a * signal.sum() / (c * p_b.sum())))
+    return replace(optics, pixel_size=pixel_size, b_factor=found[0]), found[1]
 
 
 def spike(
@@ -229,7 +295,7 @@ def spike(
     background : (M, 1, b, b, b), raw or normalised, protein bright
     n : cubes, as many of each class as of the others
     snr : mean of var(signal) / var(box) over the cubes that hold a molecule, or over those of `snr_class`
-    wedge : (b, b, b // 2 + 1), from `estimate_wedge`
+    wedge : (b, b, b // 2 + 1), from `estimate_wedge`, or any gain that the molecules should be seen through
     offset : picking error, voxels
 
     Returns
@@ -267,62 +333,3 @@ def spike(
     factor = snr / own[counted].mean()
     x = volumes.normalize(ice + signal * factor.sqrt())
     return Labelled(x, y, labels, pixel_size, own * factor, which)
-
-
-def _all_round(tilts: tuple[float, ...]) -> tuple[float, ...]:
-    """A tilt series continued to +-80 degrees: `wedge` alone is to decide what is missing."""
-    beyond = [float(a) for a in range(-80, 81, 2) if not min(tilts) <= a <= max(tilts)]
-    return tilts + tuple(sorted(beyond, key=abs))
-
-
-def fit_optics(
-    classes: Sequence[str],
-    target: Unlabelled | Tensor,
-    background: Tensor,
-    *,
-    pixel_size: float,
-    optics: Optics,
-    wedge: Tensor,
-    generator: torch.Generator,
-    defoci: Sequence[float] = (),
-) -> tuple[Optics, float]:
-    """Optics and SNR with which spiked cubes have the target's mean spectrum, as far as shells can tell.
-
-    The target's power is c * ice + a * molecules on each shell, with the molecules' power from noise-free cubes of all
-    classes under `optics` times an envelope exp(-B k^2 / 2): what misalignment and filters did to the signal. c and a
-    come from least squares on relative power, B (and the defocus, out of `defoci`) from the smallest misfit.
-
-    Returns
-    -------
-    optics with `b_factor` (and `defocus`) replaced, and the mean var(signal) / var(background) for `spike`
-    """
-    x = target.x if isinstance(target, Unlabelled) else target
-    box = background.shape[-1]
-    if x.shape[1:] != background.shape[1:]:
-        raise InputError(f"Target boxes are {tuple(x.shape[2:])} and background boxes {tuple(background.shape[2:])}.")
-    k = _frequencies(box)
-    shell, twice = k.norm(dim=-1).round().long().flatten(), torch.where(k[..., 2] == 0, 1.0, 2.0)
-
-    def shells(power: Tensor) -> Tensor:
-        return torch.bincount(shell, (power * twice).flatten().double())[1 : box // 2]
-
-    p_t, p_b = shells(noise_spectrum(x)), shells(noise_spectrum(background))
-    k2 = ((torch.arange(1, box // 2) / box) / pixel_size).square().double()
-    modes = shells(torch.ones_like(k[..., 0]))
-    weight = modes.sqrt() / p_t * _kept(p_b / modes)
-    labels = torch.arange(len(classes)).repeat(4)
-    bank = simulate.templates(classes, pixel_size, box, generator=generator)
-    specimen = simulate.specimens(labels, bank, generator=generator)
-    best, found = np.inf, None
-    for defocus in defoci or (optics.defocus,):
-        plain = replace(optics, pixel_size=pixel_size, defocus=defocus, b_factor=0.0, tilts=_all_round(optics.tilts))
-        cubes = simulate.image_by_transfer(specimen, bank, plain, generator=generator, noise=False).x
-        p_s = shells(power_spectrum(_through(cubes, wedge)).mean(0))
-        for b_factor in B_FACTORS:
-            signal = p_s * torch.exp(-0.5 * b_factor * k2)
-            parts = torch.stack([p_b, signal], 1) * weight[:, None]
-            (c, a), misfit = optimize.nnls(parts.numpy(), (p_t * weight).numpy())
-            if misfit < best and c > 0:
-                snr = float(a * signal.sum() / (c * p_b.sum()))
-                best, found = misfit, (replace(optics, pixel_size=pixel_size, defocus=defocus, b_factor=b_factor), snr)
-    return found

@@ -211,7 +211,7 @@ def fit(
     config = dict(
         method=method, terms=terms, warps=recipe.warps, game=recipe.game, steps=steps, batch=batch, lr=lr, seed=seed
     )
-    config |= dict(weight_decay=weight_decay, encoder=encoder, width=width, evaluate_every=evaluate_every, format=2)
+    config |= dict(weight_decay=weight_decay, encoder=encoder, width=width, evaluate_every=evaluate_every, format=3)
     config |= dict(seed=seed, view=recipe.view, norm=recipe.norm, gradual=recipe.gradual, turns=turns)
     config["data"] = _fingerprint(source.x, source.y, target.x, validation.x, validation.y)
     key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
@@ -226,7 +226,8 @@ def fit(
             modules["teacher"] = copy.deepcopy(modules["model"]).requires_grad_(False)
         some_s, some_t = (d.x[_spread(len(d), LOOKED_AT)] for d in (source, target))
         if recipe.warps:
-            modules["warps"] = Warps(recipe.warps, some_s, some_t, generator, source.pixel_size).requires_grad_(recipe.game is not None)
+            modules["warps"] = Warps(recipe.warps, some_s, some_t, generator, source.pixel_size)
+            modules["warps"].requires_grad_(recipe.game is not None)
         if recipe.view:
             modules["view"] = Warps(recipe.view, some_s, some_t, generator, source.pixel_size)
         if recipe.game == "realism":

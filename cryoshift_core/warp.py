@@ -386,6 +386,52 @@ class OpticsWarp(nn.Module):
         return out
 
 
+def grey_quantiles(x: Tensor, levels: int = 65) -> Tensor:
+    """Grey values (N, levels) of each cube at ranks that are dense in both tails, the extremes included.
+
+    From some 4,000 voxels of each cube, as in :func:`robust_z`. The ranks are those of evenly spaced normal scores.
+    """
+    flat = x.detach().flatten(1)
+    ordered = flat[:, :: max(1, flat.shape[1] // 4000) | 1].sort(1).values
+    share = torch.special.ndtr(torch.linspace(-3.5, 3.5, levels))
+    share[0], share[-1] = 0, 1
+    return ordered[:, (share * (ordered.shape[1] - 1)).round().long()]
+
+
+KNOTS = 257
+
+
+class HistogramWarp(nn.Module):
+    """Gives each cube the distribution of grey values of a target cube, drawn anew: what clipping or a non-linear
+    denoiser leaves behind, and what no filter can imitate. The order of the voxels is kept; nothing is learnt."""
+
+    def __init__(self, target: Tensor):
+        super().__init__()
+        self.register_buffer("target", target)  # (cubes, levels), grey values
+
+    @classmethod
+    def estimate(cls, target_x: Tensor) -> HistogramWarp:
+        return cls(grey_quantiles(target_x))
+
+    def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        if amount == 0:
+            return x
+        device = generator.device if generator else x.device
+        choice = torch.randint(len(self.target), (len(x),), generator=generator, device=device).to(x.device)
+        own, wanted = grey_quantiles(x, self.target.shape[1]), self.target[choice]
+        # the map from own to wanted values on evenly spaced knots, so that a voxel finds its place without a search
+        low, width = own[:, :1], (own[:, -1:] - own[:, :1]).clamp_min(1e-6) / (KNOTS - 1)
+        knots = low + width * torch.arange(KNOTS, device=x.device)
+        above = torch.searchsorted(own.contiguous(), knots.contiguous()).clamp(1, own.shape[1] - 1)
+        left, right = own.gather(1, above - 1), own.gather(1, above)
+        share = ((knots - left) / (right - left).clamp_min(1e-6)).clamp(0, 1)
+        table = torch.lerp(wanted.gather(1, above - 1), wanted.gather(1, above), share)
+        place = ((x.flatten(1) - low) / width).clamp(0, KNOTS - 1.001)
+        step = place.long()
+        mapped = torch.lerp(table.gather(1, step), table.gather(1, step + 1), place - step)
+        return x + amount * (mapped.view_as(x) - x)
+
+
 # In the order in which they are applied. The spectrum comes after the modules whose blur it should make good.
 WARPS = {
     "shift": ShiftWarp,
@@ -393,6 +439,7 @@ WARPS = {
     "deformation": DeformationWarp,
     "optics": OpticsWarp,
     "spectrum": SpectrumWarp,
+    "histogram": HistogramWarp,
     "noise": NoiseWarp,
 }
 
@@ -414,6 +461,8 @@ class Warps(nn.Module):
             if name == "spectrum":
                 with torch.no_grad():
                     self.steps[name] = SpectrumWarp.estimate(self(source_x, generator=generator), target_x)
+            elif name == "histogram":
+                self.steps[name] = HistogramWarp.estimate(target_x)
             else:
                 self.steps[name] = OpticsWarp(pixel_size) if name == "optics" else WARPS[name]()
 

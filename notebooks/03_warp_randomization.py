@@ -22,13 +22,16 @@
 # caring?
 #
 # **What you will learn**
-# - four warps (noise, deformation, optics, spectrum), each with a bound that is checked, not promised;
-# - to build the strongest of them, the spectrum warp, in five lines from two averages;
-# - what two games can teach a warp: to fool a discriminator, or to hurt the classifier;
+# - seven warps (shift, crowding, deformation, optics, spectrum, histogram, noise), what each stands for, and the bound
+#   that each one keeps;
+# - to build the strongest of them, the spectrum warp, from averages alone: which noise is missing, and how much of the
+#   *signal* survives in the target;
+# - what two games can teach a warp, and what they buy;
 # - three mistakes that ran unnoticed in published code, and the number that shows each of them.
 #
 # **What you need**: notebook 02 helps, but this one runs alone. Everything here is simulated, the target too. No answer
-# key is opened: every number about the target is read without labels.
+# key is opened: every number about the target is read without labels. The one exception is said where it comes: scores
+# that `make evidence` measured earlier, on other seeds.
 #
 # | profile | time | memory |
 # |---|---|---|
@@ -44,7 +47,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cryoshift_core import evaluation, explore, figures, losses, models, runs, scenarios, training, warp
+from cryoshift_core import (
+    calibration,
+    evaluation,
+    evidence,
+    explore,
+    figures,
+    losses,
+    models,
+    runs,
+    scenarios,
+    selection,
+    training,
+    warp,
+)
 from cryoshift_core.scenarios import Request
 
 # %% tags=["parameters"]
@@ -77,40 +93,67 @@ print(f"{len(source)} labelled source cubes, {len(target)} unlabelled target cub
 # - **it has an amount** from 0 (nothing happens) to 1, so that it can be watched, and turned off;
 # - **it draws**: the same cube comes out differently each time.
 #
-# The noise and the deformation warp are small networks, here with random weights, as at the start of a training.
+# | warp | stands for | bound at amount 1 | where its numbers come from |
+# |---|---|---|---|
+# | shift | picking errors | 2 voxels | fixed range |
+# | crowding | neighbours | one other cube, at least 0.4 box aside, up to 1.2 times its grey values | fixed range |
+# | deformation | another conformation or pixel size | 1 voxel anywhere | random network; a game may train it |
+# | optics | another microscope | wedge up to 25° wider, defocus 1-8 um, a frequency times at most 3, contrast e^±0.3, background slope of 0.5 s.d. | fixed ranges |
+# | spectrum | *this* target's noise, blur and filters | gain within a factor 1.3 of what was measured | the target's cubes, without labels; a game may bend it by up to 2 |
+# | histogram | this target's clipping and non-linear filters | its grey values are those of a target cube, in the cube's own order | the target's cubes, without labels |
+# | noise | whatever else | 0.8 s.d. per voxel | random network; a game may train it |
 
 # %%
 generator = run.generator("warps")
 with torch.random.fork_rng(devices=[]):
     torch.manual_seed(run.params.seed)
-    warps = {"noise": warp.NoiseWarp(), "deformation": warp.DeformationWarp(), "optics": warp.OpticsWarp()}
-clearest = source.snr.argsort(descending=True)[:1]
-few = torch.cat([source.x[clearest], held_s[:32]])  # the clearest cube is the one that is shown
+    warps = {"shift": warp.ShiftWarp(), "crowding": warp.CrowdingWarp(), "deformation": warp.DeformationWarp()}
+    warps |= {"optics": warp.OpticsWarp(p.pixel_size), "noise": warp.NoiseWarp()}
+clearest = [int(torch.where(source.y == k, source.snr, 0).argmax()) for k in range(3)]
+others = source.snr.argsort(descending=True)[:29]
+few = torch.cat([source.x[clearest], source.x[others]])  # the clearest cubes of three classes are shown
+shown = [source.classes[k] for k in range(3)]
 
 
 @torch.no_grad()
 def picture(name):
-    """A warp's effect on a clear cube, and on the mean spectrum of 33."""
-    after = warps[name](few, run.params.amount, generator)
-    fig = figures.before_after(few, after, f"{name} warp alone, amount {run.params.amount:g}", p.pixel_size)
+    """A warp's effect on three clear cubes, and on the spectra of 32 such."""
+    after = warps[name](few, run.params.amount, run.generator("picture"))
+    title = f"{name} warp alone, amount {run.params.amount:g}"
+    fig = figures.warp_sheet(few, after, title, shown, p.pixel_size)
     run.save_figure(fig, f"warp_{name}")
     plt.show()
 
 
 # %% [markdown]
-# ### Noise: at most 0.8 standard deviations per voxel
+# ### How to read the pictures
 #
-# A network looks at the cube and at random numbers, and adds something between -0.8 and 0.8 to each voxel. Look at the
-# third image, whose grey scale is stretched. It is structured: an untrained network adds a pattern, not hiss.
+# On the left, three molecules: before, after, and the difference, whose grey scale is stretched so that you can see it. On the
+# right, what the warp does to the power at each spatial frequency: as curves, and in the kx-kz plane, where red is power
+# added, blue power taken away. The beam points upwards; the missing wedge is a double cone around it.
+#
+# ### Shift: somebody picked the particle a little aside
+#
+# A shift of up to 2 voxels in any direction, done exactly, in Fourier space. Look at the spectra: a shift turns phases and
+# leaves the power alone, so the two curves are one and the plane is white. No spectrum can see a picking error.
 
 # %%
-picture("noise")
+picture("shift")
+
+# %% [markdown]
+# ### Crowding: somebody else is in the box
+#
+# In a cell, molecules touch. Another cube is added, moved aside by 0.4 to 0.5 of the box along one axis, so that the
+# particle in the centre stays the one that the label names. Look for a second blob near the edge.
+
+# %%
+picture("crowding")
 
 # %% [markdown]
 # ### Deformation: at most one voxel
 #
-# A smooth displacement field moves the density, as another conformation or a wrong pixel size would. The arrows are the
-# field in the central slice, ten times as long as it is; without that you would not see them.
+# A smooth displacement field moves the density, as another conformation or a wrong pixel size would. The arrows below are
+# the field in the central slice, ten times as long as it is; without that you would not see them.
 
 # %%
 picture("deformation")
@@ -127,19 +170,39 @@ plt.show()
 # %% [markdown]
 # ### Optics: another microscope
 #
-# A wider missing wedge, a rippled transfer, another contrast and a background gradient, all drawn from fixed ranges.
-# Nothing is learnt. The published recipe has no such warp, and neither has `cryoshift_reference`: it waits here for
-# your own method.
+# A wider missing wedge, another defocus, another contrast and a background gradient, all drawn from fixed ranges. In the
+# plane, the gradient shows as red lines along the axes. For the defocus, each frequency is multiplied by the *ratio* of two contrast transfer functions: that of the new defocus over
+# the source's. Where the source's is nearly zero the ratio would explode, so it stops at 3.
 
 # %%
 picture("optics")
+k = torch.linspace(0, 0.5, 300)
+fig, ax = plt.subplots(figsize=(5.6, 2.5), layout="constrained")
+for defocus in (1.0, 5.0, 8.0):
+    ratio = warps["optics"].ctf_ratio(k, torch.tensor(defocus))
+    ax.plot(k / p.pixel_size, ratio, label=f"to {defocus:g} um")
+ax.axhline(0, color="0.8", lw=1, zorder=0)
+ax.set(xlabel="spatial frequency (1/A)", ylabel="multiplied by", title="From 3 um to another defocus")
+ax.legend(fontsize=8)
+run.save_figure(fig, "ctf_ratio")
+plt.show()
+
+# %% [markdown]
+# ### Noise: at most 0.8 standard deviations per voxel
+#
+# A network looks at the cube and at random numbers, and adds something between -0.8 and 0.8 to each voxel. Look at the
+# difference. It is structured: an untrained network adds a pattern, not hiss.
+
+# %%
+picture("noise")
 
 # %% [markdown]
 # ### Do the bounds hold?
 #
-# Whatever the weights: here they are random and far larger than a training makes them, and the cubes thirty times
-# brighter. Both warps end in a tanh, whose largest value is 1; and the smoothing of the field has weights that sum to
-# 1.
+# The two networks get random weights far larger than a training makes them, and cubes thirty times brighter. Both
+# end in a tanh, whose largest value is 1; and the smoothing of the field has weights that sum to 1. The shift is
+# measured on a blob whose place is known, the optics on its transfer function. Crowding's bound is held by a test
+# (`tests/test_warp.py`); the two warps that look at the target follow below.
 
 # %%
 wild = {name: copy.deepcopy(warps[name]) for name in ("noise", "deformation")}
@@ -148,38 +211,94 @@ with torch.no_grad():
         parameter.normal_(0, 3, generator=generator)
     largest_delta = float(wild["noise"].delta(30 * few, generator).abs().max())
     largest_move = float(wild["deformation"].field(30 * few, generator).norm(dim=1).max())
-print(f"largest change {largest_delta:.3f} of 0.8 s.d., largest displacement {largest_move:.3f} of 1 voxel")
+line = torch.arange(p.box) - float(p.box // 2)
+hill = torch.exp(-line.square() / 8)
+blobs = (hill[:, None, None] * hill[:, None] * hill).expand(64, 1, -1, -1, -1)
+moved = warps["shift"](blobs, generator=generator)[:, 0]
+places = [(moved.sum(axes) * line).sum(1) / moved.sum((1, 2, 3)) for axes in ((2, 3), (1, 3), (1, 2))]
+largest_shift = float(torch.stack(places).norm(dim=0).max())
+largest_factor = float(warps["optics"].ctf_ratio(k, torch.linspace(1, 8, 99)[:, None]).abs().max())
+print(f"noise {largest_delta:.3f} of 0.8 s.d., deformation {largest_move:.3f} of 1 voxel,")
+print(f"shift {largest_shift:.3f} of 2 voxels, optics: a frequency times {largest_factor:.3f} of 3")
 assert largest_delta <= 0.8 + 1e-6 and largest_move <= 1 + 1e-6
+assert largest_shift <= 2.02 and largest_factor <= 3
 assert all(torch.equal(module(few[:1], amount=0.0), few[:1]) for module in warps.values()), "amount 0 is the identity"
 
 # %% [markdown]
 # ## Spectrum: the warp that knows what is missing
 #
-# Notebook 02 found the gap in the power spectrum. No label is needed to measure the mean power of both domains, P_s
-# and P_t, at every frequency. Now ask of each frequency:
+# The warps so far prepare for *any* target. This one looks at the unlabelled target cubes. It asks two questions, and
+# each is answered by an average.
 #
-# - has the target **more** power than the source? Then noise is missing: *add* P_t - g² P_s of it, in just this colour;
-# - has it **less**? Then the source must be *turned down* there, by g = sqrt(P_t / P_s).
+# ### First question: what has become of the signal?
 #
-# One thing no spectrum can tell: whether more power means more noise or a stronger signal. But particles stand in the
-# centre of their cubes, and noise does not: the *average* cube of a domain shows the average particle, and the ratio of
-# the two averages is the gain *a* of the signal. That is all.
+# A target particle is not as strong as a simulated one: less dose leaves more noise beside it, misaligned tilts blur
+# it, somebody may have filtered it, and a filter can even make it *stronger*, for each cube's noise is scaled to 1. How
+# much, at each frequency? No single cube can tell, for noise covers it. But particles
+# stand in the centre of their cubes, and noise does not: in the *average* cube of a domain the noise cancels, and the
+# average particle stays. No label is needed, as long as the classes are about as frequent in both domains.
+#
+# `warp.shell_amplitude` reads the average's amplitude shell by shell, and `warp.signal_envelope` finds the simplest
+# transfer that carries the source's curve to the target's:
+#
+# a(k) = gain · exp(-falloff k²) · (1 - exp(-2 (π highpass k)²))
+#
+# The falloff is a blur. The last factor, a background taken off, is used only if it explains more than chance would.
+# Look at the two averages, and then at whether the dashed line meets the orange dots, which took no part in the fit.
+
+# %%
+envelope = warp.signal_envelope(measured_s, measured_t)
+amplitude_s = warp.shell_amplitude(held_s)[0]
+amplitude_t, samples = warp.shell_amplitude(held_t)
+k = torch.arange(1, len(amplitude_s) + 1) / p.box  # cycles per voxel
+fitted = amplitude_s * envelope(k**2)
+colours = figures.COLOURS
+fig, axes = plt.subplots(1, 3, figsize=(8.6, 2.7), layout="constrained", width_ratios=(1, 1, 1.9))
+figures.show(axes[0], figures.middle(held_s.mean(0)), "average source cube", spread=3)
+figures.show(axes[1], figures.middle(held_t.mean(0)), "average target cube", spread=3)
+axes[2].plot(k / p.pixel_size, amplitude_s, color=colours["source"], label="source")
+axes[2].plot(k / p.pixel_size, amplitude_t, "o", ms=4, color=colours["target"], label="target")
+axes[2].plot(k / p.pixel_size, fitted, "--", color=colours["warped"], label="source × envelope")
+axes[2].set(xlabel="spatial frequency (1/A)", title="amplitude of the average particle")
+axes[2].axhline(0, color="0.8", lw=1, zorder=0)
+axes[2].legend(fontsize=8)
+run.save_figure(fig, "envelope")
+plt.show()
+blur = math.sqrt(envelope.falloff / 2) / math.pi
+taken = f"a background of {envelope.highpass:g} voxels" if envelope.highpass else "no background"
+print(f"gain {envelope.gain:.2f}, a blur of {blur:.2f} voxels (falloff {envelope.falloff:g}), {taken} taken off")
+misfit = {
+    name: float((samples * (x - amplitude_t).square()).sum() / (samples * amplitude_t.square()).sum()) ** 0.5
+    for name, x in (("before", amplitude_s), ("after", fitted))
+}
+print(f"off the target's average particle: {misfit['before']:.0%} before, {misfit['after']:.0%} after")
+
+# %% [markdown]
+# ### Second question: which noise is missing?
+#
+# Notebook 02 found the gap in the power spectrum. Let P_s and P_t be the mean power of both domains at every
+# frequency, on the whole half-ball, so that the missing wedge is in it. Now ask of each frequency:
+#
+# - signal scaled by *a* leaves **less** power than the target has? Then *add* P_t - a² P_s of noise, in just this colour;
+# - it would leave **more**? Then turn it down further, to g = sqrt(P_t / P_s), and add none.
+#
+# That is all: five lines, no training.
 
 # %%
 P_s, P_t = warp.mean_spectrum(measured_s), warp.mean_spectrum(measured_t)
-a = torch.tensor(warp.signal_gain(measured_s, measured_t))
+full, half = torch.fft.fftfreq(p.box), torch.fft.rfftfreq(p.box)
+a = envelope(full[:, None, None] ** 2 + full[:, None] ** 2 + half**2)
 g = torch.minimum(a, (P_t / P_s).sqrt())
 missing = (P_t - g**2 * P_s).clamp_min(0)
 white = torch.fft.rfftn(torch.randn(held_s.shape, generator=generator), dim=(2, 3, 4))
 by_hand = torch.fft.irfftn(g * torch.fft.rfftn(held_s, dim=(2, 3, 4)) + missing.sqrt() * white, s=(p.box,) * 3)
-print(f"signal gain a = {a:.2f}; {float((g < a).float().mean()):.0%} of the frequencies are turned down further")
+print(f"{float((g < a).float().mean()):.0%} of the frequencies are turned down below the envelope")
 
 # %% [markdown]
 # These are maps on the half of Fourier space that a real cube needs. Here they are in the kx-kz plane, with the beam
 # upwards and the lowest frequencies in the middle: bright is strong, and the first four share one scale. The
 # **missing wedge** is the dark double cone along kz. Look for three things: whether the third map is the second;
-# where noise is added; and where the gain is below its ceiling (in the black regions there is nothing to scale, and
-# yellow means nothing).
+# where noise is added; and where the gain is low (in the black regions of the first map there is nothing to scale).
 
 
 # %%
@@ -199,7 +318,7 @@ for ax, (name, power) in zip(axes, maps.items(), strict=False):
 axes[3].imshow(plane(missing.clamp_min(1e-3)).log10(), **limits)
 axes[3].set_title("noise added")
 fig.colorbar(image, ax=axes[3], label="log10 power")
-gain_image = axes[4].imshow(plane(g), vmin=0, vmax=float(a), cmap="viridis")
+gain_image = axes[4].imshow(plane(g), vmin=0, cmap="viridis")
 axes[4].set_title("signal gain g")
 fig.colorbar(gain_image, ax=axes[4])
 for ax in axes:
@@ -209,25 +328,39 @@ run.save_figure(fig, "spectrum_planes")
 plt.show()
 
 # %% [markdown]
-# For `in_situ_1`, noise is added at low frequencies (neighbours, structural noise), and the rim is turned down,
-# because those targets were low-pass filtered. Now the radial curves, on cubes that took no part in the measurement.
-# If the idea is right, green lies on orange.
+# Neighbours and structural noise show as noise added at low frequencies; a target that was low-pass filtered shows as a
+# rim that is turned down. Now the curves, on cubes that took no part in the measurement. Left is the power, and power
+# is noise for the most part; right is the average particle. **If the idea is right, green lies on orange in both.** A warp
+# that only added noise would manage the left one, and leave the right one where the blue line is: its cubes would be noisy
+# enough, and its molecules too clear.
 
 # %%
-fig = figures.spectra({"source": held_s, "target": held_t, "warped": by_hand}, p.pixel_size)
+domains = {"source": held_s, "target": held_t, "warped": by_hand}
+fig, axes = plt.subplots(1, 2, figsize=(8.2, 2.9), layout="constrained")
+for name, x in domains.items():
+    k_radial, power = figures.radial_spectrum(x)
+    axes[0].semilogy(k_radial / p.pixel_size, power, color=colours[name], label=name)
+    axes[1].plot(k / p.pixel_size, warp.shell_amplitude(x)[0], color=colours[name])
+axes[0].set(xlabel="spatial frequency (1/A)", title="mean power per voxel")
+axes[1].set(xlabel="spatial frequency (1/A)", title="amplitude of the average particle")
+axes[0].legend()
 run.save_figure(fig, "spectra_by_hand")
 plt.show()
-curve = {name: figures.radial_spectrum(x)[1] for name, x in (("s", held_s), ("t", held_t), ("w", by_hand))}
-off_before, off_after = (float(abs(torch.from_numpy(curve[x] / curve["t"]).log()).mean()) for x in "sw")
+curve = {name: figures.radial_spectrum(x)[1] for name, x in domains.items()}
+off_before, off_after = (
+    float(abs(torch.from_numpy(curve[x] / curve["target"]).log()).mean()) for x in ("source", "warped")
+)
 print(
-    f"mean distance to the target's curve: a factor of {math.exp(off_before):.2f} before, {math.exp(off_after):.2f} after"
+    f"mean distance to the target's power: a factor {math.exp(off_before):.2f} before, {math.exp(off_after):.2f} after"
 )
 if p.name != "smoke":
     assert off_after < math.log(1.15), "the warped curve must meet the target's within 15 % on average"
+    assert misfit["after"] <= misfit["before"] + 0.05, "the envelope must not lead away from the target's particle"
 
 # %% [markdown]
-# `SpectrumWarp` is this, and three things more. Each cube follows *one drawn target cube's* deviation from the mean,
-# for target cubes differ among themselves; the gain *a* varies by up to a factor of 1.3 either way; and the realism
+# `SpectrumWarp` is this, and four things more. Each cube follows *one drawn target cube's* deviation from the mean,
+# for target cubes differ among themselves. The gain varies by up to a factor of 1.3 either way. A random part of
+# the falloff is taken, because an average is also blurred by picking errors, which no single cube has. And the realism
 # game below may bend P_t by up to a factor of 2. Note what is *not* done: the mean source spectrum is used, not the
 # cube's own. Otherwise every molecule would be scaled to the same brightness, and a mark of its class would be gone.
 
@@ -236,93 +369,141 @@ warps["spectrum"] = warp.SpectrumWarp.estimate(measured_s, measured_t)
 picture("spectrum")
 
 # %% [markdown]
-# ## Your turn: which warp, and how much of it
+# ### Histogram: what no filter can imitate
 #
-# In JupyterLab these are sliders; in a static copy, each row moves one of them. Left: the cube in the xy plane.
-# Right: in the xz plane, where the wedge is. At which amount would you no longer put your name under the label?
-
+# Some targets were clipped, or run through a denoiser that treats strong and weak voxels differently. That changes the
+# *distribution of grey values*, and no filter and no added noise can follow. This warp takes the grey values of a drawn
+# target cube and hands them out in the order of the cube's own: the brightest voxel gets the brightest value. Look at
+# whether green lies on orange; after the spectrum warp it has the less to do.
 
 # %%
-typical = source.snr.argsort()[[int(0.7 * len(source))]]
+warps["histogram"] = warp.HistogramWarp.estimate(measured_t)
+picture("histogram")
+with torch.no_grad():
+    both = warps["histogram"](warps["spectrum"](held_s, generator=generator), generator=generator)
+fig = figures.histograms({"source": held_s, "target": held_t, "warped": both})
+run.save_figure(fig, "histograms")
+plt.show()
+
+# %% [markdown]
+# ## Your turn: the mixing desk
+#
+# One slider per warp. In JupyterLab you can move them all, and mix; in a static copy each row turns up one warp, with the
+# others at 0. Of each pair, left is the cube in the xy plane and right in the xz plane, where the wedge is. At which amount would you
+# no longer put your name under the label?
+
+# %%
+warps = {name: warps[name] for name in warp.WARPS if name in warps}  # in the order in which recipes apply them
+typical = torch.cat([source.x[source.snr.argsort()[[int(0.7 * len(source))]]], held_s[:3]])
 
 
 @torch.no_grad()
-def draw(axes, which, amount):
-    after = warps[which](source.x[typical], amount, torch.Generator().manual_seed(seed))
-    figures.show(axes[0], after[0, 0, p.box // 2], f"{which}, xy", spread=4)
-    figures.show(axes[1], after[0, 0][:, p.box // 2], f"{amount:g}, xz", spread=4)
+def draw(axes, **amounts):
+    x = typical
+    for name, how_much in amounts.items():
+        x = warps[name](x, how_much, torch.Generator().manual_seed(seed))
+    figures.show(axes[0], x[0, 0, p.box // 2], spread=4)
+    figures.show(axes[1], x[0, 0][:, p.box // 2], spread=4)
 
 
-sliders = {"which": ("which warp", list(warps)), "amount": ("amount", [0.0, 0.25, 0.5, 0.75, 1.0])}
-fig = explore.explore(draw, sliders, panels=2, start={"which": "spectrum", "amount": 1.0}, size=2.4)
+sliders = {name: (f"{name}: amount", [0.0, 0.25, 0.5, 0.75, 1.0]) for name in warps}
+fig = explore.explore(draw, sliders, panels=2, start=dict.fromkeys(warps, 0.0), size=1.9, frames=5)
 if fig:
     run.save_figure(fig, "sliders")
     plt.show()
 
 # %% [markdown]
-# ## A game for the warps
+# ## Two games for the warps
 #
-# The spectrum warp is computed; the others can be *trained*, without labels. In the **realism game** an image
-# discriminator looks at target cubes and warped cubes and says which is which; the warps are trained to be taken for
-# target. Meanwhile the classifier learns from originals and warped copies. That is `warp_only`: no adversary touches
-# its features.
+# Spectrum and histogram are computed, shift, crowding and optics are drawn. The two networks can be *trained*, without labels
+# of the target, by letting them play:
 #
-# Two lines help to read the curves. A discriminator that can only guess has a loss of 2 ln 2 = 1.39 (dotted); a warp
-# that is taken for target half of the time has ln 2 = 0.69. Far below the first line, the warps have lost.
+# - in the **realism game** an image discriminator says which cubes are target and which are warped; the warps are paid
+#   for being taken for target;
+# - in the **min-max game** of DeceptionNet the warps never look at a target: they *maximise* the classifier's loss within
+#   their bounds, the classifier minimises it. It prepares for the worst case instead of the likely one.
+#
+# `training.fit("warp_only", ...)` and `training.fit("warp_minmax", ...)` play them in full. Here are both for some moves,
+# from the same untrained warps, against a classifier that stands still. The whole difference is in one line.
 
 # %%
-fit = training.fit("warp_only", source, target, validation=validation, seed=run.params.seed, **run.training)
-fig = figures.learning_curves({"warp_only": fit.history}, ["game_discriminator", "game_warps", "source_val_acc"])
-for ax, level in zip(fig.axes, (2 * math.log(2), math.log(2), 1 / len(p.classes)), strict=True):
-    ax.axhline(level, ls=":", color="0.5")
-run.save_figure(fig, "realism_game")
-plt.show()
-
-# %% [markdown]
-# ### What has the game changed?
-#
-# Same weights at the start, same random numbers: once untrained, once as the game left them. Look at the radial
-# curves, and at what the noise warp adds.
-
-# %%
+fits = {
+    method: training.fit(method, source, target, validation=validation, seed=run.params.seed, **run.training)
+    for method in ("source_only", "cryoshift")
+}
 names = ("deformation", "spectrum", "noise")
 with torch.random.fork_rng(devices=[]), torch.no_grad():
     torch.manual_seed(run.params.seed)
-    untrained = warp.Warps(names, measured_s, measured_t, run.generator("estimate")).eval()
-    out = {}
-    for name, chain in (("untrained", untrained), ("trained", fit.warps)):
-        out[name] = chain(held_s, generator=run.generator("compare"))
-fig, ax = plt.subplots(figsize=(5.6, 3.0), layout="constrained")
-for name, x in {"source": held_s, "target": held_t, **out}.items():
-    k, power = figures.radial_spectrum(x)
-    colour = figures.COLOURS["warped"] if name == "trained" else figures.COLOURS.get(name, "#9BD0A6")
-    ax.semilogy(k / p.pixel_size, power, label=f"warped, {name}" if name in out else name, color=colour)
-ax.set(xlabel="spatial frequency (1/A)", ylabel="mean power per voxel", title="All three warps in turn")
-ax.legend(fontsize=8)
-run.save_figure(fig, "spectra_game")
-plt.show()
+    untrained = warp.Warps(names, measured_s, measured_t, run.generator("estimate"), p.pixel_size)
 
-# %%
-fig, axes = plt.subplots(2, 4, figsize=(8, 4.1), layout="constrained")
-with torch.no_grad():
-    for row, (name, chain) in enumerate((("untrained", untrained), ("trained", fit.warps))):
-        delta = chain.steps["noise"].delta(few[:1], run.generator("delta"))
-        move = chain.steps["deformation"].field(few[:1], run.generator("delta"))[0].norm(dim=0)
-        after = chain(few[:1], generator=run.generator("delta"))
-        figures.show(axes[row, 0], figures.middle(few[:1]), "source cube", spread=4)
-        figures.show(axes[row, 1], figures.middle(delta), f"noise added, +-{float(delta.abs().max()):.2f}", spread=0.4)
-        figures.show(axes[row, 2], move[p.box // 2] - 0.5, f"moved by {float(move.mean()):.2f} voxels", spread=0.5)
-        figures.show(axes[row, 3], figures.middle(after), "all three", spread=4)
-        axes[row, 0].set_ylabel(name)
-run.save_figure(fig, "trained_and_untrained")
-plt.show()
+
+def play(game, moves, n=8):
+    """Task loss on warped copies after each move; only the warps (and the discriminator) move."""
+    g = run.generator("play")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.params.seed)
+        chain, judge = copy.deepcopy(untrained), models.ImageDiscriminator()
+    classifier = copy.deepcopy(fits["source_only"].model).requires_grad_(False)
+    step, step_judge = (torch.optim.Adam(module.parameters(), lr=2e-3) for module in (chain, judge))
+    curve = []
+    for _ in range(moves):
+        i, j = (torch.randint(len(d), (n,), generator=g) for d in (source, target))
+        warped = chain(source.x[i], generator=g)
+        caught = losses.realism(judge(target.x[j]), True) + losses.realism(judge(warped.detach()), False)
+        step_judge.zero_grad()
+        caught.backward()
+        step_judge.step()
+        task = F.cross_entropy(classifier(warped), source.y[i])
+        loss = -task if game == "min-max" else losses.realism(judge(warped), True)
+        step.zero_grad()
+        loss.backward()
+        step.step()
+        curve.append((task.item(), caught.item()))
+    return chain, torch.tensor(curve)
+
 
 # %% [markdown]
-# ## Are warped cubes nearer to the target? Ask without labels
+# Left, what hurts the classifier. Middle, the discriminator: at 2 ln 2 = 1.39 (dotted) it can only guess. Right, how
+# much each trained noise warp adds to the same cube.
+
+# %%
+moves = 4 if p.name == "smoke" else 40
+games = {game: play(game, moves) for game in ("realism", "min-max")}
+fig, axes = plt.subplots(1, 4, figsize=(9.6, 2.6), layout="constrained", width_ratios=(1.5, 1.5, 1, 1))
+window = max(1, moves // 10)
+for game, (_, curve) in games.items():
+    mean = curve.unfold(0, window, 1).mean(2)
+    for ax, values in zip(axes, mean.T, strict=False):
+        ax.plot(torch.arange(len(mean)) + window, values, label=game)
+axes[0].set(xlabel="move", title="task loss on warped cubes")
+axes[1].set(xlabel="move", title="loss of the discriminator")
+axes[1].axhline(2 * math.log(2), ls=":", color="0.5")
+axes[0].legend()
+with torch.no_grad():
+    for ax, (game, (chain, _)) in zip(axes[2:], games.items(), strict=True):
+        delta = chain.steps["noise"].delta(few[:1], run.generator("delta"))
+        figures.show(
+            ax, figures.middle(delta), f"noise after {game}\nup to ±{float(delta.abs().max()):.2f}", spread=0.4
+        )
+run.save_figure(fig, "two_games")
+plt.show()
+late = {game: float(curve[-(moves // 3 or 1) :, 0].mean()) for game, (_, curve) in games.items()}
+print(", ".join(f"{game}: task loss {loss:.2f} at the end" for game, loss in late.items()))
+if p.name != "smoke":
+    assert late["min-max"] > late["realism"], "who plays against the task hurts it more than who plays for realism"
+
+# %% [markdown]
+# Neither is right by itself. Realism needs a target, and moves where its judge can see a difference: where the spectra
+# agree from the start, that is little, and warps that follow an undecided judge wander. Min-max needs no target, and
+# spends its bound on what hurts, wanted or not; the bound is all that keeps it from erasing the molecule.
+#
+# ## What does a warp buy? Ask without labels
+#
+# ### Are warped cubes nearer to the target?
 #
 # The **proxy A-distance** of notebook 02: 0 if a linear rule cannot tell warped source from target, 2 if it always
-# can. Left, the rule sees each cube's power in eight bands of frequency. Right, it sees the features of the
-# classifier just trained. The bottom bar compares one half of the target with the other: the best that can be had.
+# can. Left, the rule sees each cube's power in eight bands of frequency. Right, it sees the features of a classifier
+# trained on the source alone. The bottom bar compares one half of the target with the other: the best that can be had.
 
 
 # %%
@@ -334,14 +515,17 @@ def bands(x):
 
 
 @torch.no_grad()
-def features(x):
-    return torch.cat([fit.model.features(q) for q in x.split(64)])
+def features(x, model=fits["source_only"].model):
+    return torch.cat([model.features(q) for q in x.split(64)])
 
 
+chains = {"those of cryoshift": fits["cryoshift"].warps, "those of a game, untrained": untrained}
+chains |= {f"the same, after {game}": chain for game, (chain, _) in games.items()}
 with torch.no_grad():
     candidates = {"source": held_s}
     candidates |= {f"{name} alone": module(held_s, generator=generator) for name, module in warps.items()}
-candidates |= {f"all three, {name}": x for name, x in out.items()} | {"target itself": measured_t}
+    candidates |= {name: chain(held_s, generator=run.generator("compare")) for name, chain in chains.items()}
+candidates["target itself"] = measured_t
 table = []
 for name, x in candidates.items():
     row = {"what": name}
@@ -351,86 +535,97 @@ for name, x in candidates.items():
 run.save_table(table, "a_distance")
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.0), sharey=True, layout="constrained")
-for ax, view, title in zip(axes, ("bands", "features"), ("power in eight bands", "features of warp_only"), strict=True):
-    ax.barh([row["what"] for row in table], [row[view] for row in table], color=figures.COLOURS["warped"])
+fig, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True, layout="constrained")
+for ax, view, title in zip(
+    axes, ("bands", "features"), ("power in eight bands", "features of source_only"), strict=True
+):
+    ax.barh([row["what"] for row in table], [row[view] for row in table], color=colours["warped"])
     ax.set(xlim=(0, 2), title=title, xlabel="proxy A-distance to the target")
 axes[0].invert_yaxis()
 run.save_figure(fig, "a_distance")
 plt.show()
 distance = {row["what"]: row for row in table}
-moved = [distance[f"all three, {name}"]["bands"] for name in out]
-print(f"all three warps, by bands: {moved[0]:.2f} untrained, {moved[1]:.2f} trained by the game")
+moved_by_games = [distance[name]["bands"] for name in list(chains)[1:]]
+said = zip(("untrained", *(f"after {game}" for game in games)), moved_by_games, strict=True)
+print("the warps of a game, by bands:", ", ".join(f"{value:.2f} {name}" for name, value in said))
 
 # %% [markdown]
 # How to read it:
 #
-# - The **spectrum warp alone** cuts the left bar; the others cannot, for they know nothing of the target. It does not
+# - The **spectrum warp** moves the left bar; what knows nothing of the target hardly can. It need not
 #   reach the bottom bar: cubes differ from one another in ways that a mean spectrum does not hold.
-# - **Has the game helped?** Compare the two bars of all three warps. In our runs at the laptop profile it did *not*:
-#   trained warps were easier to tell from the target, by bands, than untrained ones. A likely
-#   reason stands in the learning curves: the spectra agree from the start, so that the discriminator hardly leaves the
-#   dotted line, and warps that follow an undecided judge wander.
+# - **Has a game helped?** Compare the last line: a game that brings nothing nearer has bought variety at best.
 # - **No bar says whether a classifier gains.** A warp that erased the molecule could have a splendid A-distance, and a
-#   warp that only adds variety may still help. That is measured in notebook 05.
+#   warp that only adds variety may still help.
 #
-# ## The other game: min-max
+# ### Does the classifier gain?
 #
-# DeceptionNet, the ancestor of these warps, plays differently. It never looks at the target: the warps *maximise* the
-# classifier's loss within their bounds, the classifier minimises it, in turn. It prepares for the worst case instead
-# of the likely one. `training.fit("warp_minmax", ...)` plays it in full; here are both games for some moves, from the
-# same untrained warps against the classifier above, which stands still. The whole difference is in one line.
-
+# `cryoshift` learns from warped copies alone: shifted, crowded, with the target's spectrum and grey values. Compare it with
+# `source_only`, which has seen the same cubes as they were simulated. Target labels are out of bounds, but three things can
+# be asked without them:
+#
+# - accuracy on source-validation cubes **carried to the target** by the warps: they look like target cubes, and
+#   their labels are free. It is a home match for `cryoshift`, which was trained on such cubes;
+# - the **IM score** of the target answers: high when each is sure and together they use all classes;
+# - **ClassAMI**: do the predicted classes coincide with clusters that k-means finds in the target's features?
 
 # %%
-def play(game, moves, n=8):
-    """Task loss on warped copies after each move; only the warps (and the discriminator) move."""
-    g = run.generator("play")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.params.seed)
-        chain, judge = copy.deepcopy(untrained), models.ImageDiscriminator()
-    step = torch.optim.Adam(chain.parameters(), lr=2e-3)
-    step_judge = torch.optim.Adam(judge.parameters(), lr=2e-3)
-    curve = []
-    for _ in range(moves):
-        i, j = (torch.randint(len(d), (n,), generator=g) for d in (source, target))
-        warped = chain(source.x[i], generator=g)
-        caught = losses.realism(judge(target.x[j]), True) + losses.realism(judge(warped.detach()), False)
-        step_judge.zero_grad()
-        caught.backward()
-        step_judge.step()
-        task = F.cross_entropy(fit.model(warped), source.y[i])
-        loss = -task if game == "min-max" else losses.realism(judge(warped), True)
-        step.zero_grad()
-        loss.backward()
-        step.step()
-        curve.append(task.item())
-    return chain, curve
-
-
-# %%
-moves = 4 if p.name == "smoke" else 40
-games = {game: play(game, moves) for game in ("realism", "min-max")}
-fig, axes = plt.subplots(1, 3, figsize=(9, 2.7), layout="constrained", width_ratios=(1.6, 1, 1))
-for game, (_, curve) in games.items():
-    window = max(1, moves // 10)
-    mean = torch.tensor(curve).unfold(0, window, 1).mean(1)
-    axes[0].plot(torch.arange(len(mean)) + window, mean, label=game)
-axes[0].set(xlabel="move", ylabel="task loss on warped cubes", title="The classifier stands still")
-axes[0].legend()
-with torch.no_grad():
-    for ax, (game, (chain, _)) in zip(axes[1:], games.items(), strict=True):
-        figures.show(ax, figures.middle(chain(few[:1], generator=run.generator("delta"))), f"after {game}", spread=4)
-run.save_figure(fig, "two_games")
+carried = calibration.carried(validation.x, fits["cryoshift"].warps, run.generator("carry"))
+gains = []
+for name, fit in fits.items():
+    right = [
+        float((models.predict(fit.model, x).argmax(1) == validation.y).float().mean()) for x in (validation.x, carried)
+    ]
+    im = float(losses.information_maximisation(models.predict(fit.model, target.x)))
+    found = {"accuracy, source cubes": right[0], "accuracy, carried cubes": right[1], "IM score": im}
+    gains.append({"method": name, **found, "ClassAMI": selection.class_ami(fit.model, target)})
+run.save_table(gains, "gains")
+fig, axes = plt.subplots(1, 4, figsize=(9.4, 2.3), layout="constrained")
+for ax, what in zip(axes, list(gains[0])[1:], strict=True):
+    bars = ax.bar([row["method"] for row in gains], [row[what] for row in gains])
+    for bar, row in zip(bars, gains, strict=True):
+        bar.set_color(colours.get(row["method"], colours["warped"]))
+    ax.bar_label(bars, fmt="%.2f", fontsize=8)
+    ax.set_title(what)
+    ax.margins(y=0.15)
+run.save_figure(fig, "gains")
 plt.show()
-late = {game: sum(curve[-moves // 3 :]) / len(curve[-moves // 3 :]) for game, (_, curve) in games.items()}
-print(", ".join(f"{game}: task loss {loss:.2f} at the end" for game, loss in late.items()))
 if p.name != "smoke":
-    assert late["min-max"] > late["realism"], "who plays against the task hurts it more than who plays for realism"
+    assert gains[1]["accuracy, carried cubes"] > gains[0]["accuracy, carried cubes"], "it learnt from cubes like these"
 
 # %% [markdown]
-# Neither is right by itself. Realism needs a target, and moves where the target is. Min-max needs none, and
-# spends its bound on what hurts, wanted or not; the bound is all that keeps it from erasing the molecule.
+# The first panel is the price: who learns from noisy copies is a little worse on clean cubes. The second is the promise:
+# what `source_only` loses when its cubes are made to look like the target's. The other two are read off the target itself.
+#
+# ### And with labels? The evidence
+#
+# `make evidence` has trained all methods on other seeds and scored them with the answer key, on `in_situ_2`, whose gap is
+# wider. Nothing here was chosen with it. First what each way of warping buys over `source_only`: the two games, the
+# published recipe (realism game and adversary), and `cryoshift`. Then `cryoshift` with one part left out.
+
+
+# %%
+def shown_if_there(found, title, label, name):
+    """A forest of paired differences, or a sentence where the evidence has no such rows yet."""
+    if not found:
+        print(f"{title}: not measured yet; `make evidence TIER=...` with core, baselines and ablation does it.")
+        return
+    fig = figures.forest(found, title, f"balanced accuracy - that of {label}, paired by seed")
+    run.save_figure(fig, name)
+    plt.show()
+
+
+rows = [row for row in evidence.read(runs.root() / "notebooks/evidence/evidence.csv") if row["profile"] == "laptop"]
+warping = ("warp_only", "warp_minmax", "cryoshift_reference", "cryoshift")
+arms = {method: {"method": method, "scenario": evidence.HOME} for method in warping}
+bought = evidence.against(rows, arms, base="source_only")
+parts = {name: found for name, found in evidence.ablation(rows).items() if name.startswith("without ")}
+shown_if_there(bought, f"What warping buys on {evidence.HOME}", "source_only", "evidence_warping")
+shown_if_there(parts, f"cryoshift on {evidence.HOME}, a part left out", "cryoshift", "evidence_parts")
+
+# %% [markdown]
+# A green point in the first figure is a gain whose interval leaves out zero. In the second, red means that the part was
+# needed: the further left, the more. Compare also the two games with `cryoshift`, whose warps are not trained at all.
 #
 # ## Three mistakes to learn from
 #
@@ -541,15 +736,58 @@ run.save_figure(fig, "lesson_activation")
 plt.show()
 assert abs(float(added["linear"].mean())) < 0.01 and float(added["LeakyReLU"].mean()) > 0.1
 
+# %% [markdown]
+# ## Exercises
+#
+# Replace `None` and run the cell; it tells you whether you are right.
+#
+# **1.** Which of the warps leave the mean spectrum of cubes exactly as it was? Name them all, as a set of texts.
+
+# %%
+power_kept_by = None  # such as {"noise", "optics"}
+
+# %%
+with torch.no_grad():
+    ratios = {
+        name: (warp.power_spectrum(module(few, generator=run.generator("exercise"))) / warp.power_spectrum(few)).mean(0)
+        for name, module in warps.items()
+    }
+inner = warp.radial_bands((p.box,) * 3, 8)[:6].sum(0) > 0.99  # the outermost frequencies of an even box have no phase
+kept = {name for name, ratio in ratios.items() if float((ratio[inner] - 1).abs().max()) < 0.02}
+if power_kept_by is None:
+    print("Exercise 1 is not answered yet.")
+else:
+    print("Right." if set(power_kept_by) == kept else "Not yet: which warp only turns phases?")
+
+# %% [markdown]
+# **2.** Write the spectrum warp's arithmetic: given the powers of source and target and the signal's gain at some frequency,
+# return the gain that is used and the power of the noise that is added.
+
+
+# %%
+def gain_and_noise(p_s, p_t, a):
+    return None  # gain, noise power
+
+
+# %%
+cases = ((1.0, 3.0, 1.0), (1.0, 3.0, 0.5), (4.0, 1.0, 1.0), (4.0, 1.0, 0.1))
+if gain_and_noise(*cases[0]) is None:
+    print("Exercise 2 is not answered yet.")
+for p_s, p_t, a_one in cases if gain_and_noise(*cases[0]) else ():
+    gain, noise = gain_and_noise(p_s, p_t, a_one)
+    right = abs(gain**2 * p_s + noise - p_t) < 1e-6 and noise >= 0 and gain <= a_one
+    print(f"P_s={p_s:g}, P_t={p_t:g}, a={a_one:g}: {'right' if right else 'not yet: is all of P_t there?'}")
+
 # %%
 if p.name != "smoke":
-    assert distance["spectrum alone"]["bands"] < distance["source"]["bands"] - 0.5, "the spectrum warp must close a gap"
+    assert distance["spectrum alone"]["bands"] < distance["source"]["bands"], "the spectrum warp must lead nearer"
 run.report(
     spectrum_off_before=math.exp(off_before),
     spectrum_off_after=math.exp(off_after),
+    particle_off=[misfit["before"], misfit["after"]],
     a_distance_bands_spectrum=[distance[n]["bands"] for n in ("source", "spectrum alone")],
-    a_distance_bands_game=moved,
-    source_val_accuracy=fit.history["source_val_acc"][-1],
+    a_distance_bands_game=moved_by_games,
+    carried_accuracy=[row["accuracy, carried cubes"] for row in gains],
 )
 run.finish()
 
@@ -557,15 +795,17 @@ run.finish()
 # ## What to take away
 #
 # - A warp is a *bounded* change. Bounds belong into the last layer, not into hope.
-# - The strongest warp is not learnt at all: two mean spectra and one average particle say which noise is missing, and
-#   where. It needs the target's cubes, and none of its labels.
+# - The strongest warp is not learnt at all. The average particle says how much signal is left, two mean spectra say which
+#   noise is missing. It needs the target's cubes, and none of its labels.
 # - A realism game can only teach what its discriminator sees; where the spectrum warp has been before, that was little.
 #   A min-max game prepares for the worst. Watch a game's effect by a number that its players do not optimise.
+# - Source cubes carried to the target have labels: what a classifier scores on them is a forecast, better than none.
 # - What is random must persist where it should learn. A number catches what a loss curve hides.
 #
 # ## Questions to think about
 #
-# 1. Where the target is weaker than the source, the spectrum warp turns signal *and* noise down. What would you do
-#    with a target that has the same signal and less noise?
-# 2. Neighbours of the particle raise the target's power at low frequency. What does the spectrum warp make of them?
+# 1. The envelope assumes that classes are about as frequent in both domains. A target holds mostly the largest molecule: which
+#    way does the gain go wrong?
+# 2. Neighbours of the particle raise the target's power at low frequency. What does the spectrum warp make of them, and
+#    why does `cryoshift` apply the crowding warp *before* the spectra are measured?
 # 3. A target in which half of the cubes hold no particle at all: which of the two averages would mislead, and how?

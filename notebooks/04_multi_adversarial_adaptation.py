@@ -19,16 +19,18 @@
 # # 04 · Multi-adversarial adaptation
 #
 # A discriminator tries to tell source features from target features. The encoder is trained to make it fail. Done class by
-# class, this is the third ingredient of Cryo-Shift.
+# class, this is the third ingredient of the published Cryo-Shift. Does it close the gap? When does it hurt? And how would
+# you know, without a label?
 #
 # **What you will learn**
 # - the gradient reversal layer, built here in five lines and then compared with the core's;
 # - the class-wise loss of MADA, built here as well: one discriminator per class, fed with p_k times the features;
 # - three published mistakes around it, each made visible;
-# - what the game looks like on cubes, and why a loss that stands still may be good news.
+# - why aligned features are not yet right answers, and how a shift of the class shares turns alignment into harm;
+# - to choose a checkpoint without labels, and to refuse a model that is not to be trusted.
 #
 # **What you need**: notebook 02 for the gap, 03 for the warps; this one runs alone. Everything is simulated, and no
-# target label is used.
+# target label is used. The one exception is said where it comes: scores that `make evidence` measured on other seeds.
 #
 # | profile | time | memory |
 # |---|---|---|
@@ -36,14 +38,31 @@
 # | laptop | 2.7 min | 1680 MB |
 
 # %%
+import copy
 import math
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_mutual_info_score
 from torch import nn
 
-from cryoshift_core import evaluation, figures, losses, models, runs, scenarios, selection, training
+from cryoshift_core import (
+    calibration,
+    evaluation,
+    evidence,
+    figures,
+    losses,
+    methods,
+    models,
+    runs,
+    scenarios,
+    selection,
+    training,
+)
 from cryoshift_core.scenarios import Request
 
 # %% tags=["parameters"]
@@ -176,12 +195,12 @@ print(f"ours {float(mine):.6f}, the core's {float(core):.6f}")
 
 
 # %%
-def play(loss, judge_of, steps=300):
+def play(loss, judge_of, steps=300, other=(35, (0.6, 1.1), 0.8), start=seed):
     """Train encoder, head and adversary on the toy; return features of both domains and target accuracy."""
-    g = torch.Generator().manual_seed(seed)
-    (xs, ys), (xt, yt) = toy(400, 0, (0.0, 0.0), 0.5, g), toy(400, 35, (0.6, 1.1), 0.8, g)
+    g = torch.Generator().manual_seed(start)
+    (xs, ys), (xt, yt) = toy(400, 0, (0.0, 0.0), 0.5, g), toy(400, *other, g)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(start)
         encoder = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 2))
         head, judge = nn.Linear(2, 2), judge_of()
     optimiser = torch.optim.Adam([*encoder.parameters(), *head.parameters(), *judge.parameters()], lr=5e-3)
@@ -201,11 +220,12 @@ def play(loss, judge_of, steps=300):
     return f, ys, yt, sum(right) / 2
 
 
-games = {
-    "no adaptation": play(None, lambda: models.DomainDiscriminator(2)),
-    "one discriminator (DANN)": play(whole, lambda: models.DomainDiscriminator(2)),
-    "one per class (MADA)": play(class_wise, lambda: models.ClassDiscriminators(2, 2)),
+PLAYERS = {
+    "no adaptation": (None, lambda: models.DomainDiscriminator(2)),
+    "one discriminator (DANN)": (whole, lambda: models.DomainDiscriminator(2)),
+    "one per class (MADA)": (class_wise, lambda: models.ClassDiscriminators(2, 2)),
 }
+games = {name: play(*player) for name, player in PLAYERS.items()}
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(9.4, 3.1), layout="constrained")
@@ -226,6 +246,45 @@ plt.show()
 # Read the colours within one marker: adaptation works when blue and orange *circles* lie together, and likewise the
 # crosses. It is one toy with one seed: change `seed` and see how the ranking of the two games wanders. Adversarial alignment has no
 # guarantee, which is why its result must be checked (notebook 05).
+#
+# ## When alignment hurts: label shift
+#
+# A discriminator asks for equal *distributions* of features. If one class is more frequent in the target, equal distributions
+# are wrong: to fill the place of the missing crosses, some circles must be moved there. Here the target is only moved a
+# little, so that no adaptation is needed at all. Left of each pair, the classes are equally frequent, as in the
+# source; right, 95 % of the target are circles. A dot is a seed.
+
+# %%
+label_shift = {
+    name: {
+        first: [play(*player, other=(0, (0.0, 1.0), first), start=seed + i)[3] for i in range(3)]
+        for first in (0.5, 0.95)
+    }
+    for name, player in PLAYERS.items()
+}
+
+# %%
+fig, ax = plt.subplots(figsize=(5.6, 2.8), layout="constrained")
+for i, (name, by_share) in enumerate(label_shift.items()):
+    colour = ("0.4", figures.COLOURS["source"], figures.COLOURS["target"])[i]
+    for j, values in enumerate(by_share.values()):
+        ax.plot([3 * i + j] * len(values), values, "o", ms=5, alpha=0.6, color=colour)
+    ax.plot([3 * i, 3 * i + 1], [np.mean(values) for values in by_share.values()], color=colour, label=name)
+ax.set_xticks([0, 1, 3, 4, 6, 7], ["50 %", "95 %"] * 3)
+ax.set(xlabel="share of circles in the target", ylabel="target balanced accuracy", title="A shift of the class shares")
+ax.set_ylim(top=1.03)
+ax.legend(fontsize=7, loc="lower left")
+run.save_figure(fig, "label_shift")
+plt.show()
+mean = {name: float(np.mean(by_share[0.95])) for name, by_share in label_shift.items()}
+plain, *aligned = mean.values()
+print(", ".join(f"{name} {value:.2f}" for name, value in mean.items()), "where 95 % are circles")
+assert np.mean(aligned) < plain, "alignment must cost something where the class shares differ"
+
+# %% [markdown]
+# This is **negative transfer**: adaptation makes worse what was good. In a cell nobody picks classes in equal numbers, so
+# it is no rare accident. Class-wise discriminators are meant to help here; but they are told the class by a
+# prediction p_k, and where that is wrong they pull to the wrong side.
 #
 # ## Two more published mistakes
 #
@@ -254,13 +313,20 @@ assert stable[-1] > 0.99 and lost[-1] < 0.01, "a sure mistake must still be corr
 # %% [markdown]
 # ## On cubes
 #
-# Three methods on the same source and the same unlabelled target: none, the class-wise adversary alone, and the whole recipe
-# with warps. A method in the core is a named sum of terms:
+# Every method in the core is one entry: a named sum of terms, and the warps that make the copies it learns from. The baselines
+# that a reader expects take one line each. To add yours, add an entry to `methods.METHODS`.
 
 # %%
-for name in ("source_only", "mada", "cryoshift_reference"):
-    terms, warps, game = training.resolve(name)
-    print(f"{name:20} terms: {', '.join(terms)};  warps: {', '.join(warps) or 'none'};  game: {game or 'none'}")
+for name in methods.METHODS:
+    terms, method = methods.resolve(name)
+    extras = {"warps": ", ".join(method.warps), "game": method.game, "target seen through": ", ".join(method.view)}
+    extras["norm"] = method.norm if method.norm != "group" else ""
+    said = [f"{what}: {value}" for what, value in extras.items() if value]
+    print(f"{name:20} {' + '.join(terms):18} {method.description}", *said, sep="\n" + 40 * " ")
+
+# %% [markdown]
+# Three of them on the same source and the same unlabelled target: none, the class-wise adversary alone, and `cryoshift`,
+# which has no adversary at all: it learns from copies of the source cubes that look like target cubes (notebook 03).
 
 # %%
 source = scenarios.load_or_make(Request.of(p, "source", "source", seed), run.data_folder)
@@ -268,33 +334,44 @@ validation = scenarios.load_or_make(Request.of(p, "source", "validation", seed),
 target = scenarios.load_or_make(Request.of(p, scenario, "train", seed), run.data_folder)[0]
 fits = {
     name: training.fit(name, source, target, validation=validation, seed=seed, **run.training)
-    for name in ("source_only", "mada", "cryoshift_reference")
+    for name in ("source_only", "mada", "cryoshift")
 }
 
 # %% [markdown]
-# Left to right: the classification loss, the domain loss, accuracy on *source* validation cubes, and the
-# information-maximisation score of the target answers (higher: confident and varied). Look at the domain loss: ln 2 = 0.69
-# (dotted) is a discriminator that can only guess. A curve that stays there means that the encoder keeps the upper hand, or that
-# the discriminator is too weak to be of use. The curve cannot tell which.
+# Left to right: the classification loss (on originals, and on copies for `cryoshift`), the domain loss, accuracy on
+# *source* validation cubes, and the information-maximisation score of the target answers (higher: confident and varied).
+# Look at the domain loss: ln 2 = 0.69 (dotted) is a discriminator that can only guess. A curve that stays there means
+# that the encoder keeps the upper hand, or that the discriminator is too weak to be of use. The curve cannot tell which.
 
 # %%
-curves = {name: fit.history for name, fit in fits.items()}
-fig = figures.learning_curves(curves, ["source", "mada", "source_val_acc", "im_score"])
+curves = {name: dict(fit.history) for name, fit in fits.items()}
+for history in curves.values():
+    history["classification"] = history.get("source", history.get("warped"))
+fig = figures.learning_curves(curves, ["classification", "mada", "source_val_acc", "im_score"])
 fig.axes[1].axhline(math.log(2), ls=":", color="0.5")
 run.save_figure(fig, "learning_curves")
 plt.show()
 
 # %% [markdown]
-# ## Did the features come together?
+# ### Did the features come together?
+#
+# Features of source and target cubes on their two principal axes. In the last panel, the source cubes are carried to the
+# target by the warps first: these are what `cryoshift` learnt from.
+
 
 # %%
+@torch.no_grad()
+def features(model, x):
+    return torch.cat([model.features(part) for part in x.split(64)])
+
+
+views = {name: (fit.model, validation.x[:300]) for name, fit in fits.items()}
+carried = calibration.carried(validation.x[:300], fits["cryoshift"].warps, run.generator("carry"))
+views["cryoshift, source carried"] = (fits["cryoshift"].model, carried)
 distance = {}
-fig, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
-for ax, (name, fit) in zip(axes, fits.items(), strict=True):
-    model = fit.model.eval()
-    with torch.no_grad():
-        f_s = torch.cat([model.features(part) for part in validation.x[:300].split(64)])
-        f_t = torch.cat([model.features(part) for part in target.x[:300].split(64)])
+fig, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained")
+for ax, (name, (model, x)) in zip(axes, views.items(), strict=True):
+    f_s, f_t = features(model, x), features(model, target.x[:300])
     distance[name] = evaluation.a_distance(f_s, f_t, seed=0)
     both = torch.cat([f_s, f_t])
     axis = torch.linalg.svd(both - both.mean(0), full_matrices=False)[2][:2]
@@ -306,33 +383,225 @@ run.save_figure(fig, "features")
 plt.show()
 
 # %% [markdown]
-# A smaller distance is what the adversary was paid for. Whether the *answers* got better is another question: features of
+# A smaller distance is what the adversary is paid for. Whether the *answers* get better is another question: features of
 # different classes may have been laid on top of each other. Only labels could tell, and we have none here.
 #
-# ## Which checkpoint?
+# ## Why feature alignment alone failed here
 #
-# The last one need not be the best. Without labels we take the highest IM score among those that still classify the source and
-# use every class:
+# `make evidence` has trained every method with five other seeds on `in_situ_2`, and opened the answer key once, at the
+# end. Two figures from it. In the first, each method less `source_only`: whose interval leaves zero? In the second, each
+# method is a dot: to the left, its features of source and target are hard to tell apart; at the top, it is right. **If alignment
+# were what counts, the dots would lie on a line from the lower right to the upper left.**
 
 # %%
-choice = selection.choose(fits["cryoshift_reference"], validation, target)
-print(f"{'step':>5} {'source acc.':>12} {'IM score':>9}  gate")
-for row in choice.table:
-    mark = "  <- chosen" if row["step"] == choice.step else ""
-    print(f"{row['step']:5} {row['source_val_acc']:12.3f} {row['im_score']:9.3f}  {row['gate'] or 'passes'}{mark}")
-print(choice.warning or choice.reason)
+rows = [row for row in evidence.read(runs.root() / "notebooks/evidence/evidence.csv") if row["profile"] == "laptop"]
+HOME = evidence.HOME
+
+
+def missing(what, tier):
+    print(f"{what}: not measured yet; `make evidence TIER={tier}` does it.")
+
+
+adapting = [name for name in methods.METHODS if name not in evidence.BOUNDS]
+over = evidence.against(rows, {m: {"method": m, "scenario": HOME} for m in adapting}, base="source_only")
+if over:
+    label = "balanced accuracy - that of source_only, paired by seed"
+    fig = figures.forest(over, f"What each method adds to source_only on {HOME}", label)
+    run.save_figure(fig, "evidence_over_source_only")
+    plt.show()
+    for m in [m for m in ("dann", "mada") if m in over]:
+        found = "harms" if over[m][2] < 0 else "helps" if over[m][1] > 0 else "cannot be told from no adaptation"
+        print(f"{m}: {evidence.signed(over[m])} over source_only: it {found}")
+else:
+    missing("What each method adds", "baselines")
+
+# %%
+dots = {}
+for name in methods.METHODS:
+    columns = ("a_distance_after", "balanced_accuracy")
+    values = [list(evidence.by_seed(rows, name, HOME, column).values()) for column in columns]
+    if all(values):
+        dots[name] = [float(np.mean(v)) for v in values]
+if len(dots) > 2:
+    fig, ax = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
+    for name, (x, y) in dots.items():
+        ax.plot(x, y, "o", color=figures.COLOURS.get(name, figures.COLOURS["warped"]))
+        ax.annotate(name, (x, y), (5, 3), textcoords="offset points", fontsize=7)
+    ax.set(xlabel="proxy A-distance of the features, source against target", ylabel="balanced accuracy, target-test")
+    ax.set_title(f"Alike is not right ({HOME}, mean over seeds)")
+    ax.margins(x=0.2, y=0.1)
+    run.save_figure(fig, "evidence_alignment")
+    plt.show()
+else:
+    missing("Alignment against accuracy", "baselines")
+
+# %% [markdown]
+# Why would alignment alone fail? Three reasons, and none is a bug:
+#
+# 1. **The signal is lost before the features.** The encoder has learnt from clean cubes to look at fine detail. In the
+#    target that detail drowns in coloured noise. No rearrangement of the features brings it back; the encoder has to learn
+#    to look at something else, and for that it needs *labelled* noisy cubes. Warped copies are just that.
+# 2. **Nothing says which class goes where.** Two distributions can be laid on each other in many ways. The adversary is
+#    content with each; only one of them is right.
+# 3. **The gate repeats the error.** MADA separates the classes by p_k, the classifier's own answer on the target. Where
+#    that is wrong, a cube is aligned with the wrong class, and becomes the more certain of it.
+#
+# ## Where did adaptation hurt?
+#
+# The toy said: beware of label shift. In the evidence, a method hurts where its whole interval lies below `source_only`. And
+# with the most frequent class up to thirty times as frequent as the rarest:
+
+# %%
+gaps = [gap for gap in evidence.gap_table(rows) if gap.method not in evidence.BOUNDS and gap.over]
+for gap in (gap for gap in gaps if gap.negative):
+    print(f"negative transfer: {gap.method} on {gap.scenario}, {evidence.signed(gap.over)} over source_only")
+print(f"{sum(gap.negative for gap in gaps)} of {len(gaps)} pairs of method and scenario are harmed")
+varied = {knob: lines for knob, lines in evidence.curves(rows).items() if knob == "imbalance"}
+if varied:
+    fig = figures.curves(varied, evidence.LABELS)
+    run.save_figure(fig, "evidence_label_shift")
+    plt.show()
+else:
+    missing("The curve of label shift", "curves")
+
+# %% [markdown]
+# ## Choosing without labels
+#
+# A training leaves several checkpoints, and the last one need not be the best. Which one answers? The **IM score** likes
+# target answers that are sure one by one and varied together. Alone, it is easily fooled. Here are the checkpoints of
+# `cryoshift`, and three pretenders that nobody should choose:
+#
+# - the *collapsed* one gives one class to everything, with certainty;
+# - the *guesser* rolls a die for each cube, and is certain of the result;
+# - the *two-faced* one is as good on the source as the best, and rolls the die on the target.
+
+# %%
+fit, k = fits["cryoshift"], len(source.classes)
+dice = F.one_hot(torch.randint(k, (len(target),), generator=run.generator("dice")), k).float()
+one_class = F.one_hot(torch.zeros(len(target), dtype=torch.long), k).float()
+answers, accuracy = {}, {}
+for step in sorted(fit.candidates):
+    model = fit.select(step)
+    answers[f"step {step}"] = models.predict(model, target.x)
+    accuracy[f"step {step}"] = float((models.predict(model, validation.x).argmax(1) == validation.y).float().mean())
+real = torch.stack(list(answers.values()))
+best = max(accuracy.values())
+for name, p_t, right in (("collapsed", one_class, 1 / k), ("guesser", dice, 1 / k), ("two-faced", dice, best)):
+    answers[name], accuracy[name] = p_t, right
+clusters = KMeans(k, n_init=5, random_state=0).fit_predict(features(model, target.x).numpy())
+judged = [
+    {
+        "candidate": name,
+        "source": accuracy[name],
+        "IM": float(selection.information_maximisation(q)),
+        "EnsV": float(selection.consensus(q[None], real)),
+        "AMI": float(adjusted_mutual_info_score(q.argmax(1).numpy(), clusters)),
+        "gate": selection.gates(q, accuracy[name], best) or "passes",
+    }
+    for name, q in answers.items()
+]
+print(f"{'candidate':10} {'source acc.':>11} {'IM':>6} {'EnsV':>6} {'AMI':>6}  gate")
+for row in judged:
+    print("{candidate:10} {source:11.3f} {IM:6.2f} {EnsV:6.2f} {AMI:6.2f}  {gate}".format(**row))
+
+# %% [markdown]
+# Read the pretenders line by line. The **collapsed** one has an IM score of 0, and the gates reject it for the classes that
+# it never names. The **guesser** has nearly the *highest IM score there can be*, ln K; the first gate, source accuracy,
+# rejects it. The **two-faced** one passes IM and both gates. Two alarms are left for it: **EnsV**, agreement with what all
+# honest checkpoints say together, and **ClassAMI**: do the answers coincide with clusters of the target at all? Both are
+# near chance. Four checks, because each is blind to something.
+
+# %%
+named = {row["candidate"]: row for row in judged}
+assert abs(named["collapsed"]["IM"]) < 1e-3 and named["guesser"]["IM"] > 0.9 * math.log(k)
+assert named["collapsed"]["gate"] != "passes"
+if p.name != "smoke":
+    assert named["guesser"]["gate"] != "passes" and named["two-faced"]["gate"] == "passes"
+    assert named["two-faced"]["EnsV"] < selection.AGREEMENT and named["two-faced"]["AMI"] < selection.LEAST_AMI
+
+# %% [markdown]
+# `selection.choose` does all of this. Where something speaks against a model it **falls back** to `source_only`, and says
+# so in plain words: an adaptation that fails must not cost more than none. The last line is a sabotaged `cryoshift`, with a
+# bias that makes every checkpoint answer with one class.
+
+# %%
+sabotaged = replace(fit, model=copy.deepcopy(fit.model), candidates=copy.deepcopy(fit.candidates), method="sabotaged")
+for weights in sabotaged.candidates.values():
+    weights["classify.bias"][0] += 1000
+chosen = {}
+print(f"{'method':12} {'answers come from':24} {'ClassAMI':>8} {'agreement':>9}")
+for name, candidate in {"mada": fits["mada"], "cryoshift": fit, "sabotaged": sabotaged}.items():
+    choice = chosen[name] = selection.choose(candidate, validation, target, fallback=fits["source_only"])
+    whose = f"{choice.fit.method}, step {choice.step}"
+    print(f"{name:12} {whose:24} {choice.class_ami:8.2f} {choice.agreement:9.2f}  {choice.warning or choice.reason}")
+assert chosen["sabotaged"].fell_back and chosen["sabotaged"].fit is fits["source_only"]
+
+# %% [markdown]
+# What does choosing this way cost, and what does it save? From the evidence: `cryoshift` as it is chosen, against the same
+# fits with one of the rules changed. A point near zero is a rule that made no difference on this scenario; a rule is
+# insurance, and it pays where something goes wrong.
+
+# %%
+rules = {name: found for name, found in evidence.ablation(rows).items() if not name.startswith("without ")}
+if rules:
+    label = "balanced accuracy - that of cryoshift as it is chosen, paired by seed"
+    fig = figures.forest(rules, f"Another rule for choosing ({HOME})", label)
+    run.save_figure(fig, "evidence_rules")
+    plt.show()
+else:
+    missing("Other rules for choosing", "ablation")
+
+# %% [markdown]
+# ## Exercises
+#
+# Replace `None` and run the cells; they tell you whether you are right.
+#
+# **1.** Write the IM score of probabilities (N, K): the entropy of the mean answer, minus the mean entropy of the answers, in
+# nats.
+
+
+# %%
+def my_im(probabilities):
+    return None
+
+
+# %%
+found = {name: my_im(q) for name, q in answers.items()}
+if None in found.values():
+    print("Exercise 1 is not answered yet.")
+else:
+    off = max(abs(float(value) - named[name]["IM"]) for name, value in found.items())
+    print("Right." if off < 1e-3 else f"Not yet: off by up to {off:.2f}. What is the entropy of a certain answer?")
+
+# %% [markdown]
+# **2.** A method of your own: `Method` takes a tuple of (term, weight) and a sentence. Make one that learns from the source, aligns
+# means and covariances (`coral`) with weight 0.5, and discourages class confusion (`mcc`) with weight 0.5.
+
+# %%
+mine = None  # methods.Method((...), "...")
+
+# %%
+if mine is None:
+    print("Exercise 2 is not answered yet.")
+else:
+    methods.METHODS["mine"] = mine
+    right = methods.resolve("mine")[0] == {"source": 1.0, "coral": 0.5, "mcc": 0.5}
+    print(
+        "Right: training.fit('mine', source, target, ...) trains it."
+        if right
+        else "Not yet: which terms, which weights?"
+    )
 
 # %%
 if p.name != "smoke":
     best = max(fits["source_only"].history["source_val_acc"])
-    assert max(fits["cryoshift_reference"].history["source_val_acc"]) > best - 0.15, (
-        "the recipe must still learn the source"
-    )
+    assert max(fits["mada"].history["source_val_acc"]) > best - 0.15, "with an adversary, too, the source is learnt"
 run.report(**{f"a_distance_{name}": value for name, value in distance.items()})
 run.report(**{f"im_score_{name}": fit.history["im_score"][-1] for name, fit in fits.items()})
 run.report(
-    chosen_step=choice.step, toy_dann=games["one discriminator (DANN)"][3], toy_mada=games["one per class (MADA)"][3]
+    chosen_step=chosen["cryoshift"].step, fell_back=[name for name, choice in chosen.items() if choice.fell_back]
 )
+run.report(toy_label_shift=list(mean.values()))
 run.finish()
 
 # %% [markdown]
@@ -340,11 +609,14 @@ run.finish()
 #
 # - Gradient reversal turns a minimax game into one backward pass. Its strength is a schedule, not a constant.
 # - MADA asks one discriminator per class, and tells it which class is meant through the features: p_k f.
-# - A domain loss at ln 2 and a small A-distance mean *indistinguishable*, not *correct*.
-# - The checkpoint is chosen without labels, with gates; the price is measured in notebook 05.
+# - A domain loss at ln 2 and a small A-distance mean *indistinguishable*, not *correct*. What the noise has covered no
+#   alignment uncovers: change the cubes that the encoder learns from.
+# - Where class shares differ, alignment can hurt. Check for it, and be ready to fall back.
+# - Choose without labels, but never by one score: IM with its gates, EnsV and ClassAMI as alarms. What that costs is
+#   measured in notebook 05.
 #
 # ## Questions to think about
 #
 # 1. Why is p_k detached before it gates the features? What could the encoder do to the discriminator otherwise?
 # 2. What happens to the class-wise game for a class that the classifier never predicts on the target?
-# 3. The domain loss of a method is at ln 2 throughout, and its A-distance is 1.5. How can both be true?
+# 3. A rare class makes up 1 % of your tomogram. Which gate may reject a *good* model, and what would you change?

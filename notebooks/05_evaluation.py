@@ -19,16 +19,17 @@
 # # 05 · Evaluation
 #
 # The only notebook that opens the answer key. Everything before it was chosen without a target label; here we learn how
-# good it was.
+# good it was: first on one small experiment that runs in front of you, then on the many runs whose scores lie in the
+# repository.
 #
 # **What you will learn**
 # - how to score an adaptation so that nobody can be fooled: balanced accuracy, several seeds, intervals, bounds on both sides;
-# - what *gap closed* means, and when it must read "n/a";
-# - confusion, calibration and A-distance: what one number hides;
-# - how a checkpoint is chosen without labels, and what that costs.
+# - how a checkpoint is chosen without labels, and what that costs;
+# - confusion, calibration, "none of these": what one number hides;
+# - what *gap closed* means, when it must read "n/a", and when adaptation hurts.
 #
 # **What you need**: notebooks 02 to 04 explain the methods; this one runs alone and reuses their fits where they exist.
-# All domains here are simulated. The target-test cubes come from other simulated tomograms than the target-train cubes.
+# All targets here are simulated. The target-test cubes come from other simulated tomograms than the target-train cubes.
 #
 # | profile | time | memory |
 # |---|---|---|
@@ -36,18 +37,22 @@
 # | laptop | 12.2 min | 1920 MB |
 
 # %%
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import Markdown, display
 
-from cryoshift_core import evaluation, figures, runs, scenarios, selection, training
+from cryoshift_core import calibration, domains, evaluation, evidence, figures, runs, scenarios, selection, training
 from cryoshift_core.scenarios import Request
+from cryoshift_core.volumes import InputError
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
-scenario: str = "in_situ_1"  # the target domain, a name from scenarios.SCENARIOS
-method: str = "cryoshift_reference"  # the method under test, a name from methods.METHODS
-seeds: int = 0  # training runs per method; 0: the profile's number
+scenario: str = "in_situ_1"  # the target domain of part 1, a name from scenarios.SCENARIOS
+method: str = "cryoshift"  # the method under test in part 1, a name from methods.METHODS
+seeds: int = 1  # training runs per method in part 1; 0: the profile's number
 seed: int = 0  # the first seed, and the one of the simulated data
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/05_evaluation
@@ -56,90 +61,110 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/05_evaluation
 run = runs.begin("05_evaluation", globals())
 figures.use_style()
 p = run.profile
+if method in evidence.BOUNDS:
+    raise InputError(f"method={method!r} is a bound; wanted a method that adapts without labels, such as cryoshift.")
+
+# %% [markdown]
+# ## Part 1: one experiment, live
+#
+# Four sets of cubes. The two keys are files of their own, and stay shut for now.
+
+# %%
 source = scenarios.load_or_make(Request.of(p, "source", "source", seed), run.data_folder)
 validation = scenarios.load_or_make(Request.of(p, "source", "validation", seed), run.data_folder)
 train, train_key = scenarios.load_or_make(Request.of(p, scenario, "train", seed), run.data_folder)
 test, test_key = scenarios.load_or_make(Request.of(p, scenario, "test", seed), run.data_folder)
-print(f"adapt on {len(train)} unlabelled cubes, score on {len(test)} others, from other tomograms")
+print(f"simulated, with labels: {len(source)} cubes to train on, {len(validation)} to validate on")
+print(f"{scenario}: adapt on {len(train)} unlabelled cubes, score on {len(test)} others, from other tomograms")
 
 # %% [markdown]
-# ## The bounds
+# ### Train: the lower bound, and the method under test
 #
-# - **source_only** never sees the target: the lower bound that an adaptation must beat.
-# - **oracle** is trained on the *labelled* target-train cubes, with the same network and the same number of steps: the upper
-#   bound. It is a yardstick, not a method; nobody has those labels in practice.
-# - Between them: the method under test, and the same method without its spectrum warp.
-#
-# The key is opened in the next cell, once, and only for the oracle's training and for scoring.
+# **source_only** never sees the target: the lower bound that an adaptation must beat.
+
 
 # %%
-revealed = train_key.reveal(train)
-runs_of = list(range(seed, seed + (seeds or p.seeds)))
-spectral = "spectrum" in training.resolve(method)[1]
-contenders = {
-    "source_only": ("source_only", source, ()),
-    method: (method, source, ()),
-    **({"without spectrum": (method, source, ("spectrum",))} if spectral else {}),
-    "oracle": ("oracle", revealed, ()),
-}
-fits = {}
-for label, (name, labelled, without) in contenders.items():
-    for s in runs_of:
-        fits[label, s] = training.fit(
-            name, labelled, train, validation=validation, without=without, seed=s, **run.training
-        )
-    spent = np.mean([fits[label, s].cpu_seconds for s in runs_of])
-    print(f"{label}: {len(runs_of)} runs of {p.steps} steps, {spent:.0f} CPU-seconds each")
+def train_on(name, labelled):
+    """One fit per seed, and how long it took."""
+    found = [training.fit(name, labelled, train, validation=validation, seed=s, **run.training) for s in run_seeds]
+    spent = np.mean([fit.cpu_seconds for fit in found])
+    print(f"{name}: {len(found)} run(s) of {p.steps} steps, {spent:.0f} CPU-seconds each")
+    return found
+
+
+run_seeds = list(range(seed, seed + (seeds or p.seeds)))
+fits = {name: train_on(name, source) for name in ("source_only", method)}
 
 # %% [markdown]
-# ## Choosing a checkpoint without labels
+# ### Choose, without a label
 #
-# Each run keeps several checkpoints. `selection.choose` takes the one with the highest information-maximisation score (confident
-# answers, spread over the classes) among those that still classify the *source* well and use every class. Only now may
-# we ask how much that cost against the best checkpoint: the **regret**.
+# Each run keeps several checkpoints. `selection.choose` wants three things of one: it still classifies the *source*, it
+# uses every class, and its target answers are confident and varied (the highest information-maximisation score). Where two
+# rules disagree or the answers form no clusters, it falls back to source_only, and says so. **What is chosen here is
+# final:** the key is opened below, and nothing is changed after it.
 
 # %%
-rows, answers = [], {}
-for (label, s), fit in fits.items():
-    last = max(fit.candidates)
-    by_step = {}
-    for step in fit.candidates:
-        fit.select(step)
-        by_step[step] = training.predict(fit.model, test.x, device=run.params.device)
-    adapts = label not in ("source_only", "oracle")
-    choice = selection.choose(fit, validation, train) if adapts else None
-    step = choice.step if choice and not choice.warning else last
-    score = {k: evaluation.balanced_accuracy(q, test_key) for k, q in by_step.items()}
-    answers[label, s] = by_step[step]
-    if choice and choice.warning:
-        print(f"{label}, seed {s}: {choice.warning}")
-    rows.append(
-        {
-            "method": label,
-            "seed": s,
-            **evaluation.scores(by_step[step], test_key),
-            "selected_step": step,
-            "balanced_accuracy_last": score[last],
-            "regret": max(score.values()) - score[step],
-            "fallback": bool(choice and choice.warning),
-        }
-    )
-run.save_table(rows, "scores")
-print(f"{'method':22} {'seed':>4} {'step':>5} {'selected':>9} {'last':>6} {'regret':>7}")
-for r in rows:
+choices = [selection.choose(fit, validation, train, fallback=low) for low, fit in zip(*fits.values(), strict=True)]
+print(f"{'step':>5} {'source acc.':>12} {'IM score':>9} {'EnsV':>6}  gate   (seed {run_seeds[0]})")
+for line in choices[0].table:
     print(
-        f"{r['method']:22} {r['seed']:4} {r['selected_step']:5} {r['balanced_accuracy']:9.3f} "
-        f"{r['balanced_accuracy_last']:6.3f} {r['regret']:7.3f}"
+        f"{line['step']:5} {line['source_val_acc']:12.3f} {line['im_score']:9.3f} {line['ensv_agreement']:6.2f}  "
+        f"{line['gate'] or 'passes'}"
     )
+for s, choice in zip(run_seeds, choices, strict=True):
+    print(f"seed {s}: {choice.reason} (step {choice.step}). {choice.warning}")
 
 # %% [markdown]
-# ## The score
+# ### Open the key
 #
-# One dot per training seed; the bar is a 95 % t-interval over seeds. The simulated cubes are the same for all seeds, so
-# the interval covers the luck of training, not the luck of drawing this target.
+# First for **oracle**: the same network and the same number of steps, trained on the *labelled* target-train cubes. It is a
+# yardstick, not a method; nobody has those labels in practice.
 
 # %%
-values = {label: [r["balanced_accuracy"] for r in rows if r["method"] == label] for label in contenders}
+fits["oracle"] = train_on("oracle", train_key.reveal(train))
+
+# %% [markdown]
+# Then for the scores. The **regret** is the best checkpoint less the chosen one: what not peeking costs. For the bounds nothing
+# is chosen, the last checkpoint counts. Where the choice fell back, source_only answers in the method's name from here on.
+
+# %%
+rows, raw, honest = [], {}, {}
+for label, found in fits.items():
+    for i, fit in enumerate(found):
+        by_step = {step: training.predict(fit.select(step), test.x, device=device) for step in fit.candidates}
+        accuracy = {step: evaluation.balanced_accuracy(q, test_key) for step, q in by_step.items()}
+        last = max(fit.candidates)
+        chosen, step = (choices[i].fit, choices[i].step) if label == method else (fit, last)
+        raw[label, i] = training.predict(chosen.select(step), test.x, device=device)
+        carry = torch.Generator().manual_seed(run_seeds[i])
+        told = calibration.calibrate(chosen.model, validation, chosen.warps, carry)
+        honest[label, i] = told.probabilities(raw[label, i])
+        score = evaluation.scores(honest[label, i], test_key)
+        score |= {
+            "ece_raw": evaluation.ece(raw[label, i], test_key),
+            "last": accuracy[last],
+            "best": max(accuracy.values()),
+        }
+        score["regret"] = score["best"] - score["balanced_accuracy"]
+        answered = f"step {step}" if chosen is fit else f"{chosen.method}, step {step}"
+        rows.append({"method": label, "seed": run_seeds[i], "chosen": answered, **score})
+
+# %%
+run.save_table(rows, "scores")
+columns = ("balanced_accuracy", "last", "best", "regret", "macro_f1", "nll")
+header = "method | seed | chosen | balanced accuracy | last checkpoint | best checkpoint | regret | macro F1 | NLL"
+lines = ([r["method"], str(r["seed"]), r["chosen"], *(f"{r[name]:.3f}" for name in columns)] for r in rows)
+display(Markdown(evidence.table(header, lines)))
+
+# %% [markdown]
+# ### The score
+#
+# Look where the method stands between the two bounds; the dotted line is guessing. One dot per run, and with two runs or more a 95 %
+# t interval. **One run has no interval**: it shows how the thing works, not how well. For that the evidence of part 2
+# has several seeds, new data for each, and none of them was looked at while the recipe was made (seed 0 was).
+
+# %%
+values = {label: [r["balanced_accuracy"] for r in rows if r["method"] == label] for label in fits}
 intervals = {label: evaluation.interval(v) for label, v in values.items()}
 fig = figures.scores(values, intervals, f"balanced accuracy on target-test ({scenario})")
 fig.axes[0].axvline(1 / len(p.classes), ls=":", color="0.6")
@@ -147,72 +172,306 @@ run.save_figure(fig, "scores")
 plt.show()
 
 # %%
-for label in contenders:
-    mean, low, high = intervals[label]
-    closed, text = evaluation.gap_closed(values[label], values["source_only"], values["oracle"])
-    print(f"{label:22} {mean:.3f} [{low:.3f}, {high:.3f}]   gap closed: {text}")
-for label in contenders:
-    if label not in ("source_only", "oracle"):
-        mean, low, high = evaluation.difference(values[label], values["source_only"])
-        word = (
-            "better than" if low > 0 else "WORSE than (negative transfer)" if high < 0 else "not distinguishable from"
-        )
-        print(f"{label}: {mean:+.3f} [{low:+.3f}, {high:+.3f}], paired by seed: {word} source_only")
+low, ours, high = (intervals[label][0] for label in fits)
+print(f"gap: oracle - source_only = {high - low:+.3f}; {method} - source_only = {ours - low:+.3f}")
+text_closed = evaluation.gap_closed(values[method], values["source_only"], values["oracle"])[1]
+if len(run_seeds) > 1:
+    over = evaluation.difference(values[method], values["source_only"])
+    print(f"gap closed: {text_closed}; paired by seed, {method} is {evidence.signed(over)} over source_only")
+elif high > low:
+    print(f"{(ours - low) / (high - low):.0%} of the gap in this one run; without an interval that is an anecdote")
 
 # %% [markdown]
 # **Gap closed** is (method - source_only) / (oracle - source_only). When the interval of oracle - source_only includes 0 there
 # is no measurable gap, and the honest answer is "n/a".
 #
-# ## What one number hides: the confusions
+# ### What one number hides: the confusions
 #
-# Rows are true classes, and each sums to 100 %. A pale diagonal cell with one dark neighbour is a *pair* that the
-# microscope cannot tell apart; a dark column is a class that swallows the others.
+# Rows are true classes, and each sums to 100 %; the diagonal is the recall of each class. A pale diagonal cell with one
+# dark neighbour is a *pair* that this microscope cannot tell apart; a dark column is a class that swallows the others.
 
 # %%
-matrices = {label: sum(evaluation.confusion(answers[label, s], test_key) for s in runs_of) for label in contenders}
+several = range(len(run_seeds))
+matrices = {label: sum(evaluation.confusion(raw[label, i], test_key) for i in several) for label in fits}
 fig = figures.confusion(matrices, test_key.classes)
 run.save_figure(fig, "confusion")
 plt.show()
 
+# %%
+shares = {label: np.diag(m) / np.maximum(m.sum(1), 1) for label, m in matrices.items()}
+for label in ("source_only", method):
+    worst = int(shares[label].argmin())
+    print(f"{label}: the hardest class is {test_key.classes[worst]}, of which {shares[label][worst]:.0%} is found")
+gained = shares[method] - shares["source_only"]
+lost = [f"{name} {g:+.0%}" for name, g in zip(test_key.classes, gained, strict=True) if g < 0]
+print(f"classes that {method} finds less often than source_only: {', '.join(lost) or 'none'}")
+
 # %% [markdown]
-# ## How sure, and how right?
+# ### How sure, and how right?
 #
 # A point under the diagonal is overconfidence: of the cubes that the network called, say, 90 % certain, fewer were right.
+# Dotted: as trained. The calibration saw no target label: one temperature, fitted on simulated validation cubes which the method's own warps carry
+# to the target. Look whether its points lie nearer to the diagonal. It cannot foresee what the warps do not imitate, and
+# for source_only, which has no warps, it knows nothing of the target at all.
 
 # %%
-tables = {label: evaluation.reliability(answers[label, runs_of[0]], test_key) for label in contenders}
+tables = {}
+for label in ("source_only", method):
+    tables[f"{label}, as trained"] = evaluation.reliability(raw[label, 0], test_key)
+    tables[f"{label}, calibrated"] = evaluation.reliability(honest[label, 0], test_key)
 fig = figures.reliability(tables)
+for line in fig.axes[0].lines[1::2]:
+    line.set_linestyle(":")
 run.save_figure(fig, "reliability")
 plt.show()
 
+# %%
+for label in ("source_only", method):
+    before, after = (np.mean([r[name] for r in rows if r["method"] == label]) for name in ("ece_raw", "ece"))
+    verb = "lowers" if after < before else "RAISES"
+    print(f"{label}: calibration {verb} the calibration error (ECE), {before:.3f} -> {after:.3f}")
+
 # %% [markdown]
-# ## Did the domains come together?
+# ### None of these
 #
-# The proxy A-distance between source and target features, before (`source_only`) and after. Closer features are neither
-# needed nor enough for better answers: compare with the scores above.
+# Some cubes are no class at all: ice, or a molecule that nobody simulated. A detector rejects cubes whose features are strange;
+# it learned from simulated *decoys* (other molecules, membrane, ice), never from the molecule that it is tested on. Scenarios
+# with such cubes are `structure_3` and `in_situ_3`. Look at both numbers together: rejecting everything would find them all.
 
 # %%
-distance, clouds = {}, {}
-for label in ("source_only", method):
-    model = fits[label, runs_of[0]].model.eval()
-    with torch.no_grad():
-        f_s = torch.cat([model.features(part) for part in validation.x[:300].split(64)])
-        f_t = torch.cat([model.features(part) for part in test.x[:300].split(64)])
-    distance[label] = evaluation.a_distance(f_s, f_t, seed=0)
-    clouds[label] = {"source": f_s, "target": f_t}
-    fig = figures.embedding(clouds[label], f"{label}: A-distance {distance[label]:.2f}")
+if bool((test_key.y == domains.NONE_OF_THESE).any()):
+    strange = calibration.decoys(p.classes)
+    n = p.n_source // len(p.classes) * len(strange) // 2
+    ask = replace(Request.of(p, "source", "source", seed), classes=strange, n=n)
+    decoys = scenarios.load_or_make(ask, run.data_folder)
+    chosen, carry = choices[0].fit, torch.Generator().manual_seed(seed)
+    detector = calibration.Detector.fit(chosen.model, validation, decoys, chosen.warps, carry)
+    stranger = detector.score(chosen.model, test.x)
+    answers = calibration.answers(honest[method, 0], stranger, detector.threshold)
+    found, falsely = evaluation.none_recall(answers, test_key)
+    print(f"rejected: {found:.0%} of the unseen molecule's cubes, and {falsely:.0%} of the known classes' cubes")
+    run.report(none_recall=found, none_false_rejection=falsely)
+else:
+    print(f"every cube of {scenario} is of a known class: see part 2, or try -p scenario=structure_3")
+
+# %% [markdown]
+# ### Did the domains come together?
+#
+# Each dot is a cube's features. The proxy A-distance is 0 where source and target cannot be told apart, 2 where they
+# always can. Closer features are neither needed nor enough for better answers: compare with the scores above.
+
+# %%
+distance = {}
+for label, model in (("source_only", fits["source_only"][0].model), (method, choices[0].fit.model)):
+    clouds = {"source": evidence.features(model, validation.x[:300]), "target": evidence.features(model, test.x[:300])}
+    distance[label] = evaluation.a_distance(*clouds.values(), seed=0)
+    fig = figures.embedding(clouds, f"{label}: A-distance {distance[label]:.2f}")
     run.save_figure(fig, f"features_{label}")
     plt.show()
 
+# %% [markdown]
+# ## Part 2: the evidence
+#
+# One run is an anecdote. `make evidence` trained every method on every scenario, with several seeds, each of which draws new
+# data *and* trains anew, on the laptop profile. Its scores are committed as `notebooks/evidence/evidence.csv`, a row per run, and
+# every figure below is drawn from that file, now. Where a part has not been run, a sentence says so.
+
 # %%
-best = max(intervals[label][0] for label in contenders if label != "oracle")
+folder = runs.root() / "notebooks" / "evidence"
+both = (evidence.read(folder / name) for name in ("evidence.csv", "per_class.csv"))
+measured, per_class = ([row for row in table if row["profile"] == "laptop"] for table in both)
+gaps = {(g.method, g.scenario): g for g in evidence.gap_table(measured)}
+
+
+def show(name, tier):
+    """Draw one part of the evidence, or say that it waits to be measured."""
+    fig = evidence.DRAWINGS[name](measured, per_class)
+    if fig is None:
+        print(f"Not measured yet: make evidence TIER={tier} fills this in.")
+    else:
+        run.save_figure(fig, f"evidence_{name}")
+        plt.show()
+
+
+def of(method, wanted=evidence.NAMED):
+    """scenario -> what was measured of a method there."""
+    return {s: gaps[method, s] for s in wanted if (method, s) in gaps}
+
+
+if measured:
+    # source_only stands in many rows, but is trained once per seed
+    hours = sum(float(row["cpu_seconds"]) for row in measured if row["method"] != "source_only") / 3600
+    print(f"{len(measured)} runs of {len({r['method'] for r in measured})} methods, {hours:.1f} CPU-hours of training,")
+    print(
+        f"on {', '.join(sorted({r['device'] for r in measured}))}; seeds {sorted({int(r['seed']) for r in measured})}"
+    )
+else:
+    print(f"No file {folder / 'evidence.csv'} with runs of the laptop profile: make evidence writes it.")
+
+# %% [markdown]
+# ### How much of the gap is closed?
+#
+# Look for green bars that reach past the dotted aim, with an interval that stays right of 0. The three composite scenarios are
+# harder from 1 to 3. It does *not* show an accuracy: a small gap can be closed whole at a poor score, and a gap that the
+# seeds cannot tell from 0 has no bar.
+
+# %%
+show("gap_closed", "core")
+for name, g in of("cryoshift", evidence.COMPOSITES).items():
+    print(f"{name}: cryoshift {evidence.plain(g.score)}, gap closed {evidence.percent(g.closed)}, {g.seeds} seed(s)")
+
+# %% [markdown]
+# ### Against every other method
+#
+# Each row is a published idea on the same network, data and steps. Look for rows whose whole interval lies left of 0: there
+# cryoshift is better, paired by seed. It does *not* show that the others are poor methods: they ran at their usual settings,
+# and only cryoshift's recipe was searched for (on other seeds, without target labels).
+
+# %%
+show("baselines", "baselines")
+rivals = evidence.baselines(measured)
+beaten = [name for name, found in rivals.items() if found[2] < 0]
+if rivals:
+    print(
+        f"cryoshift is better than {len(beaten)} of {len(rivals)} methods on {evidence.HOME}, with its whole interval below 0"
+    )
+
+# %% [markdown]
+# ### One factor at a time
+#
+# Which part of the shift costs accuracy at all, and which of it comes back? A grey bar is the gap; look for green dots at its
+# right end. Where there is hardly a bar, there is nothing to adapt to, and the only question is whether adaptation does harm. The
+# intervals here are not paired: they overlap more than the differences do.
+
+# %%
+show("factors", "factors")
+found = of("cryoshift", evidence.FACTORS)
+for name, g in found.items():
+    print(f"{name:13} cryoshift {evidence.plain(g.score)}, gap closed {evidence.percent(g.closed)}")
+real = [g.closed[0] for g in found.values() if g.closed]
+if real:
+    print(f"mean over the {len(real)} of {len(found)} factors with a measurable gap: {np.mean(real):.0%}")
+
+# %% [markdown]
+# ### Does adaptation ever hurt?
+#
+# Negative transfer is the failure that a user cannot see. Look for red rows: methods whose whole interval lies below
+# source_only. A grey row proves nothing either way, and a few seeds can only show large harm.
+
+# %%
+carried_over = evidence.transfer(measured)
+if carried_over:
+    fig = figures.forest(carried_over, "Every method less source_only", "balanced accuracy - that of source_only")
+    run.save_figure(fig, "evidence_transfer")
+    plt.show()
+    harmed = [name for name, g in carried_over.items() if g[2] < 0]
+    print(f"negative transfer in {len(harmed)} of {len(carried_over)}: {'; '.join(harmed) or 'none'}")
+else:
+    print("Not measured yet: make evidence TIER=core fills this in.")
+
+# %% [markdown]
+# ### Which part did it?
+#
+# The recipe with one part left out, warp by warp and rule by rule. A red row is a part that earns its place; a
+# grey one could go, as far as these seeds can tell. It does *not* show what two parts do together: each may cover for the other.
+
+# %%
+show("ablation", "ablation")
+parts = evidence.ablation(measured)
+if parts:
+    worst = min(parts, key=lambda name: parts[name][0])
+    needed = [name for name, found in parts.items() if found[2] < 0]
+    print(f"largest loss: {worst}, {evidence.signed(parts[worst])}; rows below 0: {', '.join(needed) or 'none'}")
+
+# %% [markdown]
+# ### Class by class
+#
+# Look along a row for dark cells: a mean of 80 % may hide a molecule that is never found. Look down a column for molecules that no
+# method finds, the oracle included: there the information is missing, not the adaptation.
+
+# %%
+show("recall", "core")
+for name, by_class in evidence.recalls(per_class).items():
+    if name in evidence.CORE:
+        worst = min(by_class, key=by_class.get)
+        print(f"{name}: the hardest class on {evidence.HOME} is {worst}, of which {by_class[worst]:.0%} is found")
+
+# %% [markdown]
+# ### What does choosing without labels cost?
+#
+# The red line from the chosen checkpoint to the best one is the regret. Look whether the choice is nearer to the best than the
+# *last* checkpoint is, which costs nothing to choose. It does *not* show a choice between methods: that was made once,
+# before any key was opened. A choice that fell back to source_only counts with source_only's score.
+
+# %%
+show("regret", "core")
+for name, g in of("cryoshift", evidence.COMPOSITES).items():
+    last = evidence.by_seed(measured, "cryoshift", name, "balanced_accuracy_last")
+    gain = g.score[0] - np.mean(list(last.values()))
+    print(f"{name}: regret {g.regret:.3f}; against the last checkpoint the choice is {gain:+.3f}")
+
+# %% [markdown]
+# ### One number at a time
+#
+# How far does it carry? Look where the green line leaves the black one, and where both fall to guessing: no adaptation brings back
+# what the noise has taken. The last panel says how many unlabelled cubes it takes. With a dot per seed and this few
+# dots, it is a sketch.
+
+# %%
+show("curves", "curves")
+for knob, by_method in evidence.curves(measured).items():
+    line = {v: np.mean(scores) for v, scores in by_method["cryoshift"].items()}
+    low, high = min(line, key=line.get), max(line, key=line.get)
+    print(f"{evidence.LABELS[knob]}: cryoshift from {line[low]:.2f} (at {low:g}) to {line[high]:.2f} (at {high:g})")
+
+# %% [markdown]
+# ### An unseen molecule
+#
+# A tenth of the cubes of `structure_3` is a molecule that nobody simulated. Two thresholds: the detector's own, which is
+# what a user gets, and one at which exactly 5 % of the known cubes are rejected, which only the key can tell. Look at the first
+# two numbers for what to expect, at the last for how well strange and known are separated. One unseen molecule is one example.
+
+# %%
+text = evidence.unseen_table(measured)
+display(Markdown(text)) if text else print("Not measured yet: make evidence TIER=unseen fills this in.")
+
+# %% [markdown]
+# ### Can one know the score without any label?
+#
+# Spike-in validation puts known molecules into particle-free boxes of the *target* and scores the model on them: an estimate that
+# a user can have, too (notebook 06). Look how near the dots lie to the diagonal, and on which side: above it the estimate is
+# too modest, below it too bright. It does *not* say that it ranks two close methods: spiked molecules are simulated,
+# with our own structures, and share whatever is wrong with our simulation.
+
+# %%
+show("spike", "core, then the spike-in estimates,")
+spiked = evidence.spikes(measured)
+if spiked:
+    print(f"{evidence.trust(spiked)}; the average is estimate - truth")
+
+# %% [markdown]
+# ### Aims, reached and not
+#
+# What this project set out to reach, before the measurement, and what came out. "So far" means that some of the planned runs are missing.
+
+# %%
+verdicts = evidence.verdicts(measured)
+display(Markdown(evidence.table("aim | found | outcome", (v.line for v in verdicts))))
+counted = {word: sum(v.outcome == word for v in verdicts) for word in ("reached", "not reached", "not measured")}
+print(", ".join(f"{n} {word}" for word, n in counted.items()))
+
+# %%
 if p.name != "smoke":
     assert intervals["oracle"][0] > 2 / len(p.classes), "an oracle near chance means that the target is hopeless"
-    assert intervals[method][0] > intervals["source_only"][0] - 0.03, "negative transfer: see the table above"
-run.report(**{f"balanced_accuracy_{label.replace(' ', '_')}": interval for label, interval in intervals.items()})
-run.report(gap_closed=evaluation.gap_closed(values[method], values["source_only"], values["oracle"])[1])
-run.report(regret=float(np.mean([r["regret"] for r in rows if r["method"] == method])))
+    if method == "cryoshift":  # 0.05: one run on a few hundred cubes is that uncertain
+        assert intervals[method][0] > intervals["source_only"][0] - 0.05, "negative transfer in part 1"
+alone = len(run_seeds) == 1
+run.report(**{f"balanced_accuracy_{label}": found[0] if alone else found for label, found in intervals.items()})
+if not alone:
+    run.report(gap_closed=text_closed)
+run.report(regret=float(np.mean([r["best"] - r["balanced_accuracy"] for r in rows if r["method"] == method])))
 run.report(**{f"a_distance_{label}": value for label, value in distance.items()})
+run.report(evidence_runs=len(measured), **{f"aims_{word.replace(' ', '_')}": n for word, n in counted.items()})
 run.finish()
 
 # %% [markdown]
@@ -220,11 +479,12 @@ run.finish()
 #
 # - A score without a lower bound, an upper bound and an interval is an anecdote.
 # - Choosing a checkpoint by its target accuracy would be peeking. The regret says what not peeking costs.
-# - Calibration suffers under shift before accuracy does; confidences are to be read with the reliability plot beside them.
-# - These targets are simulated. They rank methods; they do not promise an accuracy on your tomogram.
+# - Confidences are claims. They must be checked like answers, and calibration without labels can make them worse, too.
+# - An aim that was missed belongs in the table beside those that were reached.
+# - These targets are simulated. They rank methods; they do not promise an accuracy on your tomogram. Spike-ins come nearer.
 #
 # ## Questions to think about
 #
 # 1. Why balanced accuracy? Think of `prior_3`, where one class is ten times as frequent as another.
-# 2. Three seeds give wide intervals. What would 30 seeds narrow, and what would they not?
-# 3. The oracle saw 1,000 labelled target cubes and source_only 2,100 simulated ones. Is the oracle really an upper bound?
+# 2. A few seeds give wide intervals. What would ten times as many narrow, and what would they not?
+# 3. The oracle saw fewer labelled cubes than source_only, if the right ones. Is it really an upper bound?

@@ -98,6 +98,28 @@ def test_rows_keep_the_order_of_the_input_and_border_boxes_are_listed(tmp_path):
     assert rows["rlnCoordinateX"].tolist() == [30, 1, 31.5, 30]
 
 
+def test_boxes_of_ice_come_as_the_cubes_do(tmp_path, cubes):
+    volumes.write_mrc(tmp_path / "s.mrcs", -cubes, 16.0)
+    volumes.write_mrc(tmp_path / "ice.mrcs", -cubes[:4], 16.0)
+    data = from_stack(tmp_path / "s.mrcs")
+    ice = experiment.read_background(tmp_path / "ice.mrcs", data)
+    assert ice.shape == (4, 1, 24, 24, 24)
+    assert torch.corrcoef(torch.stack([ice.flatten(), data.cubes.x[:4].flatten()]))[0, 1] > 0.99, "turned as they were"
+    volumes.write_mrc(tmp_path / "small.mrcs", cubes[:4, 4:20, 4:20, 4:20], 16.0)
+    with pytest.raises(InputError, match="box"):
+        experiment.read_background(tmp_path / "small.mrcs", data)
+
+
+def test_shares_too_small_to_be_trusted_are_named():
+    assert experiment.doubts([0.4, 0.3, 0.3], ("a", "b", "c"), 600) == []
+    few = " ".join(experiment.doubts([0.5, 0.25, 0.25], ("a", "b", "c"), 50))
+    assert "50 cubes for 3 classes" in few and "2 %" not in few
+    rare = " ".join(experiment.doubts([0.885, 0.1, 0.015, 0.0], ("a", "b", "c", "d"), 600))
+    assert "c (1.5%), d (0.0%)" in rare and "59 times" in rare
+    many = tuple(f"m{k}" for k in range(21))
+    assert any("more than 20" in line for line in experiment.doubts([1 / 21] * 21, many, 10**4))
+
+
 def run_notebook(tmp_path, monkeypatch, **parameters):
     monkeypatch.chdir(tmp_path)
     return tutorial.execute(NOTEBOOK, tmp_path / "out", {"profile": "smoke", "device": "cpu", **parameters})
@@ -109,10 +131,14 @@ def test_the_notebook_classifies_somebodys_stack_with_their_structure(tmp_path, 
     grid = np.indices((24,) * 3) - 12.0
     ball = np.exp(-(grid[0] ** 2 + grid[1] ** 2 + (grid[2] / 2) ** 2) / 8).astype(np.float32)
     volumes.write_mrc(tmp_path / "rod.mrc", ball, 10.0)
-    result = run_notebook(
-        tmp_path, monkeypatch, subtomograms="mine.mrcs", classes="TRiC,apoferritin,rod.mrc", method="mada", seed=3
-    )
+    noise = np.random.default_rng(0).normal(size=(24, 26, 26, 26)).astype(np.float32)
+    volumes.write_mrc(tmp_path / "ice.mrcs", noise, 16.0)
+    given = {"subtomograms": "mine.mrcs", "classes": "TRiC,apoferritin,rod.mrc", "background": "ice.mrcs"}
+    result = run_notebook(tmp_path, monkeypatch, **given, method="mada", seed=3, tilt_axis=20.0, spike_snr=0.5)
     assert result.error == ""
+    spikes = (tmp_path / "out" / "spike_in.csv").read_text().splitlines()
+    assert spikes[0] == "method,class,cubes,recall" and len(spikes) == 1 + 2 * 3
+    assert result.manifest["scores"]["spike_snr"] == pytest.approx(0.5, rel=1e-3)
     rows = starfile.read(tmp_path / "out" / "predictions.star")
     assert rows["rlnImageName"].tolist() == [f"{i + 1:06d}@mine.mrcs" for i in range(24)]
     assert set(rows["csClass"]) <= {"TRiC", "apoferritin", "rod"} and rows["csConfidence"].between(1 / 3, 1).all()

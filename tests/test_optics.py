@@ -8,6 +8,7 @@ from torch_ctf import calculate_ctf_2d
 from torch_fourier_filter.dose_weight import critical_exposure
 
 from cryoshift_core import optics as opt
+from cryoshift_core import simulate
 from cryoshift_core.optics import Optics
 from cryoshift_core.volumes import InputError
 
@@ -98,3 +99,40 @@ def test_structural_share_keeps_the_noise_power():
 def test_impossible_optics_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         Optics(**wrong)
+
+
+def test_the_tilt_axis_turns_from_y_towards_x():
+    axis = torch.tensor([0.0, math.cos(math.radians(30)), math.sin(math.radians(30))])
+    torch.testing.assert_close(opt.to_tilt_frame(axis, 30.0), torch.tensor([0.0, 1.0, 0.0]), atol=1e-6, rtol=0)
+    there = opt.to_tilt_frame(torch.tensor([1.0, 2.0, 3.0]), 70.0)
+    torch.testing.assert_close(opt.to_tilt_frame(there, -70.0), torch.tensor([1.0, 2.0, 3.0]))
+
+
+def test_the_missing_wedge_turns_with_the_tilt_axis():
+    _, k = opt.half_ball(32)
+    far = k.norm(dim=-1) > 0.2
+    for angle in (0.0, 30.0, 90.0):
+        missing = k[(opt.transfer(Optics(tilt_axis=angle), 32)[1] == 0) & far]
+        across = opt.to_tilt_frame(missing, angle)[:, 2].abs()
+        assert len(missing) > 1000 and (across < 0.6 * missing[:, 0].abs()).all(), "within 30 degrees of the beam"
+
+
+def test_both_imaging_paths_honour_the_tilt_axis():
+    g = torch.Generator().manual_seed(0)
+    bank = simulate.templates(("ribosome_80S", "TRiC"), 12.0, 32, generator=g)
+    specimen = simulate.specimens(torch.arange(6) % 2, bank, generator=g)
+    straight, turned = Optics(), Optics(tilt_axis=30.0)
+
+    def correlation(a, b):
+        a, b = (x - x.mean((1, 2, 3, 4), keepdim=True) for x in (a, b))
+        return ((a * b).sum((1, 2, 3, 4)) / (a.square().sum((1, 2, 3, 4)) * b.square().sum((1, 2, 3, 4))).sqrt()).mean()
+
+    slow, fast, old = (
+        path(specimen, bank, optics, generator=g, noise=False).x
+        for path, optics in (
+            (simulate.image_by_tilt_series, turned),
+            (simulate.image_by_transfer, turned),
+            (simulate.image_by_transfer, straight),
+        )
+    )
+    assert correlation(slow, fast) > 0.98 > 0.95 > correlation(fast, old)

@@ -129,3 +129,29 @@ def test_bad_requests_are_refused_in_one_sentence(changes, message):
     with pytest.raises(InputError, match=message) as error:
         make(**changes)
     assert "\n" not in str(error.value)
+
+
+def test_a_background_has_room_for_a_particle_and_no_key(tmp_path):
+    made = scenarios.load_or_make(replace(REQUEST, part="background"), tmp_path, progress=False)
+    assert isinstance(made, Unlabelled) and made.x.shape == (12, 1, 24, 24, 24)
+    again = scenarios.load_or_make(replace(REQUEST, part="background"), tmp_path, progress=False)
+    assert torch.equal(made.x, again.x) and len(list(tmp_path.glob("*"))) == 1
+    generator = torch.Generator().manual_seed(0)
+    bank = scenarios.simulate.templates(("TRiC", "apoferritin"), 16.0, 24, generator=generator)
+    empty = scenarios.simulate.specimens(torch.full((60,), -1), bank, generator=generator, crowding=0.3, offset=0.0)
+    there = empty.template[:, 1:] >= 0
+    assert there.float().mean() > 0.5 and (empty.template[:, 0] == -1).all()
+    reach = 0.85 * (bank.radius[empty.template[:, 1:].clamp_min(0)] + bank.radius.mean())
+    assert (empty.shift[:, 1:].norm(dim=-1) > reach)[there].all()
+
+
+def test_a_turned_tilt_axis_is_another_domain_and_no_turn_is_the_old_one():
+    plain, turned = (replace(REQUEST, part="source", scenario="source", tilt_axis=a) for a in (0.0, 40.0))
+    assert plain.file_name == replace(plain, tilt_axis=0.0).file_name != turned.file_name
+    power = [
+        torch.fft.rfftn(scenarios.make(r, progress=False).x[:, 0], dim=(1, 2, 3)).abs().mean(0) for r in (plain, turned)
+    ]
+    assert power[0][10, 0, 1] < 0.2 * power[0][1, 0, 10], "the wedge is missing about the beam"
+    # z, y, x = 8, 6, 5 lies on the plane of beam and turned axis, 8, -6, 5 at 46 degrees from the untilted section
+    assert power[1][8, -6, 5] > 20 * power[1][8, 6, 5], "and turns with the axis, from y towards x"
+    assert power[0][8, -6, 5] == pytest.approx(power[0][8, 6, 5].item(), rel=0.5, abs=1)

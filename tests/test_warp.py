@@ -12,6 +12,7 @@ from cryoshift_core.warp import (
     CrowdingWarp,
     DeformationWarp,
     Envelope,
+    HistogramWarp,
     NoiseWarp,
     OpticsWarp,
     ShiftWarp,
@@ -35,7 +36,11 @@ def cubes(n=4, box=16, seed=0):
 
 
 def make(name, x):
-    return SpectrumWarp.estimate(x, robust_z(smooth(x, 0.7))) if name == "spectrum" else WARPS[name]()
+    estimated = {
+        "spectrum": lambda: SpectrumWarp.estimate(x, robust_z(smooth(x, 0.7))),
+        "histogram": lambda: HistogramWarp.estimate(robust_z(x.pow(3))),
+    }
+    return estimated.get(name, WARPS[name])()
 
 
 @pytest.mark.parametrize("name", WARPS)
@@ -289,3 +294,15 @@ def test_a_neighbour_stands_aside_and_no_stronger_than_its_bound():
     seen = height > 0.05
     assert seen.sum() > n // 2 and height.max() <= CrowdingWarp.bound + 0.01
     assert (zyx[seen].abs().max(1).values >= 0.4 * box).all()
+
+
+@pytest.mark.parametrize("change", [lambda x: x.clamp(-1, 1), lambda x: x.pow(3)])
+def test_grey_values_get_the_targets_distribution_and_keep_their_order(change):
+    x, t = robust_z(cubes(8, 20)), change(robust_z(cubes(8, 20, seed=1)))
+    y = HistogramWarp.estimate(t)(x, generator=generator())
+    shares = torch.linspace(0.02, 0.98, 25)
+    found, wanted = (v.flatten().quantile(shares) for v in (y, t))
+    assert torch.allclose(found, wanted, atol=0.1 * t.std().item())
+    assert y.min() >= t.min() and y.max() <= t.max()
+    order = x[0].flatten().argsort()
+    assert (y[0].flatten()[order].diff() >= -1e-5).all()

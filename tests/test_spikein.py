@@ -1,0 +1,240 @@
+"""Spike-in: ice is ice, the wedge is the wedge, and a spike has the strength, sign and class that were asked for."""
+
+import numpy as np
+import pytest
+import torch
+
+import data_fetch
+from cryoshift_core import optics as opt
+from cryoshift_core import scenarios, simulate, spikein, volumes
+from cryoshift_core.optics import Optics
+from cryoshift_core.volumes import InputError
+from cryoshift_core.warp import mean_spectrum
+
+CLASSES, BOX, PIXEL = ("ribosome_80S", "TRiC", "apoferritin"), 24, 16.0
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return simulate.templates(CLASSES, PIXEL, BOX, generator=generator())
+
+
+def ice(bank, optics, n=30, path=simulate.image_by_transfer, labels=None):
+    labels = torch.full((n,), -1) if labels is None else labels
+    return path(simulate.specimens(labels, bank, generator=generator(1)), bank, optics, generator=generator(2)).x
+
+
+def series(low, high, pretilt=0, **more):
+    return Optics(pixel_size=PIXEL, tilts=opt.tilt_scheme(low, high, 3, pretilt), **more)
+
+
+@pytest.fixture(scope="module")
+def boxes(bank):
+    return ice(bank, series(-60, 60, noise_slope=0.7))
+
+
+@pytest.fixture(scope="module")
+def wedge(boxes):
+    return spikein.estimate_wedge(boxes)
+
+
+def spiked(boxes, wedge, n=30, seed=0, classes=CLASSES, **more):
+    given = {"snr": 0.3, "pixel_size": PIXEL, "optics": Optics(pixel_size=PIXEL), "wedge": wedge, **more}
+    return spikein.spike(classes, boxes, n, generator=generator(seed), **given)
+
+
+# Background
+
+
+@pytest.fixture(scope="module")
+def tomogram():
+    """Noise with 12 bright blobs, of which a picker knows the first eight."""
+    data = np.random.default_rng(0).normal(size=(48, 120, 120)).astype(np.float32)
+    at = np.array([(24, y, x) for y in (20, 60, 100) for x in (15, 45, 75, 105)])
+    z, y, x = np.indices(data.shape)
+    for centre in at:
+        data += 6 * np.exp(-((z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2) / 18)
+    return data, at
+
+
+def test_background_keeps_clear_of_known_and_unknown_particles(tomogram):
+    data, at = tomogram
+    found = spikein.find_background(data, at[:8], 16, 60, generator())
+    assert 20 <= len(found) <= 60
+    away = np.abs(found[:, None] - at[None]).max(-1)
+    assert away[:, :8].min() >= 12, "three quarters of a box from each particle"
+    assert away[:, 8:].min() > 8, "no particle that nobody picked has its middle in a box"
+    assert len(volumes.extract(data, found, 16, PIXEL)[1]) == len(found), "each box lies inside"
+    np.testing.assert_array_equal(found, spikein.find_background(data, at[:8], 16, 60, generator()))
+    assert not np.array_equal(found, spikein.find_background(data, at[:8], 16, 60, generator(1)))
+
+
+@pytest.mark.parametrize("none", [None, np.zeros((0, 3))])
+def test_background_needs_no_coordinates(tomogram, none):
+    found = spikein.find_background(tomogram[0], none, 16, 40, generator())
+    inside = (np.abs(found[:, None] - tomogram[1][None]).max(-1) < 6).any(1)
+    assert len(found) >= 20 and not inside.any()
+
+
+def test_too_little_ice_is_said_in_numbers(tomogram):
+    everywhere = np.argwhere(np.ones((4, 10, 10))) * 12
+    with pytest.raises(InputError, match="0 keep clear of particles.*at least 20"):
+        spikein.find_background(tomogram[0], everywhere, 24, 60, generator())
+    with pytest.raises(InputError, match="at least 20"):
+        spikein.find_background(tomogram[0], None, 64, 60, generator())
+
+
+# Wedge
+
+
+@pytest.mark.parametrize(
+    "optics, filtered",
+    [
+        (series(-60, 60), "none"),
+        (series(-50, 50, noise_slope=1.0), "none"),
+        (series(-60, 40, 15, noise_slope=0.3), "low-pass"),
+        (series(-60, 60, tilt_axis=30.0), "band-pass + clip"),
+        (series(-60, 40, 15, tilt_axis=-120.0), "none"),
+    ],
+)
+def test_the_wedge_is_found(bank, optics, filtered):
+    x = ice(bank, optics, path=simulate.image_by_tilt_series)
+    found = spikein.estimate_wedge(volumes.normalize(scenarios.PROCESSING[filtered](x)))
+    index, _ = opt.half_ball(BOX)
+    seen = opt.transfer(optics, BOX)[1] > 0
+    assert (found.flatten()[index] != seen).float().mean() < 0.06
+
+
+def test_noise_without_a_wedge_has_none_missing():
+    white = torch.randn(20, 1, BOX, BOX, BOX, generator=generator())
+    assert spikein.estimate_wedge(white).all()
+    assert spikein.estimate_wedge(scenarios.PROCESSING["band-pass + clip"](white)).all()
+    with pytest.raises(InputError, match="19 boxes are too few"):
+        spikein.estimate_wedge(white[:19])
+
+
+def test_the_wedge_of_a_real_tomogram_is_found():
+    sample = data_fetch.sample()
+    volume = volumes.read_mrc(sample.tomogram)
+    points = volumes.read_coordinates(sample.coordinates, volume).zyx
+    at = spikein.find_background(volume.data, points, 24, 60, generator())
+    found = spikein.estimate_wedge(volumes.extract(volume.data, at, 24, volume.pixel_size)[0])
+    index, k = opt.half_ball(24)
+    angle = torch.rad2deg(torch.atan2(k[:, 0].abs(), k[:, 2]))[k.norm(dim=-1) > 0.25]
+    seen = found.flatten()[index][k.norm(dim=-1) > 0.25].float()
+    assert seen[angle < 55].mean() > 0.95 and seen[angle > 65].mean() < 0.1, "it was tilted to 60 degrees"
+
+
+@pytest.mark.parametrize(
+    "optics, kept",
+    [
+        (series(-60, 60), (0, 1, 2, 3)),
+        (series(-60, 40, 15), (0, 2)),
+        (series(-60, 60, tilt_axis=30.0), (0, 1)),
+        (series(-60, 40, 15, tilt_axis=-120.0), (0,)),
+    ],
+)
+def test_turns_that_would_move_the_wedge_are_not_made(optics, kept):
+    index, _ = opt.half_ball(BOX)
+    wedge = torch.zeros(BOX * BOX * (BOX // 2 + 1), dtype=torch.bool)
+    wedge[index] = opt.transfer(optics, BOX)[1] > 0
+    assert spikein.turns_that_keep(wedge.view(BOX, BOX, -1)) == kept
+
+
+# Strength
+
+
+def test_the_strength_is_estimated_without_labels(bank):
+    optics = series(-60, 60, noise_slope=0.3)
+    labels = torch.arange(90) % 3
+    cubes = simulate.image_by_transfer(
+        simulate.specimens(labels, bank, generator=generator(3)), bank, optics, generator=generator(4)
+    )
+    empty = ice(bank, optics, 60)
+    truth = cubes.snr.mean().item()
+    raw = spikein.estimate_snr(cubes.x, empty, same_scale=True)
+    assert raw == pytest.approx(truth, rel=0.15)
+    normalised = spikein.estimate_snr(volumes.normalize(cubes.x), volumes.normalize(empty))
+    assert 0.4 * truth < normalised < 1.1 * truth, "16 A voxels hold signal in each shell: too low, as documented"
+    assert abs(spikein.estimate_snr(empty[:30], empty[30:])) < 0.05
+
+
+def test_the_optics_are_fitted_so_that_spikes_have_the_targets_spectrum(bank):
+    optics = series(-60, 60, noise_slope=0.5, b_factor=3600.0, defocus=3.0)
+    target = volumes.normalize(ice(bank, optics, labels=torch.arange(90) % 3))
+    background = volumes.normalize(ice(bank, optics, 40))
+    wedge = spikein.estimate_wedge(background)
+    how = {"pixel_size": PIXEL, "wedge": wedge}
+    fitted, snr = spikein.fit_optics(
+        CLASSES, target, background, optics=Optics(pixel_size=PIXEL), generator=generator(), **how
+    )
+    assert 900 <= fitted.b_factor <= 10000 and snr > 0
+    p_t, p_s, p_b = (
+        mean_spectrum(x)[:, 0, : BOX // 2].mean(0).log()
+        for x in (target, spiked(background, wedge, 90, snr=snr, optics=fitted).x, background)
+    )
+    assert (p_t - p_s).abs().mean() < 0.5 * (p_t - p_b).abs().mean()
+
+
+# Spikes
+
+
+def test_a_spike_is_as_strong_as_asked_and_classes_keep_their_proportion(boxes, wedge):
+    made = spiked(boxes, wedge, 60)
+    assert made.x.shape == (60, 1, BOX, BOX, BOX) and made.y.bincount().tolist() == [20, 20, 20]
+    assert made.snr.mean().item() == pytest.approx(0.3, rel=1e-4)
+    by_class = [made.snr[made.y == k].mean().item() for k in range(3)]
+    assert by_class[0] > by_class[1] > by_class[2] > 0
+    one = spiked(boxes, wedge, 60, snr_class="TRiC")
+    assert one.snr[one.y == 1].mean().item() == pytest.approx(0.3, rel=1e-4)
+
+
+def test_spikes_are_bright_centred_and_leave_the_wedge_empty(boxes, wedge):
+    made = spiked(boxes, wedge, 60, snr=20.0, offset=0.0)
+    mean = made.x[made.y == 2].mean((0, 1))  # apoferritin, a small shell
+    middle = slice(BOX // 2 - 4, BOX // 2 + 5)
+    assert mean[middle, middle, middle].mean() > 0.4 * mean.std() > 0
+    power = mean_spectrum(made.x)
+    index, k = opt.half_ball(BOX)
+    missing = (~wedge).flatten()[index] & (k.norm(dim=-1) > 0.2)
+    assert power.flatten()[index][missing].mean() < 0.05 * power.flatten()[index].mean()
+
+
+def test_the_same_generator_gives_the_same_spikes(boxes, wedge):
+    one, same, other = spiked(boxes, wedge), spiked(boxes, wedge), spiked(boxes, wedge, seed=1)
+    assert torch.equal(one.x, same.x) and torch.equal(one.y, same.y)
+    assert not torch.equal(one.x, other.x)
+
+
+def test_boxes_that_are_used_again_are_turned(boxes, wedge):
+    made = spiked(boxes[:5], wedge, 12, snr=1e-6)
+    cubes = made.x.flatten(1)
+    distance = torch.cdist(cubes, cubes) + 1e6 * torch.eye(12)
+    assert made.groups.bincount().max() == 3 and distance.min() > 1, "no box comes twice the same way"
+
+
+def test_no_particle_and_decoys_are_classes_too(boxes, wedge):
+    made = spiked(boxes, wedge, 30, classes=("TRiC", "ice"), decoys=("apoferritin",))
+    assert made.classes == ("TRiC", "ice", "apoferritin")
+    assert (made.snr[made.y == 1] == 0).all() and (made.snr[made.y != 1] > 0).all()
+    assert made.snr[made.y != 1].mean().item() == pytest.approx(0.3, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"snr": 0.0}, "SNR to spike at is 0.*spike_snr"),
+        ({"snr": float("nan")}, "SNR to spike at is nan"),
+        ({"snr_class": "TRIC"}, "snr_class is 'TRIC'"),
+        ({"n": 2}, "2 cubes of 3 classes"),
+        ({"wedge": torch.ones(8, 8, 5)}, "wedge is"),
+        ({"classes": ("ice",)}, "None of ice scatters"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_sentence(boxes, wedge, change, message):
+    with pytest.raises(InputError, match=message):
+        spiked(boxes, **{"wedge": wedge, **change})
