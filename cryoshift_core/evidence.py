@@ -700,7 +700,8 @@ def _cost_verdict(rows: list[dict]) -> Verdict:
     spent = [float(row["cpu_seconds"]) for row in rows if row["method"] == "cryoshift"]
     found = f"at most {max(spent):.0f} s, {np.mean(spent):.0f} s on average" if spent else ""
     reached = max(spent) <= CPU_TARGET if spent else None
-    return _judge(f"training takes at most {CPU_TARGET:.0f} CPU-seconds per run", found, reached)
+    part = so_far(rows, ("core", "factors"), method=["cryoshift"])
+    return _judge(f"training takes at most {CPU_TARGET:.0f} CPU-seconds per run", found, reached, part)
 
 
 def _minus(found: Interval) -> Interval:

@@ -8,7 +8,7 @@ molecules differ from the simulated ones, and what stands in the tomogram beside
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,12 +17,11 @@ from torch import Tensor
 
 from . import scenarios, simulate, structures, volumes
 from .domains import Labelled, Unlabelled
-from .optics import Optics
+from .optics import Optics, to_tilt_frame
 from .volumes import InputError
 from .warp import power_spectrum
 
 FEWEST = 20  # background boxes: below, neither the wedge nor an accuracy is worth estimating
-DIRECTIONS = 1000  # on the half-sphere: 4.5 degrees apart
 B_FACTORS = tuple(0.7 * i**2 for i in range(18))  # squared voxels, tried by fit_optics
 TURNS = {1: (3, 4), 2: (2, 4), 3: (2, 3)}  # the axes that a turn by 180 degrees about z, y, x flips
 
@@ -86,21 +85,38 @@ def _frequencies(n: int) -> Tensor:
     return torch.stack(torch.meshgrid(full, full, half, indexing="ij"), -1)
 
 
-def estimate_wedge(boxes: Tensor) -> Tensor:
-    """Which Fourier samples were measured, from the mean power of the boxes: (Z, Y, X // 2 + 1) bool.
+@dataclass(frozen=True)
+class Wedge:
+    """Tilts that were measured, `low` to `high` degrees about `tilt_axis` (as in `optics.Optics`, -90 to 90)."""
+
+    tilt_axis: float
+    low: float
+    high: float
+
+    def mask(self, n: int) -> Tensor:
+        """Measured samples (n, n, n // 2 + 1): within half a Fourier voxel, for a box of n voxels tells no more."""
+        plane, tilt = _tilts(_frequencies(n), self.tilt_axis)
+        beyond = torch.maximum(tilt - self.high, self.low - tilt)  # degrees past the nearer end of the range
+        beyond = torch.minimum(beyond, torch.maximum(tilt + 180 - self.high, self.low - tilt + 180).abs())
+        return plane * torch.sin(torch.deg2rad(beyond.clamp(0, 90))) < 0.5
+
+
+def _tilts(k: Tensor, tilt_axis: float) -> tuple[Tensor, Tensor]:
+    """Distance of samples (..., 3) from the tilt axis, and the tilt, -90 to 90 degrees, whose section they lie in."""
+    z, _, across = to_tilt_frame(k, tilt_axis).unbind(-1)
+    return torch.hypot(z, across), (torch.rad2deg(torch.atan2(z, across)) + 90) % 180 - 90
+
+
+def fit_wedge(boxes: Tensor) -> Wedge | None:
+    """Tilt axis and range of one tilt series, from the mean power of the boxes; None where no wedge is missing.
 
     The power of each sample is compared with the stronger ones of its shell, so that the noise may have any colour and
-    the tomogram may have been filtered. A missing wedge is a set of *directions*: samples are pooled along 1000 of
-    them, which are then split in two at the largest between-class variance (Otsu), where there are two kinds at all. A
-    sample within half a Fourier voxel of a measured direction counts as measured: the box tells them not apart.
+    the tomogram may have been filtered. Axis and range are those that split the samples into two kinds with the largest
+    variance between them (Otsu's criterion), where the measured ones have at least twice the power of the others.
 
     Parameters
     ----------
     boxes : (N, 1, n, n, n), background or particles, N >= 20
-
-    Returns
-    -------
-    True where measured; all True where no direction has less than half of the others' power
     """
     n = boxes.shape[-1]
     if len(boxes) < FEWEST:
@@ -108,54 +124,43 @@ def estimate_wedge(boxes: Tensor) -> Tensor:
     line = (torch.arange(n) + 0.5) / n
     taper = torch.sin(torch.pi * line).sqrt()  # the box's faces would spread strong samples along the axes
     window = (taper[:, None, None] * taper[:, None] * taper).to(boxes)
-    flat = boxes - boxes.mean((2, 3, 4), keepdim=True)
-    power = _mean_power(flat * window).cpu()
+    log = _mean_power((boxes - boxes.mean((2, 3, 4), keepdim=True)) * window).cpu().clamp_min(1e-20).log()
     k = _frequencies(n)
     radius = k.norm(dim=-1)
-    ball = (radius >= 2.5) & (radius < 0.46 * n)
-    shell, log = radius.round().long(), power.clamp_min(1e-20).log()
     shells = np.arange(3, int(0.46 * n) + 1)
-    usual = np.array([log[ball & (shell == r)].quantile(0.75) for r in shells])
-    ball &= radius < shells[usual > usual.max() - np.log(1e3)].max()  # beyond, a filter has left only rounding
-    log = log[ball].numpy() - np.interp(radius[ball].numpy(), shells, usual)
+    usual = np.array([log[radius.round() == r].quantile(0.75) for r in shells])
+    outermost = shells[usual > usual.max() - np.log(1e3)].max()  # beyond, a filter has left only rounding
+    ball = (radius >= 2.5) & (radius < outermost)
+    k, log = k[ball], log[ball].numpy() - np.interp(radius[ball].numpy(), shells, usual)
 
-    # a Fibonacci lattice on the half-sphere kx >= 0
-    i = torch.arange(DIRECTIONS) + 0.5
-    up, turn = i / DIRECTIONS, torch.pi * (1 + 5**0.5) * i
-    flank = (1 - up.square()).sqrt()
-    directions = torch.stack([flank * torch.sin(turn), flank * torch.cos(turn), up], -1).numpy()
-    both = spatial.cKDTree(np.concatenate([directions, -directions]))
-    unit = (k / radius.clamp_min(1e-6)[..., None]).numpy()
-    cell = both.query(unit.reshape(-1, 3))[1].reshape(radius.shape) % DIRECTIONS
-    mine = cell[ball.numpy()]
-    found = np.flatnonzero(np.bincount(mine, minlength=DIRECTIONS))
-    level = np.full(DIRECTIONS, np.nan)
-    level[found] = ndimage.median(log, mine, found)
-    near = both.query(directions, 7)[1] % DIRECTIONS
-    level = np.nanmedian(level[near], 1)
+    edges = np.arange(-90, 91, 2)
+    measured = (edges[:, None] <= -10) & (edges >= 10)  # the range ends on either side of the untilted section
+    best, found = 0.0, None
+    for axis in range(-90, 90, 2):
+        plane, tilt = _tilts(k, axis)
+        clear = (plane > 2).numpy()  # next to the axis all tilts meet
+        counts, total = (
+            np.concatenate([[0], np.histogram(tilt.numpy()[clear], edges, weights=w)[0].cumsum()])
+            for w in (np.ones(clear.sum()), log[clear])
+        )
+        inside, power = counts - counts[:, None], total - total[:, None]  # of tilts from edge i to edge j
+        outside, rest = counts[-1] - inside, total[-1] - power
+        step = power / np.maximum(inside, 1) - rest / np.maximum(outside, 1)
+        between = np.where(measured & (outside > 0) & (step > np.log(2)), inside * outside * step**2, 0)
+        i, j = np.unravel_index(between.argmax(), between.shape)
+        if between[i, j] > best:
+            best, found = between[i, j], Wedge(float(axis), float(edges[i]), float(edges[j]))
+    return found
 
-    cut = _otsu(level)
-    low, high = np.median(level[level <= cut]), np.median(level[level > cut])
-    if high - low < np.log(2):
-        return torch.ones(radius.shape, dtype=torch.bool)
-    measured = level > max(cut, high - np.log(4))
-    rays = spatial.cKDTree(np.concatenate([directions[measured], -directions[measured]]))
-    close = rays.query(unit.reshape(-1, 3))[0].reshape(radius.shape) * radius.numpy() < 0.5
-    return torch.from_numpy(measured[cell] | close)
+
+def estimate_wedge(boxes: Tensor) -> Tensor:
+    """Which Fourier samples were measured, (n, n, n // 2 + 1) bool; all where `fit_wedge` finds no missing wedge."""
+    n, found = boxes.shape[-1], fit_wedge(boxes)
+    return found.mask(n) if found else torch.ones(n, n, n // 2 + 1, dtype=torch.bool)
 
 
 def _mean_power(x: Tensor) -> Tensor:
     return torch.stack([power_spectrum(part).sum(0) for part in x.split(64)]).sum(0) / len(x)
-
-
-def _otsu(values: np.ndarray) -> float:
-    """The threshold of largest variance between the two sides (Otsu 1979)."""
-    ordered = np.sort(values)
-    n, left = len(ordered), np.arange(1, len(ordered))
-    sums = np.cumsum(ordered)[:-1]
-    between = left * (n - left) * (sums / left - (ordered.sum() - sums) / (n - left)) ** 2
-    best = between.argmax()
-    return float((ordered[best] + ordered[best + 1]) / 2)
 
 
 def estimate_snr(target: Unlabelled | Tensor, background: Tensor, *, same_scale: bool = False) -> float:

@@ -182,9 +182,10 @@ class Envelope:
     falloff: float
     highpass: float
 
-    def __call__(self, k2: Tensor) -> Tensor:
+    def __call__(self, k2: Tensor, share: Tensor | float = 1.0) -> Tensor:
+        """Transfer at k2, with a `share` of the falloff (broadcast against k2)."""
         kept = 1 - torch.exp(-2 * (math.pi * self.highpass) ** 2 * k2) if self.highpass else 1.0
-        return self.gain * kept * torch.exp(-self.falloff * k2)
+        return self.gain * kept * torch.exp(-self.falloff * share * k2)
 
 
 def signal_envelope(source_x: Tensor, target_x: Tensor) -> Envelope:
@@ -280,9 +281,8 @@ class SpectrumWarp(nn.Module):
         device = generator.device if generator else x.device
         choice = torch.randint(len(self.bank), (len(x),), generator=generator, device=device).to(x.device)
         p_x, p_t = self.source, self.wanted(choice)
-        e, k2 = self.envelope, self.k2
-        less = torch.exp(e.falloff * _uniform(len(x), 0.0, 1.0, generator, x)[:, 0] * k2)
-        a = self.spread ** _uniform(len(x), -1.0, 1.0, generator, x)[:, 0] * e(k2) * less
+        share = _uniform(len(x), 0.0, 1.0, generator, x)[:, 0]
+        a = self.spread ** _uniform(len(x), -1.0, 1.0, generator, x)[:, 0] * self.envelope(self.k2, share)
         a = a**amount
         if amount != 1:
             p_t = p_t**amount * p_x ** (1 - amount)

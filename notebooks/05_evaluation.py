@@ -222,6 +222,7 @@ for label in ("source_only", method):
 fig = figures.reliability(tables)
 for line in fig.axes[0].lines[1::2]:
     line.set_linestyle(":")
+fig.axes[0].legend(fontsize=7, loc="upper left")
 run.save_figure(fig, "reliability")
 plt.show()
 
@@ -444,9 +445,11 @@ display(Markdown(text)) if text else print("Not measured yet: make evidence TIER
 # with our own structures, and share whatever is wrong with our simulation.
 
 # %%
-show("spike", "core, then the spike-in estimates,")
 spiked = evidence.spikes(measured)
-if spiked:
+if not spiked:
+    print("Not measured yet: no row of the evidence has a spike-in estimate so far.")
+else:
+    show("spike", "core")
     print(f"{evidence.trust(spiked)}; the average is estimate - truth")
 
 # %% [markdown]

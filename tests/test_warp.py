@@ -306,3 +306,10 @@ def test_grey_values_get_the_targets_distribution_and_keep_their_order(change):
     assert y.min() >= t.min() and y.max() <= t.max()
     order = x[0].flatten().argsort()
     assert (y[0].flatten()[order].diff() >= -1e-5).all()
+
+
+def test_a_steep_falloff_is_finite_everywhere():
+    x = cubes(8)
+    warp = SpectrumWarp.estimate(x, x)
+    warp.envelope = Envelope(5.0, 200.0, 2.0)
+    assert torch.isfinite(warp(x, generator=generator())).all()
