@@ -132,13 +132,14 @@ def fit_wedge(boxes: Tensor) -> Wedge | None:
     outermost = shells[usual > usual.max() - np.log(1e3)].max()  # beyond, a filter has left only rounding
     ball = (radius >= 2.5) & (radius < outermost)
     k, log = k[ball], log[ball].numpy() - np.interp(radius[ball].numpy(), shells, usual)
+    log = log.clip(np.log(0.1))  # less is missing all the same: how much less is leakage
 
     edges = np.arange(-90, 91, 2)
     measured = (edges[:, None] <= -10) & (edges >= 10)  # the range ends on either side of the untilted section
     best, found = 0.0, None
     for axis in range(-90, 90, 2):
         plane, tilt = _tilts(k, axis)
-        clear = (plane > 2).numpy()  # next to the axis all tilts meet
+        clear = (plane > n / 6).numpy()  # next to the axis all tilts meet
         counts, total = (
             np.concatenate([[0], np.histogram(tilt.numpy()[clear], edges, weights=w)[0].cumsum()])
             for w in (np.ones(clear.sum()), log[clear])

@@ -323,7 +323,13 @@ if ice is not None:
 # %%
 spikes = None
 if ice is not None and len(ice) >= spikein.FEWEST:
-    wedge = spikein.estimate_wedge(ice)
+    series, wedge = spikein.fit_wedge(ice), spikein.estimate_wedge(ice)
+    if series is None:
+        print("no missing wedge to be seen: the spikes get none")
+    else:
+        print(f"tilts of {series.low:.0f} to {series.high:.0f} degrees about an axis at {series.tilt_axis:.0f} degrees")
+        if 10 < abs(series.tilt_axis - tilt_axis) % 180 < 170:
+            print(f"WARNING: the tilt axis was given as {tilt_axis:g} degrees; set tilt_axis={series.tilt_axis:.0f}.")
     optics = Optics(pixel_size=pixel, defocus=defocus, tilts=tilt_scheme(-tilt_range, tilt_range), tilt_axis=tilt_axis)
     how = {"pixel_size": pixel, "wedge": wedge, "generator": run.generator("molecules")}
     optics, fitted = spikein.fit_optics(wanted, target, ice, optics=optics, **how)
