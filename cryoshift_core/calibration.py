@@ -73,9 +73,12 @@ def calibrate(model: Classifier, validation: Labelled, warps: Warps | None, gene
     """Fit the temperature on validation cubes carried to the target; TypeError for anything but Labelled source.
 
     It corrects what is wrong with the confidence on cubes like these. Where the target is harder than its imitation,
-    the model stays too sure.
+    the model stays too sure. Without warps nothing looks like the target, and the confidence is left as it is: on plain
+    source cubes a model is right so often that a fit would make it surer still.
     """
     _check(validation, "calibrate")
+    if warps is None:
+        return Calibration(1.0, 0)
     predicted = predict(model, carried(validation.x, warps, generator))
     return Calibration(temperature(predicted, validation.y), len(validation))
 

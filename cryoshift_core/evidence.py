@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
-from . import calibration, evaluation, figures, scenarios, selection, training
+from . import calibration, evaluation, figures, scenarios, selection, spikein, training
 from .domains import NONE_OF_THESE, AnswerKey, Labelled, Unlabelled
 from .methods import METHODS, SUPERVISED, resolve
 from .models import Classifier
@@ -357,6 +357,22 @@ def score(job: Job, chosen: Fit, at: Home, to: Target, device: str) -> tuple[Ten
     return honest, measured
 
 
+def spiked_cubes(job: Job, to: Target, lab: Lab) -> Labelled:
+    """Spike-ins in empty boxes of the job's scenario, as the user of such a tomogram could make them (notebook 06).
+
+    The nominal defocus, dose and tilts are known to whoever was at the microscope; wedge, strength and envelope are
+    estimated from the cubes.
+    """
+    p = PROFILES[job.profile]
+    ice = scenarios.load_or_make(Request.of(p, job.scenario, "background", job.seed), lab.data, progress=False).x
+    optics = replace(scenarios.draw_optics(SCENARIOS[job.scenario], p.pixel_size, [0.5] * 7), misalignment=0.0)
+    how = {"pixel_size": p.pixel_size, "optics": optics}
+    n, wedge = max(len(p.classes), p.n_test), spikein.estimate_wedge(ice)
+    transfer, snr = spikein.fit_average(p.classes, to.train, ice, wedge=wedge, seed=job.seed, **how) or (wedge, 0.1)
+    generator = torch.Generator().manual_seed(job.seed)
+    return spikein.spike(p.classes, ice, n, snr=snr, wedge=transfer, generator=generator, **how)
+
+
 def run(job: Job, at: Home, to: Target, lab: Lab) -> tuple[dict, list[dict]]:
     """Train (or load), select and score one job -> its row of evidence.csv, and its rows of per_class.csv."""
     at.fit.select(max(at.fit.candidates))
@@ -371,6 +387,10 @@ def run(job: Job, at: Home, to: Target, lab: Lab) -> tuple[dict, list[dict]]:
         by_step[step] = evaluation.balanced_accuracy(p, to.test_key)
     chosen, step, fell_back = select(job, fit, at, to)
     p, measured = score(job, chosen, at, to, lab.device)
+    if job.tier == "core" and job.method != "oracle":
+        spiked = spiked_cubes(job, to, lab)
+        told = training.predict(chosen.model, spiked.x, device=lab.device)
+        measured["spike_balanced_accuracy"] = evaluation.balanced_accuracy(told, spiked.y)
     row = {
         **asdict(job),
         "n_source": len(labelled),

@@ -171,18 +171,30 @@ def doubts(shares: Sequence[float], classes: Sequence[str], n: int) -> list[str]
     return out
 
 
-def write_predictions(path: str | Path, experiment: Experiment, probabilities: Tensor, classes: Sequence[str]) -> Path:
-    """One row per input, in input order: its name or coordinates, `_csClass` and `_csConfidence`.
+def write_predictions(
+    path: str | Path,
+    experiment: Experiment,
+    probabilities: Tensor,
+    classes: Sequence[str],
+    strange: Tensor | None = None,
+) -> Path:
+    """One row per input, in input order: its name or coordinates, `_csClass`, `_csConfidence` and `_csNoneOfThese`.
 
     An input without a cube (its box reaches over the border) gets the class "not_classified" and confidence 0.
 
     Parameters
     ----------
     probabilities : (M, K) for the cubes of `experiment`
+    strange : (M,) bool, cubes that fit no class (1 in the last column, which is there only where this is given)
     """
     best = probabilities.max(1)
     labels, confidence = ["not_classified"] * len(experiment), ["0.0000"] * len(experiment)
     for row, k, p in zip(experiment.kept.tolist(), best.indices.tolist(), best.values.tolist(), strict=True):
         labels[row], confidence[row] = classes[k], f"{p:.4f}"
-    volumes.write_star(path, {"particles": experiment.table | {"csClass": labels, "csConfidence": confidence}})
+    columns = {"csClass": labels, "csConfidence": confidence}
+    if strange is not None:
+        marks = np.zeros(len(experiment), dtype=int)
+        marks[experiment.kept] = strange.numpy()
+        columns["csNoneOfThese"] = [str(mark) for mark in marks.tolist()]
+    volumes.write_star(path, {"particles": experiment.table | columns})
     return Path(path)

@@ -144,7 +144,7 @@ class Parameters(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31, description="a whole number from 0 to 2147483647")
     device: _choice(_devices) = Field("auto", description="a device's name")
     out_dir: Folder = Field("", description="a folder's path")
-    method: _choice(_methods) = Field("cryoshift_reference", description="a method's name")
+    method: _choice(_methods) = Field("cryoshift", description="a method's name")
     scenario: _choice(_scenarios) = Field("in_situ_1", description="a scenario's name")
     classes: Classes = Field("", description="class names and files, separated by commas")
     pixel_size: float = Field(0.0, ge=0, le=100, description="a number of A per voxel up to 100, or 0 for automatic")

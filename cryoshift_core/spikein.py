@@ -19,9 +19,10 @@ from . import scenarios, simulate, structures, volumes
 from .domains import Labelled, Unlabelled
 from .optics import Optics, to_tilt_frame
 from .volumes import InputError
-from .warp import power_spectrum
+from .warp import power_spectrum, shell_amplitude, signal_envelope
 
 FEWEST = 20  # background boxes: below, neither the wedge nor an accuracy is worth estimating
+OFFSET = 2.0  # voxels: picking error of a spiked molecule
 B_FACTORS = tuple(0.7 * i**2 for i in range(18))  # squared voxels, tried by fit_optics
 TURNS = {1: (3, 4), 2: (2, 4), 3: (2, 3)}  # the axes that a turn by 180 degrees about z, y, x flips
 
@@ -275,6 +276,52 @@ def fit_optics(
     return replace(optics, pixel_size=pixel_size, b_factor=found[0]), found[1]
 
 
+def fit_average(
+    classes: Sequence[str],
+    target: Unlabelled | Tensor,
+    background: Tensor,
+    *,
+    pixel_size: float,
+    optics: Optics,
+    wedge: Tensor,
+    seed: int = 0,
+    n: int = 600,
+) -> tuple[Tensor, float] | None:
+    """Transfer and SNR with which the *average* of spiked cubes is that of the target's cubes, label-free.
+
+    Noise averages out and a centred particle does not, so this reads a strength of 0.05 times the noise as well as one
+    of 5, in filtered tomograms too. The transfer is `wedge` times the high-pass and half the falloff of
+    :func:`warp.signal_envelope`: picking errors, which do not blur a cube, make the other half. The classes are taken
+    to be about equally frequent.
+
+    Returns
+    -------
+    (b, b, b // 2 + 1) for `spike` in place of the wedge, and its `snr`; None where the averages show no common particle
+    """
+    x = target.x if isinstance(target, Unlabelled) else target
+    k2 = (_frequencies(background.shape[-1]) / background.shape[-1]).square().sum(-1)
+
+    def average(snr: float, transfer: Tensor) -> Tensor:
+        again = torch.Generator().manual_seed(seed)
+        how = {"pixel_size": pixel_size, "optics": optics, "generator": again, "offset": OFFSET}
+        return spike(classes, background, n, snr=snr, wedge=transfer, **how).x
+
+    envelope = signal_envelope(average(0.1, wedge.float()), x)
+    transfer = wedge * replace(envelope, gain=1.0, falloff=envelope.falloff / 2)(k2)
+    wanted, samples = shell_amplitude(x)
+    snr = 0.1
+    for _ in range(5):  # the strength of a normalised cube is not linear in the SNR: a few steps towards it
+        found = shell_amplitude(average(snr, transfer))[0]
+        gain = float((samples * wanted * found).sum() / (samples * found * found).sum())
+        if gain <= 0:
+            return None
+        snr = min(10.0, max(0.003, snr * gain**2))
+    likeness = float((samples * wanted * found).sum()) / float(
+        ((samples * wanted**2).sum() * (samples * found**2).sum()).sqrt()
+    )
+    return (transfer, snr) if likeness > 0.7 else None
+
+
 def spike(
     classes: Sequence[str],
     background: Tensor,
@@ -285,7 +332,7 @@ def spike(
     optics: Optics,
     wedge: Tensor,
     generator: torch.Generator,
-    offset: float = 1.0,
+    offset: float = OFFSET,
     snr_class: str = "",
     decoys: Sequence[str] = (),
 ) -> Labelled:

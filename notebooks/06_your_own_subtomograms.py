@@ -43,6 +43,7 @@ import torch
 
 import data_fetch
 from cryoshift_core import (
+    calibration,
     domains,
     evaluation,
     experiment,
@@ -52,6 +53,7 @@ from cryoshift_core import (
     scenarios,
     selection,
     spikein,
+    structures,
     training,
     volumes,
 )
@@ -73,7 +75,7 @@ defocus: float = 3.0  # um, underfocus positive; that of the spike-ins
 spike_snr: float = 0.0  # var(signal) / var(ice) of the spike-ins; 0: estimated from your cubes
 box: int = 0  # voxels along an edge; 0: from the structures or the cubes
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
-method: str = "cryoshift_reference"  # a name from methods.METHODS
+method: str = "cryoshift"  # a name from methods.METHODS
 seed: int = 0  # decides every random draw
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/06_your_own_subtomograms
@@ -217,7 +219,7 @@ plt.show()
 # ## Adapt, choose without labels, compare with not adapting
 #
 # `source_only` never looks at your cubes. The other method does, and its checkpoint is chosen by label-free scores; when
-# no checkpoint passes their gates, we say so and use `source_only`.
+# no checkpoint passes their gates, or an alarm sounds, we say so and use `source_only`.
 
 # %%
 turns = (0, 1) if tilt_axis % 180 else (0, 1, 2, 3)  # half-turns that leave the missing wedge in its place
@@ -229,13 +231,15 @@ for name in dict.fromkeys(["source_only", method]):
             name, source, target, validation=validation, seed=s, turns=turns, **run.training
         )
         if name != "source_only":
-            choices[s] = selection.choose(fit, validation, target)
-used = method
+            choices[s] = selection.choose(fit, validation, target, fallback=fits["source_only", s])
+used, chosen = method, fits[method, seeds[0]]
 for s, choice in choices.items():
     print(f"seed {s}: {choice.reason} (step {choice.step}). {choice.warning}")
-if choices and choices[seeds[0]].warning:
-    used = "source_only"
-    print("WARNING: the answers below come from source_only, because the adapted model did not pass.")
+if choices:
+    chosen = choices[seeds[0]].fit
+    if choices[seeds[0]].fell_back:
+        used = "source_only"
+        print("WARNING: the answers below come from source_only, because the adapted model did not pass.")
 
 # %%
 curves = {name: fits[name, seeds[0]].history for name in dict.fromkeys(["source_only", method])}
@@ -245,11 +249,31 @@ plt.show()
 
 # %% [markdown]
 # ## The answers
+#
+# Two repairs first, both without a label of yours. The *confidence* is calibrated on simulated cubes that were not trained
+# on, carried to your tomogram by the warps. And some cubes may be **none of these** classes: a detector learns what known
+# cubes look like to the network, and what simulated *decoys* look like (other molecules, and empty ice). It marks about 5 %
+# of the cubes that do belong, and more where the real molecules differ from their models, so the mark stands in a column
+# of its own, `_csNoneOfThese`, beside the likeliest class. `source_only` has no warps, and gets neither.
 
 # %%
-model = fits[used, seeds[0]].model
-probabilities = training.predict(model, data.cubes.x, device=run.params.device)
-path = experiment.write_predictions(run.folder / "predictions.star", data, probabilities, source.classes)
+model, warps = chosen.model, chosen.warps
+found = training.predict(model, data.cubes.x, device=run.params.device)
+calibrated = calibration.calibrate(model, validation, warps, run.generator("calibration"))
+probabilities = calibrated.probabilities(found)
+print(
+    f"temperature {calibrated.temperature:.2f} from {calibrated.n} carried simulated cubes (above 1: it was too sure)"
+)
+strange = None
+others = [name for name in calibration.decoys(wanted) if structures.diameter(name) <= n * pixel]
+if warps is not None and others:
+    asked = replace(ask, classes=tuple(others), n=max(8 * len(others), p.n_validation))
+    decoys = scenarios.load_or_make(asked, run.data_folder)
+    detector = calibration.Detector.fit(model, validation, decoys, warps, run.generator("none"))
+    strange = detector.score(model, data.cubes.x) > detector.threshold
+    print(f"{int(strange.sum())} of {len(strange)} cubes fit none of the classes; decoys: {', '.join(others)}")
+    run.report(none_of_these=int(strange.sum()))
+path = experiment.write_predictions(run.folder / "predictions.star", data, probabilities, source.classes, strange)
 shares = {
     name: torch.bincount(
         training.predict(fits[name, seeds[0]].model, data.cubes.x, device=run.params.device).argmax(1),
@@ -316,9 +340,11 @@ if ice is not None:
     plt.show()
 
 # %% [markdown]
-# Which frequencies did the microscope measure? The power of the ice tells: white was measured, black is the missing wedge
-# (a bow tie about the beam, kz, in the left panel; if it appears in the middle panel, `tilt_axis` is off by 90 degrees).
-# Strength and envelope of the spiked molecules are chosen so that their spectrum meets that of your cubes.
+# Which frequencies did the microscope measure? The power of the ice tells: white was measured, black is the missing
+# wedge. With the tilt axis along y it is a bow tie about the beam, kz, in the left panel; in the middle panel it would
+# say that the axis is x. Strength and envelope of the spiked molecules are chosen so that their average meets the average
+# of your cubes or, where your cubes show no common particle in the middle, so that the spectra meet. Where the curves
+# stay apart (in the shipped tomogram: a schematic bilayer is no Gag lattice), believe the score less.
 
 # %%
 spikes = None
@@ -332,8 +358,14 @@ if ice is not None and len(ice) >= spikein.FEWEST:
             print(f"WARNING: the tilt axis was given as {tilt_axis:g} degrees; set tilt_axis={series.tilt_axis:.0f}.")
     optics = Optics(pixel_size=pixel, defocus=defocus, tilts=tilt_scheme(-tilt_range, tilt_range), tilt_axis=tilt_axis)
     how = {"pixel_size": pixel, "wedge": wedge, "generator": run.generator("molecules")}
-    optics, fitted = spikein.fit_optics(wanted, target, ice, optics=optics, **how)
-    print(f"measured: {wedge.float().mean():.0%} of the samples; envelope B = {optics.b_factor:.0f} A^2")
+    match = spikein.fit_average(wanted, target, ice, pixel_size=pixel, optics=optics, wedge=wedge, seed=run.params.seed)
+    if match:
+        how["wedge"], fitted = match
+        print("strength and envelope: those of the average particle")
+    else:
+        optics, fitted = spikein.fit_optics(wanted, target, ice, optics=optics, **how)
+        print(f"strength and envelope: those of the spectra, B = {optics.b_factor:.0f} A^2")
+    print(f"measured: {wedge.float().mean():.0%} of the samples")
     print(f"SNR of your cubes, estimated: {fitted:.3g}; spikes are made at {spike_snr or fitted:.3g}")
     if spike_snr or fitted > 0.001:
         n_spikes = min(4 * len(ice), max(len(wanted), p.n_test))
@@ -431,7 +463,8 @@ run.finish()
 #
 # - Contrast, pixel size and box decide more than the network: look at the cubes first.
 # - The source is simulated for the structures that you *expect*. Whatever else is in the tomogram gets one of their names too.
-# - `predictions.star` has one row per input, in input order. A confidence is not an accuracy.
+# - `predictions.star` has one row per input, in input order. A confidence is not an accuracy, even a calibrated one.
+# - `_csNoneOfThese` marks what fits no class. It needs decoys, and knows strangers best that resemble one.
 # - Spike-ins score the models on *your* ice, wedge and noise. They say nothing about molecules unlike their models.
 # - The score on the shipped tomogram is one easy, two-class problem on one tomogram with particles as the unit: evidence
 #   that the path works on experimental data, no more.

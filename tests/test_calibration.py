@@ -51,10 +51,20 @@ STRANGE = 4.0 * torch.eye(F)[3:5]  # where no class is
 OTHER = 4.0 * torch.eye(F)[5:]
 
 
+def stay(x, generator):
+    """Warps that carry nothing anywhere."""
+    return x
+
+
+def test_without_warps_confidences_are_left_alone():
+    found = calibration.calibrate(Seeing(sure=4.0), clusters(60, KNOWN, 0), None, generator())
+    assert found == calibration.Calibration(1.0, 0)
+
+
 def test_an_overconfident_model_is_cooled_and_held_out_confidences_get_honest():
     fitted, held = (clusters(600, KNOWN, seed, spread=2.0) for seed in (0, 1))
     model = Seeing(sure=4.0)
-    found = calibration.calibrate(model, fitted, None, generator())
+    found = calibration.calibrate(model, fitted, stay, generator())
     assert found.temperature > 2 and found.n == 600
     before = model(held.x).softmax(1).detach()
     after = found.probabilities(before)
@@ -66,7 +76,7 @@ def test_an_overconfident_model_is_cooled_and_held_out_confidences_get_honest():
 
 def test_the_temperature_is_that_of_carried_cubes():
     known, model = clusters(300, KNOWN, 0, spread=2.0), Seeing(sure=4.0)
-    plain = calibration.calibrate(model, known, None, generator()).temperature
+    plain = calibration.calibrate(model, known, stay, generator()).temperature
     faint = calibration.calibrate(model, known, lambda x, generator: 0.5 * x, generator()).temperature
     assert faint == pytest.approx(plain / 2, rel=0.02)
 

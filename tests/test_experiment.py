@@ -91,8 +91,12 @@ def test_rows_keep_the_order_of_the_input_and_border_boxes_are_listed(tmp_path):
         tmp_path / "t.mrc", tmp_path / "c.star", CLASSES, pixel_size=0.0, box=24, contrast="auto"
     )
     assert len(data) == 4 and data.kept.tolist() == [0, 2] and "2 of 4 boxes" in " ".join(data.warnings)
-    path = experiment.write_predictions(tmp_path / "p.star", data, torch.tensor([[0.9, 0.1], [0.2, 0.8]]), CLASSES)
+    told = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    marked = experiment.write_predictions(tmp_path / "m.star", data, told, CLASSES, torch.tensor([False, True]))
+    assert starfile.read(marked)["csNoneOfThese"].tolist() == [0, 0, 1, 0]
+    path = experiment.write_predictions(tmp_path / "p.star", data, told, CLASSES)
     rows = starfile.read(path)
+    assert "csNoneOfThese" not in rows
     assert rows["csClass"].tolist() == ["TRiC", "not_classified", "apoferritin", "not_classified"]
     assert rows["csConfidence"].tolist() == [0.9, 0.0, 0.8, 0.0]
     assert rows["rlnCoordinateX"].tolist() == [30, 1, 31.5, 30]

@@ -109,7 +109,7 @@ def test_the_wedge_is_found(bank, optics, filtered):
     found = spikein.estimate_wedge(x)
     index, _ = opt.half_ball(BOX)
     seen = opt.transfer(optics, BOX)[1] > 0
-    assert (found.flatten()[index] != seen).float().mean() < 0.06
+    assert (found.flatten()[index] != seen).float().mean() < 0.08
 
 
 def test_noise_without_a_wedge_has_none_missing():
