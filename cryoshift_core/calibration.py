@@ -21,7 +21,7 @@ from torch import Tensor
 from .domains import NONE_OF_THESE, Labelled
 from .models import Classifier, predict
 from .volumes import InputError
-from .warp import Warps
+from .warp import Warps, carried
 
 DECOYS = ("subunit_30S", "subunit_40S", "subunit_60S", "ice", "membrane")
 FALSE_REJECTION = 0.05
@@ -30,14 +30,6 @@ FALSE_REJECTION = 0.05
 def _check(known: Labelled, name: str) -> None:
     if not isinstance(known, Labelled):
         raise TypeError(f"{name} got a {type(known).__name__}; wanted Labelled source cubes: no target label is used.")
-
-
-@torch.no_grad()
-def carried(x: Tensor, warps: Warps | None, generator: torch.Generator) -> Tensor:
-    """Source cubes (N, 1, Z, Y, X) as the warps would have them look in the target; without warps as they are."""
-    if warps is None:
-        return x
-    return torch.cat([warps(part, generator=generator) for part in x.split(64)])
 
 
 def calibrated(probabilities: Tensor, temperature: float) -> Tensor:

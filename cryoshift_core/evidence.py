@@ -298,6 +298,12 @@ def requests(job: Job) -> tuple[Request, Request]:
     return (replace(train, n=5 * p.n_target) if job.n_target else train), test
 
 
+def background(job: Job) -> Request:
+    """Boxes without a particle, for spike-ins."""
+    request = Request.of(PROFILES[job.profile], job.scenario, "background", job.seed)
+    return replace(request, n=max(request.n, spikein.FEWEST))
+
+
 def target(job: Job, lab: Lab) -> Target:
     """The job's target; its first `n_target` cubes in an order drawn once, so that smaller sets lie in larger ones."""
     (train, train_key), (test, test_key) = (scenarios.load_or_make(r, lab.data, progress=False) for r in requests(job))
@@ -364,13 +370,9 @@ def spiked_cubes(job: Job, to: Target, lab: Lab) -> Labelled:
     estimated from the cubes.
     """
     p = PROFILES[job.profile]
-    ice = scenarios.load_or_make(Request.of(p, job.scenario, "background", job.seed), lab.data, progress=False).x
+    ice = scenarios.load_or_make(background(job), lab.data, progress=False).x
     optics = replace(scenarios.draw_optics(SCENARIOS[job.scenario], p.pixel_size, [0.5] * 7), misalignment=0.0)
-    how = {"pixel_size": p.pixel_size, "optics": optics}
-    n, wedge = max(len(p.classes), p.n_test), spikein.estimate_wedge(ice)
-    transfer, snr = spikein.fit_average(p.classes, to.train, ice, wedge=wedge, seed=job.seed, **how) or (wedge, 0.1)
-    generator = torch.Generator().manual_seed(job.seed)
-    return spikein.spike(p.classes, ice, n, snr=snr, wedge=transfer, generator=generator, **how)
+    return spikein.imitate(p.classes, to.train, ice, p.n_test, optics=optics, seed=job.seed)
 
 
 def run(job: Job, at: Home, to: Target, lab: Lab) -> tuple[dict, list[dict]]:
@@ -440,7 +442,7 @@ def run_all(todo: list[list[Job]], out: Path, lab: Lab, keep_data: bool = False)
             left = (time.monotonic() - started) / count * (total - count) / 60
             print(f"[{count}/{total}] {what}: {said}; about {left:.0f} min left", flush=True)
         if not keep_data:
-            for request in {request for job in group for request in requests(job)}:
+            for request in {request for job in group for request in (*requests(job), background(job))}:
                 for path in lab.data.glob(f"{request.file_name}.*"):
                     path.unlink()
     return failed

@@ -15,6 +15,7 @@ from .losses import information_maximisation
 from .models import Classifier
 from .training import Fit, predict
 from .volumes import InputError
+from .warp import carried
 
 __all__ = ["RULES", "Choice", "choose", "class_ami", "consensus", "gates", "information_maximisation"]
 
@@ -133,7 +134,8 @@ def choose(
     Parameters
     ----------
     fit : trained by an adapting method
-    validation : labelled source cubes that were not trained on
+    validation : labelled source cubes that were not trained on; where the fit has warps, they are carried to the target
+        first. On plain ones a method that learns from copies is best before the copies have become hard
     target : the cubes that `fit` adapted to
     rule : a name of RULES
     gated : False takes the rule's word, without gates, alarms and fallback: for comparing rules
@@ -154,9 +156,10 @@ def choose(
     if rule not in RULES:
         raise InputError(f"rule={rule!r} is unknown; wanted one of {', '.join(RULES)}.")
     steps, accuracies, answers = sorted(fit.candidates), [], []
+    x = carried(validation.x, fit.warps, torch.Generator().manual_seed(0))
     for step in steps:
         model = fit.select(step)
-        accuracies.append(float((predict(model, validation.x).argmax(1) == validation.y).float().mean()))
+        accuracies.append(float((predict(model, x).argmax(1) == validation.y).float().mean()))
         answers.append(predict(model, target.x))
     found = [gates(p, accuracy, max(accuracies), tolerance) for p, accuracy in zip(answers, accuracies, strict=True)]
     passed = [i for i, problem in enumerate(found) if not (gated and problem)]

@@ -285,7 +285,7 @@ def fit_average(
     optics: Optics,
     wedge: Tensor,
     seed: int = 0,
-    n: int = 600,
+    n: int = 400,
 ) -> tuple[Tensor, float] | None:
     """Transfer and SNR with which the *average* of spiked cubes is that of the target's cubes, label-free.
 
@@ -310,7 +310,7 @@ def fit_average(
     transfer = wedge * replace(envelope, gain=1.0, falloff=envelope.falloff / 2)(k2)
     wanted, samples = shell_amplitude(x)
     snr = 0.1
-    for _ in range(5):  # the strength of a normalised cube is not linear in the SNR: a few steps towards it
+    for _ in range(4):  # the strength of a normalised cube is not linear in the SNR: a few steps towards it
         found = shell_amplitude(average(snr, transfer))[0]
         gain = float((samples * wanted * found).sum() / (samples * found * found).sum())
         if gain <= 0:
@@ -320,6 +320,39 @@ def fit_average(
         ((samples * wanted**2).sum() * (samples * found**2).sum()).sqrt()
     )
     return (transfer, snr) if likeness > 0.7 else None
+
+
+def imitate(
+    classes: Sequence[str],
+    target: Unlabelled,
+    background: Tensor,
+    n: int,
+    *,
+    optics: Optics,
+    snr: float = 0.0,
+    seed: int = 0,
+) -> Labelled:
+    """n spike-ins that look like the target's cubes, without a label of theirs.
+
+    The wedge is that of the background; strength and envelope come from :func:`fit_average` or, where the target shows
+    no common particle, from :func:`fit_optics`. `snr` replaces the strength found.
+
+    Raises
+    ------
+    InputError
+        fewer than 20 background boxes, or a target that shows no molecule at all while `snr` is 0
+    """
+    wedge, pixel_size = estimate_wedge(background), target.pixel_size
+    generator = torch.Generator().manual_seed(seed)
+    how = {"pixel_size": pixel_size, "wedge": wedge}
+    match = fit_average(classes, target, background, optics=optics, seed=seed, **how)
+    if match:
+        how["wedge"], found = match
+    else:
+        optics, found = fit_optics(classes, target, background, optics=optics, generator=generator, **how)
+    if not snr and found < 0.001:
+        raise InputError("The cubes show no more power than the ice; set spike_snr, such as 0.1.")
+    return spike(classes, background, n, snr=snr or found, optics=optics, generator=generator, **how)
 
 
 def spike(

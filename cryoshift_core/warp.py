@@ -470,3 +470,11 @@ class Warps(nn.Module):
         for step in self.steps.values():
             x = step(x, amount, generator)
         return x
+
+
+@torch.no_grad()
+def carried(x: Tensor, warps: Warps | None, generator: torch.Generator) -> Tensor:
+    """Source cubes (N, 1, Z, Y, X) as the warps would have them look in the target; without warps as they are."""
+    if warps is None:
+        return x
+    return torch.cat([warps(part, generator=generator) for part in x.split(64)])

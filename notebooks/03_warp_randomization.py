@@ -48,7 +48,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from cryoshift_core import (
-    calibration,
     evaluation,
     evidence,
     explore,
@@ -570,7 +569,7 @@ print("the warps of a game, by bands:", ", ".join(f"{value:.2f} {name}" for name
 # - **ClassAMI**: do the predicted classes coincide with clusters that k-means finds in the target's features?
 
 # %%
-carried = calibration.carried(validation.x, fits["cryoshift"].warps, run.generator("carry"))
+carried = warp.carried(validation.x, fits["cryoshift"].warps, run.generator("carry"))
 gains = []
 for name, fit in fits.items():
     right = [

@@ -51,7 +51,6 @@ from sklearn.metrics import adjusted_mutual_info_score
 from torch import nn
 
 from cryoshift_core import (
-    calibration,
     evaluation,
     evidence,
     figures,
@@ -62,6 +61,7 @@ from cryoshift_core import (
     scenarios,
     selection,
     training,
+    warp,
 )
 from cryoshift_core.scenarios import Request
 
@@ -366,7 +366,7 @@ def features(model, x):
 
 
 views = {name: (fit.model, validation.x[:300]) for name, fit in fits.items()}
-carried = calibration.carried(validation.x[:300], fits["cryoshift"].warps, run.generator("carry"))
+carried = warp.carried(validation.x[:300], fits["cryoshift"].warps, run.generator("carry"))
 views["cryoshift, source carried"] = (fits["cryoshift"].model, carried)
 distance = {}
 fig, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained")

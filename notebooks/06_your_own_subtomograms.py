@@ -357,21 +357,14 @@ if ice is not None and len(ice) >= spikein.FEWEST:
         if 10 < abs(series.tilt_axis - tilt_axis) % 180 < 170:
             print(f"WARNING: the tilt axis was given as {tilt_axis:g} degrees; set tilt_axis={series.tilt_axis:.0f}.")
     optics = Optics(pixel_size=pixel, defocus=defocus, tilts=tilt_scheme(-tilt_range, tilt_range), tilt_axis=tilt_axis)
-    how = {"pixel_size": pixel, "wedge": wedge, "generator": run.generator("molecules")}
-    match = spikein.fit_average(wanted, target, ice, pixel_size=pixel, optics=optics, wedge=wedge, seed=run.params.seed)
-    if match:
-        how["wedge"], fitted = match
-        print("strength and envelope: those of the average particle")
-    else:
-        optics, fitted = spikein.fit_optics(wanted, target, ice, optics=optics, **how)
-        print(f"strength and envelope: those of the spectra, B = {optics.b_factor:.0f} A^2")
     print(f"measured: {wedge.float().mean():.0%} of the samples")
-    print(f"SNR of your cubes, estimated: {fitted:.3g}; spikes are made at {spike_snr or fitted:.3g}")
-    if spike_snr or fitted > 0.001:
-        n_spikes = min(4 * len(ice), max(len(wanted), p.n_test))
-        spikes = spikein.spike(wanted, ice, n_spikes, snr=spike_snr or fitted, optics=optics, **how)
-    else:
-        print("No spike-in: your cubes show no more power than the ice; set spike_snr, such as 0.1.")
+    n_spikes = min(4 * len(ice), max(len(wanted), p.n_test))
+    try:
+        spikes = spikein.imitate(wanted, target, ice, n_spikes, optics=optics, snr=spike_snr, seed=run.params.seed)
+        given = "given" if spike_snr else "that of your cubes, estimated"
+        print(f"mean SNR of the spike-ins: {spikes.snr[spikes.snr > 0].mean():.3g} ({given})")
+    except volumes.InputError as problem:
+        print("No spike-in:", problem)
 elif ice is not None:
     print(f"No spike-in: {len(ice)} boxes of ice; wanted at least {spikein.FEWEST}.")
 

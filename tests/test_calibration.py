@@ -10,7 +10,7 @@ from cryoshift_core.calibration import Detector
 from cryoshift_core.domains import NONE_OF_THESE, Labelled
 from cryoshift_core.models import Classifier
 from cryoshift_core.volumes import InputError
-from cryoshift_core.warp import Warps
+from cryoshift_core.warp import Warps, carried
 
 F = 6
 
@@ -98,9 +98,9 @@ def test_the_warps_carry_the_cubes_before_anything_is_fitted():
     s, (t, _) = source(60), target(60)
     warps = Warps(("spectrum",), s.x, t.x, generator())
     model = Classifier(3).eval()
-    first, again = (calibration.carried(s.x, warps, generator(3)) for _ in range(2))
+    first, again = (carried(s.x, warps, generator(3)) for _ in range(2))
     assert torch.equal(first, again) and not torch.allclose(first, s.x, atol=0.1)
-    assert calibration.carried(s.x, None, generator()) is s.x
+    assert carried(s.x, None, generator()) is s.x
     one, two = (Detector.fit(model, s, None, warps, generator(3)) for _ in range(2))
     plain = Detector.fit(model, s, None, None, generator(3))
     assert one.threshold == two.threshold != plain.threshold

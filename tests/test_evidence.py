@@ -280,6 +280,7 @@ def test_a_toy_run_from_nothing_to_rows(tmp_path):
         best, chosen = float(r["balanced_accuracy_best"]), float(r["balanced_accuracy"])
         assert 0 <= chosen <= 1 and best >= float(r["balanced_accuracy_last"]) and r["n_source"] == "48"
         assert r["fell_back"] == "1" or best >= chosen
+        assert 0 <= float(r["spike_balanced_accuracy"]) <= 1
         assert float(r["a_distance_after"]) >= 0 and r["commit"] and r["threads"] and r["device"] == "cpu"
     per_class = evidence.read(tmp_path / "per_class.csv")
     assert len(per_class) == 3 * 3

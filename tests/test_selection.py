@@ -52,6 +52,14 @@ def answers(y, sure=8.0):
 Y = torch.arange(30) % 3
 
 
+def test_where_there_are_warps_it_is_carried_validation_cubes_that_count():
+    fit, v, t = made({1: (answers(Y), answers((Y + 1) % 3)), 2: (answers((Y + 1) % 3), answers(Y))})
+    assert selection.choose(fit, v, t, rule="last").step == 1, "the second is wrong on plain source cubes"
+    fit.warps = lambda x, generator: x + 30  # to where the target's numbers are
+    choice = selection.choose(fit, v, t, rule="im")
+    assert choice.step == 2 and [row["source_val_acc"] for row in choice.table] == [0, 1]
+
+
 def test_the_surest_and_most_diverse_candidate_wins():
     fit, v, t = made({1: (answers(Y), answers(Y, 1.0)), 2: (answers(Y), answers(Y)), 3: (answers(Y), answers(Y, 2.0))})
     choice = selection.choose(fit, v, t)

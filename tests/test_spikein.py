@@ -7,9 +7,10 @@ import torch
 import data_fetch
 from cryoshift_core import optics as opt
 from cryoshift_core import scenarios, simulate, spikein, volumes
+from cryoshift_core.domains import Unlabelled
 from cryoshift_core.optics import Optics
 from cryoshift_core.volumes import InputError
-from cryoshift_core.warp import mean_spectrum
+from cryoshift_core.warp import Envelope, mean_spectrum, shell_amplitude
 
 CLASSES, BOX, PIXEL = ("ribosome_80S", "TRiC", "apoferritin"), 24, 16.0
 
@@ -238,3 +239,28 @@ def test_no_particle_and_decoys_are_classes_too(boxes, wedge):
 def test_bad_requests_are_refused_in_one_sentence(boxes, wedge, change, message):
     with pytest.raises(InputError, match=message):
         spiked(boxes, **{"wedge": wedge, **change})
+
+
+@pytest.mark.parametrize("snr, highpass", [(0.05, 0.0), (0.5, 4.0)])
+def test_the_average_particle_tells_strength_and_filter(bank, wedge, snr, highpass):
+    white = torch.randn(120, 1, BOX, BOX, BOX, generator=generator(7))
+    seen = wedge * Envelope(1.0, 0.0, highpass)((spikein._frequencies(BOX) / BOX).square().sum(-1))
+    target = spiked(white, seen, n=600, seed=5, snr=snr).x
+    how = {"pixel_size": PIXEL, "optics": Optics(pixel_size=PIXEL), "wedge": wedge}
+    transfer, found = spikein.fit_average(CLASSES, target, white.flip(0), **how)
+    assert found == pytest.approx(snr, rel=0.35)
+    again = spiked(white.flip(0), transfer, n=600, seed=6, snr=found).x
+    one, other = (shell_amplitude(x)[0][:3] for x in (target, again))
+    assert torch.allclose(one, other, atol=0.15 * float(one.abs().max()))
+    assert spikein.fit_average(CLASSES, white, white.flip(0), **how) is None, "noise has no average particle"
+
+
+def test_an_imitation_is_made_by_the_average_or_by_the_spectra_or_not_at_all(bank, boxes, wedge):
+    strong = Unlabelled(spiked(boxes, wedge, n=90, snr=0.5).x, PIXEL, torch.zeros(90), "toy")
+    optics = Optics(pixel_size=PIXEL)
+    made = spikein.imitate(CLASSES, strong, boxes, 60, optics=optics, seed=1)
+    assert made.snr.mean() == pytest.approx(0.5, rel=0.4) and len(made) == 60
+    assert spikein.imitate(CLASSES, strong, boxes, 60, optics=optics, snr=0.1).snr.mean() == pytest.approx(0.1)
+    nothing = Unlabelled(boxes, PIXEL, torch.zeros(len(boxes)), "toy")
+    with pytest.raises(InputError, match="spike_snr"):
+        spikein.imitate(CLASSES, nothing, boxes, 60, optics=optics)
