@@ -23,7 +23,7 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make test       lint, unit tests, and every notebook at the smoke profile"
 	@echo "make bench      measure the speed of the simulators and of a training step"
-	@echo "make evidence   train and score TIER=core|baselines|factors|ablation|curves into notebooks/evidence, JOBS=2 at a time"
+	@echo "make evidence   train and score TIER=core|baselines|factors|ablation|unseen|curves into notebooks/evidence, JOBS=2 at a time"
 	@echo "make venv       only make the environment, .venv"
 	@echo "make format     format the code; make sync: bring .py and .ipynb of each notebook together"
 

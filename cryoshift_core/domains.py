@@ -1,7 +1,8 @@
 """What a domain may hold: labelled cubes, unlabelled cubes, and an answer key kept apart from both.
 
 Training and selection accept a target only as :class:`Unlabelled`, and that type has no field for a label. The
-labels of a synthetic target live in an :class:`AnswerKey`, which notebook 05 alone opens.
+labels of a synthetic target live in an :class:`AnswerKey`, which notebook 05 and
+`evidence` alone open.
 """
 
 from __future__ import annotations

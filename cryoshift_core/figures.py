@@ -22,6 +22,7 @@ COLOURS = {
     "source_only": "#8C8C8C",
     "oracle": "#222222",
     "cryoshift_reference": "#C44E52",
+    "cryoshift": "#55A868",
 }
 
 
@@ -152,23 +153,6 @@ def histograms(domains: Mapping[str, Tensor]) -> Figure:
         )  # fmt: skip
     ax.set(xlabel="grey value (robust standard deviations)", ylabel="density", yscale="log")
     ax.legend()
-    return fig
-
-
-def before_after(before: Tensor, after: Tensor, title: str, pixel_size: float) -> Figure:
-    """What a warp did to (N, 1, n, n, n) cubes: three of them before, after and the difference, and the spectra."""
-    fig, axes = plt.subplots(1, 4, figsize=(9.5, 2.6), layout="constrained", width_ratios=(1, 1, 1, 1.3))
-    a, b = middle(before[:1]), middle(after[:1])
-    show(axes[0], a, "before", spread=4)
-    show(axes[1], b, "after", spread=4)
-    change = float((after - before).std())
-    show(axes[2], b - a, f"difference, stretched (sd {change:.2f})", spread=4 * change or 1.0)
-    for name, x in (("before", before), ("after", after)):
-        k, power = radial_spectrum(x)
-        axes[3].semilogy(k / pixel_size, power, label=name)
-    axes[3].set(xlabel="1/A", title="mean power")
-    axes[3].legend(fontsize=7)
-    fig.suptitle(title, fontsize=10)
     return fig
 
 
