@@ -205,7 +205,7 @@ def reliability(tables: Mapping[str, Reliability]) -> Figure:
         ax.plot(table.confidence[used], table.accuracy[used], "o-", ms=3, color=COLOURS.get(name),
                 label=f"{name} (ECE {table.ece:.2f})")  # fmt: skip
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="Reliability on target-test")
-    ax.legend(fontsize=7, loc="upper left")
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     return fig
 
 

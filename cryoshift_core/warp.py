@@ -356,7 +356,8 @@ class OpticsWarp(nn.Module):
         """CTF at `defocus` over that at the source's; radius in cycles per voxel, defocus in um (n, 1, 1, 1)."""
         chi = math.pi * wavelength(300.0) * 1e4 * (radius / self.pixel_size).square()
         old, new = torch.sin(chi * self.source_defocus + 0.07), torch.sin(chi * defocus + 0.07)
-        return (new * old.sign() / old.abs().clamp_min(0.05)).clamp(-self.largest, self.largest)
+        ratio = new * old / (old.square() + 0.05**2)  # where the source saw nothing there is only noise to multiply
+        return ratio.clamp(-self.largest, self.largest)
 
     def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         if amount == 0:

@@ -32,7 +32,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 20 s | 1030 MB |
-# | laptop | 4.0 min | 1640 MB |
+# | laptop | 3.2 min (CPU) | 1550 MB |
 
 # %%
 from dataclasses import replace
