@@ -386,10 +386,10 @@ plt.show()
 # A smaller distance is what the adversary is paid for. Whether the *answers* get better is another question: features of
 # different classes may have been laid on top of each other. Only labels could tell, and we have none here.
 #
-# ## Why feature alignment alone failed here
+# ## What feature alignment alone buys, and what it cannot
 #
-# `make evidence` has trained every method with five other seeds on `in_situ_2`, and opened the answer key once, at the
-# end. Two figures from it. In the first, each method less `source_only`: whose interval leaves zero? In the second, each
+# `make evidence` trains every method with other seeds on `in_situ_2` and opens the answer key at the end; a method without an
+# interval has one seed so far. Two figures from it. In the first, each method less `source_only`: whose interval leaves zero? In the second, each
 # method is a dot: to the left, its features of source and target are hard to tell apart; at the top, it is right. **If alignment
 # were what counts, the dots would lie on a line from the lower right to the upper left.**
 
@@ -436,7 +436,8 @@ else:
     missing("Alignment against accuracy", "baselines")
 
 # %% [markdown]
-# Why would alignment alone fail? Three reasons, and none is a bug:
+# Look where the adversaries (`dann`, `mada`) stand, and where the quieter terms (`coral`, `mmd`, `mcc`) do, which have no
+# opponent to play against. Why would an adversary alone fall short? Three reasons, and none is a bug:
 #
 # 1. **The signal is lost before the features.** The encoder has learnt from clean cubes to look at fine detail. In the
 #    target that detail drowns in coloured noise. No rearrangement of the features brings it back; the encoder has to learn
