@@ -22,7 +22,8 @@ Each room is one idea and imports only rooms above it::
     runs         run folders, generators and manifests
     figures      every plot that the notebooks show
     explore      sliders in Jupyter, a grid of frames when headless
-    evidence     `make evidence`: methods x scenarios x seeds -> one CSV, its tables and figures
+    trials       methods x scenarios x seeds -> one CSV, a row per model trained and scored
+    evidence     `make evidence`: what that CSV says, in tables, verdicts and figures
     tutorial     `make tutorial`: the series through papermill, with an index page
 
 The physics (volumes to simulate) and the learning (models to training) meet only in domains and in the notebooks.

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from .domains import NONE_OF_THESE, Labelled
-from .models import Classifier, predict
+from .models import Classifier, embed, predict
 from .volumes import InputError
 from .warp import Warps, carried
 
@@ -80,10 +80,8 @@ def decoys(classes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in DECOYS if name not in classes)
 
 
-@torch.no_grad()
 def _features(model: Classifier, x: Tensor) -> np.ndarray:
-    model = model.eval()
-    return torch.cat([model.features(part) for part in x.split(64)]).double().numpy()
+    return embed(model, x).double().numpy()
 
 
 @dataclass(frozen=True)

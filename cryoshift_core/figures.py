@@ -252,22 +252,24 @@ def tomogram(data: np.ndarray, zyx: np.ndarray | None, groups: np.ndarray | None
 
 def class_shares(shares: Mapping[str, Sequence[float]], classes: Sequence[str]) -> Figure:
     """Predicted share of each class, one group of bars per method."""
-    fig, ax = plt.subplots(figsize=(0.9 * len(classes) + 1.8, 2.6), layout="constrained")
+    fig, ax = plt.subplots(figsize=(0.9 * len(classes) + 1.8, 2.8), layout="constrained")
     width = 0.8 / len(shares)
     for i, (name, values) in enumerate(shares.items()):
         ax.bar(np.arange(len(classes)) + (i - (len(shares) - 1) / 2) * width, values, width, label=name,
                color=COLOURS.get(name))  # fmt: skip
     ax.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
     ax.set(ylabel="share of the cubes")
-    ax.legend(fontsize=7)
+    fig.legend(fontsize=8, loc="outside upper center", ncols=len(shares))
     return fig
 
 
 def _bar(ax: Axes, found: tuple[float, float, float], at: float, colour: str) -> None:
     """A point with its interval, lying; without an interval where there is none."""
     mean, low, high = found
-    ends = [[mean - low], [high - mean]] if np.isfinite(low) else None
-    ax.errorbar(mean, at, xerr=ends, fmt="o", ms=5, color=colour, capsize=3)
+    if np.isfinite(low):
+        ax.errorbar(mean, at, xerr=[[mean - low], [high - mean]], fmt="o", ms=5, color=colour, capsize=3)
+    else:
+        ax.plot(mean, at, "o", ms=5, mec=colour, mfc="white")
 
 
 def gap_closed(found: Mapping[str, Mapping[str, tuple]], wanted: Mapping[str, float]) -> Figure:
@@ -305,13 +307,17 @@ def gap_closed(found: Mapping[str, Mapping[str, tuple]], wanted: Mapping[str, fl
 
 
 def forest(found: Mapping[str, tuple[float, float, float]], title: str, label: str) -> Figure:
-    """Name -> (difference, low, high): a point with its interval each, sorted; red where all of it is below 0."""
+    """Name -> (difference, low, high): a point with its interval each, sorted; red where all of it is below 0.
+
+    A single seed has no interval (NaN), and is drawn hollow.
+    """
     fig, ax = plt.subplots(figsize=(6.4, 0.32 * len(found) + 1.5), layout="constrained")
     rows = sorted(found.items(), key=lambda item: item[1][0])
     for i, (_, (mean, low, high)) in enumerate(rows):
         colour = "#C44E52" if high < 0 else "#55A868" if low > 0 else "0.45"
         _bar(ax, (mean, low, high), i, colour)
-        ax.annotate(f"{mean:+.3f}", (1.01, i), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+        alone = "" if np.isfinite(low) else " (one seed)"
+        ax.annotate(f"{mean:+.3f}{alone}", (1.01, i), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     ax.axvline(0, color="black", lw=1)
     ax.set_yticks(range(len(rows)), [name for name, _ in rows])
     ax.set(title=f"{title}\nred: worse, green: better, grey: not distinguishable (95 % interval)", xlabel=label)

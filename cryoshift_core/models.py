@@ -165,6 +165,19 @@ def pick_device(name: str) -> torch.device:
 @torch.no_grad()
 def predict(model: Classifier, x: Tensor, batch: int = 64, device: str = "cpu") -> Tensor:
     """Class probabilities (N, K) on the CPU for cubes (N, 1, Z, Y, X) of one domain."""
+    model, place = _settled(model, x, batch, device)
+    return torch.cat([model(part.to(place)).softmax(1).cpu() for part in x.split(batch)])
+
+
+@torch.no_grad()
+def embed(model: Classifier, x: Tensor, batch: int = 64, device: str = "cpu") -> Tensor:
+    """Features (N, F) on the CPU for cubes (N, 1, Z, Y, X) of one domain."""
+    model, place = _settled(model, x, batch, device)
+    return torch.cat([model.features(part.to(place)).cpu() for part in x.split(batch)])
+
+
+def _settled(model: Classifier, x: Tensor, batch: int, device: str) -> tuple[Classifier, torch.device]:
+    """The model on its device, not training; batch normalisation has the statistics of these cubes."""
     place = pick_device(device)
     model = model.to(place).eval()
     batch_norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm3d)]
@@ -176,4 +189,4 @@ def predict(model: Classifier, x: Tensor, batch: int = 64, device: str = "cpu") 
         for part in x.split(batch):
             model(part.to(place))
         model.eval()
-    return torch.cat([model(part.to(place)).softmax(1).cpu() for part in x.split(batch)])
+    return model, place

@@ -7,6 +7,7 @@ tilt axis is y unless `Optics.tilt_axis` turns it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -142,6 +143,12 @@ def tilt_amplitude(k: Tensor, optics: Optics) -> tuple[Tensor, Tensor]:
     return scale * ctf(k_A, optics) * envelope * q, q
 
 
+def frequencies(box: Sequence[int], device: torch.device | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """kz (Z, 1, 1), ky (Y, 1) and kx (X // 2 + 1,) of an rfftn of a (Z, Y, X) box, in cycles per voxel."""
+    kz, ky = (torch.fft.fftfreq(side, device=device) for side in box[:2])
+    return kz[:, None, None], ky[:, None], torch.fft.rfftfreq(box[2], device=device)
+
+
 @lru_cache(maxsize=16)
 def half_ball(n: int) -> tuple[Tensor, Tensor]:
     """Samples of an rfftn of an (n, n, n) box inside the sphere |k| < 0.5.
@@ -151,8 +158,7 @@ def half_ball(n: int) -> tuple[Tensor, Tensor]:
     index : (P,) int64 into the flattened (n, n, n // 2 + 1) half grid
     k : (P, 3) float32, zyx, cycles per voxel
     """
-    full, half = torch.fft.fftfreq(n), torch.fft.rfftfreq(n)
-    k = torch.stack(torch.meshgrid(full, full, half, indexing="ij"), -1).reshape(-1, 3)
+    k = torch.stack(torch.broadcast_tensors(*frequencies((n, n, n))), -1).reshape(-1, 3)
     index = (k.norm(dim=-1) < 0.4999).nonzero()[:, 0]
     return index, k[index].contiguous()
 

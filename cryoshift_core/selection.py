@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .domains import Labelled, Unlabelled
 from .losses import information_maximisation
-from .models import Classifier
-from .training import Fit, predict
+from .models import Classifier, embed, predict
+from .training import Fit
 from .volumes import InputError
 from .warp import carried
 
@@ -104,8 +104,7 @@ def class_ami(model: Classifier, target: Unlabelled, seed: int = 0) -> float:
 
     An alarm, not a score: near 0 the predicted classes are no clusters of the target at all.
     """
-    model = model.eval()
-    features = torch.cat([model.features(part) for part in target.x.split(64)])
+    features = embed(model, target.x)
     predicted = model.head(features).argmax(1)
     k = model.classify.out_features
     clusters = KMeans(min(k, len(features)), n_init=5, random_state=seed).fit_predict(features.numpy())

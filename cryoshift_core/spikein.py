@@ -17,14 +17,14 @@ from torch import Tensor
 
 from . import scenarios, simulate, structures, volumes
 from .domains import Labelled, Unlabelled
-from .optics import Optics, to_tilt_frame
+from .optics import Optics, frequencies, to_tilt_frame
+from .training import TURNS
 from .volumes import InputError
-from .warp import power_spectrum, shell_amplitude, signal_envelope
+from .warp import power_spectrum, shell_amplitude, signal_envelope, squared_frequency
 
 FEWEST = 20  # background boxes: below, neither the wedge nor an accuracy is worth estimating
 OFFSET = 2.0  # voxels: picking error of a spiked molecule
 B_FACTORS = tuple(0.7 * i**2 for i in range(18))  # squared voxels, tried by fit_optics
-TURNS = {1: (3, 4), 2: (2, 4), 3: (2, 3)}  # the axes that a turn by 180 degrees about z, y, x flips
 
 
 def find_background(
@@ -82,8 +82,7 @@ def _smoothed(volume: np.ndarray, centre: np.ndarray, box: int) -> np.ndarray:
 
 def _frequencies(n: int) -> Tensor:
     """(n, n, n // 2 + 1, 3) zyx of an rfftn, in Fourier voxels."""
-    full, half = torch.fft.fftfreq(n) * n, torch.fft.rfftfreq(n) * n
-    return torch.stack(torch.meshgrid(full, full, half, indexing="ij"), -1)
+    return torch.stack(torch.broadcast_tensors(*frequencies((n, n, n))), -1) * n
 
 
 @dataclass(frozen=True)
@@ -165,33 +164,6 @@ def _mean_power(x: Tensor) -> Tensor:
     return torch.stack([power_spectrum(part).sum(0) for part in x.split(64)]).sum(0) / len(x)
 
 
-def estimate_snr(target: Unlabelled | Tensor, background: Tensor, *, same_scale: bool = False) -> float:
-    """Mean SNR of the target's cubes without a label: the power they have beyond the background's, over the latter.
-
-    Normalised cubes have lost their scale. It is found again where molecules scatter least (at a zero of the CTF, or at
-    the highest frequencies): the background's spectrum is made to meet the target's in the shell where that leaves the
-    rest the most. Where each shell holds signal (large voxels, strong molecules) that is too low, by up to a half. In
-    a *denoised* tomogram, whose noise depends on the signal, it means little.
-
-    Parameters
-    ----------
-    same_scale : both are raw grey values of the same tomograms, and nothing has to be found again
-
-    Returns
-    -------
-    var(signal) / var(background), as the tomogram was filtered; close to 0 where nothing can be seen
-    """
-    x = target.x if isinstance(target, Unlabelled) else target
-    p_t, p_b = _mean_power(x), _mean_power(background)
-    k = _frequencies(x.shape[-1])
-    shell, twice = k.norm(dim=-1).round().long().flatten(), torch.where(k[..., 2] == 0, 1.0, 2.0)
-    modes = torch.bincount(shell, twice.flatten())
-    t, b = ((torch.bincount(shell, (p * twice).flatten()) / modes)[1 : x.shape[-1] // 2] for p in (p_t, p_b))
-    modes = modes[1 : x.shape[-1] // 2]
-    scale = 1.0 if same_scale else (t / b)[_kept(b)][x.shape[-1] // 8 :].min()
-    return float(t @ modes / (scale * (b @ modes)) - 1)
-
-
 def _kept(power: Tensor) -> Tensor:
     """Shells that no filter has removed; what is left in the others is rounding, clipping and leakage."""
     return power > 0.1 * power.median()
@@ -200,9 +172,10 @@ def _kept(power: Tensor) -> Tensor:
 def turns_that_keep(wedge: Tensor) -> tuple[int, ...]:
     """Turns by 180 degrees that leave the missing wedge where it is: 0 none, 1 about z, 2 about y, 3 about x."""
     full = whole(wedge > 0)
-    kept = [0]
-    for turn, axes in TURNS.items():
-        moved = full.flip([a - 2 for a in axes]).roll([1, 1], [a - 2 for a in axes])
+    kept = []
+    for turn, flipped in TURNS.items():
+        axes = [a - 2 for a in flipped]
+        moved = full.flip(axes).roll([1] * len(axes), axes) if axes else full
         if float((moved != full).float().mean()) < 0.08:
             kept.append(turn)
     return tuple(kept)
@@ -227,7 +200,7 @@ def _all_round(tilts: tuple[float, ...]) -> tuple[float, ...]:
 
 def fit_optics(
     classes: Sequence[str],
-    target: Unlabelled | Tensor,
+    x: Tensor,
     background: Tensor,
     *,
     pixel_size: float,
@@ -246,7 +219,6 @@ def fit_optics(
     -------
     optics with `pixel_size` and `b_factor` replaced, and the mean var(signal) / var(background) for `spike`
     """
-    x = target.x if isinstance(target, Unlabelled) else target
     box = background.shape[-1]
     if x.shape[1:] != background.shape[1:]:
         raise InputError(f"Target boxes are {tuple(x.shape[2:])} and background boxes {tuple(background.shape[2:])}.")
@@ -278,7 +250,7 @@ def fit_optics(
 
 def fit_average(
     classes: Sequence[str],
-    target: Unlabelled | Tensor,
+    x: Tensor,
     background: Tensor,
     *,
     pixel_size: float,
@@ -298,13 +270,14 @@ def fit_average(
     -------
     (b, b, b // 2 + 1) for `spike` in place of the wedge, and its `snr`; None where the averages show no common particle
     """
-    x = target.x if isinstance(target, Unlabelled) else target
-    k2 = (_frequencies(background.shape[-1]) / background.shape[-1]).square().sum(-1)
+    k2 = squared_frequency(background.shape[2:])
+    generator = torch.Generator().manual_seed(seed)
+    _, molecules = _molecules(classes, n, background.shape[-1], pixel_size, optics, generator, OFFSET)
+    imaged = generator.get_state()
 
     def average(snr: float, transfer: Tensor) -> Tensor:
-        again = torch.Generator().manual_seed(seed)
-        how = {"pixel_size": pixel_size, "optics": optics, "generator": again, "offset": OFFSET}
-        return spike(classes, background, n, snr=snr, wedge=transfer, **how).x
+        generator.set_state(imaged)  # the same molecules in the same boxes each time
+        return _into_ice(molecules, background, snr, transfer, generator)[0]
 
     envelope = signal_envelope(average(0.1, wedge.float()), x)
     transfer = wedge * replace(envelope, gain=1.0, falloff=envelope.falloff / 2)(k2)
@@ -345,11 +318,11 @@ def imitate(
     wedge, pixel_size = estimate_wedge(background), target.pixel_size
     generator = torch.Generator().manual_seed(seed)
     how = {"pixel_size": pixel_size, "wedge": wedge}
-    match = fit_average(classes, target, background, optics=optics, seed=seed, **how)
+    match = fit_average(classes, target.x, background, optics=optics, seed=seed, **how)
     if match:
         how["wedge"], found = match
     else:
-        optics, found = fit_optics(classes, target, background, optics=optics, generator=generator, **how)
+        optics, found = fit_optics(classes, target.x, background, optics=optics, generator=generator, **how)
     if not snr and found < 0.001:
         raise InputError("The cubes show no more power than the ice; set spike_snr, such as 0.1.")
     return spike(classes, background, n, snr=snr or found, optics=optics, generator=generator, **how)
@@ -399,23 +372,48 @@ def spike(
         raise InputError(f"snr_class is '{snr_class}'; wanted one of {', '.join(labels)}.")
     if n < len(names) or not len(background):
         raise InputError(f"{n} cubes of {len(names)} classes in {len(background)} boxes; wanted one of each at least.")
+    y, molecules = _molecules(names, n, box, pixel_size, optics, generator, offset)
+    strength = molecules.var((1, 2, 3, 4))
+    counted = y == labels.index(snr_class) if snr_class else strength > 0
+    if not strength[counted].sum() > 0:
+        raise InputError(f"None of {', '.join(labels)} scatters; wanted a molecule among them to spike.")
+    x, own, which = _into_ice(molecules, background, snr, wedge, generator, counted)
+    return Labelled(x, y, labels, pixel_size, own, which)
+
+
+def _molecules(
+    names: Sequence[str],
+    n: int,
+    box: int,
+    pixel_size: float,
+    optics: Optics,
+    generator: torch.Generator,
+    offset: float,
+) -> tuple[Tensor, Tensor]:
+    """Classes (n,) drawn evenly, and their noise-free cubes (n, 1, box, box, box) without a missing wedge."""
     y = scenarios.draw_labels(n, len(names), 1.0, generator)
     bank = simulate.templates(names, pixel_size, box, generator=generator)
     specimen = simulate.specimens(y, bank, generator=generator, offset=offset)
     all_round = replace(optics, pixel_size=pixel_size, tilts=_all_round(optics.tilts))
-    signal = _through(simulate.image_by_transfer(specimen, bank, all_round, generator=generator, noise=False).x, wedge)
+    return y, simulate.image_by_transfer(specimen, bank, all_round, generator=generator, noise=False).x
 
-    which = torch.randperm(len(background), generator=generator).repeat(-(-n // len(background)))[:n]
+
+def _into_ice(
+    molecules: Tensor,
+    background: Tensor,
+    snr: float,
+    wedge: Tensor,
+    generator: torch.Generator,
+    counted: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised cubes, the SNR of each, and the box in which it stands; `counted` ones have `snr` on average."""
+    signal = _through(molecules, wedge)
+    n, boxes = len(signal), len(background)
+    which = torch.randperm(boxes, generator=generator).repeat(-(-n // boxes))[:n]
     ice, turns = background[which].clone(), turns_that_keep(wedge)
-    for start in range(len(background), n, len(background)):
-        turn = turns[start // len(background) % len(turns)]
-        if turn:
-            again = slice(start, start + len(background))
-            ice[again] = ice[again].flip(TURNS[turn])
+    for start in range(boxes, n, boxes):
+        again, turn = slice(start, start + boxes), turns[start // boxes % len(turns)]
+        ice[again] = ice[again].flip(TURNS[turn])
     own = signal.var((1, 2, 3, 4), correction=0) / ice.var((1, 2, 3, 4), correction=0)
-    counted = y == labels.index(snr_class) if snr_class else own > 0
-    if not own[counted].sum() > 0:
-        raise InputError(f"None of {', '.join(labels)} scatters; wanted a molecule among them to spike.")
-    factor = snr / own[counted].mean()
-    x = volumes.normalize(ice + signal * factor.sqrt())
-    return Labelled(x, y, labels, pixel_size, own * factor, which)
+    factor = snr / own[own > 0 if counted is None else counted].mean()
+    return volumes.normalize(ice + signal * factor.sqrt()), own * factor, which

@@ -60,6 +60,9 @@ class Fit:
         return self.model
 
 
+TURNS = {0: (), 1: (3, 4), 2: (2, 4), 3: (2, 3)}  # by 180 degrees about no axis, z, y, x: the dimensions that flip
+
+
 def augment(x: Tensor, generator: torch.Generator, turns: tuple[int, ...] = (0, 1, 2, 3)) -> Tensor:
     """Turn each cube by 180 degrees about no axis (0), the beam z (1), the tilt axis y (2) or x (3).
 
@@ -67,11 +70,10 @@ def augment(x: Tensor, generator: torch.Generator, turns: tuple[int, ...] = (0, 
     and 2 only. Other 90-degree turns move the wedge, and a single flip would make mirror-image proteins.
     """
     which = torch.tensor(turns)[torch.randint(len(turns), (len(x),), generator=generator)]
-    axes = {0: (), 1: (3, 4), 2: (2, 4), 3: (2, 3)}
     out = x.clone()
     for turn in turns:
-        if axes[turn]:
-            out[which == turn] = x[which == turn].flip(axes[turn])
+        if TURNS[turn]:
+            out[which == turn] = x[which == turn].flip(TURNS[turn])
     return out
 
 

@@ -8,6 +8,7 @@ on the CPU.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .models import GROUPS
-from .optics import wavelength
+from .optics import frequencies, wavelength
 from .volumes import InputError
 
 
@@ -134,11 +135,15 @@ def power_spectrum(x: Tensor) -> Tensor:
     return torch.fft.rfftn(x[:, 0], dim=(1, 2, 3)).abs().square() / x[0].numel()
 
 
+def squared_frequency(box: Sequence[int], device: torch.device | None = None) -> Tensor:
+    """k^2 (Z, Y, X // 2 + 1) of an rfftn, in (cycles / voxel)^2."""
+    kz, ky, kx = frequencies(box, device)
+    return kz**2 + ky**2 + kx**2
+
+
 def radial_bands(box: tuple[int, ...], n_bands: int) -> Tensor:
     """Overlapping triangular windows in |k|, (n_bands, Z, Y, X // 2 + 1); they sum to 1 at each frequency."""
-    kz, ky = (torch.fft.fftfreq(side) for side in box[:2])
-    kx = torch.fft.rfftfreq(box[2])
-    radius = (kz[:, None, None] ** 2 + ky[:, None] ** 2 + kx**2).sqrt().clamp_max(0.5) / 0.5 * (n_bands - 1)
+    radius = squared_frequency(box).sqrt().clamp_max(0.5) / 0.5 * (n_bands - 1)
     return (1 - (radius - torch.arange(n_bands).view(-1, 1, 1, 1)).abs()).clamp_min(0)
 
 
@@ -160,9 +165,7 @@ def shell_amplitude(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     mean = x[:, 0].mean(0)
     transform = torch.fft.rfftn(torch.fft.ifftshift(mean), dim=(0, 1, 2)).real
-    full, half = torch.fft.fftfreq(len(mean)) * len(mean), torch.fft.rfftfreq(len(mean)) * len(mean)
-    radius = (full[:, None, None] ** 2 + full[:, None] ** 2 + half**2).sqrt()
-    shell = radius.round().long().flatten().to(x.device)
+    shell = (squared_frequency(mean.shape).sqrt() * len(mean)).round().long().flatten().to(x.device)
     inside = slice(1, len(mean) // 2)
     samples = torch.bincount(shell)[inside]
     return torch.bincount(shell, transform.flatten())[inside] / samples, samples
@@ -244,8 +247,7 @@ class SpectrumWarp(nn.Module):
         self.register_buffer("bands", radial_bands(box, bank.shape[1]), persistent=False)
         self.theta = nn.Parameter(torch.zeros(bank.shape[1]))
         self.envelope = envelope
-        k = (torch.fft.fftfreq(box[0])[:, None, None], torch.fft.fftfreq(box[1])[:, None], torch.fft.rfftfreq(box[2]))
-        self.register_buffer("k2", sum(axis.square() for axis in k), persistent=False)
+        self.register_buffer("k2", squared_frequency(box), persistent=False)
         self.spread, self.box = spread, box
 
     @classmethod
@@ -306,10 +308,9 @@ class ShiftWarp(nn.Module):
         n, box = len(x), x.shape[2:]
         direction = F.normalize(_normal((n, 3), generator, x), dim=1)
         shift = amount * self.bound * direction * _uniform(n, 0, 1, generator, x).view(n, 1).pow(1 / 3)
-        kz, ky = (torch.fft.fftfreq(side, device=x.device) for side in box[:2])
-        kx = torch.fft.rfftfreq(box[2], device=x.device)
-        z, y, x_ = (torch.outer(shift[:, i], k) * (-2 * math.pi) for i, k in enumerate((kz, ky, kx)))
-        phase = z[:, :, None, None] + y[:, None, :, None] + x_[:, None, None, :]
+        kz, ky, kx = frequencies(box, x.device)
+        z, y, x_ = (shift[:, i].view(n, 1, 1, 1) * k * (-2 * math.pi) for i, k in enumerate((kz, ky, kx)))
+        phase = z + y + x_
         moved = torch.fft.rfftn(x[:, 0], dim=(1, 2, 3)) * torch.polar(torch.ones_like(phase), phase)
         return torch.fft.irfftn(moved, s=box, dim=(1, 2, 3)).unsqueeze(1)
 
@@ -363,10 +364,9 @@ class OpticsWarp(nn.Module):
         if amount == 0:
             return x
         n, box = len(x), x.shape[2:]
-        kz, ky = (torch.fft.fftfreq(side, device=x.device) for side in box[:2])
-        kx = torch.fft.rfftfreq(box[2], device=x.device)
-        angle = torch.atan2(kz.abs()[:, None, None], kx.abs() + 1e-9)  # 0 along x, pi / 2 along the beam
-        radius = (kz[:, None, None] ** 2 + ky[:, None] ** 2 + kx**2).sqrt()
+        kz, _, kx = frequencies(box, x.device)
+        angle = torch.atan2(kz.abs(), kx.abs() + 1e-9)  # 0 along x, pi / 2 along the beam
+        radius = squared_frequency(box, x.device).sqrt()
 
         def draw(low: float, high: float) -> Tensor:
             return _uniform(n, low, high, generator, x)[:, 0]
@@ -433,20 +433,21 @@ class HistogramWarp(nn.Module):
         return x + amount * (mapped.view_as(x) - x)
 
 
-# In the order in which they are applied. The spectrum comes after the modules whose blur it should make good.
-WARPS = {
-    "shift": ShiftWarp,
-    "crowding": CrowdingWarp,
-    "deformation": DeformationWarp,
-    "optics": OpticsWarp,
-    "spectrum": SpectrumWarp,
-    "histogram": HistogramWarp,
-    "noise": NoiseWarp,
+# In the order in which they are applied: the spectrum after the modules whose blur it should make good. Each entry
+# builds its warp from what it may measure: source cubes as the earlier warps leave them, target cubes, voxels in A.
+WARPS: dict[str, Callable[[Callable[[], Tensor], Tensor, float], nn.Module]] = {
+    "shift": lambda source, target, pixel_size: ShiftWarp(),
+    "crowding": lambda source, target, pixel_size: CrowdingWarp(),
+    "deformation": lambda source, target, pixel_size: DeformationWarp(),
+    "optics": lambda source, target, pixel_size: OpticsWarp(pixel_size),
+    "spectrum": lambda source, target, pixel_size: SpectrumWarp.estimate(source(), target),
+    "histogram": lambda source, target, pixel_size: HistogramWarp.estimate(target),
+    "noise": lambda source, target, pixel_size: NoiseWarp(),
 }
 
 
 class Warps(nn.Module):
-    """The named warps in turn; the spectra are measured on source cubes as the earlier warps leave them."""
+    """The named warps in turn."""
 
     def __init__(
         self,
@@ -458,14 +459,14 @@ class Warps(nn.Module):
     ):
         super().__init__()
         self.steps = nn.ModuleDict()
-        for name in (name for name in WARPS if name in names):
-            if name == "spectrum":
-                with torch.no_grad():
-                    self.steps[name] = SpectrumWarp.estimate(self(source_x, generator=generator), target_x)
-            elif name == "histogram":
-                self.steps[name] = HistogramWarp.estimate(target_x)
-            else:
-                self.steps[name] = OpticsWarp(pixel_size) if name == "optics" else WARPS[name]()
+
+        @torch.no_grad()
+        def so_far() -> Tensor:
+            return self(source_x, generator=generator)
+
+        for name, build in WARPS.items():
+            if name in names:
+                self.steps[name] = build(so_far, target_x, pixel_size)
 
     def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         for step in self.steps.values():

@@ -39,7 +39,7 @@
 import matplotlib.pyplot as plt
 import torch
 
-from cryoshift_core import evaluation, figures, runs, scenarios, training
+from cryoshift_core import evaluation, figures, models, runs, scenarios, training
 from cryoshift_core.scenarios import Request
 
 # %% tags=["parameters"]
@@ -150,10 +150,7 @@ print(f"mean confidence: source {confidence['source']:.2f}, target {confidence['
 # domains were alike, the colours would mix.
 
 # %%
-model = fit.model.eval()
-with torch.no_grad():
-    f_s = torch.cat([model.features(part) for part in validation.x[:300].split(64)])
-    f_t = torch.cat([model.features(part) for part in target.x[:300].split(64)])
+f_s, f_t = (models.embed(fit.model, x[:300]) for x in (validation.x, target.x))
 fig = figures.embedding({"source": f_s, "target": f_t}, "features of source_only")
 run.save_figure(fig, "features")
 plt.show()
@@ -175,9 +172,8 @@ table = []
 for factor in run.progress(scenarios.FACTORS, "factors"):
     ask = Request(f"{factor}_2", p.classes, few, p.box, p.pixel_size, "train", 2, run.params.seed)
     cubes = scenarios.load_or_make(ask, run.data_folder, progress=False)[0]
-    with torch.no_grad():
-        features = model.features(cubes.x)
-        sure = model.head(features).softmax(1).max(1).values.mean().item()
+    features = models.embed(fit.model, cubes.x)
+    sure = training.predict(fit.model, cubes.x).max(1).values.mean().item()
     table.append(
         {"factor": factor, "a_distance": evaluation.a_distance(f_s[:few], features, seed=0), "confidence": sure}
     )

@@ -285,8 +285,7 @@ print(f"off the target's average particle: {misfit['before']:.0%} before, {misfi
 
 # %%
 P_s, P_t = warp.mean_spectrum(measured_s), warp.mean_spectrum(measured_t)
-full, half = torch.fft.fftfreq(p.box), torch.fft.rfftfreq(p.box)
-a = envelope(full[:, None, None] ** 2 + full[:, None] ** 2 + half**2)
+a = envelope(warp.squared_frequency((p.box, p.box, p.box)))
 g = torch.minimum(a, (P_t / P_s).sqrt())
 missing = (P_t - g**2 * P_s).clamp_min(0)
 white = torch.fft.rfftn(torch.randn(held_s.shape, generator=generator), dim=(2, 3, 4))
@@ -513,9 +512,8 @@ def bands(x):
     return torch.cat([torch.einsum("nzyx,bzyx->nb", warp.power_spectrum(q), windows) for q in x.split(64)]).log()
 
 
-@torch.no_grad()
-def features(x, model=fits["source_only"].model):
-    return torch.cat([model.features(q) for q in x.split(64)])
+def seen_by_source_only(x):
+    return models.embed(fits["source_only"].model, x)
 
 
 chains = {"those of cryoshift": fits["cryoshift"].warps, "those of a game, untrained": untrained}
@@ -528,7 +526,7 @@ candidates["target itself"] = measured_t
 table = []
 for name, x in candidates.items():
     row = {"what": name}
-    for view, function in (("bands", bands), ("features", features)):
+    for view, function in (("bands", bands), ("features", seen_by_source_only)):
         row[view] = evaluation.a_distance(function(x), function(held_t), seed=run.params.seed)
     table.append(row)
 run.save_table(table, "a_distance")

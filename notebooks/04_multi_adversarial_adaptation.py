@@ -358,20 +358,14 @@ plt.show()
 # Features of source and target cubes on their two principal axes. In the last panel, the source cubes are carried to the
 # target by the warps first: these are what `cryoshift` learnt from.
 
-
 # %%
-@torch.no_grad()
-def features(model, x):
-    return torch.cat([model.features(part) for part in x.split(64)])
-
-
 views = {name: (fit.model, validation.x[:300]) for name, fit in fits.items()}
 carried = warp.carried(validation.x[:300], fits["cryoshift"].warps, run.generator("carry"))
 views["cryoshift, source carried"] = (fits["cryoshift"].model, carried)
 distance = {}
 fig, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained")
 for ax, (name, (model, x)) in zip(axes, views.items(), strict=True):
-    f_s, f_t = features(model, x), features(model, target.x[:300])
+    f_s, f_t = models.embed(model, x), models.embed(model, target.x[:300])
     distance[name] = evaluation.a_distance(f_s, f_t, seed=0)
     both = torch.cat([f_s, f_t])
     axis = torch.linalg.svd(both - both.mean(0), full_matrices=False)[2][:2]
@@ -494,7 +488,7 @@ real = torch.stack(list(answers.values()))
 best = max(accuracy.values())
 for name, p_t, right in (("collapsed", one_class, 1 / k), ("guesser", dice, 1 / k), ("two-faced", dice, best)):
     answers[name], accuracy[name] = p_t, right
-clusters = KMeans(k, n_init=5, random_state=0).fit_predict(features(model, target.x).numpy())
+clusters = KMeans(k, n_init=5, random_state=0).fit_predict(models.embed(model, target.x).numpy())
 judged = [
     {
         "candidate": name,

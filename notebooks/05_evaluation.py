@@ -44,7 +44,18 @@ import numpy as np
 import torch
 from IPython.display import Markdown, display
 
-from cryoshift_core import calibration, domains, evaluation, evidence, figures, runs, scenarios, selection, training
+from cryoshift_core import (
+    calibration,
+    domains,
+    evaluation,
+    evidence,
+    figures,
+    models,
+    runs,
+    scenarios,
+    selection,
+    training,
+)
 from cryoshift_core.scenarios import Request
 from cryoshift_core.volumes import InputError
 
@@ -264,7 +275,7 @@ else:
 # %%
 distance = {}
 for label, model in (("source_only", fits["source_only"][0].model), (method, choices[0].fit.model)):
-    clouds = {"source": evidence.features(model, validation.x[:300]), "target": evidence.features(model, test.x[:300])}
+    clouds = {name: models.embed(model, part.x[:300]) for name, part in (("source", validation), ("target", test))}
     distance[label] = evaluation.a_distance(*clouds.values(), seed=0)
     fig = figures.embedding(clouds, f"{label}: A-distance {distance[label]:.2f}")
     run.save_figure(fig, f"features_{label}")

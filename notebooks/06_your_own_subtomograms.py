@@ -380,6 +380,7 @@ if spikes is not None:
     for ax, (title, plane) in zip(axes, planes.items(), strict=True):
         ax.imshow(plane, vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[], title=title)
+        ax.spines[:].set_visible(True)
     run.save_figure(fig, "wedge")
     plt.show()
     fig = figures.spectra({"ice": ice, "target": target.x[:256], "spiked": spikes.x[:256]}, pixel)

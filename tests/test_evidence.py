@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cryoshift_core import evidence
-from cryoshift_core.evidence import Job, jobs
+from cryoshift_core import evidence, trials
 from cryoshift_core.methods import METHODS, resolve
 from cryoshift_core.scenarios import SCENARIOS, Request
+from cryoshift_core.trials import Job, jobs
 from cryoshift_core.volumes import InputError
 
 T2, T4 = 4.30265, 2.77645  # Student's t, 97.5 %, for 3 and 5 seeds
@@ -23,8 +23,8 @@ def row(method, scenario, seed, score, best=None, **other):
 
 
 def written(folder, rows):
-    evidence.add(folder / "evidence.csv", rows)
-    return evidence.read(folder / "evidence.csv")
+    trials.add(folder / "evidence.csv", rows)
+    return trials.read(folder / "evidence.csv")
 
 
 # ---------------------------------------------------------------- the jobs
@@ -42,7 +42,7 @@ def test_the_tiers_hold_what_they_promise():
     factors = jobs("factors")
     assert len({job.scenario for job in factors}) == 10 and len(factors) == 10 * 3 * 3
     assert all(job.scenario.endswith("_2") and job.scenario in SCENARIOS for job in factors)
-    everything = [job for tier in evidence.TIERS for job in jobs(tier)]
+    everything = [job for tier in trials.TIERS for job in jobs(tier)]
     assert len({job.key for job in everything}) == len(everything)
 
 
@@ -53,28 +53,28 @@ def test_the_ablation_follows_the_recipe_and_never_takes_the_last_label_away():
     for part in without:
         resolve("cryoshift", (part,))  # refuses what has no labelled term left
     rules = {job.rule for job in jobs("ablation")} - {""}
-    assert rules == set(evidence.RULES) and len(rules) >= 3
+    assert rules == set(trials.RULES) and len(rules) >= 3
     assert not [job for job in jobs("ablation") if bool(job.without) == bool(job.rule)], "one part at a time"
 
 
 def test_the_curves_change_one_number_each():
     todo = jobs("curves")
     home = asdict(SCENARIOS["in_situ_2"])
-    for knob, values in evidence.CURVES.items():
+    for knob, values in trials.CURVES.items():
         for value in values:
-            varied = asdict(SCENARIOS[evidence.curve_scenario(knob, value)])
+            varied = asdict(SCENARIOS[trials.curve_scenario(knob, value)])
             changed = {name for name in home if varied[name] != home[name]}
             assert len(changed) <= 1
-            assert {j.method for j in todo if j.scenario == evidence.curve_scenario(knob, value)} == {
+            assert {j.method for j in todo if j.scenario == trials.curve_scenario(knob, value)} == {
                 "source_only", "cryoshift", "oracle",
             }  # fmt: skip
     assert {50, 5000} <= {job.n_target for job in todo}
-    assert evidence.requests(replace(todo[0], scenario="in_situ_2", n_target=5000))[0].n == 5000
+    assert trials.requests(replace(todo[0], scenario="in_situ_2", n_target=5000))[0].n == 5000
 
 
 def test_the_parts_share_no_job_and_no_target():
     todo = jobs("core") + jobs("baselines")
-    parts = [evidence.groups(todo, part, 3) for part in range(3)]
+    parts = [trials.groups(todo, part, 3) for part in range(3)]
     keys = [job.key for part in parts for group in part for job in group]
     assert sorted(keys) == sorted(job.key for job in todo)
     targets = [{(job.scenario, job.seed) for group in part for job in group} for part in parts]
@@ -101,9 +101,9 @@ def test_a_write_that_is_cut_short_leaves_the_rows_before_it(tmp_path, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(evidence.csv.DictWriter, "writerows", killed)
+        patch.setattr(trials.csv.DictWriter, "writerows", killed)
         with pytest.raises(KeyboardInterrupt):
-            evidence.add(path, [row("oracle", "in_situ_1", 22, 0.6)])
+            trials.add(path, [row("oracle", "in_situ_1", 22, 0.6)])
     assert path.read_bytes() == before
     assert len(written(tmp_path, [row("oracle", "in_situ_1", 22, 0.6)])) == 2, "the lock was let go"
 
@@ -117,7 +117,7 @@ def test_a_row_replaces_its_own_key_and_new_columns_leave_old_rows_empty(tmp_pat
 def test_many_writers_lose_no_row(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda seed: written(tmp_path, [row("oracle", "in_situ_1", seed, 0.5)]), range(40)))
-    assert sorted(int(r["seed"]) for r in evidence.read(tmp_path / "evidence.csv")) == list(range(40))
+    assert sorted(int(r["seed"]) for r in trials.read(tmp_path / "evidence.csv")) == list(range(40))
 
 
 def test_a_finished_job_is_skipped_and_a_failing_one_stops_no_other(tmp_path, monkeypatch, capsys):
@@ -129,16 +129,16 @@ def test_a_finished_job_is_skipped_and_a_failing_one_stops_no_other(tmp_path, mo
             raise InputError("no luck")
         return row(job.method, job.scenario, job.seed, 0.5), []
 
-    monkeypatch.setattr(evidence, "run", run)
-    monkeypatch.setattr(evidence, "home", lambda job, lab: None)
-    monkeypatch.setattr(evidence, "target", lambda job, lab: None)
-    todo = evidence.groups(jobs("core", seeds=[21]))
-    lab = evidence.Lab(tmp_path / "work")
-    failed = evidence.run_all(todo, tmp_path, lab)
+    monkeypatch.setattr(trials, "run", run)
+    monkeypatch.setattr(trials, "home", lambda job, lab: None)
+    monkeypatch.setattr(trials, "target", lambda job, at, lab: None)
+    todo = trials.groups(jobs("core", seeds=[21]))
+    lab = trials.Lab(tmp_path / "work")
+    failed = trials.run_all(todo, tmp_path, lab)
     assert len(seen) == 12 and [job.method for job in failed] == ["cryoshift"] * 3
-    assert len(evidence.read(tmp_path / "evidence.csv")) == 9
+    assert len(trials.read(tmp_path / "evidence.csv")) == 9
     assert "FAILED: no luck" in capsys.readouterr().out
-    evidence.run_all(todo, tmp_path, lab)
+    trials.run_all(todo, tmp_path, lab)
     assert seen[12:] == [job.key for job in failed], "only what is missing"
 
 
@@ -219,7 +219,7 @@ def test_verdicts_by_hand(tmp_path):
 
 def test_better_than_every_other_method_means_each_paired_interval(tmp_path):
     def rows(lead):
-        seeds = list(enumerate(evidence.SEEDS))
+        seeds = list(enumerate(trials.SEEDS))
         ours = [row("cryoshift", "in_situ_2", seed, 0.5 + 0.1 * i) for i, seed in seeds]
         mcc = [row("mcc", "in_situ_2", seed, 0.3 + 0.1 * i) for i, seed in seeds]
         coral = [row("coral", "in_situ_2", seed, 0.5 + 0.1 * i - lead - 0.02 * (i - 2)) for i, seed in seeds]
@@ -243,6 +243,34 @@ def test_the_factors_count_only_where_there_is_a_gap(tmp_path):
     assert found.found == "70% over dose_2, noise_2" and found.outcome == "reached"
 
 
+def test_negative_transfer_lists_named_scenarios_alone(tmp_path):
+    extra = [row(m, "in_situ_2_snr_0.1", seed, 0.5) for m in ("source_only", "cryoshift") for seed in (21, 22)]
+    found = evidence.transfer(written(tmp_path, small_world() + extra))
+    assert found.keys() == {"cryoshift, in_situ_1", "cryoshift_reference, in_situ_1"}
+    assert found["cryoshift_reference, in_situ_1"][0] == pytest.approx(-0.11)
+
+
+def test_the_cost_is_that_of_whole_recipes(tmp_path):
+    part = {**row("cryoshift", "in_situ_2", 21, 0.5, tier="ablation", without="spectrum"), "cpu_seconds": 400.0}
+    assert verdict(written(tmp_path, [*small_world(), part]), "CPU").found == "at most 100 s, 100 s on average"
+
+
+def test_unseen_molecules_by_hand(tmp_path):
+    none = {"none_recall": 0.7, "none_false_rejection": 0.04, "none_recall_5": 0.75}
+    rows = [{**row("cryoshift", "structure_3", seed, 0.8, tier="unseen"), **none} for seed in (21, 22, 23)]
+    rows = written(tmp_path, rows + [row("oracle", "structure_3", 21, 0.9, tier="unseen")])
+    found = evidence.unseen(rows)
+    assert found.keys() == {"cryoshift"}, "the oracle has no such figures here"
+    assert found["cryoshift"]["none_recall_5"] == pytest.approx((0.75, 0.75, 0.75))
+    assert verdict(rows, "unseen class").outcome == "reached"
+
+
+def test_trust_tells_error_direction_and_order():
+    found = [("m", "s", estimate, true) for estimate, true in ((0.5, 0.4), (0.7, 0.6), (0.9, 0.8))]
+    assert evidence.trust(found) == "correlation 1.00, mean absolute error 0.100, on average +0.100, 3 runs"
+    assert "correlation" not in evidence.trust(found[:2])
+
+
 def test_a_report_shows_what_there_is(tmp_path):
     rows = small_world() + [
         row("cryoshift", "in_situ_2", 21, 0.6),
@@ -254,8 +282,8 @@ def test_a_report_shows_what_there_is(tmp_path):
     per_class = [
         {**asdict(Job("laptop", "core", "cryoshift", "in_situ_2", 21)), "class": "TRiC", "recall": 0.5, "n": 9}
     ]
-    evidence.add(tmp_path / "evidence.csv", rows)
-    evidence.add(tmp_path / "per_class.csv", per_class)
+    trials.add(tmp_path / "evidence.csv", rows)
+    trials.add(tmp_path / "per_class.csv", per_class)
     path = evidence.report(tmp_path, tmp_path / "images")
     text = path.read_text()
     assert "| in_situ_1 | cryoshift | 3 | 0.860 [" in text and "| without spectrum | -0.150 [" in text
@@ -272,9 +300,9 @@ def test_a_report_shows_what_there_is(tmp_path):
 def test_a_toy_run_from_nothing_to_rows(tmp_path):
     wanted = {("source_only", "in_situ_1"), ("source_only", "in_situ_2"), ("cryoshift", "in_situ_2")}
     todo = [job for job in jobs("core", "smoke", [21]) if (job.method, job.scenario) in wanted]
-    lab = evidence.Lab(tmp_path / "work", device="cpu")
-    assert evidence.run_all(evidence.groups(todo), tmp_path, lab) == []
-    rows = {(r["method"], r["scenario"]): r for r in evidence.read(tmp_path / "evidence.csv")}
+    lab = trials.Lab(tmp_path / "work", device="cpu")
+    assert trials.run_all(trials.groups(todo), tmp_path, lab) == []
+    rows = {(r["method"], r["scenario"]): r for r in trials.read(tmp_path / "evidence.csv")}
     assert len(rows) == len(todo) == 3
     for r in rows.values():
         best, chosen = float(r["balanced_accuracy_best"]), float(r["balanced_accuracy"])
@@ -282,7 +310,7 @@ def test_a_toy_run_from_nothing_to_rows(tmp_path):
         assert r["fell_back"] == "1" or best >= chosen
         assert 0 <= float(r["spike_balanced_accuracy"]) <= 1
         assert float(r["a_distance_after"]) >= 0 and r["commit"] and r["threads"] and r["device"] == "cpu"
-    per_class = evidence.read(tmp_path / "per_class.csv")
+    per_class = trials.read(tmp_path / "per_class.csv")
     assert len(per_class) == 3 * 3
     for key, r in rows.items():
         recalls = [float(c["recall"]) for c in per_class if (c["method"], c["scenario"]) == key]
@@ -293,13 +321,13 @@ def test_a_toy_run_from_nothing_to_rows(tmp_path):
 
 
 def test_fewer_unlabelled_cubes_are_a_part_of_more(tmp_path):
-    lab = evidence.Lab(tmp_path)
-    few, more = (evidence.target(Job("smoke", "curves", "cryoshift", "dose_1", 21, n_target=n), lab) for n in (20, 60))
+    lab, job = trials.Lab(tmp_path), Job("smoke", "curves", "cryoshift", "dose_1", 21)
+    few, more = (trials.target(replace(job, n_target=n), None, lab) for n in (20, 60))
     assert len(few.train) == len(few.train_key) == 20
     assert (few.train.x == more.train.x[:20]).all() and (few.train_key.y == more.train_key.y[:20]).all()
     assert len(few.train.groups.unique()) > 1, "of several tomograms"
     with pytest.raises(InputError, match="pool of 180"):
-        evidence.target(Job("smoke", "curves", "cryoshift", "dose_1", 21, n_target=500), lab)
+        trials.target(replace(job, n_target=500), None, lab)
 
 
 def test_the_command_lists_its_jobs_and_refuses_a_wrong_part(capsys):
@@ -313,5 +341,5 @@ def test_the_command_lists_its_jobs_and_refuses_a_wrong_part(capsys):
 
 
 def test_requests_share_the_seed_with_the_training():
-    train, test = evidence.requests(Job("laptop", "core", "oracle", "in_situ_1", 23))
+    train, test = trials.requests(Job("laptop", "core", "oracle", "in_situ_1", 23))
     assert train.seed == test.seed == 23 and isinstance(train, Request) and (train.n, test.n) == (1000, 500)

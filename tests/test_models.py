@@ -7,6 +7,7 @@ from cryoshift_core.models import (
     Classifier,
     DomainDiscriminator,
     ImageDiscriminator,
+    embed,
     predict,
 )
 from cryoshift_core.volumes import InputError
@@ -89,3 +90,12 @@ def test_batch_normalised_classifiers_use_the_statistics_of_the_domain_that_they
     assert not torch.allclose(alone, mixed, atol=0.02), "its statistics are those of what it is given"
     assert torch.allclose(predict(plain, x), predict(plain, both)[:40], atol=1e-5)
     assert torch.equal(alone, predict(adaptive, x)), "nothing is left over from a call before"
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_features_are_those_that_the_prediction_rests_on(norm):
+    torch.manual_seed(0)
+    model, x = Classifier(3, width=4, norm=norm), torch.randn(9, 1, 24, 24, 24)
+    features = embed(model, x, batch=4)
+    assert features.shape == (9, model.n_features) and not features.requires_grad
+    assert torch.allclose(model.head(features).softmax(1), predict(model, x, batch=4), atol=1e-6)

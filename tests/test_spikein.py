@@ -10,7 +10,7 @@ from cryoshift_core import scenarios, simulate, spikein, volumes
 from cryoshift_core.domains import Unlabelled
 from cryoshift_core.optics import Optics
 from cryoshift_core.volumes import InputError
-from cryoshift_core.warp import Envelope, mean_spectrum, shell_amplitude
+from cryoshift_core.warp import Envelope, mean_spectrum, shell_amplitude, squared_frequency
 
 CLASSES, BOX, PIXEL = ("ribosome_80S", "TRiC", "apoferritin"), 24, 16.0
 
@@ -149,21 +149,6 @@ def test_turns_that_would_move_the_wedge_are_not_made(optics, kept):
 # Strength
 
 
-def test_the_strength_is_estimated_without_labels(bank):
-    optics = series(-60, 60, noise_slope=0.3)
-    labels = torch.arange(90) % 3
-    cubes = simulate.image_by_transfer(
-        simulate.specimens(labels, bank, generator=generator(3)), bank, optics, generator=generator(4)
-    )
-    empty = ice(bank, optics, 60)
-    truth = cubes.snr.mean().item()
-    raw = spikein.estimate_snr(cubes.x, empty, same_scale=True)
-    assert raw == pytest.approx(truth, rel=0.15)
-    normalised = spikein.estimate_snr(volumes.normalize(cubes.x), volumes.normalize(empty))
-    assert 0.4 * truth < normalised < 1.1 * truth, "16 A voxels hold signal in each shell: too low, as documented"
-    assert abs(spikein.estimate_snr(empty[:30], empty[30:])) < 0.05
-
-
 def test_the_optics_are_fitted_so_that_spikes_have_the_targets_spectrum(bank):
     optics = series(-60, 60, noise_slope=0.5, b_factor=3600.0, defocus=3.0)
     target = volumes.normalize(ice(bank, optics, labels=torch.arange(90) % 3))
@@ -244,7 +229,7 @@ def test_bad_requests_are_refused_in_one_sentence(boxes, wedge, change, message)
 @pytest.mark.parametrize("snr, highpass", [(0.05, 0.0), (0.5, 4.0)])
 def test_the_average_particle_tells_strength_and_filter(bank, wedge, snr, highpass):
     white = torch.randn(120, 1, BOX, BOX, BOX, generator=generator(7))
-    seen = wedge * Envelope(1.0, 0.0, highpass)((spikein._frequencies(BOX) / BOX).square().sum(-1))
+    seen = wedge * Envelope(1.0, 0.0, highpass)(squared_frequency((BOX, BOX, BOX)))
     target = spiked(white, seen, n=600, seed=5, snr=snr).x
     how = {"pixel_size": PIXEL, "optics": Optics(pixel_size=PIXEL), "wedge": wedge}
     transfer, found = spikein.fit_average(CLASSES, target, white.flip(0), **how)

@@ -36,11 +36,8 @@ def cubes(n=4, box=16, seed=0):
 
 
 def make(name, x):
-    estimated = {
-        "spectrum": lambda: SpectrumWarp.estimate(x, robust_z(smooth(x, 0.7))),
-        "histogram": lambda: HistogramWarp.estimate(robust_z(x.pow(3))),
-    }
-    return estimated.get(name, WARPS[name])()
+    target_x = robust_z(x.pow(3)) if name == "histogram" else robust_z(smooth(x, 0.7))
+    return WARPS[name](lambda: x, target_x, 12.0)
 
 
 @pytest.mark.parametrize("name", WARPS)

@@ -1,0 +1,440 @@
+"""What `make evidence` runs: jobs in tiers, one row of evidence.csv for each model trained and scored.
+
+A job that stands in the CSV already is not run again, so a killed run goes on where it was; to repeat a job, delete its
+row. Each seed is the seed of the data *and* of the training, and it is the same one for all methods.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import math
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import calibration, evaluation, models, scenarios, selection, spikein, training
+from .domains import NONE_OF_THESE, AnswerKey, Labelled, Unlabelled
+from .methods import METHODS, SUPERVISED, resolve
+from .models import Classifier
+from .parameters import PROFILES
+from .runs import _commit
+from .scenarios import SCENARIOS, Request
+from .training import Fit
+from .volumes import InputError
+
+SEEDS = (21, 22, 23, 24, 25)  # never looked at while the recipe was made: that used 0, 11-13 and 101 upwards
+BOUNDS = ("source_only", "oracle")  # nothing is selected there: the last checkpoint counts
+CORE = ("source_only", "cryoshift_reference", "cryoshift", "oracle")
+COMPOSITES = ("in_situ_1", "in_situ_2", "in_situ_3")
+HOME = "in_situ_2"  # where methods are compared, taken apart and varied
+UNSEEN_AT = "structure_3"  # where a tenth of the cubes is a molecule that nobody simulated
+FACTORS = tuple(f"{name}_2" for name in scenarios.FACTORS)
+
+# One number of HOME at a time: knob -> value -> what changes.
+CURVES: dict[str, dict[float, dict]] = {
+    "snr": {v: {"snr": (v, v)} for v in (0.01, 0.03, 0.1, 0.3, 1.0)},
+    "wedge": {v: {"tilts": (-v, v, 0.0)} for v in (30.0, 40.0, 50.0, 60.0, 70.0)},
+    "defocus": {v: {"defocus": (v, v)} for v in (1.0, 2.5, 4.0, 6.0, 8.0)},
+    "crowding": {v: {"crowding": v} for v in (0.0, 0.1, 0.2, 0.3)},
+    "imbalance": {v: {"imbalance": v} for v in (1.0, 3.0, 10.0, 30.0)},
+}
+LABELS = {
+    "snr": "signal-to-noise ratio in the box",
+    "wedge": "largest tilt (degrees)",
+    "defocus": "defocus (um)",
+    "crowding": "volume share of neighbours",
+    "imbalance": "label shift: most frequent to rarest class",
+    "unlabelled": "unlabelled target cubes",
+}
+UNLABELLED = (50, 100, 200, 500, 1000, 2000, 5000)
+
+
+def curve_scenario(knob: str, value: float) -> str:
+    """The name of HOME with one number changed."""
+    return f"{HOME}_{knob}_{value:g}"
+
+
+# Known by name once this room is imported, so that the notebooks' messages do not list them.
+SCENARIOS.update(
+    {
+        curve_scenario(knob, value): replace(SCENARIOS[HOME], **change)
+        for knob, values in CURVES.items()
+        for value, change in values.items()
+    }
+)
+
+# Selection without one of its parts: name -> options of selection.choose.
+RULES: dict[str, dict] = {
+    "EnsV in place of IM": {"rule": "ensv"},
+    "no gates or alarms": {"gated": False},
+    "no EnsV alarm": {"agreement": 0.0},
+    "no ClassAMI alarm": {"least_ami": -1.0},
+    "no fall-back": {"fallback": None},
+    "last checkpoint": {"rule": "last", "gated": False},
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train and score. Its fields are the key columns of the CSV.
+
+    Attributes
+    ----------
+    without : one warp or term left out, "" for none
+    rule : a name in RULES, "" for selection as it is
+    n_target : unlabelled cubes drawn from a larger pool; 0 for the profile's target-train set
+    """
+
+    profile: str
+    tier: str
+    method: str
+    scenario: str
+    seed: int
+    without: str = ""
+    rule: str = ""
+    n_target: int = 0
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return tuple(str(value) for value in asdict(self).values())
+
+
+KEYS = tuple(Job.__dataclass_fields__)
+
+
+def _core() -> Iterator[dict]:
+    return (dict(method=m, scenario=s) for s in COMPOSITES for m in CORE)
+
+
+def _baselines() -> Iterator[dict]:
+    return (dict(method=m, scenario=HOME) for m in METHODS if m not in CORE)
+
+
+def _factors() -> Iterator[dict]:
+    return (dict(method=m, scenario=s) for s in FACTORS for m in ("source_only", "cryoshift", "oracle"))
+
+
+def _ablation() -> Iterator[dict]:
+    terms, method = resolve("cryoshift")
+    for part in dict.fromkeys((*method.warps, *method.view, *terms)):
+        if SUPERVISED & (terms.keys() - {part}):  # something must still learn the classes
+            yield dict(method="cryoshift", scenario=HOME, without=part)
+    for rule in RULES:
+        yield dict(method="cryoshift", scenario=HOME, rule=rule)
+
+
+def _unseen() -> Iterator[dict]:
+    return (dict(method=m, scenario=UNSEEN_AT) for m in ("source_only", "cryoshift", "oracle"))
+
+
+def _curves() -> Iterator[dict]:
+    for knob, values in CURVES.items():
+        for value in values:
+            for method in ("source_only", "cryoshift", "oracle"):
+                yield dict(method=method, scenario=curve_scenario(knob, value))
+    for n in UNLABELLED:  # the bounds of this curve are those of HOME, in the core tier
+        yield dict(method="cryoshift", scenario=HOME, n_target=n)
+
+
+# tier -> number of seeds, and what is run for each of them
+TIERS: dict[str, tuple[int, Callable[[], Iterator[dict]]]] = {
+    "core": (5, _core),
+    "ablation": (3, _ablation),
+    "baselines": (5, _baselines),
+    "factors": (3, _factors),
+    "unseen": (3, _unseen),
+    "curves": (2, _curves),
+}
+
+
+def jobs(tier: str, profile: str = "laptop", seeds: Iterable[int] = ()) -> list[Job]:
+    """All jobs of a tier, with its usual seeds or with others."""
+    if tier not in TIERS:
+        raise InputError(f"tier={tier!r} is unknown; wanted one of {', '.join(TIERS)}.")
+    n, arms = TIERS[tier]
+    return [Job(profile, tier, seed=seed, **arm) for arm in arms() for seed in tuple(seeds) or SEEDS[:n]]
+
+
+def groups(todo: Iterable[Job], part: int = 0, parts: int = 1) -> list[list[Job]]:
+    """Jobs that share a target, together; of these groups every `parts`-th one from `part` on."""
+    by_target: dict[tuple[str, int], list[Job]] = {}
+    for job in todo:
+        by_target.setdefault((job.scenario, job.seed), []).append(job)
+    return list(by_target.values())[part::parts]
+
+
+# ---------------------------------------------------------------- the CSV
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file or folder against other processes that ask for it; a killed process lets go."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV; none where there is no file yet."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def add(path: Path, rows: list[dict]) -> None:
+    """Put the rows of one job into a CSV, in the place of those that have its key; all of them or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{name: _text(value) for name, value in row.items()} for row in rows]
+    with locked(path.parent):
+        replaced = {_key(row) for row in rows}
+        everything = [row for row in read(path) if _key(row) not in replaced] + rows
+        names = list(dict.fromkeys(name for row in everything for name in row))
+        partial = path.with_suffix(".partial")
+        with partial.open("w", newline="") as f:
+            writer = csv.DictWriter(f, names, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(everything)
+        partial.replace(path)
+
+
+def _key(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in KEYS)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value)
+
+
+# ---------------------------------------------------------------- running
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Where a run works, with what, and the code's commit when it started."""
+
+    work: Path
+    device: str = "cpu"
+    commit: str = field(default_factory=_commit)
+
+    @property
+    def data(self) -> Path:
+        return self.work / "data"
+
+    def train(self, job: Job, method: str, source: Labelled, target: Unlabelled, validation: Labelled) -> Fit:
+        """Fit with the budget of the job's profile, or load that fit."""
+        p = PROFILES[job.profile]
+        return training.fit(
+            method, source, target, validation=validation, without=(job.without,) if job.without else (),
+            steps=p.steps, batch=p.batch, encoder=p.encoder, width=p.width, seed=job.seed, device=self.device,
+            folder=self.work / "fits", progress=False, evaluate_every=max(1, p.steps // 4),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Home:
+    """What all jobs of one seed share: the simulated source, decoys of none of its classes, and source_only."""
+
+    source: Labelled
+    validation: Labelled
+    decoys: Labelled
+    fit: Fit
+
+
+@dataclass(frozen=True)
+class Target:
+    """One scenario: unlabelled cubes to adapt to, others to score on, and both keys. Jobs share what is made of it."""
+
+    job: Job
+    lab: Lab
+    at: Home
+    train: Unlabelled
+    train_key: AnswerKey
+    test: Unlabelled
+    test_key: AnswerKey
+
+    @cached_property
+    def spiked(self) -> Labelled:
+        """Spike-ins in empty boxes of the scenario, as the user of such a tomogram could make them (notebook 06).
+
+        The nominal defocus, dose and tilts are known to whoever was at the microscope; wedge, strength and envelope
+        are estimated from the cubes.
+        """
+        job, p = self.job, PROFILES[self.job.profile]
+        ice = scenarios.load_or_make(background(job), self.lab.data, progress=False).x
+        optics = replace(scenarios.draw_optics(SCENARIOS[job.scenario], p.pixel_size, [0.5] * 7), misalignment=0.0)
+        return spikein.imitate(p.classes, self.train, ice, p.n_test, optics=optics, seed=job.seed)
+
+    @cached_property
+    def a_distance_before(self) -> float:
+        return self.a_distance(self.at.fit.model)
+
+    def a_distance(self, model: Classifier) -> float:
+        """Between a model's features of source-validation and of target-test cubes."""
+        return evaluation.a_distance(*(models.embed(model, part.x) for part in (self.at.validation, self.test)))
+
+
+def home(job: Job, lab: Lab) -> Home:
+    """Made once per seed: source_only sees nothing of a target, so source cubes stand where its target would."""
+    p = PROFILES[job.profile]
+    lab.data.mkdir(parents=True, exist_ok=True)
+    with locked(lab.work / f"{p.name}_seed{job.seed}.lock"):
+        source, validation = (
+            scenarios.load_or_make(Request.of(p, "source", part, job.seed), lab.data, progress=False)
+            for part in ("source", "validation")
+        )
+        strange = calibration.decoys(p.classes)
+        request = Request.of(p, "source", "source", job.seed)
+        request = replace(request, classes=strange, n=request.n // len(p.classes) * len(strange) // 2)
+        decoys = scenarios.load_or_make(request, lab.data, progress=False)
+        nobody = Unlabelled(validation.x, validation.pixel_size, validation.groups, "source")
+        fit = lab.train(replace(job, without=""), "source_only", source, nobody, validation)
+    return Home(source, validation, decoys, fit)
+
+
+def requests(job: Job) -> tuple[Request, Request]:
+    """Target-train and target-test. A number of unlabelled cubes is drawn from a pool of five times the usual."""
+    p = PROFILES[job.profile]
+    train, test = (Request.of(p, job.scenario, part, job.seed) for part in ("train", "test"))
+    return (replace(train, n=5 * p.n_target) if job.n_target else train), test
+
+
+def background(job: Job) -> Request:
+    """Boxes without a particle, for spike-ins."""
+    request = Request.of(PROFILES[job.profile], job.scenario, "background", job.seed)
+    return replace(request, n=max(request.n, spikein.FEWEST))
+
+
+def target(job: Job, at: Home, lab: Lab) -> Target:
+    """The job's target; its first `n_target` cubes in an order drawn once, so that smaller sets lie in larger ones."""
+    (train, train_key), (test, test_key) = (scenarios.load_or_make(r, lab.data, progress=False) for r in requests(job))
+    if job.n_target:
+        if job.n_target > len(train):
+            raise InputError(f"n_target={job.n_target} of a pool of {len(train)} cubes; wanted at most all of them.")
+        some = torch.randperm(len(train), generator=torch.Generator().manual_seed(job.seed))[: job.n_target]
+        train, train_key = train.subset(some), train_key.subset(some)
+    return Target(job, lab, at, train, train_key, test, test_key)
+
+
+def select(job: Job, fit: Fit, at: Home, to: Target) -> tuple[Fit, int, bool]:
+    """The fit whose model answers, the step chosen, and whether selection fell back to source_only."""
+    last = max(fit.candidates)
+    if job.method in BOUNDS:
+        fit.select(last)
+        return fit, last, False
+    options = {"fallback": at.fit, **RULES.get(job.rule, {})}
+    choice = selection.choose(fit, at.validation, to.train, **options)
+    return choice.fit, choice.step, choice.fell_back
+
+
+def score(job: Job, chosen: Fit, at: Home, to: Target, device: str) -> tuple[Tensor, dict[str, float]]:
+    """Calibrated answers (N, K) of the selected model on target-test, and what is measured on them and on it.
+
+    `none_recall` is the share of unseen molecules that the detector rejects, at the false rejection that it really has;
+    `none_recall_5` that at a threshold which rejects 5 % of the known cubes, as only the key can tell.
+    """
+    predicted = training.predict(chosen.model, to.test.x, device=device)
+    carry = torch.Generator().manual_seed(job.seed)
+    honest = calibration.calibrate(chosen.model, at.validation, chosen.warps, carry).probabilities(predicted)
+    measured = evaluation.scores(honest, to.test_key)
+    measured["ece_raw"] = evaluation.ece(predicted, to.test_key)
+    measured["a_distance_before"] = to.a_distance_before
+    measured["a_distance_after"] = to.a_distance(chosen.model)
+    unseen = to.test_key.y == NONE_OF_THESE
+    if bool(unseen.any()):
+        detector = calibration.Detector.fit(chosen.model, at.validation, at.decoys, chosen.warps, carry)
+        strange = detector.score(chosen.model, to.test.x)
+        answers = calibration.answers(honest, strange, detector.threshold)
+        measured["none_recall"], measured["none_false_rejection"] = evaluation.none_recall(answers, to.test_key)
+        fair = calibration.answers(honest, strange, float(strange[~unseen].quantile(0.95)))
+        measured["none_recall_5"] = evaluation.none_recall(fair, to.test_key)[0]
+    return honest, measured
+
+
+def run(job: Job, at: Home, to: Target, lab: Lab) -> tuple[dict, list[dict]]:
+    """Train (or load), select and score one job -> its row of evidence.csv, and its rows of per_class.csv."""
+    at.fit.select(max(at.fit.candidates))
+    labelled = to.train_key.reveal(to.train) if job.method == "oracle" else at.source
+    if job.method == "source_only":
+        fit = at.fit
+    else:
+        fit = lab.train(job, job.method, labelled, to.train, at.validation)
+    by_step = {}
+    for step in fit.candidates:
+        p = training.predict(fit.select(step), to.test.x, device=lab.device)
+        by_step[step] = evaluation.balanced_accuracy(p, to.test_key)
+    chosen, step, fell_back = select(job, fit, at, to)
+    p, measured = score(job, chosen, at, to, lab.device)
+    if job.tier == "core" and job.method != "oracle":
+        told = training.predict(chosen.model, to.spiked.x, device=lab.device)
+        measured["spike_balanced_accuracy"] = evaluation.balanced_accuracy(told, to.spiked.y)
+    row = {
+        **asdict(job),
+        "n_source": len(labelled),
+        "steps": max(fit.candidates),
+        **measured,
+        "selected_step": step,
+        "last_step": max(fit.candidates),
+        "balanced_accuracy_last": by_step[max(by_step)],
+        "balanced_accuracy_best": max(by_step.values()),
+        "fell_back": int(fell_back),
+        "cpu_seconds": fit.cpu_seconds,
+        "device": training.pick_device(lab.device).type,
+        "threads": torch.get_num_threads(),
+        "commit": lab.commit,
+    }
+    recall = evaluation.recall(p, to.test_key)
+    per_class = [
+        {**asdict(job), "class": name, "recall": float(value), "n": int((to.test_key.y == k).sum())}
+        for k, (name, value) in enumerate(zip(to.test_key.classes, recall, strict=True))
+    ]
+    return row, per_class
+
+
+def run_all(todo: list[list[Job]], out: Path, lab: Lab, keep_data: bool = False) -> list[Job]:
+    """Run what the CSV lacks, group by group, a row at a time. -> the jobs that failed"""
+    done = {_key(row) for row in read(out / "evidence.csv")}
+    todo = [left for group in todo if (left := [job for job in group if job.key not in done])]
+    total, count, failed, started = sum(map(len, todo)), 0, [], time.monotonic()
+    print(f"{total} jobs to run with {len(todo)} targets", flush=True)
+    at, seed = None, None
+    for group in todo:
+        to = None
+        for job in group:
+            what = " ".join(str(v) for v in (job.method, job.scenario, job.without and f"without {job.without}",
+                                             job.rule, job.n_target or "", f"seed {job.seed}") if v)  # fmt: skip
+            try:
+                if seed != job.seed:
+                    at, seed = home(job, lab), job.seed
+                if to is None or to.job.n_target != job.n_target:
+                    to = target(job, at, lab)
+                row, per_class = run(job, at, to, lab)
+                add(out / "per_class.csv", per_class)
+                add(out / "evidence.csv", [row])
+                said = f"{row['balanced_accuracy']:.3f}, {row['cpu_seconds']:.0f} CPU-s"
+            except Exception as error:
+                traceback.print_exc()
+                failed.append(job)
+                said = f"FAILED: {error}"
+            count += 1
+            left = (time.monotonic() - started) / count * (total - count) / 60
+            print(f"[{count}/{total}] {what}: {said}; about {left:.0f} min left", flush=True)
+        if not keep_data:
+            for request in {request for job in group for request in (*requests(job), background(job))}:
+                for path in lab.data.glob(f"{request.file_name}.*"):
+                    path.unlink()
+    return failed
