@@ -32,8 +32,8 @@ def written(folder, rows):
 
 def test_the_tiers_hold_what_they_promise():
     core = jobs("core")
-    assert len(core) == len({job.key for job in core}) == 4 * 3 * 5
-    assert {job.seed for job in core} == {21, 22, 23, 24, 25}, "no seed of the development"
+    assert len(core) == len({job.key for job in core}) == 4 * 3 * 10
+    assert {job.seed for job in core} == {*range(21, 26), *range(31, 36)}, "no seed of the development"
     others = {job.method for job in jobs("baselines")}
     assert (
         others == METHODS.keys() - {"source_only", "cryoshift_reference", "cryoshift", "oracle"} and "coral" in others
@@ -219,7 +219,7 @@ def test_verdicts_by_hand(tmp_path):
 
 def test_better_than_every_other_method_means_each_paired_interval(tmp_path):
     def rows(lead):
-        seeds = list(enumerate(trials.SEEDS))
+        seeds = list(enumerate(trials.SEEDS[:5]))
         ours = [row("cryoshift", "in_situ_2", seed, 0.5 + 0.1 * i) for i, seed in seeds]
         mcc = [row("mcc", "in_situ_2", seed, 0.3 + 0.1 * i) for i, seed in seeds]
         coral = [row("coral", "in_situ_2", seed, 0.5 + 0.1 * i - lead - 0.02 * (i - 2)) for i, seed in seeds]
@@ -333,7 +333,7 @@ def test_fewer_unlabelled_cubes_are_a_part_of_more(tmp_path):
 def test_the_command_lists_its_jobs_and_refuses_a_wrong_part(capsys):
     assert evidence.main(["--tier", "core", "--part", "1/2", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 7 * 4 and lines[0].startswith("laptop core source_only in_situ_1 22")
+    assert len(lines) == 15 * 4 and lines[0].startswith("laptop core source_only in_situ_1 22")
     for wrong in ("2/2", "half", "1"):
         with pytest.raises(SystemExit):
             evidence.main(["--tier", "core", "--part", wrong])

@@ -138,6 +138,17 @@ def test_in_dispute_the_fallback_is_used_and_said():
     assert alone.fit is fit and not alone.warning, "a rule alone, for comparison, has no fallback"
 
 
+def test_checkpoints_that_differ_as_much_on_validation_cubes_are_in_no_dispute():
+    """Heavy noise makes sound checkpoints differ; what alarms is a target on which they differ more than they should."""
+    half = list(range(15))
+    sides = {step: (answers(Y), spoilt([], 2.0)) for step in (1, 2, 3)}
+    fit, v, t = made({**sides, 4: (spoilt(half), spoilt(half, 9.0))})
+    choice = selection.choose(fit, v, t, tolerance=1.0)
+    assert choice.agreement == 0.5 and choice.step == 4 and not choice.warning
+    fit, v, t = in_dispute()
+    assert "50% of the target only, and on 100%" in selection.choose(fit, v, t, tolerance=1.0).warning
+
+
 def test_the_fallback_is_used_where_none_passes_and_where_ami_alarms():
     collapsed = answers(torch.zeros(30, dtype=torch.long))
     fit, v, t = made({1: (answers(Y), collapsed)})
