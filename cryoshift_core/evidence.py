@@ -30,6 +30,7 @@ from .trials import (
     CORE,
     CURVES,
     FACTORS,
+    FRESH,
     HOME,
     LABELS,
     TIERS,
@@ -485,7 +486,10 @@ def drawings(rows: list[dict[str, str]], per_class: list[dict[str, str]]) -> dic
 
 def summary(rows: list[dict[str, str]], per_class: list[dict[str, str]], profile: str) -> str:
     """What the CSVs say, in Markdown."""
-    gaps = sorted(gap_table(rows), key=lambda g: (g.scenario, [*METHODS, g.method].index(g.method)))
+
+    def ordered(some: list[dict[str, str]]) -> list[Gap]:
+        return sorted(gap_table(some), key=lambda g: (g.scenario, [*METHODS, g.method].index(g.method)))
+
     text = f"""# What the evidence says
 
 Written by `make evidence` from evidence.csv and per_class.csv: {len(rows)} runs of the {profile} profile. Balanced
@@ -498,18 +502,24 @@ three seeds an interval is wide, and may reach past 1.
 
 """
     text += table("aim | found | outcome", (v.line for v in verdicts(rows)))
-    parts = {"Composites": COMPOSITES, "Single factors": FACTORS}
+    parts = {"Composites": (rows, COMPOSITES)}
+    if last := [row for row in rows if int(row["seed"]) in FRESH]:
+        parts[f"Composites, seeds {FRESH[0]} to {FRESH[-1]} alone: opened when nothing was changed any more"] = (
+            last,
+            COMPOSITES,
+        )
+    parts["Single factors"] = (rows, FACTORS)
     if strange := unseen_table(rows):
-        parts["Cubes of a molecule that nobody simulated"] = (UNSEEN_AT,)
-    for title, wanted in parts.items():
-        if lines := [_gap_line(g) for g in gaps if g.scenario in wanted]:
+        parts["Cubes of a molecule that nobody simulated"] = (rows, (UNSEEN_AT,))
+    for title, (some, wanted) in parts.items():
+        if lines := [_gap_line(g) for g in ordered(some) if g.scenario in wanted]:
             text += f"\n## {title}\n\n"
             header = "scenario | method | seeds | balanced accuracy | over source_only | gap closed | regret | "
             text += table(header + "negative transfer", lines)
     if strange:
         text += "\n`none_of_these` there, at the detector's own threshold and at one that rejects 5 % of the known:\n\n"
         text += strange
-    if others := [line for g in gaps if g.scenario in COMPOSITES and (line := _other_line(rows, g))]:
+    if others := [line for g in ordered(rows) if g.scenario in COMPOSITES and (line := _other_line(rows, g))]:
         text += "\n## Other scores, means over seeds\n\nECE and NLL are of calibrated answers.\n\n"
         text += table(f"scenario | method | {' | '.join(OTHERS.values())}", others)
     forests = {

@@ -23,6 +23,7 @@ from .volumes import InputError
 from .warp import power_spectrum, shell_amplitude, signal_envelope, squared_frequency
 
 FEWEST = 20  # background boxes: below, neither the wedge nor an accuracy is worth estimating
+FINEST = 25.0  # A: finer detail is not looked at for the missing wedge
 OFFSET = 2.0  # voxels: picking error of a spiked molecule
 B_FACTORS = tuple(0.7 * i**2 for i in range(18))  # squared voxels, tried by fit_optics
 
@@ -107,16 +108,18 @@ def _tilts(k: Tensor, tilt_axis: float) -> tuple[Tensor, Tensor]:
     return torch.hypot(z, across), (torch.rad2deg(torch.atan2(z, across)) + 90) % 180 - 90
 
 
-def fit_wedge(boxes: Tensor) -> Wedge | None:
+def fit_wedge(boxes: Tensor, pixel_size: float) -> Wedge | None:
     """Tilt axis and range of one tilt series, from the mean power of the boxes; None where no wedge is missing.
 
     The power of each sample is compared with the stronger ones of its shell, so that the noise may have any colour and
     the tomogram may have been filtered. Axis and range are those that split the samples into two kinds with the largest
     variance between them (Otsu's criterion), where the measured ones have at least twice the power of the others.
+    Detail beyond `FINEST` is left out where enough remains: dose weighting takes the late, high tilts out of it.
 
     Parameters
     ----------
     boxes : (N, 1, n, n, n), background or particles, N >= 20
+    pixel_size : A
     """
     n = boxes.shape[-1]
     if len(boxes) < FEWEST:
@@ -127,7 +130,7 @@ def fit_wedge(boxes: Tensor) -> Wedge | None:
     log = _mean_power((boxes - boxes.mean((2, 3, 4), keepdim=True)) * window).cpu().clamp_min(1e-20).log()
     k = _frequencies(n)
     radius = k.norm(dim=-1)
-    shells = np.arange(3, int(0.46 * n) + 1)
+    shells = np.arange(3, min(int(0.46 * n), max(12, int(n * pixel_size / FINEST))) + 1)
     usual = np.array([log[radius.round() == r].quantile(0.75) for r in shells])
     outermost = shells[usual > usual.max() - np.log(1e3)].max()  # beyond, a filter has left only rounding
     ball = (radius >= 2.5) & (radius < outermost)
@@ -154,9 +157,9 @@ def fit_wedge(boxes: Tensor) -> Wedge | None:
     return found
 
 
-def estimate_wedge(boxes: Tensor) -> Tensor:
+def estimate_wedge(boxes: Tensor, pixel_size: float) -> Tensor:
     """Which Fourier samples were measured, (n, n, n // 2 + 1) bool; all where `fit_wedge` finds no missing wedge."""
-    n, found = boxes.shape[-1], fit_wedge(boxes)
+    n, found = boxes.shape[-1], fit_wedge(boxes, pixel_size)
     return found.mask(n) if found else torch.ones(n, n, n // 2 + 1, dtype=torch.bool)
 
 
@@ -315,7 +318,8 @@ def imitate(
     InputError
         fewer than 20 background boxes, or a target that shows no molecule at all while `snr` is 0
     """
-    wedge, pixel_size = estimate_wedge(background), target.pixel_size
+    pixel_size = target.pixel_size
+    wedge = estimate_wedge(background, pixel_size)
     generator = torch.Generator().manual_seed(seed)
     how = {"pixel_size": pixel_size, "wedge": wedge}
     match = fit_average(classes, target.x, background, optics=optics, seed=seed, **how)

@@ -382,8 +382,7 @@ plt.show()
 #
 # ## What feature alignment alone buys, and what it cannot
 #
-# `make evidence` trains every method with other seeds on `in_situ_2` and opens the answer key at the end; a method without an
-# interval has one seed so far. Two figures from it. In the first, each method less `source_only`: whose interval leaves zero? In the second, each
+# `make evidence` trains every method with other seeds on `in_situ_2` and opens the answer key at the end. Two figures from it. In the first, each method less `source_only`: whose interval leaves zero? In the second, each
 # method is a dot: to the left, its features of source and target are hard to tell apart; at the top, it is right. **If alignment
 # were what counts, the dots would lie on a line from the lower right to the upper left.**
 
@@ -406,6 +405,12 @@ if over:
     for m in [m for m in ("dann", "mada") if m in over]:
         found = "harms" if over[m][2] < 0 else "helps" if over[m][1] > 0 else "cannot be told from no adaptation"
         print(f"{m}: {evidence.signed(over[m])} over source_only: it {found}")
+    for m in over:
+        refused = evidence.by_seed(rows, m, HOME, "fell_back")
+        closed = evidence.percent(evidence.gap(rows, m, HOME).closed)
+        print(
+            f"{m:20} closes {closed} of the gap; selection refused it on {sum(refused.values()):.0f} of {len(refused)} seeds"
+        )
 else:
     missing("What each method adds", "baselines")
 
@@ -430,16 +435,21 @@ else:
     missing("Alignment against accuracy", "baselines")
 
 # %% [markdown]
-# Look where the adversaries (`dann`, `mada`) stand, and where the quieter terms (`coral`, `mmd`, `mcc`) do, which have no
-# opponent to play against. Why would an adversary alone fall short? Three reasons, and none is a bug:
+# Look where the adversaries (`dann`, `mada`) stand, and where the quieter terms (`coral`, `mmd`, `mcc`) do, which look at the
+# same features and have no opponent to play against. So alignment is not in vain here; the *game* is. We have not proved why.
+# What the toys above and these figures agree with:
 #
-# 1. **The signal is lost before the features.** The encoder has learnt from clean cubes to look at fine detail. In the
-#    target that detail drowns in coloured noise. No rearrangement of the features brings it back; the encoder has to learn
-#    to look at something else, and for that it needs *labelled* noisy cubes. Warped copies are just that.
+# 1. **A game needs not settle.** A mean or a covariance has one gradient that says where to go. A discriminator has to find it
+#    first, the encoder moves meanwhile, and each seed ends somewhere else: see how wide the intervals are.
 # 2. **Nothing says which class goes where.** Two distributions can be laid on each other in many ways. The adversary is
-#    content with each; only one of them is right.
+#    content with each; only one of them is right. (The quieter terms share this: equal means are not right answers.)
 # 3. **The gate repeats the error.** MADA separates the classes by p_k, the classifier's own answer on the target. Where
-#    that is wrong, a cube is aligned with the wrong class, and becomes the more certain of it.
+#    that is wrong, a cube is aligned with the wrong class, and becomes the more certain of it. `self_training` leans on its own
+#    answers altogether.
+#
+# And why do the quieter terms stop short of `cryoshift`? **What is lost before the features no rearrangement brings back.** An
+# encoder that learnt from clean cubes looks at detail that drowns in the target's noise. To look at something else it needs
+# *labelled* cubes that are as noisy as the target's, and warped copies are just that.
 #
 # ## Where did adaptation hurt?
 #

@@ -261,9 +261,10 @@ model, warps = chosen.model, chosen.warps
 found = training.predict(model, data.cubes.x, device=run.params.device)
 calibrated = calibration.calibrate(model, validation, warps, run.generator("calibration"))
 probabilities = calibrated.probabilities(found)
-print(
-    f"temperature {calibrated.temperature:.2f} from {calibrated.n} carried simulated cubes (above 1: it was too sure)"
-)
+if warps is None:
+    print(f"confidences are those of {chosen.method}, uncorrected: without warps nothing looks like your cubes")
+else:
+    print(f"temperature {calibrated.temperature:.2f} from {calibrated.n} carried cubes (above 1: it was too sure)")
 strange = None
 others = [name for name in calibration.decoys(wanted) if structures.diameter(name) <= n * pixel]
 if warps is not None and others:
@@ -349,7 +350,7 @@ if ice is not None:
 # %%
 spikes = None
 if ice is not None and len(ice) >= spikein.FEWEST:
-    series, wedge = spikein.fit_wedge(ice), spikein.estimate_wedge(ice)
+    series, wedge = spikein.fit_wedge(ice, pixel), spikein.estimate_wedge(ice, pixel)
     if series is None:
         print("no missing wedge to be seen: the spikes get none")
     else:
@@ -386,8 +387,9 @@ if spikes is not None:
     fig = figures.spectra({"ice": ice, "target": target.x[:256], "spiked": spikes.x[:256]}, pixel)
     run.save_figure(fig, "spike_spectra")
     plt.show()
-    shown = figures.one_of_each(spikes.x, spikes.y, len(wanted))
-    fig = figures.gallery({"spiked": shown, "yours": data.cubes.x[eight][: len(wanted)]}, spikes.classes)
+    few = min(len(wanted), len(eight))
+    shown = figures.one_of_each(spikes.x, spikes.y, len(wanted))[:few]
+    fig = figures.gallery({"spiked": shown, "yours": data.cubes.x[eight[:few]]}, spikes.classes[:few])
     run.save_figure(fig, "spikes")
     plt.show()
 

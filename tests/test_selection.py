@@ -139,7 +139,7 @@ def test_in_dispute_the_fallback_is_used_and_said():
 
 
 def test_checkpoints_that_differ_as_much_on_validation_cubes_are_in_no_dispute():
-    """Heavy noise makes sound checkpoints differ; what alarms is a target on which they differ more than they should."""
+    """Heavy noise makes sound checkpoints differ; what alarms is a target on which they differ more than that."""
     half = list(range(15))
     sides = {step: (answers(Y), spoilt([], 2.0)) for step in (1, 2, 3)}
     fit, v, t = made({**sides, 4: (spoilt(half), spoilt(half, 9.0))})

@@ -30,7 +30,7 @@ def ice(bank, optics, n=30, path=simulate.image_by_transfer, labels=None):
 
 
 def series(low, high, pretilt=0, **more):
-    return Optics(pixel_size=PIXEL, tilts=opt.tilt_scheme(low, high, 3, pretilt), **more)
+    return Optics(**{"pixel_size": PIXEL, **more}, tilts=opt.tilt_scheme(low, high, 3, pretilt))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def boxes(bank):
 
 @pytest.fixture(scope="module")
 def wedge(boxes):
-    return spikein.estimate_wedge(boxes)
+    return spikein.estimate_wedge(boxes, PIXEL)
 
 
 def spiked(boxes, wedge, n=30, seed=0, classes=CLASSES, **more):
@@ -105,9 +105,9 @@ def test_too_little_ice_is_said_in_numbers(tomogram):
 def test_the_wedge_is_found(bank, optics, filtered):
     x = ice(bank, optics, path=simulate.image_by_tilt_series)
     x = volumes.normalize(scenarios.PROCESSING[filtered](x))
-    axis = (spikein.fit_wedge(x).tilt_axis - optics.tilt_axis + 90) % 180 - 90
+    axis = (spikein.fit_wedge(x, PIXEL).tilt_axis - optics.tilt_axis + 90) % 180 - 90
     assert abs(axis) <= 4
-    found = spikein.estimate_wedge(x)
+    found = spikein.estimate_wedge(x, PIXEL)
     index, _ = opt.half_ball(BOX)
     seen = opt.transfer(optics, BOX)[1] > 0
     assert (found.flatten()[index] != seen).float().mean() < 0.08
@@ -115,10 +115,10 @@ def test_the_wedge_is_found(bank, optics, filtered):
 
 def test_noise_without_a_wedge_has_none_missing():
     white = torch.randn(20, 1, BOX, BOX, BOX, generator=generator())
-    assert spikein.estimate_wedge(white).all()
-    assert spikein.estimate_wedge(scenarios.PROCESSING["band-pass + clip"](white)).all()
+    assert spikein.estimate_wedge(white, PIXEL).all()
+    assert spikein.estimate_wedge(scenarios.PROCESSING["band-pass + clip"](white), PIXEL).all()
     with pytest.raises(InputError, match="19 boxes are too few"):
-        spikein.estimate_wedge(white[:19])
+        spikein.estimate_wedge(white[:19], PIXEL)
 
 
 def test_the_wedge_of_a_real_tomogram_is_found():
@@ -126,8 +126,17 @@ def test_the_wedge_of_a_real_tomogram_is_found():
     volume = volumes.read_mrc(sample.tomogram)
     points = volumes.read_coordinates(sample.coordinates, volume).zyx
     at = spikein.find_background(volume.data, points, 24, 60, generator())
-    found = spikein.fit_wedge(volumes.extract(volume.data, at, 24, volume.pixel_size)[0])
+    found = spikein.fit_wedge(volumes.extract(volume.data, at, 24, volume.pixel_size)[0], volume.pixel_size)
     assert abs(found.tilt_axis) <= 4 and -68 <= found.low <= -58 and 58 <= found.high <= 68, "tilted to 60 degrees"
+
+
+def test_the_wedge_of_small_voxels_is_not_taken_for_wider_than_it_is():
+    """Dose weighting leaves little of the late, high tilts beyond 15 A or so."""
+    bank = simulate.templates(("apoferritin",), 5.0, 48, generator=generator())
+    x = volumes.normalize(ice(bank, series(-60, 60, pixel_size=5.0), 40))
+    found, finest = spikein.fit_wedge(x, 5.0), spikein.fit_wedge(x, 12.0)
+    assert -66 <= found.low <= -54 and 54 <= found.high <= 66
+    assert finest is None or finest.high < 50, "with all shells the test would fail"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +162,7 @@ def test_the_optics_are_fitted_so_that_spikes_have_the_targets_spectrum(bank):
     optics = series(-60, 60, noise_slope=0.5, b_factor=3600.0, defocus=3.0)
     target = volumes.normalize(ice(bank, optics, labels=torch.arange(90) % 3))
     background = volumes.normalize(ice(bank, optics, 40))
-    wedge = spikein.estimate_wedge(background)
+    wedge = spikein.estimate_wedge(background, PIXEL)
     how = {"pixel_size": PIXEL, "wedge": wedge}
     fitted, snr = spikein.fit_optics(
         CLASSES, target, background, optics=Optics(pixel_size=PIXEL), generator=generator(), **how
