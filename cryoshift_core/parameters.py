@@ -1,10 +1,10 @@
 """Profiles, and the typed parameters of the notebooks: checked before any work, each problem in one sentence."""
 
 import difflib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -30,6 +30,12 @@ class Profile:
     seeds: int
     encoder: str
     width: int
+
+    def for_classes(self, classes: Sequence[str]) -> Self:
+        """The profile for these classes. More than its own take more source cubes and steps, in proportion."""
+        more = max(1.0, len(classes) / len(self.classes))
+        numbers = {name: round(more * getattr(self, name)) for name in ("n_source", "n_validation", "steps")}
+        return replace(self, classes=tuple(classes), **numbers)
 
 
 _SEVEN = ("ribosome_70S", "ribosome_80S", "TRiC", "apoferritin", "spliceosome", "TYMV_capsid", "RuvAB")

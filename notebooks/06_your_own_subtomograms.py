@@ -83,10 +83,10 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/06_your_own_subtomogr
 # %%
 run = runs.begin("06_your_own_subtomograms", globals())
 figures.use_style()
-p = run.profile
 shipped = not (subtomograms or tomogram)
-default = ("membrane", "ice") if shipped else p.classes
+default = ("membrane", "ice") if shipped else run.profile.classes
 wanted = experiment.read_classes(classes, default)
+run.profile = p = run.profile.for_classes(wanted)  # more classes take more cubes and steps
 how = {"pixel_size": pixel_size, "box": box, "contrast": contrast}
 if subtomograms:
     data = experiment.from_subtomograms(subtomograms, wanted, **how)
@@ -202,9 +202,7 @@ elif len(target) > p.n_target:
 # Gag shell, and *ice*. It is a two-class problem, and an easy one; it shows the way, not the limit.)
 
 # %%
-ask = replace(
-    Request.of(p, "broad", "source", run.params.seed), classes=wanted, box=n, pixel_size=pixel, tilt_axis=tilt_axis
-)
+ask = replace(Request.of(p, "broad", "source", run.params.seed), box=n, pixel_size=pixel, tilt_axis=tilt_axis)
 source = scenarios.load_or_make(ask, run.data_folder)
 validation = scenarios.load_or_make(replace(ask, part="validation", n=p.n_validation, tomograms=8), run.data_folder)
 rows = {"simulated": figures.one_of_each(source.x, source.y, len(wanted)), "experimental": data.cubes.x[eight]}
@@ -412,6 +410,10 @@ if spikes is not None:
     (run.folder / "spike_in.csv").write_text("\n".join(["method,class,cubes,recall", *rows]) + "\n")
     for name, value in spiked.items():
         print(f"{name}: balanced accuracy {value:.3f} on {len(spikes)} spike-ins in {len(ice)} boxes of your ice")
+    right = {name: (q.argmax(1) == spikes.y).float() for name, q in found.items()}
+    gain = right[used] - right["source_only"]
+    if gain.mean() < -2 * gain.std() / len(gain) ** 0.5:
+        print(f"WARNING: on spike-ins {used} is worse than source_only; compare with a run with method=source_only.")
     run.report(spike_balanced_accuracy=spiked[used], spike_balanced_accuracy_source_only=spiked["source_only"])
     run.report(spike_snr=spikes.snr[spikes.snr > 0].mean().item())
 

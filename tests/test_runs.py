@@ -270,3 +270,12 @@ def test_another_kernel_of_the_user_does_not_shadow_ours(tiny, tmp_path, monkeyp
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
     result = tutorial.execute(tiny, tmp_path / "out", {"profile": "smoke"})
     assert result.error == "" and result.manifest["status"] == "finished"
+
+
+def test_more_classes_than_the_profiles_own_take_more_cubes_and_steps():
+    laptop = runs.PROFILES["laptop"]
+    assert laptop.for_classes(laptop.classes) == laptop
+    few, many = laptop.for_classes(("TRiC", "ice")), laptop.for_classes([f"{i}.mrc" for i in range(21)])
+    assert few.classes == ("TRiC", "ice") and (few.n_source, few.steps) == (laptop.n_source, laptop.steps)
+    assert (many.n_source, many.n_validation, many.steps) == (3 * 2100, 3 * 420, 3 * 400)
+    assert (many.n_target, many.batch) == (laptop.n_target, laptop.batch)
