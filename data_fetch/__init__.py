@@ -1,12 +1,34 @@
-"""Data that Cryo-Shift runs on: one small experimental tomogram, shipped beside this file.
+"""Data that Cryo-Shift runs on: one small experimental tomogram, shipped beside this file, and public data by name.
 
-Provenance, citation and licences are in ``sample/README.md``.
+Provenance, citation and licences of the shipped one are in ``sample/README.md``; those of the others in
+``catalog.toml``. ``get("pdb:6zu5")`` downloads; nothing is downloaded before it is asked for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from .catalog import Item, catalog, describe, find
+from .download import FetchError
+from .store import cache_folder, get, verify, where
+from .unpack import unpack
+
+__all__ = [
+    "SAMPLE",
+    "FetchError",
+    "Item",
+    "Sample",
+    "cache_folder",
+    "catalog",
+    "describe",
+    "find",
+    "get",
+    "sample",
+    "unpack",
+    "verify",
+    "where",
+]
 
 SAMPLE = Path(__file__).parent / "sample"
 

@@ -1,0 +1,124 @@
+"""The list of public data, read from ``catalog.toml``: what each item is, whose it is, and where it lies."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from cryoshift_core.volumes import InputError
+
+CATALOG = Path(__file__).parent / "catalog.toml"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to fetch.
+
+    Attributes
+    ----------
+    name : what to ask for; ``{id}`` in it stands for any id that `pattern` fits.
+    kind : structure, map, file or archive; or folder: a collection that is fetched file by file.
+    file : path in the cache folder, with forward slashes. Empty for a folder.
+    urls : addresses of the same bytes, tried in this order.
+    size : bytes, None where not known; a rounded number where `size_is_approximate`.
+    sha256 : of the published file; None: the first download is trusted, and its hash locked.
+    landing : page for people.
+    note : what a person has to know or do.
+    """
+
+    name: str
+    title: str
+    kind: str
+    licence: str
+    citation: str
+    gives: str
+    file: str = ""
+    urls: tuple[str, ...] = ()
+    size: int | None = None
+    size_is_approximate: bool = False
+    sha256: str | None = None
+    landing: str = ""
+    note: str = ""
+    pattern: str = ""
+
+
+@lru_cache
+def catalog(path: Path = CATALOG) -> dict[str, Item]:
+    """All items by name, in the order of the file. An item with `entry` takes what it does not say from that item.
+
+    Raises
+    ------
+    InputError
+        If the file is not TOML, lacks a field of an item, or has one too many or a name twice.
+    """
+    items: dict[str, Item] = {}
+    try:
+        for row in tomllib.loads(path.read_text(encoding="utf-8"))["item"]:
+            entry = row.pop("entry", None)
+            base = vars(_resolve(entry, items)) if entry else {}
+            item = Item(**{**base, **row, "urls": tuple(row.get("urls", base.get("urls", ())))})
+            if item.name in items:
+                raise InputError(f"{path}: the name {item.name} stands there twice; wanted once. Rename one of them.")
+            items[item.name] = item
+    except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is not a catalog: {error}; wanted [[item]] tables. Restore the file.") from None
+    return items
+
+
+def find(name: str, items: dict[str, Item] | None = None) -> Item:
+    """The item called `name`: one of the catalog, or ``pdb:6zu5``, ``emdb:1234``, ``empiar:10164/PATH``.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    items = catalog() if items is None else items
+    known = items.get(name.lower())
+    if known and not known.pattern:
+        return known
+    return _resolve(name, items)
+
+
+def _resolve(name: str, items: dict[str, Item]) -> Item:
+    family, _, key = name.partition(":")
+    template = items.get(f"{family.lower()}:{{id}}")
+    if template is None:
+        close = difflib.get_close_matches(name, items, n=3, cutoff=0.4)
+        raise InputError(
+            f"There is no {name!r} in the catalog; wanted a name of `python -m data_fetch list`"
+            + (f", such as {', '.join(close)}." if close else ".")
+        )
+    if template.name.startswith("emdb"):
+        key = re.sub(r"(?i)^emd-", "", key)
+    key = key if "/" in template.pattern else key.lower()
+    if not re.fullmatch(template.pattern, key) or {".", ".."} & set(key.split("/")):
+        raise InputError(f"{name!r} is no {template.name}: found id {key!r}, wanted {template.pattern}.")
+    words = {"id": key, "ID": key.upper(), "mid": key[1:3]}
+    filled = {field: getattr(template, field).format(**words) for field in ("name", "file", "landing")}
+    urls = tuple(url.format(**words) for url in template.urls)
+    title = f"{template.name.partition(':')[0].upper()} {key}"
+    return Item(**{**vars(template), **filled, "title": title, "urls": urls, "pattern": ""})
+
+
+def describe(item: Item) -> str:
+    """All that is known of an item, one ``field: value`` per line."""
+    size = "not known" if item.size is None else f"{'about ' * item.size_is_approximate}{item.size:,} bytes"
+    rows = {
+        "name": item.name,
+        "title": item.title,
+        "kind": item.kind,
+        "gives": item.gives,
+        "size": size,
+        "sha256": item.sha256 or "not published: the first download is trusted, and its hash locked",
+        "licence": item.licence,
+        "cite": item.citation,
+        "page": item.landing or "none known",
+        "from": "\n         ".join(item.urls) or "no address known",
+        "note": item.note,
+    }
+    return "\n".join(f"{field + ':':9}{value}" for field, value in rows.items() if value)
