@@ -252,7 +252,7 @@ def tomogram(data: np.ndarray, zyx: np.ndarray | None, groups: np.ndarray | None
 
 def class_shares(shares: Mapping[str, Sequence[float]], classes: Sequence[str]) -> Figure:
     """Predicted share of each class, one group of bars per method."""
-    fig, ax = plt.subplots(figsize=(0.9 * len(classes) + 1.8, 2.8), layout="constrained")
+    fig, ax = plt.subplots(figsize=(min(14, 0.9 * len(classes) + 1.8), 2.8), layout="constrained")
     width = 0.8 / len(shares)
     for i, (name, values) in enumerate(shares.items()):
         ax.bar(np.arange(len(classes)) + (i - (len(shares) - 1) / 2) * width, values, width, label=name,
