@@ -384,7 +384,7 @@ def curves(found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], l
     """knob -> method -> value -> scores: a panel per knob, a line through the means, a pale dot per seed."""
     rows = -(-len(found) // 3)
     columns = min(3, len(found))
-    size = (3.1 * columns, 2.6 * rows + 0.7)
+    size = (max(3.8, 3.1 * columns), 2.6 * rows + 0.7)
     fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, sharey=True)
     for ax in axes.flat[len(found) :]:
         ax.set_axis_off()
@@ -400,7 +400,8 @@ def curves(found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], l
         ax.set(xlabel=labels[knob], ylim=(0, 1.02))
     for ax in axes[:, 0]:
         ax.set_ylabel("balanced accuracy")
-    fig.suptitle("One number of the target at a time: a dot per seed, a line through their means", fontsize=10)
+    title = "One number of the target at a time:", "a dot per seed, a line through their means"
+    fig.suptitle((" " if columns > 1 else "\n").join(title), fontsize=10)
     handles, names = axes.flat[0].get_legend_handles_labels()
     fig.legend(handles, names, loc="outside lower center", ncols=3)
     return fig
