@@ -606,8 +606,12 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--part", type=_part, default=(0, 1), help="k/n: every n-th target from the k-th on")
     parser.add_argument("--seeds", type=int, nargs="+", default=[], help="other seeds than the tier's own")
     parser.add_argument("--device", default="cpu", help="cpu (as all committed rows), auto, cuda or mps")
-    parser.add_argument("--out", type=Path, default=root() / "notebooks" / "evidence", help="where the CSV stands")
-    parser.add_argument("--images", type=Path, default=root() / "notebooks" / "images", help="where figures go")
+    parser.add_argument(
+        "--out", type=Path, help="for the CSV: notebooks/evidence for laptop, else runs/evidence/PROFILE"
+    )
+    parser.add_argument(
+        "--images", type=Path, help="for figures: notebooks/images for laptop, else images beside the CSV"
+    )
     parser.add_argument("--work", type=Path, default=root() / "runs" / "evidence", help="data and fits, to resume from")
     parser.add_argument("--keep-data", action="store_true", help="keep the targets' cubes when they are done")
     parser.add_argument("--list", action="store_true", help="only list the jobs")
@@ -618,6 +622,9 @@ def _arguments() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """-> 0, or 1 where a job failed."""
     given = _arguments().parse_args(arguments)
+    committed = given.profile == "laptop" and not given.out
+    out = given.out or root() / ("notebooks/evidence" if committed else f"runs/evidence/{given.profile}")
+    images = given.images or (root() / "notebooks" / "images" if committed else out / "images")
     torch.set_num_threads(1)
     todo = groups([job for tier in given.tier for job in jobs(tier, given.profile, given.seeds)], *given.part)
     if given.list:
@@ -626,11 +633,11 @@ def main(arguments: list[str] | None = None) -> int:
     failed = []
     if todo:
         given.work.mkdir(parents=True, exist_ok=True)
-        failed = run_all(todo, given.out, Lab(given.work, given.device), given.keep_data)
+        failed = run_all(todo, out, Lab(given.work, given.device), given.keep_data)
         for job in failed:
             print(f"failed: {' '.join(filter(None, job.key))}", file=sys.stderr)
     if given.report:
-        print(report(given.out, given.images, given.profile))
+        print(report(out, images, given.profile))
     return 1 if failed else 0
 
 

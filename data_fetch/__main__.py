@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -18,9 +19,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for line in _run(chosen):
             print(line)
+        sys.stdout.flush()
     except (InputError, FetchError) as error:
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("Stopped; what was loaded is kept. Ask for it again to go on.", file=sys.stderr)
         return 1

@@ -343,3 +343,14 @@ def test_the_command_lists_its_jobs_and_refuses_a_wrong_part(capsys):
 def test_requests_share_the_seed_with_the_training():
     train, test = trials.requests(Job("laptop", "core", "oracle", "in_situ_1", 23))
     assert train.seed == test.seed == 23 and isinstance(train, Request) and (train.n, test.n) == (1000, 500)
+
+
+def test_another_profile_leaves_the_committed_evidence_alone(tmp_path, monkeypatch, capsys):
+    for row_ in small_world():
+        trials.add(tmp_path / "runs/evidence/smoke/evidence.csv", [{**row_, "profile": "smoke"}])
+    monkeypatch.setattr(evidence, "root", lambda: tmp_path)
+    assert evidence.main(["--profile", "smoke", "--report"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "runs/evidence/smoke/summary.md")
+    assert (
+        list((tmp_path / "runs/evidence/smoke/images").glob("evidence_*.png")) and not (tmp_path / "notebooks").exists()
+    )

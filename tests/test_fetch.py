@@ -711,3 +711,10 @@ def test_the_command_line(server, item, tmp_path, monkeypatch, capsys):
     code, out, err = run("info", "nothing")
     assert code == 1 and err.startswith("InputError: ")
     assert run("where")[1].splitlines() == [str(path) for path in vars(data_fetch.sample()).values()]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    program = [sys.executable, "-m", "data_fetch", "list"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.close()
+        assert running.stderr.read() == b"" and running.wait() == 0
