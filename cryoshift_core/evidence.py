@@ -374,7 +374,10 @@ def recalls(per_class: list[dict[str, str]], scenario: str = HOME) -> dict[str, 
 
 
 def curves(rows: list[dict[str, str]]) -> dict[str, dict[str, dict[float, list[float]]]]:
-    """knob -> method -> value -> scores, one per seed; for "unlabelled" the bounds are those of HOME throughout."""
+    """knob -> method -> value -> scores, one per seed, of knobs with two values or more.
+
+    For "unlabelled" the bounds are those of HOME throughout.
+    """
     methods = ("source_only", "cryoshift", "oracle")
     found = {
         knob: {m: {v: list(by_seed(rows, m, curve_scenario(knob, v)).values()) for v in values} for m in methods}
@@ -390,7 +393,7 @@ def curves(rows: list[dict[str, str]]) -> dict[str, dict[str, dict[float, list[f
     shown = {
         knob: {m: {v: s for v, s in line.items() if s} for m, line in lines.items()} for knob, lines in found.items()
     }
-    return {knob: lines for knob, lines in shown.items() if lines["cryoshift"]}
+    return {knob: lines for knob, lines in shown.items() if len(lines["cryoshift"]) > 1}
 
 
 def report(out: Path, images: Path, profile: str = "laptop") -> Path:

@@ -278,6 +278,7 @@ def test_a_report_shows_what_there_is(tmp_path):
         row("cryoshift", "in_situ_2", 21, 0.5, tier="ablation", without="spectrum"),
         row("cryoshift", "in_situ_2", 22, 0.5, tier="ablation", without="spectrum"),
         row("cryoshift", "in_situ_2", 21, 0.4, tier="curves", n_target=50),
+        row("cryoshift", "in_situ_2", 21, 0.5, tier="curves", n_target=100),
     ]
     per_class = [
         {**asdict(Job("laptop", "core", "cryoshift", "in_situ_2", 21)), "class": "TRiC", "recall": 0.5, "n": 9}
