@@ -2,7 +2,7 @@
 
 Training and selection accept a target only as :class:`Unlabelled`, and that type has no field for a label. The
 labels of a synthetic target live in an :class:`AnswerKey`, which notebook 05 and
-`evidence` alone open.
+`trials` alone open.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scores against an answer key, with intervals. Notebook 05 and `evidence` alone call these with target labels."""
+"""Scores against an answer key, with intervals. Notebook 05 and `trials` alone call these with target labels."""
 
 from __future__ import annotations
 

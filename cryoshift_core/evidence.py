@@ -138,8 +138,8 @@ def gap(rows: list[dict[str, str]], method: str, scenario: str) -> Gap:
 
 def against(rows: list[dict[str, str]], arms: dict[str, dict], base: str = "cryoshift") -> dict[str, Interval]:
     """Paired differences on HOME to `base`: label -> interval of arm - base. Arms without shared seeds are left out."""
-    whole = by_seed(rows, base, HOME)
-    pairs = {label: paired(by_seed(rows, **arm), whole) for label, arm in arms.items()}
+    reference = by_seed(rows, base, HOME)
+    pairs = {label: paired(by_seed(rows, **arm), reference) for label, arm in arms.items()}
     return {label: evaluation.difference(*pair) for label, pair in pairs.items() if pair[0]}
 
 

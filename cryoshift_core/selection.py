@@ -127,9 +127,9 @@ def choose(
 
     Three things do: no candidate passes; the best by IM and the best by EnsV answer alike on the target less than
     `agreement` times as often as on the validation cubes (in heavy noise two sound checkpoints differ there, too); the
-    chosen one's :func:`class_ami` is under `least_ami`. Then `fallback` is chosen
-    with a warning. Without a fallback the candidate stays (the last one where none passes), with the same warning.
-    The model of `fit` holds the weights of its own candidate afterwards.
+    chosen one's :func:`class_ami` is under `least_ami`. Then `fallback` is chosen with a warning. Without a fallback
+    the candidate stays (the last one where none passes), with the same warning. The model of `fit` holds the weights
+    of its own candidate afterwards.
 
     Parameters
     ----------

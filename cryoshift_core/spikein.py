@@ -276,11 +276,12 @@ def fit_average(
     k2 = squared_frequency(background.shape[2:])
     generator = torch.Generator().manual_seed(seed)
     _, molecules = _molecules(classes, n, background.shape[-1], pixel_size, optics, generator, OFFSET)
+    scatter = molecules.var((1, 2, 3, 4)) > 0
     imaged = generator.get_state()
 
     def average(snr: float, transfer: Tensor) -> Tensor:
         generator.set_state(imaged)  # the same molecules in the same boxes each time
-        return _into_ice(molecules, background, snr, transfer, generator)[0]
+        return _into_ice(molecules, scatter, background, snr, transfer, generator)[0]
 
     envelope = signal_envelope(average(0.1, wedge.float()), x)
     transfer = wedge * replace(envelope, gain=1.0, falloff=envelope.falloff / 2)(k2)
@@ -381,7 +382,7 @@ def spike(
     counted = y == labels.index(snr_class) if snr_class else strength > 0
     if not strength[counted].sum() > 0:
         raise InputError(f"None of {', '.join(labels)} scatters; wanted a molecule among them to spike.")
-    x, own, which = _into_ice(molecules, background, snr, wedge, generator, counted)
+    x, own, which = _into_ice(molecules, counted, background, snr, wedge, generator)
     return Labelled(x, y, labels, pixel_size, own, which)
 
 
@@ -404,11 +405,11 @@ def _molecules(
 
 def _into_ice(
     molecules: Tensor,
+    counted: Tensor,
     background: Tensor,
     snr: float,
     wedge: Tensor,
     generator: torch.Generator,
-    counted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalised cubes, the SNR of each, and the box in which it stands; `counted` ones have `snr` on average."""
     signal = _through(molecules, wedge)
@@ -419,5 +420,5 @@ def _into_ice(
         again, turn = slice(start, start + boxes), turns[start // boxes % len(turns)]
         ice[again] = ice[again].flip(TURNS[turn])
     own = signal.var((1, 2, 3, 4), correction=0) / ice.var((1, 2, 3, 4), correction=0)
-    factor = snr / own[own > 0 if counted is None else counted].mean()
+    factor = snr / own[counted].mean()
     return volumes.normalize(ice + signal * factor.sqrt()), own * factor, which

@@ -7,18 +7,16 @@ row. Each seed is the seed of the data *and* of the training, and it is the same
 from __future__ import annotations
 
 import csv
-import fcntl
 import math
-import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from . import calibration, evaluation, models, scenarios, selection, spikein, training
@@ -176,17 +174,6 @@ def groups(todo: Iterable[Job], part: int = 0, parts: int = 1) -> list[list[Job]
 # ---------------------------------------------------------------- the CSV
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a file or folder against other processes that ask for it; a killed process lets go."""
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
 def read(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV; none where there is no file yet."""
     if not path.is_file():
@@ -199,7 +186,7 @@ def add(path: Path, rows: list[dict]) -> None:
     """Put the rows of one job into a CSV, in the place of those that have its key; all of them or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [{name: _text(value) for name, value in row.items()} for row in rows]
-    with locked(path.parent):
+    with FileLock(path.with_suffix(".lock")):  # a killed process lets go
         replaced = {_key(row) for row in rows}
         everything = [row for row in read(path) if _key(row) not in replaced] + rows
         names = list(dict.fromkeys(name for row in everything for name in row))
@@ -293,7 +280,7 @@ def home(job: Job, lab: Lab) -> Home:
     """Made once per seed: source_only sees nothing of a target, so source cubes stand where its target would."""
     p = PROFILES[job.profile]
     lab.data.mkdir(parents=True, exist_ok=True)
-    with locked(lab.work / f"{p.name}_seed{job.seed}.lock"):
+    with FileLock(lab.work / f"{p.name}_seed{job.seed}.lock"):
         source, validation = (
             scenarios.load_or_make(Request.of(p, "source", part, job.seed), lab.data, progress=False)
             for part in ("source", "validation")
@@ -331,25 +318,24 @@ def target(job: Job, at: Home, lab: Lab) -> Target:
     return Target(job, lab, at, train, train_key, test, test_key)
 
 
-def select(job: Job, fit: Fit, at: Home, to: Target) -> tuple[Fit, int, bool]:
+def select(job: Job, fit: Fit, to: Target) -> tuple[Fit, int, bool]:
     """The fit whose model answers, the step chosen, and whether selection fell back to source_only."""
     last = max(fit.candidates)
     if job.method in BOUNDS:
         fit.select(last)
         return fit, last, False
-    options = {"fallback": at.fit, **RULES.get(job.rule, {})}
-    choice = selection.choose(fit, at.validation, to.train, **options)
+    options = {"fallback": to.at.fit, **RULES.get(job.rule, {})}
+    choice = selection.choose(fit, to.at.validation, to.train, **options)
     return choice.fit, choice.step, choice.fell_back
 
 
-def score(job: Job, chosen: Fit, at: Home, to: Target, device: str) -> tuple[Tensor, dict[str, float]]:
-    """Calibrated answers (N, K) of the selected model on target-test, and what is measured on them and on it.
+def score(job: Job, chosen: Fit, predicted: Tensor, to: Target) -> tuple[Tensor, dict[str, float]]:
+    """Calibrated answers (N, K) from those `predicted` on target-test, and what is measured on them and on the model.
 
     `none_recall` is the share of unseen molecules that the detector rejects, at the false rejection that it really has;
     `none_recall_5` that at a threshold which rejects 5 % of the known cubes, as only the key can tell.
     """
-    predicted = training.predict(chosen.model, to.test.x, device=device)
-    carry = torch.Generator().manual_seed(job.seed)
+    at, carry = to.at, torch.Generator().manual_seed(job.seed)
     honest = calibration.calibrate(chosen.model, at.validation, chosen.warps, carry).probabilities(predicted)
     measured = evaluation.scores(honest, to.test_key)
     measured["ece_raw"] = evaluation.ece(predicted, to.test_key)
@@ -366,23 +352,23 @@ def score(job: Job, chosen: Fit, at: Home, to: Target, device: str) -> tuple[Ten
     return honest, measured
 
 
-def run(job: Job, at: Home, to: Target, lab: Lab) -> tuple[dict, list[dict]]:
+def run(job: Job, to: Target) -> tuple[dict, list[dict]]:
     """Train (or load), select and score one job -> its row of evidence.csv, and its rows of per_class.csv."""
+    at, lab = to.at, to.lab
     at.fit.select(max(at.fit.candidates))
     labelled = to.train_key.reveal(to.train) if job.method == "oracle" else at.source
     if job.method == "source_only":
         fit = at.fit
     else:
         fit = lab.train(job, job.method, labelled, to.train, at.validation)
-    by_step = {}
-    for step in fit.candidates:
-        p = training.predict(fit.select(step), to.test.x, device=lab.device)
-        by_step[step] = evaluation.balanced_accuracy(p, to.test_key)
-    chosen, step, fell_back = select(job, fit, at, to)
-    p, measured = score(job, chosen, at, to, lab.device)
+    answers = {step: models.predict(fit.select(step), to.test.x, device=lab.device) for step in fit.candidates}
+    by_step = {step: evaluation.balanced_accuracy(p, to.test_key) for step, p in answers.items()}
+    chosen, step, fell_back = select(job, fit, to)
+    told = answers[step] if chosen is fit else models.predict(chosen.model, to.test.x, device=lab.device)
+    p, measured = score(job, chosen, told, to)
     if job.tier == "core" and job.method != "oracle":
-        told = training.predict(chosen.model, to.spiked.x, device=lab.device)
-        measured["spike_balanced_accuracy"] = evaluation.balanced_accuracy(told, to.spiked.y)
+        spiked = models.predict(chosen.model, to.spiked.x, device=lab.device)
+        measured["spike_balanced_accuracy"] = evaluation.balanced_accuracy(spiked, to.spiked.y)
     row = {
         **asdict(job),
         "n_source": len(labelled),
@@ -394,7 +380,7 @@ def run(job: Job, at: Home, to: Target, lab: Lab) -> tuple[dict, list[dict]]:
         "balanced_accuracy_best": max(by_step.values()),
         "fell_back": int(fell_back),
         "cpu_seconds": fit.cpu_seconds,
-        "device": training.pick_device(lab.device).type,
+        "device": models.pick_device(lab.device).type,
         "threads": torch.get_num_threads(),
         "commit": lab.commit,
     }
@@ -423,7 +409,7 @@ def run_all(todo: list[list[Job]], out: Path, lab: Lab, keep_data: bool = False)
                     at, seed = home(job, lab), job.seed
                 if to is None or to.job.n_target != job.n_target:
                     to = target(job, at, lab)
-                row, per_class = run(job, at, to, lab)
+                row, per_class = run(job, to)
                 add(out / "per_class.csv", per_class)
                 add(out / "evidence.csv", [row])
                 said = f"{row['balanced_accuracy']:.3f}, {row['cpu_seconds']:.0f} CPU-s"

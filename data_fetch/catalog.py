@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -59,8 +59,9 @@ def catalog(path: Path = CATALOG) -> dict[str, Item]:
     try:
         for row in tomllib.loads(path.read_text(encoding="utf-8"))["item"]:
             entry = row.pop("entry", None)
-            base = vars(_resolve(entry, items)) if entry else {}
-            item = Item(**{**base, **row, "urls": tuple(row.get("urls", base.get("urls", ())))})
+            if "urls" in row:
+                row["urls"] = tuple(row["urls"])
+            item = replace(_resolve(entry, items), **row) if entry else Item(**row)
             if item.name in items:
                 raise InputError(f"{path}: the name {item.name} stands there twice; wanted once. Rename one of them.")
             items[item.name] = item
@@ -102,7 +103,7 @@ def _resolve(name: str, items: dict[str, Item]) -> Item:
     filled = {field: getattr(template, field).format(**words) for field in ("name", "file", "landing")}
     urls = tuple(url.format(**words) for url in template.urls)
     title = f"{template.name.partition(':')[0].upper()} {key}"
-    return Item(**{**vars(template), **filled, "title": title, "urls": urls, "pattern": ""})
+    return replace(template, **filled, title=title, urls=urls, pattern="")
 
 
 def describe(item: Item) -> str:

@@ -57,8 +57,8 @@ def download(
     backoff: float = 1,
     progress: bool = True,
     stop: threading.Event | None = None,
-) -> str:
-    """Download to ``<path>.partial``, check, and rename to `path`; return the address that gave the file.
+) -> tuple[str, str]:
+    """Download to ``<path>.partial``, check, and rename to `path`; return the address that gave the file, its sha256.
 
     A ``.partial`` that a killed run left is taken up again when the server still has the same file (its ETag or
     date, kept in ``<path>.partial.json``, is sent as If-Range). The body is kept as published: a .gz stays a .gz.
@@ -88,10 +88,10 @@ def download(
         while failures < tries:
             try:
                 resumed = _transfer(url, path, size, exact, timeout, progress, stop)
-                _check(partial, size if exact else None, sha256, resumed)
+                found = _check(partial, size if exact else None, sha256, resumed)
                 os.replace(partial, path)
                 _beside(path, ".partial.json").unlink(missing_ok=True)
-                return url
+                return url, found
             except _NextMirror as error:
                 failed[url], answered = str(error), True
                 break
@@ -177,14 +177,19 @@ def _begin(answer: requests.Response, have: int) -> tuple[int, int | None]:
 
 
 def _resumable(partial: Path, note: Path, url: str) -> tuple[int, str, int | None]:
-    """Bytes to keep of an earlier try at this address, what identifies the file there, its size; 0 bytes for none."""
+    """Bytes to keep of an earlier try at this address, what identifies the file there, its size; 0 bytes for none.
+
+    A note that is missing or damaged means that nobody knows what the bytes are: the download starts again.
+    """
+    nothing = 0, "", None
+    if not (partial.is_file() and note.is_file()):
+        return nothing
     try:
         kept = json.loads(note.read_text(encoding="utf-8"))
-        if kept["url"] == url and kept["validator"]:
-            return partial.stat().st_size, kept["validator"], kept["size"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return 0, "", None
+        origin, validator, size = kept["url"], kept["validator"], kept["size"]
+    except (ValueError, KeyError, TypeError):
+        return nothing
+    return (partial.stat().st_size, validator, size) if origin == url and validator else nothing
 
 
 def _validator(answer: requests.Response) -> str:
@@ -213,20 +218,22 @@ def _check_disk(path: Path, need: int) -> None:
         )
 
 
-def _check(partial: Path, size: int | None, sha256: str | None, resumed: bool) -> None:
-    """Bring a finished ``.partial`` to disk and check length and hash; what does not fit is deleted.
+def _check(partial: Path, size: int | None, sha256: str | None, resumed: bool) -> str:
+    """Bring a finished ``.partial`` to disk, check length and hash, return the hash; what does not fit is deleted.
 
     It is tried once more if `resumed`: two halves of different files may have met.
     """
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
-    found = partial.stat().st_size
-    reason = f"found {found:,} bytes, wanted {size:,}" if size is not None and found != size else ""
-    if not reason and sha256 and (value := pooch.file_hash(partial)) != sha256.lower():
-        reason = f"found sha256 {value}, wanted {sha256}; if a new file was published, get --renew takes it"
-    if reason:
-        partial.unlink()
-        raise (_Retry if resumed else _NextMirror)(reason)
+    found, length = pooch.file_hash(partial), partial.stat().st_size
+    if size is not None and length != size:
+        reason = f"found {length:,} bytes, wanted {size:,}"
+    elif sha256 and found != sha256.lower():
+        reason = f"found sha256 {found}, wanted {sha256}; if a new file was published, get --renew takes it"
+    else:
+        return found
+    partial.unlink()
+    raise (_Retry if resumed else _NextMirror)(reason)
 
 
 def _unreachable(error: Exception) -> bool:

@@ -108,11 +108,11 @@ def _get_one(item: Item, folder: Path, renew: bool, unpack: bool, how: dict) -> 
     with nullcontext() if done else _locked(folder, item.file):
         locked = None if renew else read_lock(folder).get(item.file)
         wanted = item.sha256 or (locked or {}).get("sha256")
-        source = "found in place"
         if renew or not path.is_file():
             exact = not item.size_is_approximate
-            source = download(item.urls, path, size=item.size, exact=exact, sha256=wanted, **how)
-        found = pooch.file_hash(path)
+            source, found = download(item.urls, path, size=item.size, exact=exact, sha256=wanted, **how)
+        else:
+            source, found = "found in place", pooch.file_hash(path)
         if wanted and found != wanted.lower():
             raise FetchError(_mismatch(path, found, wanted))
         if not locked:

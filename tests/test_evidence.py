@@ -123,7 +123,7 @@ def test_many_writers_lose_no_row(tmp_path):
 def test_a_finished_job_is_skipped_and_a_failing_one_stops_no_other(tmp_path, monkeypatch, capsys):
     seen = []
 
-    def run(job, at, to, lab):
+    def run(job, to):
         seen.append(job.key)
         if job.method == "cryoshift":
             raise InputError("no luck")
