@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import structures, volumes
+from . import files, structures, volumes
 from .domains import Unlabelled
-from .volumes import ContrastGuess, InputError
+from .volumes import ContrastGuess, InputError, Particles, Volume
 
 SMALLEST, LARGEST = 24, 48  # voxels: the edges that a box is given where nobody chose one
 ROOM = 1.3  # box edge over the largest diameter: neighbours and picking errors need some
@@ -27,21 +27,20 @@ class Experiment:
     ----------
     cubes : normalised, protein bright, at the model's pixel size; groups are the particles where the input names them
     kept : (M,) which inputs the cubes belong to; the others' boxes reach over the tomogram's border
-    table : the columns that go back out, one value per *input*
+    particles : all inputs, as they were read
     contrast : the sign that the input was taken to have; guess: what its grey values say
-    tomogram, zyx : the volume and the positions of all inputs, or None for extracted subtomograms
+    tomogram : the volume that the cubes were cut from, or None for extracted subtomograms
     """
 
     cubes: Unlabelled
     kept: np.ndarray
-    table: dict[str, list[str]]
+    particles: Particles
     contrast: str
     guess: ContrastGuess
-    tomogram: volumes.Volume | None = None
-    zyx: np.ndarray | None = None
+    tomogram: Volume | None = None
 
     def __len__(self) -> int:
-        return len(next(iter(self.table.values())))
+        return len(self.particles)
 
     @property
     def warnings(self) -> list[str]:
@@ -98,29 +97,25 @@ def _sign(contrast: str, guess: ContrastGuess) -> str:
 
 
 def from_tomogram(
-    tomogram: str | Path, coordinates: str | Path, classes: Sequence[str], *, pixel_size: float, box: int, contrast: str
+    tomogram: Volume, particles: Particles, classes: Sequence[str], *, box: int = 0, contrast: str = "auto"
 ) -> Experiment:
-    """Cut a box around each coordinate. Zero for `pixel_size` and `box` means: the header's, and the structures'."""
-    volume = volumes.read_mrc(tomogram, pixel_size or None)
-    points = volumes.read_coordinates(coordinates, volume)
-    n, model_pixel = choose_box(classes, volume.pixel_size, box)
-    x, kept = volumes.extract(volume.data, points.zyx, n, volume.pixel_size, model_pixel)
+    """Cut a box around each position; `box` in voxels of the tomogram, 0: as the structures need it."""
+    n, model_pixel = choose_box(classes, tomogram.pixel_size, box)
+    x, kept = volumes.extract(tomogram.data, particles.zyx, n, tomogram.pixel_size, model_pixel)
     if not len(kept):
-        raise InputError(f"No box of {n} voxels around {coordinates} lies inside {tomogram}; choose a smaller box.")
-    guess = volumes.guess_contrast(volume.data)
+        raise InputError(f"No box of {n} voxels around a position lies inside {tomogram.path}; choose a smaller box.")
+    guess = volumes.guess_contrast(tomogram.data)
     sign = _sign(contrast, guess)
-    numbers = points.table.get("rlnGroupNumber", ["0"] * len(points.zyx))
-    groups = torch.tensor([int(g) if g.lstrip("-").isdigit() else 0 for g in numbers])[torch.from_numpy(kept)]
-    cubes = Unlabelled(volumes.normalize(volumes.to_bright(x, sign)), model_pixel, groups, Path(tomogram).stem)
-    table = {c: points.table[c] for c in ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")}
-    return Experiment(cubes, kept, table, sign, guess, volume, points.zyx)
+    groups = torch.from_numpy(particles.groups[kept])
+    cubes = Unlabelled(volumes.normalize(volumes.to_bright(x, sign)), model_pixel, groups, Path(tomogram.path).stem)
+    return Experiment(cubes, kept, particles, sign, guess, tomogram)
 
 
 def from_subtomograms(
-    path: str | Path, classes: Sequence[str], *, pixel_size: float, box: int, contrast: str
+    particles: Particles, classes: Sequence[str], *, box: int = 0, contrast: str = "auto", name: str = "subtomograms"
 ) -> Experiment:
     """Take extracted cubes as they are; cubes wider than 48 voxels are Fourier-cropped unless `box` says otherwise."""
-    x, pixel, names = volumes.read_subtomograms(path, box or None, pixel_size or None)
+    x, pixel = particles.cubes, particles.pixel_size
     n, model_pixel = choose_box(classes, pixel, x.shape[-1])
     if not box and n > LARGEST:
         n, model_pixel = LARGEST, pixel * n / LARGEST
@@ -128,21 +123,17 @@ def from_subtomograms(
     guess = volumes.guess_contrast(x)
     sign = _sign(contrast, guess)
     groups = torch.zeros(len(x), dtype=torch.long)
-    cubes = Unlabelled(volumes.normalize(volumes.to_bright(x, sign)), model_pixel, groups, Path(path).stem)
-    return Experiment(cubes, np.arange(len(x)), {"rlnImageName": list(names)}, sign, guess)
+    cubes = Unlabelled(volumes.normalize(volumes.to_bright(x, sign)), model_pixel, groups, name)
+    return Experiment(cubes, np.arange(len(x)), particles, sign, guess)
 
 
-def read_background(path: str | Path, like: Experiment, *, pixel_size: float = 0.0) -> Tensor:
+def background(boxes: Particles, like: Experiment) -> Tensor:
     """Particle-free boxes of the tomogram that `like` came from, made as its cubes: same pixel, box, sign, normalised.
 
-    Parameters
-    ----------
-    path : as for `from_subtomograms`; boxes at least as wide as the cubes
-    pixel_size : A per voxel of the boxes; 0: from their header
+    They must be at least as wide as its cubes.
     """
-    x, pixel, _ = volumes.read_subtomograms(path, pixel_size=pixel_size or None)
-    boxes = volumes.rescale(x, pixel, like.cubes.pixel_size, like.cubes.x.shape[-1])
-    return volumes.normalize(volumes.to_bright(boxes, like.contrast))
+    x = volumes.rescale(boxes.cubes, boxes.pixel_size, like.cubes.pixel_size, like.cubes.x.shape[-1])
+    return volumes.normalize(volumes.to_bright(x, like.contrast))
 
 
 def doubts(shares: Sequence[float], classes: Sequence[str], n: int) -> list[str]:
@@ -192,9 +183,11 @@ def write_predictions(
     for row, k, p in zip(experiment.kept.tolist(), best.indices.tolist(), best.values.tolist(), strict=True):
         labels[row], confidence[row] = classes[k], f"{p:.4f}"
     columns = {"csClass": labels, "csConfidence": confidence}
+    own = experiment.particles.table
+    table = {name: own[name] for name in own if name in ("rlnImageName", *(f"rlnCoordinate{a}" for a in "XYZ"))}
     if strange is not None:
         marks = np.zeros(len(experiment), dtype=int)
         marks[experiment.kept] = strange.numpy()
         columns["csNoneOfThese"] = [str(mark) for mark in marks.tolist()]
-    volumes.write_star(path, {"particles": experiment.table | columns})
+    files.write_star(path, {"particles": table | columns})
     return Path(path)

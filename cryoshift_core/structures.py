@@ -30,7 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .volumes import InputError, Volume, read_mrc, resampling_matrix
+from .files import read_mrc
+from .volumes import InputError, Volume, resampling_matrix
 
 VOLT_PER_FORM_FACTOR = 47.878  # h^2 / (2 pi m e), V A^2
 ICE_POTENTIAL = 4.53  # V, vitreous ice of 0.93 g/cm^3 from the same form factors

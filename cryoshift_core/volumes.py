@@ -1,23 +1,17 @@
-"""Volumes in and out: files, contrast, normalisation, extraction and change of pixel size.
+"""Volumes and particles: contrast, normalisation, extraction and change of pixel size.
 
 Axis order is zyx everywhere, lengths are in A, and the centre of a box of n voxels is index n // 2.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 
-import gemmi
-import mrcfile
 import numpy as np
 import torch
 from scipy import ndimage, spatial, stats
 from torch import Tensor
-
-MODES = {0: np.int8, 1: np.int16, 2: np.float32, 6: np.uint16, 12: np.float16}
 
 
 class InputError(ValueError):
@@ -33,12 +27,34 @@ class Volume:
     path: str
 
 
-@dataclass(frozen=True)
-class Coordinates:
-    """Positions in a tomogram: `zyx` (N, 3) float voxels, and all columns of their STAR table, row by row."""
+@dataclass(frozen=True, eq=False)
+class Particles:
+    """Particles as a file lists them, row by row: what a classifier needs, and what goes back out unchanged.
 
-    zyx: np.ndarray
+    Attributes
+    ----------
+    table : all columns of the file, name -> N texts (a STAR's names without their leading underscore)
+    zyx : (N, 3) positions in voxels of their tomogram, counted from 0 and from the first voxel's centre; None for
+        extracted subtomograms
+    cubes : (N, 1, Z, Y, X) float32 grey values, with their `pixel_size` in A; None where they are yet to be cut
+    angles : (N, 3) rot, tilt, psi in degrees, as RELION has them; None where the file has none
+    groups : (N,) integers that tell apart what must not be split, such as virus-like particles; zeros if unknown
+    kind : "star" or "dynamo": the format that answers go back in; "" for a file that has no such table of its own
+    block, rest : of a STAR, the name of the table and the other tables, such as optics
+    """
+
     table: dict[str, list[str]]
+    zyx: np.ndarray | None = None
+    cubes: Tensor | None = None
+    pixel_size: float = 0.0
+    angles: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    kind: str = ""
+    block: str = "particles"
+    rest: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.table.values())))
 
 
 @dataclass(frozen=True)
@@ -255,294 +271,3 @@ def ice_positions(tomogram: np.ndarray, zyx: np.ndarray, box: int, n: int, gener
     busy = ndimage.uniform_filter(smooth**2, box)[tuple(free.T)]
     quiet = free[np.argsort(busy, kind="stable")[: max(n, len(free) // 2)]]
     return quiet[torch.randperm(len(quiet), generator=generator)[:n].numpy()]
-
-
-# Files
-
-
-@dataclass(frozen=True)
-class _Header:
-    shape: tuple[int, int, int]  # nz, ny, nx as stored: sections, rows, columns
-    dtype: np.dtype
-    offset: int
-    pixel_size: float | None
-    order: tuple[int, int, int]  # axis (0 = x) of columns, rows, sections
-    stack: bool
-
-
-def _read_header(path: Path) -> _Header:
-    """Header of an MRC file, its claims checked against the size of the file before any memory is taken."""
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; check the path.")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        raw = file.read(1024)
-    if len(raw) < 1024 or raw[208:211] != b"MAP":
-        raise InputError(
-            f"{path} is not an MRC file ({size} bytes, no 'MAP' at byte 208); wanted MRC2014, uncompressed."
-        )
-    order = "<" if 0 <= int.from_bytes(raw[12:16], "little") <= 127 else ">"
-    word = np.frombuffer(raw, order + "i4")
-    real = np.frombuffer(raw, order + "f4")
-    nx, ny, nz, mode = (int(v) for v in word[:4])
-    if mode not in MODES:
-        raise InputError(f"{path} has MRC mode {mode}; wanted one of {', '.join(map(str, MODES))} (real numbers).")
-    dtype = np.dtype(MODES[mode]).newbyteorder(order)
-    if mode == 0 and int(word[38]) == 1146047817 and not int(word[39]) & 1:
-        dtype = np.dtype(np.uint8)  # IMOD's stamp without its "signed bytes" flag
-    offset = 1024 + int(word[23])
-    wanted = offset + nx * ny * nz * dtype.itemsize
-    if min(nx, ny, nz) < 1 or offset < 1024 or wanted > size:
-        raise InputError(
-            f"{path} claims {nx} x {ny} x {nz} voxels, {wanted} bytes, but has {size}: it is truncated or "
-            "damaged; copy it again."
-        )
-    axes = tuple(int(v) - 1 for v in word[16:19])
-    axes = axes if sorted(axes) == [0, 1, 2] else (0, 1, 2)
-    cell, sampling = real[10:13].astype(float), word[7:10].astype(float)
-    with np.errstate(all="ignore"):
-        steps = cell / sampling
-    steps = steps[np.isfinite(steps) & (steps > 0)]
-    if len(steps) == 3 and steps.max() > 1.01 * steps.min():
-        raise InputError(f"{path} has voxels of {steps[0]:.3g} x {steps[1]:.3g} x {steps[2]:.3g} A; wanted cubic ones.")
-    stack = int(word[22]) == 401 or (path.suffix == ".mrcs" and nx == ny)
-    return _Header((nz, ny, nx), dtype, offset, float(steps.mean()) if len(steps) == 3 else None, axes, stack)
-
-
-def _read_data(path: Path, header: _Header, mmap: bool) -> np.ndarray:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 36
-    if not mmap and 4 * np.prod(header.shape, dtype=float) > 0.8 * memory:
-        raise InputError(
-            f"{path} has {header.shape[::-1]} voxels, more than this machine's memory holds; bin or crop it."
-        )
-    data = np.memmap(path, header.dtype, "r", header.offset, header.shape)
-    low, high = np.inf, -np.inf
-    for start in range(0, len(data), max(1, (1 << 24) // data[0].size)):
-        slab = data[start : start + max(1, (1 << 24) // data[0].size)]
-        low, high = np.minimum(low, slab.min()), np.maximum(high, slab.max())  # NaN goes through both
-    if not np.isfinite([low, high]).all():
-        raise InputError(f"{path} holds values that are not finite (NaN or infinite); mask or repair it first.")
-    if low == high:
-        raise InputError(f"{path} is constant ({low:g} everywhere); wanted a density: check how it was written.")
-    # Stored axis i is sections, rows, columns; bring z, y, x to the front in this order.
-    data = data.transpose([(2 - header.order.index(axis)) for axis in (2, 1, 0)])
-    return data if mmap else np.ascontiguousarray(data, np.float32)
-
-
-def _pixel_size(path: Path, header: _Header, given: float | None) -> float:
-    size = given or header.pixel_size
-    if size is None or not 0 < size < 1e4:
-        found = "no voxel size in its header" if size is None else f"a voxel size of {size} A"
-        raise InputError(f"{path} has {found}; wanted A per voxel: give it as pixel_size, e.g. pixel_size = 10.0.")
-    return float(size)
-
-
-def read_mrc(path: str | Path, pixel_size: float | None = None, mmap: bool = False) -> Volume:
-    """An MRC volume or map (modes 0, 1, 2, 6, 12; either byte order; any axis order).
-
-    Parameters
-    ----------
-    pixel_size : A per voxel; overrides the header. 0 or None: the header's
-    mmap : leave the voxels on disk, in the type they have there
-
-    Raises
-    ------
-    InputError
-        Missing, not MRC, truncated, no voxel size, not finite or constant.
-    """
-    path = Path(path)
-    header = _read_header(path)
-    size = _pixel_size(path, header, pixel_size)
-    return Volume(_read_data(path, header, mmap), size, str(path))
-
-
-def write_mrc(path: str | Path, data: np.ndarray, pixel_size: float) -> None:
-    """Write (Z, Y, X), or a stack of cubes (N, 1, Z, Y, X), as MRC with its voxel size, atomically.
-
-    int8, int16, uint16 and float16 stay as they are, all else becomes float32.
-    """
-    data = np.asarray(data)
-    data = data if data.dtype in (np.int8, np.int16, np.uint16, np.float16) else data.astype(np.float32)
-    partial = Path(f"{path}.part")
-    with mrcfile.new(partial, overwrite=True) as file:
-        file.set_data(data[:, 0] if data.ndim == 5 else data)
-        file.voxel_size = pixel_size
-    os.replace(partial, path)
-
-
-def read_star(path: str | Path) -> dict[str, dict[str, list[str]]]:
-    """All tables of a STAR file: block name -> column name without its leading underscore -> values as text."""
-    if not Path(path).is_file():
-        raise InputError(f"{path} is not a file; check the path.")
-    try:
-        document = gemmi.cif.read_file(str(path))
-    except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a STAR file ({str(error).splitlines()[0]}); wanted RELION's format."
-        ) from error
-    tables: dict[str, dict[str, list[str]]] = {}
-    for block in document:
-        table = tables.setdefault(block.name.strip(), {})
-        for item in block:
-            if item.pair:
-                table[item.pair[0][1:]] = [gemmi.cif.as_string(item.pair[1])]
-            elif item.loop:
-                for column, tag in enumerate(item.loop.tags):
-                    cells = range(item.loop.length())
-                    table[tag[1:]] = [gemmi.cif.as_string(item.loop[row, column]) for row in cells]
-    return tables
-
-
-def _cell(value: object) -> str:
-    """A value as STAR text; quoted only where it must be, for RELION reads no quotes."""
-    text = str(value)
-    plain = text and text[0] not in "_#'\"$;[]" and not any(c.isspace() for c in text)
-    reserved = text.lower().startswith(("data_", "loop_", "save_", "stop_", "global_"))
-    return text if plain and not reserved else gemmi.cif.quote(text)
-
-
-def write_star(path: str | Path, tables: dict[str, dict[str, list]]) -> None:
-    """Write tables (block name -> column -> values) as a STAR file, atomically."""
-    lines = []
-    for name, table in tables.items():
-        lines += [f"data_{name}", "", "loop_", *(f"_{column} #{i}" for i, column in enumerate(table, 1))]
-        rows = zip(*table.values(), strict=True)
-        lines += ["\t".join(_cell(value) for value in row) for row in rows]
-        lines += ["", ""]
-    partial = Path(f"{path}.part")
-    partial.write_text("\n".join(lines))
-    os.replace(partial, path)
-
-
-def _table_with(path: str | Path, column: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """The table of a STAR file that has `column`, and its optics table (empty if none)."""
-    tables = read_star(path)
-    table = next((t for t in tables.values() if column in t), None)
-    if table is None:
-        found = ", ".join(tables) or "no tables"
-        raise InputError(f"{path} has no column _{column} (tables: {found}); wanted a RELION table that has it.")
-    if not table[column]:
-        raise InputError(f"{path} has an empty column _{column}; wanted at least one row.")
-    return table, tables.get("optics", {})
-
-
-def _numbers(path: str | Path, table: dict[str, list[str]], column: str) -> np.ndarray:
-    for row, text in enumerate(table.get(column, [""])):
-        try:
-            finite = np.isfinite(float(text))
-        except ValueError:
-            finite = False
-        if not finite:
-            raise InputError(f"{path}: _{column} is '{text}' in row {row + 1}; wanted a number.")
-    return np.array([float(text) for text in table[column]])
-
-
-def read_coordinates(path: str | Path, tomogram: Volume) -> Coordinates:
-    """Positions from a RELION-style STAR: _rlnCoordinateX/Y/Z in voxels of the tomogram, counted from 0.
-
-    An optics table with _rlnTomoTiltSeriesPixelSize (RELION 4) says that they count unbinned pixels instead; they are
-    scaled. A table of several tomograms (_rlnTomoName or _rlnMicrographName) gives the rows of this one.
-
-    Raises
-    ------
-    InputError
-        Columns missing, not numbers, no rows for this tomogram, or positions outside it.
-    """
-    table, optics = _table_with(path, "rlnCoordinateX")
-    zyx = np.stack([_numbers(path, table, f"rlnCoordinate{axis}") for axis in "ZYX"], 1)
-    names = [Path(n).stem for n in table.get("rlnTomoName", table.get("rlnMicrographName", []))]
-    if len(set(names)) > 1:
-        mine = [row for row, name in enumerate(names) if name == Path(tomogram.path).stem]
-        if not mine:
-            raise InputError(f"{path} lists {len(set(names))} tomograms, none named '{Path(tomogram.path).stem}'.")
-        zyx, table = zyx[mine], {column: [values[r] for r in mine] for column, values in table.items()}
-    unit = ""
-    if "rlnTomoTiltSeriesPixelSize" in optics:
-        pixel = _numbers(path, optics, "rlnTomoTiltSeriesPixelSize")[0]
-        zyx, unit = zyx * (pixel / tomogram.pixel_size), f" (scaled from {pixel:g} to {tomogram.pixel_size:g} A)"
-    shape = np.array(tomogram.data.shape)
-    outside = np.flatnonzero(((zyx < -0.5) | (zyx > shape - 0.5)).any(1))
-    if len(outside):
-        z, y, x = zyx[outside[0]]
-        raise InputError(
-            f"{path}: {len(outside)} of {len(zyx)} positions lie outside {tomogram.path} of {shape[2]} x {shape[1]} x "
-            f"{shape[0]} voxels, first row {outside[0] + 1} at x, y, z = {x:.1f}, {y:.1f}, {z:.1f}{unit}; give voxels "
-            "of this tomogram."
-        )
-    return Coordinates(zyx, table)
-
-
-def _read_stack(path: Path, header: _Header) -> np.ndarray:
-    """(N, Z, Y, X) of a volume stack, or of a single volume."""
-    nz, ny, nx = header.shape
-    data = _read_data(path, header, mmap=True)
-    if not header.stack and nz == ny == nx:
-        return data[None]
-    if ny != nx or nz % ny:
-        raise InputError(
-            f"{path} has {nx} x {ny} x {nz} voxels; wanted a cube, or a stack of cubes (z a multiple of y)."
-        )
-    return data.reshape(nz // ny, ny, ny, nx)
-
-
-def read_subtomograms(
-    path: str | Path, box: int | None = None, pixel_size: float | None = None
-) -> tuple[Tensor, float, list[str]]:
-    """Subtomograms from a volume stack (.mrcs, .mrc), a folder of .mrc files, or a STAR with _rlnImageName.
-
-    Names in a STAR are "000001@stack.mrcs" or "one.mrc", relative to the STAR and inside its folder. Files of a folder
-    come in the order of their names.
-
-    Parameters
-    ----------
-    box : voxels; larger cubes are cropped to their centre
-    pixel_size : A per voxel; overrides the STAR's _rlnImagePixelSize and the headers
-
-    Returns
-    -------
-    cubes (N, 1, Z, Y, X) float32, pixel size in A, names as _rlnImageName has them
-    """
-    path = Path(path)
-    if path.is_dir():
-        files = sorted(path.glob("*.mrc"))
-        names = [file.name for file in files]
-        if not files:
-            raise InputError(f"Folder {path} holds no .mrc files; wanted one per subtomogram.")
-        wanted = [(file, 0) for file in files]
-    elif path.suffix == ".star":
-        table, optics = _table_with(path, "rlnImageName")
-        names = table["rlnImageName"]
-        for source in (optics, table):
-            if not pixel_size and "rlnImagePixelSize" in source:
-                pixel_size = float(_numbers(path, source, "rlnImagePixelSize")[0])
-        wanted = []
-        for name in names:
-            index, _, file = name.rpartition("@")
-            target = (path.parent / file).resolve()
-            if not target.is_relative_to(path.parent.resolve()) or not (index or "1").isdigit():
-                raise InputError(
-                    f"{path}: _rlnImageName '{name}' leaves the STAR's folder or has no number before its @."
-                )
-            wanted.append((target, int(index or 1) - 1))
-    else:
-        names, wanted = [], []
-    headers = {file: _read_header(file) for file in dict.fromkeys([f for f, _ in wanted] or [path])}
-    sizes = {file: _pixel_size(file, header, pixel_size) for file, header in headers.items()}
-    size = next(iter(sizes.values()))
-    odd = next((file for file, s in sizes.items() if abs(s / size - 1) > 0.01), None)
-    if odd:
-        raise InputError(f"{odd} has {sizes[odd]:.3g} A per voxel, the first file {size:.3g} A; wanted one pixel size.")
-    stacks = {file: _read_stack(file, header) for file, header in headers.items()}
-    if not wanted:
-        wanted = [(path, i) for i in range(len(stacks[path]))]
-        names = [f"{i + 1:06d}@{path.name}" for i in range(len(wanted))]
-    edge = box or stacks[wanted[0][0]].shape[-1]
-    cubes = torch.empty(len(wanted), 1, edge, edge, edge)
-    for row, (file, index) in enumerate(wanted):
-        stack = stacks[file]
-        if not 0 <= index < len(stack):
-            raise InputError(f"{path}: '{names[row]}' asks for volume {index + 1} of {file}, which holds {len(stack)}.")
-        if stack.shape[-1] < edge or (box is None and stack.shape[-1] != edge):
-            raise InputError(f"{names[row]} has {stack.shape[-1]} voxels per edge; wanted {edge}: set a smaller box.")
-        cubes[row, 0] = crop(torch.from_numpy(np.array(stack[index], np.float32)), edge)
-    return cubes, size, names

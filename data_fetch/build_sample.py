@@ -8,7 +8,8 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from cryoshift_core.volumes import InputError, write_mrc, write_star
+from cryoshift_core.files import write_mrc, write_star
+from cryoshift_core.volumes import InputError
 
 BIN = 4  # the tomogram was binned by this much after the positions were written
 PIXEL_SIZE = 40.0  # A

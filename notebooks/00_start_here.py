@@ -90,8 +90,9 @@ import psutil
 import torch
 
 import data_fetch
-from cryoshift_core import figures, runs, scenarios, simulate, structures, training, volumes
+from cryoshift_core import figures, files, runs, scenarios, simulate, structures, training, volumes
 from cryoshift_core.scenarios import Request
+from data_fetch import importers
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -217,8 +218,8 @@ def maps_in_order() -> str:
 
 def sample_in_order() -> str:
     sample = data_fetch.sample()
-    tomogram = volumes.read_mrc(sample.tomogram)
-    positions = volumes.read_coordinates(sample.coordinates, tomogram)
+    tomogram = files.read_mrc(sample.tomogram)
+    positions = importers.read_picks(sample.coordinates, tomogram)
     shape = " x ".join(map(str, tomogram.data.shape))
     return f"{shape} voxels of {tomogram.pixel_size:g} A, {len(positions.zyx)} positions"
 

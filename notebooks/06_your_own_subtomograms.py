@@ -36,6 +36,7 @@
 
 # %%
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -60,6 +61,7 @@ from cryoshift_core import (
 from cryoshift_core.domains import AnswerKey
 from cryoshift_core.optics import Optics, tilt_scheme
 from cryoshift_core.scenarios import Request
+from data_fetch import importers
 
 # %% tags=["parameters"]
 subtomograms: str = ""  # an .mrcs stack, a folder of .mrc files, or a STAR file with _rlnImageName
@@ -87,14 +89,15 @@ shipped = not (subtomograms or tomogram)
 default = ("membrane", "ice") if shipped else run.profile.classes
 wanted = experiment.read_classes(classes, default)
 run.profile = p = run.profile.for_classes(wanted)  # more classes take more cubes and steps
-how = {"pixel_size": pixel_size, "box": box, "contrast": contrast}
+how = {"box": box, "contrast": contrast}
 if subtomograms:
-    data = experiment.from_subtomograms(subtomograms, wanted, **how)
-elif tomogram:
-    data = experiment.from_tomogram(tomogram, coordinates, wanted, **how)
+    particles = importers.read_subtomograms(subtomograms, box or None, pixel_size or None)
+    data = experiment.from_subtomograms(particles, wanted, **how, name=Path(subtomograms).stem)
 else:
     sample = data_fetch.sample()
-    data = experiment.from_tomogram(sample.tomogram, sample.coordinates, wanted, **how)
+    volume = importers.read_tomogram(tomogram or sample.tomogram, pixel_size or None)
+    particles = importers.read_picks(coordinates or sample.coordinates, volume)
+    data = experiment.from_tomogram(volume, particles, wanted, **how)
 n, pixel = data.cubes.x.shape[-1], data.cubes.pixel_size
 print(f"{len(data)} inputs, {len(data.kept)} cubes of {n}^3 voxels of {pixel:.4g} A ({n * pixel:.0f} A wide)")
 print(f"classes: {', '.join(wanted)}")
@@ -129,7 +132,7 @@ if data.tomogram is not None:
     groups = np.zeros(len(data), dtype=int)
     groups[data.kept] = data.cubes.groups.numpy()
     bright = -data.tomogram.data if data.contrast == "dark" else data.tomogram.data
-    fig = figures.tomogram(bright, data.zyx, groups, data.tomogram.pixel_size)
+    fig = figures.tomogram(bright, particles.zyx, groups, data.tomogram.pixel_size)
     run.save_figure(fig, "tomogram")
     plt.show()
 
@@ -169,17 +172,17 @@ target, held_out, key = data.cubes, None, None
 if shipped and {"membrane", "ice"} <= set(wanted):
     g = run.generator("ice")
     n_ice = max(24, min(600, p.n_target // 2))
-    at = volumes.ice_positions(data.tomogram.data, data.zyx, n, n_ice, g)
+    at = volumes.ice_positions(data.tomogram.data, particles.zyx, n, n_ice, g)
     ice, whole = volumes.extract(data.tomogram.data, at, n, data.tomogram.pixel_size, pixel)
     ice = volumes.normalize(volumes.to_bright(ice, data.contrast))
-    nearest = [int(groups[np.linalg.norm(data.zyx - spot, axis=1).argmin()]) for spot in at[whole]]
+    nearest = [int(groups[np.linalg.norm(particles.zyx - spot, axis=1).argmin()]) for spot in at[whole]]
     few = torch.randperm(len(data.cubes), generator=g)[: 4 * n_ice]
     everything = replace(
         data.cubes,
         x=torch.cat([data.cubes.x[few], ice]),
         groups=torch.cat([data.cubes.groups[few], torch.tensor(nearest)]),
     )
-    centres = np.concatenate([data.zyx[data.kept[few]], at[whole]])
+    centres = np.concatenate([particles.zyx[data.kept[few]], at[whole]])
     truth = torch.tensor([wanted.index("membrane")] * len(few) + [wanted.index("ice")] * len(ice))
     inside, outside = domains.split_particles(centres, everything.groups, [1, 3, 7], n)
     target, held_out, key = everything.subset(inside), everything.subset(outside), AnswerKey(truth[outside], wanted)
@@ -320,12 +323,12 @@ if rows:
 # %%
 ice = None
 if background:
-    ice = experiment.read_background(background, data)
+    ice = experiment.background(importers.read_subtomograms(background), data)
 elif data.tomogram is not None:
     volume = data.tomogram
     edge = int(np.ceil(n * pixel / volume.pixel_size))
     try:
-        at = spikein.find_background(volume.data, data.zyx, edge, max(60, p.n_test // 2), run.generator("spikes"))
+        at = spikein.find_background(volume.data, particles.zyx, edge, max(60, p.n_test // 2), run.generator("spikes"))
         cut = volumes.extract(volume.data, at, n, volume.pixel_size, pixel)[0]
         ice = volumes.normalize(volumes.to_bright(cut, data.contrast))
     except volumes.InputError as problem:

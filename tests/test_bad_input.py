@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from cryoshift_core import structures, volumes
+from cryoshift_core import files, structures, volumes
 from cryoshift_core.volumes import InputError, Volume
+from data_fetch import importers
 
 GOOD = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
 ATOM = "ATOM      1  C   ALA A   1      {:8.3f}   0.000   0.000  1.00 20.00           C\n"
@@ -25,7 +26,7 @@ def says(call, *words):
 
 
 def mrc(path, data=GOOD, pixel_size=10.0, **header):
-    volumes.write_mrc(path, data, pixel_size)
+    files.write_mrc(path, data, pixel_size)
     if header:
         with mrcfile.open(path, "r+", permissive=True) as file:
             for name, value in header.items():
@@ -45,23 +46,23 @@ def patch(path, offset, value, dtype="<i4"):
 
 
 def test_missing_file(tmp_path):
-    says(lambda: volumes.read_mrc(tmp_path / "no.mrc"), "no.mrc", "not a file")
+    says(lambda: files.read_mrc(tmp_path / "no.mrc"), "no.mrc", "not a file")
 
 
 def test_not_an_mrc_file(tmp_path):
     for content in (b"", b"hello", b"x" * 5000, gzip.compress(bytes(9000))):
         (tmp_path / "a.mrc").write_bytes(content)
-        says(lambda: volumes.read_mrc(tmp_path / "a.mrc"), "a.mrc", "not an MRC file")
+        says(lambda: files.read_mrc(tmp_path / "a.mrc"), "a.mrc", "not an MRC file")
 
 
 @pytest.mark.parametrize("keep", [1500, 1024, 3000])
 def test_truncated_file(tmp_path, keep):
     path = mrc(tmp_path / "a.mrc")
     path.write_bytes(path.read_bytes()[:keep])
-    says(lambda: volumes.read_mrc(path), "a.mrc", "8 x 8 x 8", keep, "truncated")
+    says(lambda: files.read_mrc(path), "a.mrc", "8 x 8 x 8", keep, "truncated")
 
 
-@pytest.mark.parametrize("reader", [volumes.read_mrc, volumes.read_subtomograms])
+@pytest.mark.parametrize("reader", [files.read_mrc, importers.read_subtomograms])
 def test_a_header_that_claims_a_trillion_voxels_takes_no_memory(tmp_path, reader):
     path = patch(mrc(tmp_path / "a.mrc"), 0, [10_000, 10_000, 10_000])
     tracemalloc.start()
@@ -78,51 +79,51 @@ def test_a_sparse_file_larger_than_memory_is_refused(tmp_path):
             file.truncate(1024 + 4 * 2 * 10**12)
         except OSError:
             pytest.skip("this file system has no files of 8 TB")
-    says(lambda: volumes.read_mrc(path), "memory")
+    says(lambda: files.read_mrc(path), "memory")
 
 
 def test_negative_and_zero_sizes(tmp_path):
     for size in ([-8, 8, 8], [0, 8, 8], [-8, -8, 8]):
-        says(lambda s=size: volumes.read_mrc(patch(mrc(tmp_path / "a.mrc"), 0, s)), "a.mrc", f"{size[0]} x")
+        says(lambda s=size: files.read_mrc(patch(mrc(tmp_path / "a.mrc"), 0, s)), "a.mrc", f"{size[0]} x")
 
 
 def test_complex_mode(tmp_path):
-    says(lambda: volumes.read_mrc(patch(mrc(tmp_path / "a.mrc"), 12, 4)), "mode 4", "a.mrc")
+    says(lambda: files.read_mrc(patch(mrc(tmp_path / "a.mrc"), 12, 4)), "mode 4", "a.mrc")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_not_finite(tmp_path, value):
     data = GOOD.copy()
     data[3, 2, 1] = value
-    says(lambda: volumes.read_mrc(mrc(tmp_path / "a.mrc", data)), "a.mrc", "NaN")
-    says(lambda: volumes.read_mrc(mrc(tmp_path / "a.mrc", data), mmap=True), "a.mrc", "NaN")
+    says(lambda: files.read_mrc(mrc(tmp_path / "a.mrc", data)), "a.mrc", "NaN")
+    says(lambda: files.read_mrc(mrc(tmp_path / "a.mrc", data), mmap=True), "a.mrc", "NaN")
     says(lambda: volumes.normalize(torch.from_numpy(np.stack([GOOD, data])[:, None])), "Volume 1 of 2", "NaN")
 
 
 def test_constant_volume(tmp_path):
-    says(lambda: volumes.read_mrc(mrc(tmp_path / "a.mrc", np.full((4, 4, 4), 3.0))), "a.mrc", "constant", "3")
+    says(lambda: files.read_mrc(mrc(tmp_path / "a.mrc", np.full((4, 4, 4), 3.0))), "a.mrc", "constant", "3")
     cubes = torch.from_numpy(np.stack([GOOD, GOOD, GOOD * 0 + 7])[:, None])
     says(lambda: volumes.normalize(cubes), "Volume 2 of 3", "constant")
 
 
 def test_missing_voxel_size(tmp_path):
     path = mrc(tmp_path / "a.mrc", pixel_size=0.0)
-    says(lambda: volumes.read_mrc(path), "a.mrc", "no voxel size", "pixel_size")
-    assert volumes.read_mrc(path, pixel_size=10.0).pixel_size == 10.0
-    says(lambda: volumes.read_mrc(path, pixel_size=-4.0), "-4")
+    says(lambda: files.read_mrc(path), "a.mrc", "no voxel size", "pixel_size")
+    assert files.read_mrc(path, pixel_size=10.0).pixel_size == 10.0
+    says(lambda: files.read_mrc(path, pixel_size=-4.0), "-4")
 
 
 def test_voxels_that_are_not_cubic(tmp_path):
     with mrcfile.open(mrc(tmp_path / "a.mrc"), "r+") as file:
         file.voxel_size = (10.0, 10.0, 20.0)
-    says(lambda: volumes.read_mrc(tmp_path / "a.mrc"), "10 x 10 x 20 A", "cubic")
+    says(lambda: files.read_mrc(tmp_path / "a.mrc"), "10 x 10 x 20 A", "cubic")
 
 
 # STAR files, coordinates, subtomograms
 
 
 def star(path, **columns):
-    volumes.write_star(path, {"particles": columns})
+    files.write_star(path, {"particles": columns})
     return path
 
 
@@ -138,7 +139,7 @@ TOMOGRAM = Volume(np.zeros((10, 20, 30), np.float32), 10.0, "tomo.mrc")
 def test_coordinates_outside_the_tomogram(tmp_path):
     path = positions(tmp_path / "a.star", (5, 5, 5), (29, 19, 9), (5, 25, 5), (5, 5, -3))
     says(
-        lambda: volumes.read_coordinates(path, TOMOGRAM),
+        lambda: importers.read_picks(path, TOMOGRAM),
         "a.star",
         "2 of 4",
         "row 3",
@@ -150,47 +151,47 @@ def test_coordinates_outside_the_tomogram(tmp_path):
 
 def test_coordinates_that_are_no_numbers(tmp_path):
     path = positions(tmp_path / "a.star", (5, 5, 5), (5, "oops", 5))
-    says(lambda: volumes.read_coordinates(path, TOMOGRAM), "a.star", "oops", "row 2", "rlnCoordinateY")
+    says(lambda: importers.read_picks(path, TOMOGRAM), "a.star", "oops", "row 2", "rlnCoordinateY")
     path = positions(tmp_path / "a.star", (5, 5, "nan"))
-    says(lambda: volumes.read_coordinates(path, TOMOGRAM), "nan", "rlnCoordinateZ")
+    says(lambda: importers.read_picks(path, TOMOGRAM), "nan", "rlnCoordinateZ")
 
 
 def test_star_without_what_is_needed(tmp_path):
-    says(lambda: volumes.read_coordinates(star(tmp_path / "a.star", foo=[1]), TOMOGRAM), "a.star", "rlnCoordinateX")
+    says(lambda: importers.read_picks(star(tmp_path / "a.star", foo=[1]), TOMOGRAM), "a.star", "rlnCoordinateX")
     two = star(tmp_path / "b.star", rlnCoordinateX=[1], rlnCoordinateY=[1])
-    says(lambda: volumes.read_coordinates(two, TOMOGRAM), "b.star", "rlnCoordinateZ")
+    says(lambda: importers.read_picks(two, TOMOGRAM), "b.star", "rlnCoordinateZ")
     (tmp_path / "c.star").write_text("data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n\n")
-    says(lambda: volumes.read_coordinates(tmp_path / "c.star", TOMOGRAM), "c.star")
-    says(lambda: volumes.read_star(tmp_path / "no.star"), "no.star", "not a file")
+    says(lambda: importers.read_picks(tmp_path / "c.star", TOMOGRAM), "c.star")
+    says(lambda: files.read_star(tmp_path / "no.star"), "no.star", "not a file")
 
 
 def test_not_a_star_file(tmp_path):
     for content in (b"just words", bytes(range(256)), b"data_a\nloop_\n_x\n_y\n1 2 3\n"):
         (tmp_path / "a.star").write_bytes(content)
-        says(lambda: volumes.read_star(tmp_path / "a.star"), "a.star", "not a STAR file")
+        says(lambda: files.read_star(tmp_path / "a.star"), "a.star", "not a STAR file")
 
 
 def test_coordinates_of_other_tomograms(tmp_path):
     columns = {f"rlnCoordinate{axis}": [1, 2] for axis in "XYZ"}
     path = star(tmp_path / "a.star", rlnTomoName=["t1", "t2"], **columns)
-    says(lambda: volumes.read_coordinates(path, TOMOGRAM), "a.star", "2 tomograms", "'tomo'")
+    says(lambda: importers.read_picks(path, TOMOGRAM), "a.star", "2 tomograms", "'tomo'")
 
 
 def test_subtomograms_that_do_not_fit(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    says(lambda: volumes.read_subtomograms(empty), "empty", "no .mrc files")
+    says(lambda: importers.read_subtomograms(empty), "empty", "no .mrc files")
     mrc(tmp_path / "slab.mrcs", np.random.rand(9, 8, 8))
-    says(lambda: volumes.read_subtomograms(tmp_path / "slab.mrcs"), "8 x 8 x 9", "cube")
+    says(lambda: importers.read_subtomograms(tmp_path / "slab.mrcs"), "8 x 8 x 9", "cube")
     mrc(tmp_path / "one.mrc")
-    says(lambda: volumes.read_subtomograms(tmp_path / "one.mrc", box=12), "8 voxels", "12")
+    says(lambda: importers.read_subtomograms(tmp_path / "one.mrc", box=12), "8 voxels", "12")
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     mrc(mixed / "1.mrc")
     mrc(mixed / "2.mrc", GOOD[:6, :6, :6])
-    says(lambda: volumes.read_subtomograms(mixed), "2.mrc", "6 voxels")
+    says(lambda: importers.read_subtomograms(mixed), "2.mrc", "6 voxels")
     mrc(mixed / "2.mrc", pixel_size=5.0)
-    says(lambda: volumes.read_subtomograms(mixed), "2.mrc", "5 A", "10 A")
+    says(lambda: importers.read_subtomograms(mixed), "2.mrc", "5 A", "10 A")
 
 
 def test_image_names_that_lead_nowhere(tmp_path):
@@ -206,7 +207,7 @@ def test_image_names_that_lead_nowhere(tmp_path):
         ("000002@one.mrc", "holds 1"),
         ("gone.mrc", "not a file"),
     ):
-        says(lambda n=name: volumes.read_subtomograms(star(inner / "a.star", rlnImageName=[n])), word)
+        says(lambda n=name: importers.read_subtomograms(star(inner / "a.star", rlnImageName=[n])), word)
 
 
 def test_boxes_larger_than_their_volume():

@@ -10,7 +10,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 import data_fetch
-from cryoshift_core.volumes import read_coordinates, read_mrc
+from cryoshift_core.files import read_mrc
+from data_fetch import importers
 from data_fetch.build_sample import build, lattice_angles, particles
 
 SAMPLE = data_fetch.sample()
@@ -36,7 +37,7 @@ def test_other_programs_read_the_sample():
 
 def test_positions_lie_on_bright_shells_in_no_other_axis_order():
     tomogram = read_mrc(SAMPLE.tomogram)
-    zyx = read_coordinates(SAMPLE.coordinates, tomogram).zyx
+    zyx = importers.read_picks(SAMPLE.coordinates, tomogram).zyx
 
     def z_score(points):
         return ndimage.map_coordinates(tomogram.data, points.T, order=1).mean() / tomogram.data.std()
@@ -80,7 +81,7 @@ def test_build_sample_writes_what_the_three_files_hold(tmp_path):
     build(tmp_path, out)
     volume = read_mrc(out / "hiv_vlp_tomogram.mrc")
     assert np.corrcoef(volume.data.ravel(), tomogram.ravel())[0, 1] > 0.99999 and volume.pixel_size == 40
-    read = read_coordinates(out / "hiv_gag_coordinates.star", volume)
+    read = importers.read_picks(out / "hiv_gag_coordinates.star", volume)
     assert np.allclose(np.sort(read.zyx, 0), np.sort(points / 4, 0), atol=1e-3)
     tilt, psi = lattice_angles(np.array([[0.0, 1.0, 0.0]]))  # along y
     assert np.allclose([tilt[0], psi[0]], [90, 90])

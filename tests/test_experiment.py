@@ -10,9 +10,10 @@ import starfile
 import torch
 
 import data_fetch
-from cryoshift_core import experiment, simulate, tutorial, volumes
+from cryoshift_core import experiment, files, simulate, tutorial, volumes
 from cryoshift_core.optics import Optics
 from cryoshift_core.volumes import InputError
+from data_fetch import importers
 
 CLASSES = ("TRiC", "apoferritin")
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "06_your_own_subtomograms.ipynb"
@@ -28,11 +29,12 @@ def cubes():
 
 
 def from_stack(path, **options):
-    return experiment.from_subtomograms(path, CLASSES, **{"pixel_size": 0.0, "box": 0, "contrast": "auto", **options})
+    particles = importers.read_subtomograms(path, options.get("box"))
+    return experiment.from_subtomograms(particles, CLASSES, **options)
 
 
 def test_a_stack_of_dark_cubes_is_turned_and_told_so(tmp_path, cubes):
-    volumes.write_mrc(tmp_path / "s.mrcs", -cubes, 16.0)
+    files.write_mrc(tmp_path / "s.mrcs", -cubes, 16.0)
     data = from_stack(tmp_path / "s.mrcs")
     assert data.contrast == "dark" and data.cubes.pixel_size == pytest.approx(16.0)
     expected = volumes.normalize(torch.from_numpy(cubes)[:, None])
@@ -43,7 +45,7 @@ def test_a_stack_of_dark_cubes_is_turned_and_told_so(tmp_path, cubes):
 
 def test_wide_cubes_are_cropped_in_fourier_space(tmp_path, cubes):
     wide = np.pad(cubes[:3], ((0, 0), (18, 18), (18, 18), (18, 18)))
-    volumes.write_mrc(tmp_path / "s.mrcs", wide + 0.01 * np.random.default_rng(0).normal(size=wide.shape), 16.0)
+    files.write_mrc(tmp_path / "s.mrcs", wide + 0.01 * np.random.default_rng(0).normal(size=wide.shape), 16.0)
     data = from_stack(tmp_path / "s.mrcs", contrast="bright")
     assert data.cubes.x.shape[-1] == experiment.LARGEST
     assert data.cubes.pixel_size == pytest.approx(16.0 * 60 / experiment.LARGEST)
@@ -83,13 +85,12 @@ def test_classes_that_cannot_be_told_apart_are_refused(text, message):
 
 def test_rows_keep_the_order_of_the_input_and_border_boxes_are_listed(tmp_path):
     tomogram = np.random.default_rng(0).normal(size=(40, 60, 60)).astype(np.float32)
-    volumes.write_mrc(tmp_path / "t.mrc", tomogram, 16.0)
+    files.write_mrc(tmp_path / "t.mrc", tomogram, 16.0)
     at = [(30, 30, 20), (1, 30, 20), (31.5, 28.25, 19), (30, 59, 20)]
     table = {f"rlnCoordinate{axis}": [p[i] for p in at] for i, axis in enumerate("XYZ")}
-    volumes.write_star(tmp_path / "c.star", {"particles": table})
-    data = experiment.from_tomogram(
-        tmp_path / "t.mrc", tmp_path / "c.star", CLASSES, pixel_size=0.0, box=24, contrast="auto"
-    )
+    files.write_star(tmp_path / "c.star", {"particles": table})
+    volume = importers.read_tomogram(tmp_path / "t.mrc")
+    data = experiment.from_tomogram(volume, importers.read_picks(tmp_path / "c.star", volume), CLASSES, box=24)
     assert len(data) == 4 and data.kept.tolist() == [0, 2] and "2 of 4 boxes" in " ".join(data.warnings)
     told = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
     marked = experiment.write_predictions(tmp_path / "m.star", data, told, CLASSES, torch.tensor([False, True]))
@@ -103,15 +104,15 @@ def test_rows_keep_the_order_of_the_input_and_border_boxes_are_listed(tmp_path):
 
 
 def test_boxes_of_ice_come_as_the_cubes_do(tmp_path, cubes):
-    volumes.write_mrc(tmp_path / "s.mrcs", -cubes, 16.0)
-    volumes.write_mrc(tmp_path / "ice.mrcs", -cubes[:4], 16.0)
+    files.write_mrc(tmp_path / "s.mrcs", -cubes, 16.0)
+    files.write_mrc(tmp_path / "ice.mrcs", -cubes[:4], 16.0)
     data = from_stack(tmp_path / "s.mrcs")
-    ice = experiment.read_background(tmp_path / "ice.mrcs", data)
+    ice = experiment.background(importers.read_subtomograms(tmp_path / "ice.mrcs"), data)
     assert ice.shape == (4, 1, 24, 24, 24)
     assert torch.corrcoef(torch.stack([ice.flatten(), data.cubes.x[:4].flatten()]))[0, 1] > 0.99, "turned as they were"
-    volumes.write_mrc(tmp_path / "small.mrcs", cubes[:4, 4:20, 4:20, 4:20], 16.0)
+    files.write_mrc(tmp_path / "small.mrcs", cubes[:4, 4:20, 4:20, 4:20], 16.0)
     with pytest.raises(InputError, match="box"):
-        experiment.read_background(tmp_path / "small.mrcs", data)
+        experiment.background(importers.read_subtomograms(tmp_path / "small.mrcs"), data)
 
 
 def test_shares_too_small_to_be_trusted_are_named():
@@ -131,12 +132,12 @@ def run_notebook(tmp_path, monkeypatch, **parameters):
 
 @pytest.mark.slow
 def test_the_notebook_classifies_somebodys_stack_with_their_structure(tmp_path, monkeypatch, cubes):
-    volumes.write_mrc(tmp_path / "mine.mrcs", -cubes, 16.0)
+    files.write_mrc(tmp_path / "mine.mrcs", -cubes, 16.0)
     grid = np.indices((24,) * 3) - 12.0
     ball = np.exp(-(grid[0] ** 2 + grid[1] ** 2 + (grid[2] / 2) ** 2) / 8).astype(np.float32)
-    volumes.write_mrc(tmp_path / "rod.mrc", ball, 10.0)
+    files.write_mrc(tmp_path / "rod.mrc", ball, 10.0)
     noise = np.random.default_rng(0).normal(size=(24, 26, 26, 26)).astype(np.float32)
-    volumes.write_mrc(tmp_path / "ice.mrcs", noise, 16.0)
+    files.write_mrc(tmp_path / "ice.mrcs", noise, 16.0)
     given = {"subtomograms": "mine.mrcs", "classes": "TRiC,apoferritin,rod.mrc", "background": "ice.mrcs"}
     result = run_notebook(tmp_path, monkeypatch, **given, method="mada", seed=3, tilt_axis=20.0, spike_snr=0.5)
     assert result.error == ""

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 import data_fetch
+from cryoshift_core import files, scenarios, simulate, spikein, volumes
 from cryoshift_core import optics as opt
-from cryoshift_core import scenarios, simulate, spikein, volumes
 from cryoshift_core.domains import Unlabelled
 from cryoshift_core.optics import Optics
 from cryoshift_core.volumes import InputError
 from cryoshift_core.warp import Envelope, mean_spectrum, shell_amplitude, squared_frequency
+from data_fetch import importers
 
 CLASSES, BOX, PIXEL = ("ribosome_80S", "TRiC", "apoferritin"), 24, 16.0
 
@@ -123,8 +124,8 @@ def test_noise_without_a_wedge_has_none_missing():
 
 def test_the_wedge_of_a_real_tomogram_is_found():
     sample = data_fetch.sample()
-    volume = volumes.read_mrc(sample.tomogram)
-    points = volumes.read_coordinates(sample.coordinates, volume).zyx
+    volume = files.read_mrc(sample.tomogram)
+    points = importers.read_picks(sample.coordinates, volume).zyx
     at = spikein.find_background(volume.data, points, 24, 60, generator())
     found = spikein.fit_wedge(volumes.extract(volume.data, at, 24, volume.pixel_size)[0], volume.pixel_size)
     assert abs(found.tilt_axis) <= 4 and -68 <= found.low <= -58 and 58 <= found.high <= 68, "tilted to 60 degrees"

@@ -135,7 +135,7 @@ def test_template_at_a_coarse_pixel_is_the_fourier_crop_of_the_fine_one():
 
 
 def test_a_file_is_a_class_too(tmp_path):
-    from cryoshift_core.volumes import write_mrc
+    from cryoshift_core.files import write_mrc
 
     path = write_pdb(tmp_path / "my.model.pdb", few_atoms())
     assert structures.class_name(path) == "my" and structures.class_name("TRiC") == "TRiC"

@@ -7,8 +7,9 @@ import starfile
 import torch
 
 import data_fetch
-from cryoshift_core import scenarios, structures, volumes
+from cryoshift_core import files, scenarios, structures, volumes
 from cryoshift_core.volumes import Volume
+from data_fetch import importers
 
 
 def noise(*shape, seed=0):
@@ -43,9 +44,9 @@ def test_normalize_of_a_mostly_masked_volume_is_finite():
 @pytest.mark.parametrize("sign", [1, -1])
 def test_contrast_of_the_shipped_tomogram_and_of_cubes_from_it(sign):
     wanted = "bright" if sign > 0 else "dark"
-    tomogram = volumes.read_mrc(data_fetch.sample().tomogram)
+    tomogram = files.read_mrc(data_fetch.sample().tomogram)
     assert volumes.guess_contrast(sign * tomogram.data).sign == wanted
-    points = volumes.read_coordinates(data_fetch.sample().coordinates, tomogram).zyx[::40]
+    points = importers.read_picks(data_fetch.sample().coordinates, tomogram).zyx[::40]
     cubes, _ = volumes.extract(tomogram.data, points, 16, 40.0)
     assert volumes.guess_contrast(sign * cubes).sign == wanted
 
@@ -150,12 +151,12 @@ def test_ice_positions_keep_clear_of_points_and_of_unlabelled_matter():
 @pytest.mark.parametrize("dtype", [np.float32, np.int16, np.int8, np.float16, np.uint16])
 def test_mrc_round_trip(tmp_path, dtype):
     data = (np.random.default_rng(0).random((5, 6, 7)) * 100).astype(dtype)
-    volumes.write_mrc(tmp_path / "a.mrc", data, 12.5)
-    read = volumes.read_mrc(tmp_path / "a.mrc")
+    files.write_mrc(tmp_path / "a.mrc", data, 12.5)
+    read = files.read_mrc(tmp_path / "a.mrc")
     assert np.array_equal(read.data, data.astype(np.float32)) and read.data.dtype == np.float32
     assert read.pixel_size == pytest.approx(12.5)
-    assert np.array_equal(volumes.read_mrc(tmp_path / "a.mrc", mmap=True).data, data)
-    assert volumes.read_mrc(tmp_path / "a.mrc", pixel_size=3.0).pixel_size == 3.0
+    assert np.array_equal(files.read_mrc(tmp_path / "a.mrc", mmap=True).data, data)
+    assert files.read_mrc(tmp_path / "a.mrc", pixel_size=3.0).pixel_size == 3.0
     assert [p.name for p in tmp_path.iterdir()] == ["a.mrc"]
 
 
@@ -165,13 +166,13 @@ def test_mrc_of_another_byte_order_and_axis_order(tmp_path):
         file.voxel_size = 10.0
         file.header.mapc, file.header.mapr, file.header.maps = 3, 2, 1
     assert (tmp_path / "a.mrc").read_bytes()[212] == 0x11  # the stamp of big-endian files
-    assert np.array_equal(volumes.read_mrc(tmp_path / "a.mrc").data, data)
+    assert np.array_equal(files.read_mrc(tmp_path / "a.mrc").data, data)
 
 
 def test_star_round_trip_agrees_with_starfile(tmp_path):
     table = {"rlnImageName": ["000001@s.mrcs", "000002@s.mrcs"], "csClass": ["a b", "TRiC"], "csConfidence": [0.5, 1]}
-    volumes.write_star(tmp_path / "a.star", {"particles": table})
-    mine = volumes.read_star(tmp_path / "a.star")["particles"]
+    files.write_star(tmp_path / "a.star", {"particles": table})
+    mine = files.read_star(tmp_path / "a.star")["particles"]
     assert mine == {k: [str(v) for v in values] for k, values in table.items()}
     theirs = starfile.read(tmp_path / "a.star")
     assert list(theirs["rlnImageName"]) == table["rlnImageName"] and list(theirs["csClass"]) == table["csClass"]
@@ -188,7 +189,7 @@ def test_coordinates_are_zyx_and_keep_their_table(tmp_path):
     star = coordinates_star(
         tmp_path / "a.star", rlnCoordinateX=[1, 2], rlnCoordinateY=[3, 4.5], rlnCoordinateZ=[5, 6], tag=["a", "b"]
     )
-    read = volumes.read_coordinates(star, Volume(np.zeros((8, 8, 8), np.float32), 10.0, "t.mrc"))
+    read = importers.read_picks(star, Volume(np.zeros((8, 8, 8), np.float32), 10.0, "t.mrc"))
     assert read.zyx.tolist() == [[5, 3, 1], [6, 4.5, 2]] and read.table["tag"] == ["a", "b"]
 
 
@@ -196,31 +197,34 @@ def test_coordinates_of_relion_4_are_scaled_and_filtered_by_tomogram(tmp_path):
     optics = "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnTomoTiltSeriesPixelSize #2\n1 2.5\n"
     axes = {f"rlnCoordinate{a}": [4, 8, 12] for a in "XYZ"}
     star = coordinates_star(tmp_path / "a.star", optics, rlnTomoName=["t1", "t2", "t2"], **axes)
-    read = volumes.read_coordinates(star, Volume(np.zeros((8, 8, 8), np.float32), 10.0, "somewhere/t2.mrc"))
+    read = importers.read_picks(star, Volume(np.zeros((8, 8, 8), np.float32), 10.0, "somewhere/t2.mrc"))
     assert read.zyx[:, 0].tolist() == [2, 3] and read.table["rlnTomoName"] == ["t2", "t2"]
 
 
 def test_subtomograms_from_stack_folder_and_star(tmp_path):
     cubes = noise(12, 1, 8, 8, 8)
-    volumes.write_mrc(tmp_path / "stack.mrcs", cubes.numpy(), 10.0)
+    files.write_mrc(tmp_path / "stack.mrcs", cubes.numpy(), 10.0)
     flat = cubes.reshape(96, 8, 8).numpy()
-    volumes.write_mrc(tmp_path / "flat.mrc", flat, 10.0)  # a stack whose header does not say so
+    files.write_mrc(tmp_path / "flat.mrc", flat, 10.0)  # a stack whose header does not say so
     folder = tmp_path / "folder"
     folder.mkdir()
     for i in (2, 0, 1):
-        volumes.write_mrc(folder / f"{i}.mrc", cubes[i, 0].numpy(), 10.0)
+        files.write_mrc(folder / f"{i}.mrc", cubes[i, 0].numpy(), 10.0)
     for name in ("stack.mrcs", "flat.mrc"):
-        read, pixel, names = volumes.read_subtomograms(tmp_path / name)
+        found = importers.read_subtomograms(tmp_path / name)
+        read, pixel, names = found.cubes, found.pixel_size, found.table["rlnImageName"]
         assert torch.equal(read, cubes) and pixel == 10.0 and names[11] == f"000012@{name}"
-    read, _, names = volumes.read_subtomograms(folder, box=6)
+    found = importers.read_subtomograms(folder, box=6)
+    read, names = found.cubes, found.table["rlnImageName"]
     assert torch.equal(read, volumes.crop(cubes[:3], 6)) and names == ["0.mrc", "1.mrc", "2.mrc"]
     images = ["000012@stack.mrcs", "folder/1.mrc"]
     star = coordinates_star(tmp_path / "a.star", rlnImageName=images, rlnImagePixelSize=[12, 12])
-    read, pixel, names = volumes.read_subtomograms(star)
+    found = importers.read_subtomograms(star)
+    read, pixel, names = found.cubes, found.pixel_size, found.table["rlnImageName"]
     assert torch.equal(read, cubes[[11, 1]]) and pixel == 12.0 and names == images
 
 
 def test_stack_is_marked_as_one(tmp_path):
-    volumes.write_mrc(tmp_path / "s.mrcs", noise(3, 1, 4, 4, 4).numpy(), 7.0)
+    files.write_mrc(tmp_path / "s.mrcs", noise(3, 1, 4, 4, 4).numpy(), 7.0)
     with mrcfile.open(tmp_path / "s.mrcs") as file:
         assert file.is_volume_stack() and file.data.shape == (3, 4, 4, 4) and float(file.voxel_size.x) == 7.0

@@ -1,0 +1,53 @@
+"""What the field's programs leave on disk, read into :class:`Volume` and :class:`Particles`: one reader a format.
+
+Positions are in voxels of the tomogram, counted from 0, z first; the file's own columns come along unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cryoshift_core.files import read_mrc
+from cryoshift_core.volumes import InputError, Particles, Volume
+
+from . import stacks, star
+
+# ending of the file's name -> its reader
+TOMOGRAMS: dict[str, Callable[..., Volume]] = {
+    ".mrc": read_mrc,
+    ".rec": read_mrc,
+    ".map": read_mrc,
+}
+PICKS: dict[str, Callable[[str | Path, Volume], Particles]] = {
+    ".star": star.read_picks,
+}
+SUBTOMOGRAMS: dict[str, Callable[..., Particles]] = {
+    ".mrc": stacks.read_subtomograms,
+    ".mrcs": stacks.read_subtomograms,
+    ".star": stacks.read_subtomograms,
+    "": stacks.read_subtomograms,  # a folder
+}
+
+
+def _reader(path: str | Path, readers: dict[str, Callable], what: str) -> Callable:
+    ending = "" if Path(path).is_dir() else Path(path).suffix.lower()
+    if ending not in readers:
+        known = ", ".join(e for e in readers if e) + (" or a folder" if "" in readers else "")
+        raise InputError(f"{path} is no {what} that can be read: its name ends in '{ending}'; wanted {known}.")
+    return readers[ending]
+
+
+def read_tomogram(path: str | Path, pixel_size: float | None = None) -> Volume:
+    """A tomogram, its voxels left on disk where the format allows it; `pixel_size` in A overrides the file's own."""
+    return _reader(path, TOMOGRAMS, "tomogram")(path, pixel_size, mmap=True)
+
+
+def read_picks(path: str | Path, tomogram: Volume) -> Particles:
+    """Positions in `tomogram`: the rows that belong to it, in its voxels."""
+    return _reader(path, PICKS, "list of positions")(path, tomogram)
+
+
+def read_subtomograms(path: str | Path, box: int | None = None, pixel_size: float | None = None) -> Particles:
+    """Extracted cubes; larger ones than `box` voxels are cropped to their centre, `pixel_size` in A overrides."""
+    return _reader(path, SUBTOMOGRAMS, "set of subtomograms")(path, box, pixel_size)
