@@ -2,7 +2,8 @@
 
 Each room is one idea and imports only rooms above it::
 
-    volumes      normalise, contrast, crop, MRC and STAR in and out
+    volumes      normalise, contrast, crop, extract, change the pixel size
+    files        MRC volumes and STAR tables on disk
     structures   atoms -> potential; the shipped templates; a template by name or by file
     optics       CTF, dose filter, tilt geometry, transfer bank
     simulate     specimen -> cubes, by the fast path and by the tilt path
@@ -16,7 +17,7 @@ Each room is one idea and imports only rooms above it::
     selection    choosing a checkpoint without labels
     calibration  honest confidences, and "none of these", without labels
     evaluation   metrics, intervals, gap closed
-    experiment   somebody's files -> unlabelled cubes; predictions -> STAR
+    experiment   somebody's particles -> unlabelled cubes
     spikein      known molecules in somebody's own ice: an accuracy without annotation
     parameters   profiles, and the typed parameters of the notebooks
     runs         run folders, generators and manifests
