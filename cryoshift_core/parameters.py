@@ -1,6 +1,7 @@
 """Profiles, and the typed parameters of the notebooks: checked before any work, each problem in one sentence."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,13 +101,16 @@ def _devices() -> list[str]:
     return ["auto", "cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
+PUBLIC = re.compile(r"(?i)(pdb|emdb):[\w-]{4,12}")  # what data_fetch turns into a file
+
+
 def _check_classes(text: str) -> str:
     names = [name.strip() for name in text.split(",")] if text else []
     known = _class_names() if names else []
     for name in names:
-        if name not in known and not Path(name).expanduser().is_file():
+        if name not in known and not Path(name).expanduser().is_file() and not PUBLIC.fullmatch(name):
             found = f"'{name}' is neither a file nor a built-in class" if name else "a name between commas is empty"
-            _refuse(f"files or names out of {', '.join(known)}: {found}{_near(name, known)}")
+            _refuse(f"files, entries such as pdb:6zu5, or names out of {', '.join(known)}: {found}{_near(name, known)}")
     if len(set(names)) < len(names):
         _refuse("each class once.")
     return text
@@ -152,7 +156,7 @@ class Parameters(BaseModel):
     out_dir: Folder = Field("", description="a folder's path")
     method: _choice(_methods) = Field("cryoshift", description="a method's name")
     scenario: _choice(_scenarios) = Field("in_situ_1", description="a scenario's name")
-    classes: Classes = Field("", description="class names and files, separated by commas")
+    classes: Classes = Field("", description="class names, files, and entries such as pdb:6zu5, separated by commas")
     pixel_size: float = Field(0.0, ge=0, le=100, description="a number of A per voxel up to 100, or 0 for automatic")
     box: Box = Field(0, description="a whole number of voxels from 16 to 96, or 0 for automatic")
     seeds: int = Field(0, ge=0, le=100, description="a whole number of seeds up to 100, or 0 for the profile's")

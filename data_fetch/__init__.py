@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .catalog import Item, catalog, describe, find
 from .download import FetchError
-from .store import cache_folder, get, verify, where
+from .store import cache_folder, get, local, verify, where
 from .unpack import unpack
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "describe",
     "find",
     "get",
+    "local",
     "sample",
     "unpack",
     "verify",

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pooch
 from filelock import FileLock
@@ -119,6 +120,17 @@ def _get_one(item: Item, folder: Path, renew: bool, unpack: bool, how: dict) -> 
             shutil.rmtree(_unpacked(path), ignore_errors=True)
             _write_lock(folder, item.file, {"sha256": found, "size": path.stat().st_size, "from": source})
         return unpack_archive(path, _unpacked(path)) if unpack else path
+
+
+def local(classes: str, **how: Any) -> str:
+    """Comma-separated classes in which each entry of the catalog (pdb:6zu5, emdb:1234) has become its file's path.
+
+    What is not in the cache yet is fetched, `how` as for :func:`get`. Built-in names and paths stay as they are.
+    """
+    names = [name.strip() for name in classes.split(",")]
+    public = [name for name in names if name.lower().startswith(("pdb:", "emdb:"))]
+    paths = dict(zip(public, get(public, unpack=True, **how), strict=True)) if public else {}
+    return ",".join(str(paths.get(name, name)) for name in names)
 
 
 def verify(names: Iterable[str | Item] = (), *, folder: Path | None = None) -> list[Path]:

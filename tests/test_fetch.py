@@ -20,8 +20,9 @@ import pytest
 import requests
 
 import data_fetch
+from cryoshift_core import parameters, structures
 from cryoshift_core.volumes import InputError
-from data_fetch import FetchError, Item, download, unpack
+from data_fetch import FetchError, Item, download, store, unpack
 from data_fetch.__main__ import main
 
 BODY = random.Random(0).randbytes(300_000)
@@ -719,3 +720,22 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         running.stdout.close()
         assert running.stderr.read() == b"" and running.wait() == 0
+
+
+def test_classes_by_their_entry_become_files_that_a_template_is_made_of(server, item, tmp_path, monkeypatch):
+    rows = [f"ATOM {i} C CA . ALA A 1 {i} ? {3 * i}.0 {i}.0 0.0 1.0 20.0 {i} A 1" for i in range(1, 30)]
+    tags = (
+        "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id label_entity_id label_seq_id"
+    )
+    tags += " pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy B_iso_or_equiv auth_seq_id auth_asym_id pdbx_PDB_model_num"
+    lines = ["data_1ABC", "loop_", *(f"_atom_site.{tag}" for tag in tags.split()), *rows]
+    server.answers["/a"] = lambda h: give(h, gzip.compress("\n".join(lines).encode() + b"\n"))
+    monkeypatch.setattr(store, "find", lambda name: item(file=f"pdb/{name[4:]}.cif.gz"))
+    text = data_fetch.local(" TRiC , pdb:1abc,pdb:1abc", folder=tmp_path, **QUICK)
+    name, *paths = text.split(",")
+    assert name == "TRiC" and set(paths) == {str(tmp_path / "pdb/1abc.cif.gz.unpacked/1abc.cif")}
+    assert structures.class_name(paths[0]) == "1abc" and structures.diameter(paths[0]) > 10
+    assert data_fetch.local("TRiC,mine.pdb") == "TRiC,mine.pdb", "nothing to fetch, nothing asked"
+    assert parameters.check({"classes": "TRiC,pdb:1abc,emdb:1234"}).classes
+    with pytest.raises(InputError, match="such as pdb:6zu5"):
+        parameters.check({"classes": "TRiC,pdb:../../x"})
