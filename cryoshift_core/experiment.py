@@ -136,6 +136,55 @@ def background(boxes: Particles, like: Experiment) -> Tensor:
     return volumes.normalize(volumes.to_bright(x, like.contrast))
 
 
+def _profile(x: Tensor) -> Tensor:
+    """Mean grey value of the average cube in shells one voxel wide, from the centre to the faces: (n // 2,)."""
+    mean = x[:, 0].mean(0)
+    axes = [torch.arange(n) - n // 2 for n in mean.shape]
+    radius = sum(r.view([-1 if i == j else 1 for j in range(3)]) ** 2 for i, r in enumerate(axes)).sqrt()
+    shell, n = radius.round().long().flatten(), min(mean.shape) // 2
+    return (torch.bincount(shell, mean.flatten()) / torch.bincount(shell))[:n]
+
+
+def apparent_scale(source_x: Tensor, target_x: Tensor) -> tuple[float, float, float]:
+    """How much wider the average target particle is than the average simulated one, in voxels.
+
+    The radial profile of the one is stretched until it fits the other: 1 where the pixel size and the structures are
+    right; a pixel size given too large makes the simulated particles too small, and the scale larger than 1.
+
+    Parameters
+    ----------
+    source_x, target_x : cubes (N, 1, Z, Y, X) of one box
+
+    Returns
+    -------
+    the best scale within 0.5 to 2, and the correlation of the profiles at that scale and at 1
+    """
+    source, target = _profile(source_x), _profile(target_x)
+    r = torch.arange(len(target), dtype=torch.float64)
+
+    def fit(scale: float) -> float:
+        inside = r / scale <= len(source) - 1
+        stretched = np.interp((r / scale)[inside], r[: len(source)], source)
+        return float(np.corrcoef(stretched, target[inside])[0, 1])
+
+    scales = np.geomspace(0.5, 2.0, 57)
+    found = [fit(scale) for scale in scales]
+    best = int(np.argmax(found))
+    return float(scales[best]), found[best], fit(1.0)
+
+
+def pixel_size_doubts(source_x: Tensor, target_x: Tensor, pixel_size: float) -> list[str]:
+    """A plain sentence where the average particle's width speaks against the pixel size, with a suggestion."""
+    scale, fit, as_given = apparent_scale(source_x, target_x)
+    if fit < 0.85 or as_given > fit - 0.05 or 0.87 < scale < 1.15:
+        return []
+    return [
+        f"The average particle is {scale:.2f} times as wide as the simulated one (their profiles correlate at {fit:.2f} "
+        f"after stretching, at {as_given:.2f} before); if the structures are right, the pixel size is "
+        f"{pixel_size / scale:.3g} A rather than {pixel_size:.3g} A."
+    ]
+
+
 def doubts(shares: Sequence[float], classes: Sequence[str], n: int) -> list[str]:
     """Plain sentences about predicted shares of n cubes that are too small, or too unequal, to be trusted.
 

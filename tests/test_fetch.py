@@ -725,9 +725,9 @@ def test_a_reader_that_has_seen_enough_is_no_error():
 def test_classes_by_their_entry_become_files_that_a_template_is_made_of(server, item, tmp_path, monkeypatch):
     rows = [f"ATOM {i} C CA . ALA A 1 {i} ? {3 * i}.0 {i}.0 0.0 1.0 20.0 {i} A 1" for i in range(1, 30)]
     tags = (
-        "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id label_entity_id label_seq_id"
+        "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id label_entity_id label_seq_id "
+        "pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy B_iso_or_equiv auth_seq_id auth_asym_id pdbx_PDB_model_num"
     )
-    tags += " pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy B_iso_or_equiv auth_seq_id auth_asym_id pdbx_PDB_model_num"
     lines = ["data_1ABC", "loop_", *(f"_atom_site.{tag}" for tag in tags.split()), *rows]
     server.answers["/a"] = lambda h: give(h, gzip.compress("\n".join(lines).encode() + b"\n"))
     monkeypatch.setattr(store, "find", lambda name: item(file=f"pdb/{name[4:]}.cif.gz"))
