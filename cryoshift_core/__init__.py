@@ -18,10 +18,12 @@ Each room is one idea and imports only rooms above it::
     calibration  honest confidences, and "none of these", without labels
     evaluation   metrics, intervals, gap closed
     experiment   somebody's particles -> unlabelled cubes
+    answers      predictions -> tables in the format that came in; shares with intervals; class averages
     spikein      known molecules in somebody's own ice: an accuracy without annotation
     parameters   profiles, and the typed parameters of the notebooks
     runs         run folders, generators and manifests
     figures      every plot that the notebooks show
+    report       one page for the one who asked: classes, galleries, warnings
     explore      sliders in Jupyter, a grid of frames when headless
     trials       methods x scenarios x seeds -> one CSV, a row per model trained and scored
     evidence     `make evidence`: what that CSV says, in tables, verdicts and figures

@@ -1,4 +1,4 @@
-"""Experimental input to unlabelled cubes, and predictions back to a STAR file in input order."""
+"""Experimental input to unlabelled cubes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import files, structures, volumes
+from . import structures, volumes
 from .domains import Unlabelled
 from .volumes import ContrastGuess, InputError, Particles, Volume
 
@@ -209,34 +209,3 @@ def doubts(shares: Sequence[float], classes: Sequence[str], n: int) -> list[str]
             f"The commonest class is {ratio:.0f} times the rarest; adapting favours equal shares: check the rare."
         )
     return out
-
-
-def write_predictions(
-    path: str | Path,
-    experiment: Experiment,
-    probabilities: Tensor,
-    classes: Sequence[str],
-    strange: Tensor | None = None,
-) -> Path:
-    """One row per input, in input order: its name or coordinates, `_csClass`, `_csConfidence` and `_csNoneOfThese`.
-
-    An input without a cube (its box reaches over the border) gets the class "not_classified" and confidence 0.
-
-    Parameters
-    ----------
-    probabilities : (M, K) for the cubes of `experiment`
-    strange : (M,) bool, cubes that fit no class (1 in the last column, which is there only where this is given)
-    """
-    best = probabilities.max(1)
-    labels, confidence = ["not_classified"] * len(experiment), ["0.0000"] * len(experiment)
-    for row, k, p in zip(experiment.kept.tolist(), best.indices.tolist(), best.values.tolist(), strict=True):
-        labels[row], confidence[row] = classes[k], f"{p:.4f}"
-    columns = {"csClass": labels, "csConfidence": confidence}
-    own = experiment.particles.table
-    table = {name: own[name] for name in own if name in ("rlnImageName", *(f"rlnCoordinate{a}" for a in "XYZ"))}
-    if strange is not None:
-        marks = np.zeros(len(experiment), dtype=int)
-        marks[experiment.kept] = strange.numpy()
-        columns["csNoneOfThese"] = [str(mark) for mark in marks.tolist()]
-    files.write_star(path, {"particles": table | columns})
-    return Path(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,13 +157,19 @@ def _cell(value: object) -> str:
     return text if plain and not reserved else gemmi.cif.quote(text)
 
 
-def write_star(path: str | Path, tables: dict[str, dict[str, list]]) -> None:
-    """Write tables (block name -> column -> values) as a STAR file, atomically."""
+def write_star(path: str | Path, tables: dict[str, dict[str, list]], lists: Collection[str] = ()) -> None:
+    """Write tables (block name -> column -> values) as a STAR file, atomically.
+
+    `lists` names those of one row that are written as labels and values, as RELION writes data_general, not as a loop.
+    """
     lines = []
     for name, table in tables.items():
-        lines += [f"data_{name}", "", "loop_", *(f"_{column} #{i}" for i, column in enumerate(table, 1))]
-        rows = zip(*table.values(), strict=True)
-        lines += ["\t".join(_cell(value) for value in row) for row in rows]
+        lines += [f"data_{name}", ""]
+        if name in lists:
+            lines += [f"_{column}\t{_cell(value)}" for column, (value,) in table.items()]
+        elif table:
+            lines += ["loop_", *(f"_{column} #{i}" for i, column in enumerate(table, 1))]
+            lines += ["\t".join(_cell(value) for value in row) for row in zip(*table.values(), strict=True)]
         lines += ["", ""]
     partial = Path(f"{path}.part")
     partial.write_text("\n".join(lines))

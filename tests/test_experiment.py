@@ -1,4 +1,4 @@
-"""Experimental input: from files to cubes and back to a STAR file, by functions and by notebook 06 itself."""
+"""Experimental input: from files to cubes, by functions and by notebook 06 itself."""
 
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def test_classes_that_cannot_be_told_apart_are_refused(text, message):
         experiment.read_classes(text, CLASSES)
 
 
-def test_rows_keep_the_order_of_the_input_and_border_boxes_are_listed(tmp_path):
+def test_border_boxes_are_left_out_and_told(tmp_path):
     tomogram = np.random.default_rng(0).normal(size=(40, 60, 60)).astype(np.float32)
     files.write_mrc(tmp_path / "t.mrc", tomogram, 16.0)
     at = [(30, 30, 20), (1, 30, 20), (31.5, 28.25, 19), (30, 59, 20)]
@@ -92,15 +92,6 @@ def test_rows_keep_the_order_of_the_input_and_border_boxes_are_listed(tmp_path):
     volume = importers.read_tomogram(tmp_path / "t.mrc")
     data = experiment.from_tomogram(volume, importers.read_picks(tmp_path / "c.star", volume), CLASSES, box=24)
     assert len(data) == 4 and data.kept.tolist() == [0, 2] and "2 of 4 boxes" in " ".join(data.warnings)
-    told = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
-    marked = experiment.write_predictions(tmp_path / "m.star", data, told, CLASSES, torch.tensor([False, True]))
-    assert starfile.read(marked)["csNoneOfThese"].tolist() == [0, 0, 1, 0]
-    path = experiment.write_predictions(tmp_path / "p.star", data, told, CLASSES)
-    rows = starfile.read(path)
-    assert "csNoneOfThese" not in rows
-    assert rows["csClass"].tolist() == ["TRiC", "not_classified", "apoferritin", "not_classified"]
-    assert rows["csConfidence"].tolist() == [0.9, 0.0, 0.8, 0.0]
-    assert rows["rlnCoordinateX"].tolist() == [30, 1, 31.5, 30]
 
 
 def test_boxes_of_ice_come_as_the_cubes_do(tmp_path, cubes):
