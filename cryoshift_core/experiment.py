@@ -179,8 +179,8 @@ def pixel_size_doubts(source_x: Tensor, target_x: Tensor, pixel_size: float) -> 
     if fit < 0.85 or as_given > fit - 0.05 or 0.87 < scale < 1.15:
         return []
     return [
-        f"The average particle is {scale:.2f} times as wide as the simulated one (their profiles correlate at {fit:.2f} "
-        f"after stretching, at {as_given:.2f} before); if the structures are right, the pixel size is "
+        f"The average particle is {scale:.2f} times as wide as the simulated one (their profiles correlate at "
+        f"{fit:.2f} after stretching, at {as_given:.2f} before); if the structures are right, the pixel size is "
         f"{pixel_size / scale:.3g} A rather than {pixel_size:.3g} A."
     ]
 

@@ -250,6 +250,22 @@ def tomogram(data: np.ndarray, zyx: np.ndarray | None, groups: np.ndarray | None
     return fig
 
 
+def orthoslices(axes: Sequence[Axes], data: np.ndarray, zyx: np.ndarray, at: np.ndarray, near: float) -> None:
+    """The xy, xz and yz sections of a tomogram through the position `at` (z, y, x), protein bright or dark as it is.
+
+    Positions `zyx` (N, 3) within `near` voxels of a section are marked by circles; cross-hairs meet at `at`.
+    """
+    centre = np.clip(np.round(at).astype(int), 0, np.array(data.shape) - 1)
+    for ax, (across, down, right) in zip(axes, ((0, 1, 2), (1, 0, 2), (2, 0, 1)), strict=True):
+        section = tuple(centre[across] if axis == across else slice(None) for axis in range(3))
+        title = f"{'zyx'[right]}{'zyx'[down]}, {'zyx'[across]} = {centre[across]}"
+        show(ax, np.asarray(data[section], np.float32), title)
+        close = zyx[np.abs(zyx[:, across] - at[across]) <= near]
+        ax.scatter(close[:, right], close[:, down], s=14, facecolors="none", edgecolors="orange", linewidths=0.7)
+        ax.axvline(at[right], color="deepskyblue", lw=0.6, alpha=0.7)
+        ax.axhline(at[down], color="deepskyblue", lw=0.6, alpha=0.7)
+
+
 def class_shares(shares: Mapping[str, Sequence[float]], classes: Sequence[str]) -> Figure:
     """Predicted share of each class, one group of bars per method."""
     fig, ax = plt.subplots(figsize=(min(14, 0.9 * len(classes) + 1.8), 2.8), layout="constrained")

@@ -27,7 +27,8 @@
 # - how known molecules, put into your own ice, give an accuracy on your own data without one annotation.
 #
 # **What you need**: nothing for the default, which is a real tomogram that ships with this repository (HIV-1 virus-like
-# particles, EMPIAR-10164, downsampled to 40 A per voxel). For your own data, fill in the parameters below.
+# particles, EMPIAR-10164, downsampled to 40 A per voxel). For your own data, fill in the parameters below. What RELION,
+# Warp and M, Dynamo, EMAN2, IMOD and the CZ CryoET Data Portal leave on disk is read as it is.
 #
 # | profile | time | memory |
 # |---|---|---|
@@ -44,12 +45,14 @@ import torch
 
 import data_fetch
 from cryoshift_core import (
+    answers,
     calibration,
     domains,
     evaluation,
     experiment,
     explore,
     figures,
+    report,
     runs,
     scenarios,
     selection,
@@ -57,17 +60,19 @@ from cryoshift_core import (
     structures,
     training,
     volumes,
+    warp,
 )
 from cryoshift_core.domains import AnswerKey
+from cryoshift_core.models import embed
 from cryoshift_core.optics import Optics, tilt_scheme
 from cryoshift_core.scenarios import Request
 from data_fetch import importers
 
 # %% tags=["parameters"]
-subtomograms: str = ""  # an .mrcs stack, a folder of .mrc files, or a STAR file with _rlnImageName
-tomogram: str = ""  # an MRC tomogram, together with coordinates; nothing at all: the shipped one
-coordinates: str = ""  # a STAR file with _rlnCoordinateX, Y, Z in voxels of the tomogram
-classes: str = ""  # built-in names and PDB, mmCIF or MRC files, separated by commas; empty: the profile's
+subtomograms: str = ""  # a stack (.mrcs, .hdf), a folder of .mrc, .em or .png files, or a STAR with _rlnImageName
+tomogram: str = ""  # .mrc, .em, .hdf or .zarr, together with coordinates; nothing at all: the shipped one
+coordinates: str = ""  # .star, Dynamo .tbl, EMAN2 or copick .json, portal .ndjson, model2point's .txt
+classes: str = ""  # built-in names, PDB, mmCIF or MRC files, entries (pdb:6zu5), by commas; empty: the profile's
 pixel_size: float = 0.0  # A per voxel of the input; 0: from the file's header
 contrast: str = "auto"  # dark (protein dark), bright, or auto: look at the data
 background: str = ""  # boxes without a particle (stack, folder or STAR); empty: cut from the tomogram
@@ -87,7 +92,7 @@ run = runs.begin("06_your_own_subtomograms", globals())
 figures.use_style()
 shipped = not (subtomograms or tomogram)
 default = ("membrane", "ice") if shipped else run.profile.classes
-wanted = experiment.read_classes(classes, default)
+wanted = experiment.read_classes(data_fetch.local(classes), default)
 run.profile = p = run.profile.for_classes(wanted)  # more classes take more cubes and steps
 how = {"box": box, "contrast": contrast}
 if subtomograms:
@@ -95,8 +100,9 @@ if subtomograms:
     data = experiment.from_subtomograms(particles, wanted, **how, name=Path(subtomograms).stem)
 else:
     sample = data_fetch.sample()
-    volume = importers.read_tomogram(tomogram or sample.tomogram, pixel_size or None)
-    particles = importers.read_picks(coordinates or sample.coordinates, volume)
+    tomogram, coordinates = tomogram or str(sample.tomogram), coordinates or str(sample.coordinates)
+    volume = importers.read_tomogram(tomogram, pixel_size or None)
+    particles = importers.read_picks(coordinates, volume)
     data = experiment.from_tomogram(volume, particles, wanted, **how)
 n, pixel = data.cubes.x.shape[-1], data.cubes.pixel_size
 print(f"{len(data)} inputs, {len(data.kept)} cubes of {n}^3 voxels of {pixel:.4g} A ({n * pixel:.0f} A wide)")
@@ -131,10 +137,28 @@ print(f"CONTRAST: taken as {data.contrast}. Evidence says {data.guess.sign}: {da
 if data.tomogram is not None:
     groups = np.zeros(len(data), dtype=int)
     groups[data.kept] = data.cubes.groups.numpy()
-    bright = -data.tomogram.data if data.contrast == "dark" else data.tomogram.data
-    fig = figures.tomogram(bright, particles.zyx, groups, data.tomogram.pixel_size)
+    fig = figures.tomogram(data.tomogram.data, particles.zyx, groups, data.tomogram.pixel_size)
     run.save_figure(fig, "tomogram")
     plt.show()
+
+# %% [markdown]
+# The three sections through one particle, grey values as in the file. The cross-hairs must meet on it in all three;
+# circles are positions within a quarter of a box of the section. A slider in JupyterLab, four particles in a static copy:
+
+
+# %%
+def through(axes, particle):
+    figures.orthoslices(
+        axes, data.tomogram.data, particles.zyx, particles.zyx[particle], n * pixel / volume.pixel_size / 4
+    )
+
+
+if data.tomogram is not None:
+    some = np.linspace(0, len(particles) - 1, min(50, len(particles))).round().astype(int).tolist()
+    fig = explore.explore(through, {"particle": ("particle (row of the list)", some)}, panels=3, size=2.6, frames=4)
+    if fig:
+        run.save_figure(fig, "orthoslices")
+        plt.show()
 
 # %%
 eight = torch.linspace(0, len(data.kept) - 1, 8).long()
@@ -215,6 +239,9 @@ plt.show()
 fig = figures.spectra({"source": source.x[:256], "target": target.x[:256]}, pixel)
 run.save_figure(fig, "spectra")
 plt.show()
+doubts = experiment.pixel_size_doubts(source.x, target.x, pixel)
+for warning in doubts:
+    print("WARNING:", warning)
 
 # %% [markdown]
 # ## Adapt, choose without labels, compare with not adapting
@@ -275,7 +302,7 @@ if warps is not None and others:
     strange = detector.score(model, data.cubes.x) > detector.threshold
     print(f"{int(strange.sum())} of {len(strange)} cubes fit none of the classes; decoys: {', '.join(others)}")
     run.report(none_of_these=int(strange.sum()))
-path = experiment.write_predictions(run.folder / "predictions.star", data, probabilities, source.classes, strange)
+paths = answers.write(run.folder, data, probabilities, source.classes, strange)
 shares = {
     name: torch.bincount(
         training.predict(fits[name, seeds[0]].model, data.cubes.x, device=run.params.device).argmax(1),
@@ -285,9 +312,10 @@ shares = {
     .tolist()
     for name in curves
 }
-print(f"wrote {path}: {len(data)} rows")
-too_small = experiment.doubts(shares[used], source.classes, len(data.cubes))
-for warning in too_small:
+print(f"wrote {paths[0]}: {len(data)} rows, and {len(paths) - 1} more files")
+doubts += experiment.doubts(shares[used], source.classes, len(data.cubes))
+doubts += [choice.warning for choice in choices.values() if choice.warning][:1]
+for warning in doubts:
     print("WARNING:", warning)
 fig = figures.class_shares(shares, source.classes)
 run.save_figure(fig, "class_shares")
@@ -400,9 +428,9 @@ if spikes is not None:
 
 # %%
 if spikes is not None:
-    found = {name: training.predict(fits[name, seeds[0]].model, spikes.x, device=run.params.device) for name in curves}
-    recalls = {name: evaluation.recall(q, spikes.y).tolist() for name, q in found.items()}
-    spiked = {name: evaluation.balanced_accuracy(q, spikes.y) for name, q in found.items()}
+    said = {name: training.predict(fits[name, seeds[0]].model, spikes.x, device=run.params.device) for name in curves}
+    recalls = {name: evaluation.recall(q, spikes.y).tolist() for name, q in said.items()}
+    spiked = {name: evaluation.balanced_accuracy(q, spikes.y) for name, q in said.items()}
     fig = figures.class_shares(recalls, spikes.classes)
     fig.axes[0].axhline(1 / len(wanted), ls=":", color="black", lw=1)
     fig.axes[0].set(ylabel="recall on spike-ins", ylim=(0, 1))
@@ -413,7 +441,7 @@ if spikes is not None:
     (run.folder / "spike_in.csv").write_text("\n".join(["method,class,cubes,recall", *rows]) + "\n")
     for name, value in spiked.items():
         print(f"{name}: balanced accuracy {value:.3f} on {len(spikes)} spike-ins in {len(ice)} boxes of your ice")
-    right = {name: (q.argmax(1) == spikes.y).float() for name, q in found.items()}
+    right = {name: (q.argmax(1) == spikes.y).float() for name, q in said.items()}
     gain = right[used] - right["source_only"]
     if gain.mean() < -2 * gain.std() / len(gain) ** 0.5:
         print(f"WARNING: on spike-ins {used} is worse than source_only; compare with a run with method=source_only.")
@@ -454,17 +482,57 @@ else:
         "No answers are known for these cubes, so only spike-ins are scored. Read the gallery, and check a few by hand."
     )
 
+# %% [markdown]
+# ## One page to take home
+#
+# What a colleague asks first: how many of each? A model that takes every tenth 80S for a 70S makes counts that are wrong
+# in a *known* way, so they are corrected by the confusion that was measured on spike-ins (or, without ice, on simulated
+# cubes carried to the target); the interval says how well. Then the gap: an A-distance is 0 where simulated and
+# experimental cubes look alike to the network, 2 where they never do. `report.html` holds all of it, opens without a
+# network, and begins with every warning.
+
 # %%
+confusion = None if spikes is None else evaluation.confusion(said[used], spikes.y)
+known = confusion
+if known is None and warps is not None:
+    carried = warp.carried(validation.x, warps, run.generator("confusion"))
+    known = evaluation.confusion(training.predict(model, carried, device=run.params.device), validation.y)
+fits_a_class = slice(None) if strange is None else ~strange
+counted = answers.counts(probabilities[fits_a_class], source.classes, known, run.generator("counts"))
+for name, count in counted.items():
+    share, low, high = count.corrected or count.raw
+    print(
+        f"{name}: {count.n} cubes; share {share:.1%} [{low:.1%}, {high:.1%}]"
+        + (" corrected" if count.corrected else "")
+    )
+gap = {}
+for name in curves:
+    features = [embed(fits[name, seeds[0]].model, x, device=run.params.device) for x in (source.x[:1000], target.x)]
+    gap[f"A-distance, {name}"] = evaluation.a_distance(*features)
 run.report(inputs=len(data), classified=len(data.kept), contrast=data.contrast, used=used)
-run.report(mean_confidence=best.values.mean().item(), warnings=len(data.warnings) + len(too_small))
-run.finish()
+run.report(mean_confidence=best.values.mean().item(), warnings=len(data.warnings) + len(doubts))
+page = report.write(
+    run.folder / "report.html",
+    data,
+    probabilities,
+    source.classes,
+    counts=counted,
+    inputs=[Path(file).name for file in (subtomograms or tomogram, coordinates, background) if file],
+    strange=strange,
+    warnings=doubts,
+    gap=gap,
+    spikes=confusion,
+    made=report.made(run.finish(), method=used),
+)
+print(f"wrote {page}")
 
 # %% [markdown]
 # ## What to take away
 #
 # - Contrast, pixel size and box decide more than the network: look at the cubes first.
 # - The source is simulated for the structures that you *expect*. Whatever else is in the tomogram gets one of their names too.
-# - `predictions.star` has one row per input, in input order. A confidence is not an accuracy, even a calibrated one.
+# - `predictions.star` has one row per input, in input order, with the input's own columns; `classes/` has a file per
+#   class, a Dynamo table gets a `predictions.tbl` as well. A confidence is not an accuracy, even a calibrated one.
 # - `_csNoneOfThese` marks what fits no class. It needs decoys, and knows strangers best that resemble one.
 # - Spike-ins score the models on *your* ice, wedge and noise. They say nothing about molecules unlike their models.
 # - The score on the shipped tomogram is one easy, two-class problem on one tomogram with particles as the unit: evidence
