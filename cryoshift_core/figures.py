@@ -250,20 +250,22 @@ def tomogram(data: np.ndarray, zyx: np.ndarray | None, groups: np.ndarray | None
     return fig
 
 
-def orthoslices(axes: Sequence[Axes], data: np.ndarray, zyx: np.ndarray, at: np.ndarray, near: float) -> None:
+def orthoslices(axes: Sequence[Axes], data: np.ndarray, zyx: np.ndarray, at: np.ndarray) -> None:
     """The xy, xz and yz sections of a tomogram through the position `at` (z, y, x), protein bright or dark as it is.
 
-    Positions `zyx` (N, 3) within `near` voxels of a section are marked by circles; cross-hairs meet at `at`.
+    Positions `zyx` (N, 3) within one voxel of a section are dots; cross-hairs point at `at` and leave it free.
     """
     centre = np.clip(np.round(at).astype(int), 0, np.array(data.shape) - 1)
     for ax, (across, down, right) in zip(axes, ((0, 1, 2), (1, 0, 2), (2, 0, 1)), strict=True):
         section = tuple(centre[across] if axis == across else slice(None) for axis in range(3))
         title = f"{'zyx'[right]}{'zyx'[down]}, {'zyx'[across]} = {centre[across]}"
         show(ax, np.asarray(data[section], np.float32), title)
-        close = zyx[np.abs(zyx[:, across] - at[across]) <= near]
-        ax.scatter(close[:, right], close[:, down], s=14, facecolors="none", edgecolors="orange", linewidths=0.7)
-        ax.axvline(at[right], color="deepskyblue", lw=0.6, alpha=0.7)
-        ax.axhline(at[down], color="deepskyblue", lw=0.6, alpha=0.7)
+        close = zyx[np.abs(zyx[:, across] - at[across]) <= 1]
+        ax.scatter(close[:, right], close[:, down], s=2, c="orange", linewidths=0)
+        free = 0.08 * max(data.shape)
+        for line, along, level in ((ax.hlines, right, down), (ax.vlines, down, right)):
+            ends = [at[along] - free, data.shape[along] - 1]
+            line([at[level]] * 2, [0, at[along] + free], ends, color="deepskyblue", lw=0.9)
 
 
 def class_shares(shares: Mapping[str, Sequence[float]], classes: Sequence[str]) -> Figure:

@@ -142,20 +142,18 @@ if data.tomogram is not None:
     plt.show()
 
 # %% [markdown]
-# The three sections through one particle, grey values as in the file. The cross-hairs must meet on it in all three;
-# circles are positions within a quarter of a box of the section. A slider in JupyterLab, four particles in a static copy:
+# The three sections through one particle, grey values as in the file. The cross-hairs must point at it in all three;
+# dots are positions within one voxel of the section. A slider in JupyterLab, two particles in a static copy:
 
 
 # %%
 def through(axes, particle):
-    figures.orthoslices(
-        axes, data.tomogram.data, particles.zyx, particles.zyx[particle], n * pixel / volume.pixel_size / 4
-    )
+    figures.orthoslices(axes, data.tomogram.data, particles.zyx, particles.zyx[particle])
 
 
 if data.tomogram is not None:
     some = np.linspace(0, len(particles) - 1, min(50, len(particles))).round().astype(int).tolist()
-    fig = explore.explore(through, {"particle": ("particle (row of the list)", some)}, panels=3, size=2.6, frames=4)
+    fig = explore.explore(through, {"particle": ("particle (row of the list)", some)}, panels=3, size=3.4, frames=2)
     if fig:
         run.save_figure(fig, "orthoslices")
         plt.show()
