@@ -162,6 +162,11 @@ def test_a_set_of_tomograms_is_no_list_of_positions(tmp_path):
     says(lambda: read(tmp_path / "set.star"), "set.star", "Extract/job1/particles.star")
 
 
+def test_cells_that_are_no_text(tmp_path):
+    (tmp_path / "a.star").write_bytes(b"data_\n_rlnCoordinateX 'caf\xe9'\n")
+    says(lambda: read(tmp_path / "a.star"), "a.star", "not a STAR file")
+
+
 def test_the_row_of_a_position_outside_is_that_of_the_file(tmp_path):
     table = axes("rlnCoordinate{}", [[1, 1, 1], [1, 1, 1], [99, 1, 1]]) | {"rlnTomoName": ["TS_2", "TS_1", "TS_1"]}
     says(lambda: read(star(tmp_path / "a.star", table)), "1 of 2", "row 3", "99.0")
@@ -215,7 +220,7 @@ def test_broken_dynamo_tables(tmp_path):
         f"{row}\n{row} 1\n": ("35 columns", "36 in row 2"),
         row.replace("1", "x", 1): (),  # the tag is a text of its own
         " ".join(["1"] * 23 + ["oops"] + ["1"] * 11): ("column 24 (x)", "'oops'", "row 1"),
-        " ".join(["1"] * 300): ("300 columns",),
+        " ".join(["1"] * 300): ("more than 200 columns",),
     }.items():
         (tmp_path / "a.tbl").write_text(text)
         if words:
