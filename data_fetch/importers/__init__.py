@@ -11,7 +11,7 @@ from pathlib import Path
 from cryoshift_core.files import read_mrc
 from cryoshift_core.volumes import InputError, Particles, Volume
 
-from . import stacks, star
+from . import json_points, stacks, star, tables
 
 # ending of the file's name -> its reader
 TOMOGRAMS: dict[str, Callable[..., Volume]] = {
@@ -21,6 +21,14 @@ TOMOGRAMS: dict[str, Callable[..., Volume]] = {
 }
 PICKS: dict[str, Callable[[str | Path, Volume], Particles]] = {
     ".star": star.read_picks,
+    ".tbl": tables.read_dynamo,
+    ".json": json_points.read_json,
+    ".ndjson": json_points.read_portal,
+    ".txt": tables.read_points,
+    ".xyz": tables.read_points,
+    ".coords": tables.read_points,
+    ".pts": tables.read_points,
+    ".mod": tables.read_points,
 }
 SUBTOMOGRAMS: dict[str, Callable[..., Particles]] = {
     ".mrc": stacks.read_subtomograms,
