@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from cryoshift_core.files import check_values, checked_pixel_size
 from cryoshift_core.volumes import InputError
+
+# What Pillow raises on damaged files; the bomb is a second header, for the first has been checked by then.
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def read_montage(path: Path, pixel_size: float | None = None) -> tuple[np.ndarra
     try:
         with Image.open(path, formats=["PNG"]) as image:
             pixels = np.asarray(image) if image.size == (width, height) else None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, UnidentifiedImageError) as error:
+    except DAMAGE as error:
         raise InputError(f"{path} is a damaged PNG ({' '.join(str(error).split())[:100]}); copy it again.") from error
     if pixels is None or pixels.shape != (height, width):
         raise InputError(f"{path} is a damaged PNG (two headers that differ); copy it again.")
