@@ -166,7 +166,7 @@ def _attribute(node: Any, name: str) -> float | None:
 
 def _inside(h5py: ModuleType, path: Path, group: Any, name: str) -> Any:
     """The member `name` of a group; links that lead elsewhere, to other files say, are refused unfollowed."""
-    if not isinstance(group, h5py.Group) or name not in list(group):
+    if not isinstance(group, h5py.Group) or not group.id.links.exists(name.encode()):
         raise InputError(f"{path} has no /MDF/images/<n>/image; wanted EMAN2's HDF5.")
     if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
         raise InputError(f"{path}: {group.name}/{name} is a link; wanted the data itself inside this file.")
