@@ -8,6 +8,7 @@ mirror images.
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from PIL import Image
 from cryoshift_core.files import check_values, checked_pixel_size
 from cryoshift_core.volumes import InputError
 
-# What Pillow raises on damaged files; the bomb is a second header, for the first has been checked by then.
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+SIGNATURE, END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
+LARGEST_FILE = 1 << 24  # bytes; the montages have some 100 kB
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)  # what Pillow raises
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,21 @@ LAYOUTS = (
 )
 
 
+def _bare(raw: bytes) -> bytes | None:
+    """Of a PNG only the header and the pixels; None if a chunk is longer than the file.
+
+    Pillow takes memory for what any chunk says its length is, and takes a second header for the first.
+    """
+    found, at = {b"IHDR": [], b"IDAT": []}, 8
+    while at < len(raw) and raw[at + 4 : at + 8] != b"IEND":
+        end = at + 12 + int.from_bytes(raw[at : at + 4], "big")
+        if end > len(raw):
+            return None
+        found.get(raw[at + 4 : at + 8], []).append(raw[at:end])
+        at = end
+    return b"".join([SIGNATURE, *found[b"IHDR"][:1], *found[b"IDAT"], END])
+
+
 def read_montage(path: Path, pixel_size: float | None = None) -> tuple[np.ndarray, float]:
     """The cube of one PNG montage, (n, n, n) zyx in uint8 or uint16, and `pixel_size` in A, which must be given.
 
@@ -65,9 +82,10 @@ def read_montage(path: Path, pixel_size: float | None = None) -> tuple[np.ndarra
     """
     if not path.is_file():
         raise InputError(f"{path} is not a file; check the path.")
-    with path.open("rb") as file:
-        raw = file.read(33)
-    if len(raw) < 33 or raw[:8] != b"\x89PNG\r\n\x1a\n" or raw[12:16] != b"IHDR":
+    if path.stat().st_size > LARGEST_FILE:
+        raise InputError(f"{path} has {path.stat().st_size} bytes; wanted a montage of at most {LARGEST_FILE}.")
+    raw = path.read_bytes()
+    if len(raw) < 33 or raw[:8] != SIGNATURE or raw[12:16] != b"IHDR":
         raise InputError(f"{path} is not a PNG file; wanted a montage of slices.")
     width, height, depth, colour = struct.unpack(">IIBB", raw[16:26])
     layout = next((one for one in LAYOUTS if one.fits(width, height)), None)
@@ -77,13 +95,14 @@ def read_montage(path: Path, pixel_size: float | None = None) -> tuple[np.ndarra
     if colour != 0 or depth not in (8, 16):
         raise InputError(f"{path} is a PNG of colour type {colour} and {depth} bits; wanted grey of 8 or 16 bits.")
     size = checked_pixel_size(path, None, pixel_size)
+    bare = _bare(raw)
+    if bare is None:
+        raise InputError(f"{path} is a damaged PNG (a chunk goes on behind its {len(raw)} bytes); copy it again.")
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            pixels = np.asarray(image) if image.size == (width, height) else None
+        with Image.open(io.BytesIO(bare), formats=["PNG"]) as image:
+            pixels = np.asarray(image)
     except DAMAGE as error:
         raise InputError(f"{path} is a damaged PNG ({' '.join(str(error).split())[:100]}); copy it again.") from error
-    if pixels is None or pixels.shape != (height, width):
-        raise InputError(f"{path} is a damaged PNG (two headers that differ); copy it again.")
     cube = layout.cube(pixels)
     check_values(path, [cube])
     return cube, size
