@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,36 @@ class Header:
     pixel_size: float | None
     order: tuple[int, int, int]  # axis (0 = x) of columns, rows, sections
     stack: bool
+
+
+def cubic_step(path: Path, steps: Sequence[float]) -> float | None:
+    """Edge in A of cubic voxels, out of their steps along x, y, z; None where one of these is no positive number."""
+    steps = np.asarray(steps, float)
+    if not (np.isfinite(steps) & (steps > 0)).all():
+        return None
+    if steps.max() > 1.01 * steps.min():
+        raise InputError(f"{path} has voxels of {' x '.join(f'{s:.3g}' for s in steps)} A; wanted cubic ones.")
+    return float(steps.mean())
+
+
+def check_fits(path: Path, shape: Sequence[int]) -> None:
+    """Refuse what this machine can't hold as float32."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 36
+    if 4 * np.prod(shape, dtype=float) > 0.8 * memory:
+        raise InputError(f"{path} has {shape[::-1]} voxels, more than this machine's memory holds; bin or crop it.")
+
+
+def check_values(path: Path, parts: Iterable[np.ndarray]) -> None:
+    """Refuse grey values that are not finite, or all the same; `parts` are the pieces of one volume."""
+    low, high = np.inf, -np.inf
+    for part in parts:
+        low, high = np.minimum(low, part.min()), np.maximum(high, part.max())  # NaN goes through both
+    with np.errstate(over="ignore"):  # what overflows float32 is infinite in all that follows
+        finite = np.isfinite(np.array([low, high], np.float32)).all()
+    if not finite:
+        raise InputError(f"{path} holds values that are not finite (NaN or infinite); mask or repair it first.")
+    if low == high:
+        raise InputError(f"{path} is constant ({low:g} everywhere); wanted a density: check how it was written.")
 
 
 def read_header(path: Path) -> Header:
@@ -58,38 +88,26 @@ def read_header(path: Path) -> Header:
     cell, sampling = real[10:13].astype(float), word[7:10].astype(float)
     with np.errstate(all="ignore"):
         steps = cell / sampling
-    steps = steps[np.isfinite(steps) & (steps > 0)]
-    if len(steps) == 3 and steps.max() > 1.01 * steps.min():
-        raise InputError(f"{path} has voxels of {steps[0]:.3g} x {steps[1]:.3g} x {steps[2]:.3g} A; wanted cubic ones.")
     stack = int(word[22]) == 401 or (path.suffix == ".mrcs" and nx == ny)
-    return Header((nz, ny, nx), dtype, offset, float(steps.mean()) if len(steps) == 3 else None, axes, stack)
+    return Header((nz, ny, nx), dtype, offset, cubic_step(path, steps), axes, stack)
 
 
 def read_data(path: Path, header: Header, mmap: bool) -> np.ndarray:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 36
-    if not mmap and 4 * np.prod(header.shape, dtype=float) > 0.8 * memory:
-        raise InputError(
-            f"{path} has {header.shape[::-1]} voxels, more than this machine's memory holds; bin or crop it."
-        )
+    if not mmap:
+        check_fits(path, header.shape)
     data = np.memmap(path, header.dtype, "r", header.offset, header.shape)
-    low, high = np.inf, -np.inf
-    for start in range(0, len(data), max(1, (1 << 24) // data[0].size)):
-        slab = data[start : start + max(1, (1 << 24) // data[0].size)]
-        low, high = np.minimum(low, slab.min()), np.maximum(high, slab.max())  # NaN goes through both
-    if not np.isfinite([low, high]).all():
-        raise InputError(f"{path} holds values that are not finite (NaN or infinite); mask or repair it first.")
-    if low == high:
-        raise InputError(f"{path} is constant ({low:g} everywhere); wanted a density: check how it was written.")
+    step = max(1, (1 << 24) // data[0].size)
+    check_values(path, (data[start : start + step] for start in range(0, len(data), step)))
     # Stored axis i is sections, rows, columns; bring z, y, x to the front in this order.
     data = data.transpose([(2 - header.order.index(axis)) for axis in (2, 1, 0)])
     return data if mmap else np.ascontiguousarray(data, np.float32)
 
 
-def checked_pixel_size(path: Path, header: Header, given: float | None) -> float:
-    size = given or header.pixel_size
+def checked_pixel_size(path: Path, found: float | None, given: float | None) -> float:
+    size = given or found
     if size is None or not 0 < size < 1e4:
-        found = "no voxel size in its header" if size is None else f"a voxel size of {size} A"
-        raise InputError(f"{path} has {found}; wanted A per voxel: give it as pixel_size, e.g. pixel_size = 10.0.")
+        what = "no voxel size in its header" if size is None else f"a voxel size of {size} A"
+        raise InputError(f"{path} has {what}; wanted A per voxel: give it as pixel_size, e.g. pixel_size = 10.0.")
     return float(size)
 
 
@@ -108,7 +126,7 @@ def read_mrc(path: str | Path, pixel_size: float | None = None, mmap: bool = Fal
     """
     path = Path(path)
     header = read_header(path)
-    size = checked_pixel_size(path, header, pixel_size)
+    size = checked_pixel_size(path, header.pixel_size, pixel_size)
     return Volume(read_data(path, header, mmap), size, str(path))
 
 

@@ -11,13 +11,17 @@ from pathlib import Path
 from cryoshift_core.files import read_mrc
 from cryoshift_core.volumes import InputError, Particles, Volume
 
-from . import json_points, stacks, star, tables
+from . import grids, json_points, stacks, star, tables
 
 # ending of the file's name -> its reader
 TOMOGRAMS: dict[str, Callable[..., Volume]] = {
     ".mrc": read_mrc,
     ".rec": read_mrc,
     ".map": read_mrc,
+    ".st": read_mrc,
+    ".em": grids.read_em,
+    ".hdf": grids.read_hdf,
+    ".zarr": grids.read_zarr,
 }
 PICKS: dict[str, Callable[[str | Path, Volume], Particles]] = {
     ".star": star.read_picks,
@@ -33,13 +37,20 @@ PICKS: dict[str, Callable[[str | Path, Volume], Particles]] = {
 SUBTOMOGRAMS: dict[str, Callable[..., Particles]] = {
     ".mrc": stacks.read_subtomograms,
     ".mrcs": stacks.read_subtomograms,
+    ".em": stacks.read_subtomograms,
+    ".hdf": stacks.read_subtomograms,
+    ".png": stacks.read_subtomograms,
     ".star": stacks.read_subtomograms,
     "": stacks.read_subtomograms,  # a folder
 }
 
 
 def _reader(path: str | Path, readers: dict[str, Callable], what: str) -> Callable:
-    ending = "" if Path(path).is_dir() else Path(path).suffix.lower()
+    ending = Path(path).suffix.lower()
+    if ending == ".gz":
+        raise InputError(f"{path} is compressed, and its voxels can't be read in place; run: gunzip -k {path}.")
+    if Path(path).is_dir() and ending != ".zarr":
+        ending = ""
     if ending not in readers:
         known = ", ".join(e for e in readers if e) + (" or a folder" if "" in readers else "")
         raise InputError(f"{path} is no {what} that can be read: its name ends in '{ending}'; wanted {known}.")
@@ -47,7 +58,11 @@ def _reader(path: str | Path, readers: dict[str, Callable], what: str) -> Callab
 
 
 def read_tomogram(path: str | Path, pixel_size: float | None = None) -> Volume:
-    """A tomogram, its voxels left on disk where the format allows it; `pixel_size` in A overrides the file's own."""
+    """A tomogram; `pixel_size` in A overrides the file's own, and chooses among the levels of an OME-Zarr.
+
+    Voxels stay on disk: `data` is memory-mapped, or, of .hdf and .zarr, `grids.OnDisk`, which has shape, dtype and
+    slicing, and becomes an array by np.asarray.
+    """
     return _reader(path, TOMOGRAMS, "tomogram")(path, pixel_size, mmap=True)
 
 
