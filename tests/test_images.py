@@ -428,6 +428,8 @@ def test_png_says_what_is_wrong(tmp_path):
     says(read, "100 x 100 pixels", "174 x 145", "287 x 287")
     Image.new("RGB", (174, 145)).save(path)
     says(read, "colour type 2", "grey")
+    Image.new("1", (174, 145)).save(path)
+    says(read, "colour type 0 and 1 bits", "8 or 16 bits")
     Image.new("L", (174, 145), 5).save(path)
     says(read, "constant")
     says(lambda: importers.read_subtomograms(tmp_path / "no.png", pixel_size=1.0), "not a file")
