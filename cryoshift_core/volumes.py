@@ -218,13 +218,37 @@ def rescale(cubes: Tensor, pixel_in: float, pixel_out: float, box: int) -> Tenso
     return torch.cat(parts) if parts else cubes.new_zeros(0, 1, box, box, box)
 
 
-def release(tomogram: np.ndarray) -> None:
-    """Give back the memory that the read pages of a large memory-mapped file take; they stay on disk as they are."""
+def _large_map(tomogram: np.ndarray) -> np.memmap | None:
+    """The whole map that an array looks into, where it is of a file of more than 1 GB and only read."""
     root = tomogram
     while isinstance(getattr(root, "base", None), np.ndarray):
         root = root.base
-    if isinstance(root, np.memmap) and root.mode == "r" and root.nbytes > 1 << 30 and hasattr(mmap, "MADV_DONTNEED"):
+    large = isinstance(root, np.memmap) and root.mode == "r" and root.nbytes > 1 << 30
+    return root if large and hasattr(mmap, "MADV_DONTNEED") else None
+
+
+def release(tomogram: np.ndarray) -> None:
+    """Give back the memory that the read pages of a large memory-mapped file take; they stay on disk as they are."""
+    root = _large_map(tomogram)
+    if root is not None:
         root.base.madvise(mmap.MADV_DONTNEED)
+
+
+def _read_ahead(patch: np.ndarray) -> None:
+    """Ask for the pages of a box in a large memory-mapped file, and for no more.
+
+    Left alone, the system reads what lies around each row too: up to megabytes of it.
+    """
+    root = _large_map(patch)
+    if root is None:
+        return
+    axis = int(np.argmax(np.abs(patch.strides)))
+    low, high = np.lib.array_utils.byte_bounds(patch[tuple(slice(1 if i == axis else None) for i in range(3))])
+    mapped = root.__array_interface__["data"][0] - root.offset % mmap.ALLOCATIONGRANULARITY
+    for plane in range(patch.shape[axis]):
+        start = low - mapped + plane * patch.strides[axis]
+        page = start - start % mmap.PAGESIZE
+        root.base.madvise(mmap.MADV_WILLNEED, page, start + high - low - page)
 
 
 def boxes(
@@ -278,7 +302,9 @@ def _read_box(tomogram: np.ndarray, first: list[int], part: list[float], n: int,
     inside = [(max(a, 0), min(b, size)) for (a, b), size in zip(wanted, tomogram.shape, strict=True)]
     (a, b), *rest = inside
     depth = slice(tomogram.shape[0] - b, tomogram.shape[0] - a) if flip_z else slice(a, b)
-    patch = np.asarray(tomogram[depth, slice(*rest[0]), slice(*rest[1])])
+    patch = tomogram[depth, slice(*rest[0]), slice(*rest[1])]
+    _read_ahead(patch)
+    patch = np.asarray(patch)
     patch = np.array(patch[::-1] if flip_z else patch, np.float32, order="C")
     if inside != wanted:
         width = [(i[0] - w[0], w[1] - i[1]) for i, w in zip(inside, wanted, strict=True)]
