@@ -4,6 +4,7 @@ Each room is one idea and imports only rooms above it::
 
     volumes      normalise, contrast, crop, extract, change the pixel size
     files        MRC volumes and STAR tables on disk
+    extraction   more cubes of a tomogram than memory holds, on disk
     structures   atoms -> potential; the shipped templates; a template by name or by file
     optics       CTF, dose filter, tilt geometry, transfer bank
     simulate     specimen -> cubes, by the fast path and by the tilt path

@@ -5,11 +5,15 @@ Axis order is zyx everywhere, lengths are in A, and the centre of a box of n vox
 
 from __future__ import annotations
 
+import math
+import mmap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy import ndimage, spatial, stats
 from torch import Tensor
 
@@ -118,17 +122,14 @@ def guess_contrast(x: Tensor | np.ndarray) -> ContrastGuess:
 
     Parameters
     ----------
-    x : a tomogram (Z, Y, X), or cubes (N, 1, Z, Y, X)
+    x : a tomogram (Z, Y, X), which is read in thin layers, or cubes (N, 1, Z, Y, X)
 
     Returns
     -------
     ContrastGuess, "unsure" below 4 standard errors (5 for the centre), or when the two disagree strongly
     """
-    array = np.asarray(x)
-    if array.ndim == 3:
-        step = max(1, round(max(array.shape) / 160))
-        array = np.asarray(array[tuple(slice(0, n - n % step) for n in array.shape)], np.float32)
-        array = array.reshape([size for n in array.shape for size in (n // step, step)]).mean((1, 3, 5))
+    if len(x.shape) == 3:
+        array = thumbnail(x, max(1, round(max(x.shape) / 160)))
         smooth = ndimage.gaussian_filter(array, 1.2) - ndimage.gaussian_filter(array, 8.0)
         # Blocks of one tomogram stand in for independent samples.
         n = [max(1, size // 4) for size in smooth.shape]
@@ -137,9 +138,8 @@ def guess_contrast(x: Tensor | np.ndarray) -> ContrastGuess:
         blocks = np.stack([block for block in blocks if block.shape == tuple(n)])
         skew, centre = _skewness(blocks), np.zeros(1)
     else:
-        smooth = ndimage.gaussian_filter(
-            array.reshape(-1, *array.shape[-3:])[:2000].astype(np.float32), (0, *[1.2] * 3)
-        )
+        array = np.asarray(x).reshape(-1, *x.shape[-3:])[:2000].astype(np.float32)
+        smooth = ndimage.gaussian_filter(array, (0, *[1.2] * 3))
         axes = np.ogrid[tuple(slice(-(n // 2), n - n // 2) for n in smooth.shape[1:])]
         radius = np.sqrt(sum(axis.astype(float) ** 2 for axis in axes)) / min(smooth.shape[1:])
         skew = _skewness(smooth)
@@ -218,56 +218,224 @@ def rescale(cubes: Tensor, pixel_in: float, pixel_out: float, box: int) -> Tenso
     return torch.cat(parts) if parts else cubes.new_zeros(0, 1, box, box, box)
 
 
-def extract(
-    tomogram: np.ndarray, zyx: np.ndarray, box: int, pixel_size: float, to_pixel_size: float | None = None
-) -> tuple[Tensor, np.ndarray]:
-    """Cubes around positions, by trilinear interpolation; boxes that leave the tomogram are dropped.
+def _large_map(tomogram: np.ndarray) -> np.memmap | None:
+    """The whole map that an array looks into, where it is of a file of more than 1 GB and only read."""
+    root = tomogram
+    while isinstance(getattr(root, "base", None), np.ndarray):
+        root = root.base
+    large = isinstance(root, np.memmap) and root.mode == "r" and root.nbytes > 1 << 30
+    return root if large and hasattr(mmap, "MADV_DONTNEED") else None
 
-    Parameters
-    ----------
-    tomogram : (Z, Y, X), may be memory-mapped: only the boxes are read
-    zyx : (N, 3) voxels; a position becomes index box // 2
-    box : voxels per edge of the result
-    pixel_size, to_pixel_size : A; another pixel size is made by `rescale` from boxes of the same extent
+
+def release(tomogram: np.ndarray) -> None:
+    """Give back the memory that the read pages of a large memory-mapped file take; they stay on disk as they are."""
+    root = _large_map(tomogram)
+    if root is not None:
+        root.base.madvise(mmap.MADV_DONTNEED)
+
+
+def _read_ahead(patch: np.ndarray) -> None:
+    """Ask for the pages of a box in a large memory-mapped file, and for no more.
+
+    Left alone, the system reads what lies around each row too: up to megabytes of it.
+    """
+    root = _large_map(patch)
+    if root is None:
+        return
+    axis = int(np.argmax(np.abs(patch.strides)))
+    low, high = np.lib.array_utils.byte_bounds(patch[tuple(slice(1 if i == axis else None) for i in range(3))])
+    mapped = root.__array_interface__["data"][0] - root.offset % mmap.ALLOCATIONGRANULARITY
+    for plane in range(patch.shape[axis]):
+        start = low - mapped + plane * patch.strides[axis]
+        page = start - start % mmap.PAGESIZE
+        root.base.madvise(mmap.MADV_WILLNEED, page, start + high - low - page)
+
+
+def boxes(
+    shape: Sequence[int],
+    zyx: ArrayLike,
+    box: int,
+    pixel_size: float,
+    to_pixel_size: float | None = None,
+    pad: bool = False,
+    flip_z: bool = False,
+) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """What `cut` reads of a tomogram of `shape`, in the order in which it does: neighbours after each other.
 
     Returns
     -------
-    cubes (M, 1, box, box, box) float32 and the indices (M,) of the positions that were kept
+    the edge n of the boxes in its voxels; indices (M,) of the positions that are kept; (M, 3) their first voxels;
+    (M, 3) by what fraction of a voxel the positions lie behind a voxel
     """
-    zyx = np.asarray(zyx, float).reshape(-1, 3)
+    zyx = np.asarray(zyx, float)
+    if zyx.size and (zyx.ndim > 2 or zyx.shape[-1] != 3):
+        raise InputError(f"Positions have shape {zyx.shape}; wanted (N, 3): z, y, x in voxels for each.")
+    zyx = zyx.reshape(-1, 3)
+    if not np.isfinite(zyx).all():
+        index = int(np.flatnonzero(~np.isfinite(zyx).all(1))[0])
+        raise InputError(f"Position {index} of {len(zyx)} is {zyx[index].tolist()}; wanted z, y, x in voxels: drop it.")
     to_pixel_size = to_pixel_size or pixel_size
-    same = abs(to_pixel_size / pixel_size - 1) < 1e-3
-    n = box if same else int(np.ceil(box * to_pixel_size / pixel_size - 1e-6)) + 2
-    first = np.floor(zyx).astype(int) - n // 2
-    need = n + (zyx != np.floor(zyx))  # one voxel more where there is something to interpolate
-    kept = np.flatnonzero(((first >= 0) & (first + need <= tomogram.shape)).all(1))
-    cubes = torch.empty(len(kept), 1, n, n, n)
-    for row, index in enumerate(kept):
-        lo, size = first[index], need[index]
-        patch = np.asarray(tomogram[tuple(slice(a, a + s) for a, s in zip(lo, size, strict=True))], np.float32)
-        for axis, part in enumerate(zyx[index] - np.floor(zyx[index])):
-            if part > 0:
-                low, high = np.take(patch, range(n), axis), np.take(patch, range(1, n + 1), axis)
-                patch = (1 - part) * low + part * high
-        cubes[row, 0] = torch.from_numpy(np.ascontiguousarray(patch, np.float32))
-    return (cubes if same else rescale(cubes, pixel_size, to_pixel_size, box)), kept
+    if not (pixel_size > 0 and to_pixel_size > 0 and box > 0):
+        raise InputError(f"A box of {box} voxels, {pixel_size} A to {to_pixel_size} A, can't be cut; wanted above 0.")
+    # Fourier-cropped boxes have the same extent, rounded up, and a voxel of margin.
+    n = box if _same(pixel_size, to_pixel_size) else int(np.ceil(box * to_pixel_size / pixel_size - 1e-6)) + 2
+    if flip_z:
+        zyx = zyx * (-1, 1, 1) + (shape[0] - 1, 0, 0)
+    voxel = np.floor(zyx)
+    first, part = voxel - n // 2, zyx - voxel
+    if pad:
+        kept = np.flatnonzero(((zyx >= 0) & (zyx <= np.asarray(shape) - 1)).all(1))
+    else:  # one voxel more where there is something to interpolate
+        kept = np.flatnonzero(((first >= 0) & (first + n + (part > 0) <= shape)).all(1))
+    z, y, _ = first[kept].T
+    kept = kept[np.lexsort((y, z // n))]
+    return n, kept, first[kept].astype(int), part[kept]
+
+
+def _same(pixel_size: float, to_pixel_size: float) -> bool:
+    return abs(to_pixel_size / pixel_size - 1) < 1e-3
+
+
+def _read_box(tomogram: np.ndarray, first: list[int], part: list[float], n: int, flip_z: bool) -> Tensor:
+    """(n, n, n) at one position, padded with its median where it leaves the tomogram."""
+    wanted = [(a, a + n + (fraction > 0)) for a, fraction in zip(first, part, strict=True)]
+    inside = [(max(a, 0), min(b, size)) for (a, b), size in zip(wanted, tomogram.shape, strict=True)]
+    (a, b), *rest = inside
+    depth = slice(tomogram.shape[0] - b, tomogram.shape[0] - a) if flip_z else slice(a, b)
+    patch = tomogram[depth, slice(*rest[0]), slice(*rest[1])]
+    _read_ahead(patch)
+    patch = np.asarray(patch)
+    patch = np.array(patch[::-1] if flip_z else patch, np.float32, order="C")
+    if inside != wanted:
+        width = [(i[0] - w[0], w[1] - i[1]) for i, w in zip(inside, wanted, strict=True)]
+        patch = np.pad(patch, width, constant_values=np.median(patch))
+    cube = torch.from_numpy(patch)
+    for axis, fraction in enumerate(part):
+        if fraction > 0:
+            cube = cube.double()  # free of rounding until the cube is float32 again
+            cube = torch.lerp(cube.narrow(axis, 0, n), cube.narrow(axis, 1, n), fraction)
+    return cube
+
+
+def cut(
+    tomogram: np.ndarray,
+    zyx: ArrayLike,
+    box: int,
+    pixel_size: float,
+    to_pixel_size: float | None = None,
+    *,
+    pad: bool = False,
+    flip_z: bool = False,
+    skip: int = 0,
+    chunk: int = 128,
+) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """The cubes of `extract`, `chunk` at a time, for more of them than memory holds.
+
+    Parameters
+    ----------
+    skip : leave out so many of the first cubes, such as those that an earlier run made
+
+    Yields
+    ------
+    cubes (<= chunk, 1, box, box, box) float32 and the indices of their positions, in the order of `boxes`
+    """
+    n, kept, first, part = boxes(tomogram.shape, zyx, box, pixel_size, to_pixel_size, pad, flip_z)
+    for start in range(skip, len(kept), chunk):
+        rows = range(start, min(start + chunk, len(kept)))
+        cubes = torch.empty(len(rows), 1, n, n, n)
+        for row in rows:
+            cubes[row - start, 0] = _read_box(tomogram, first[row].tolist(), part[row].tolist(), n, flip_z)
+            if row % 16 == 0:
+                release(tomogram)
+        bad = ~torch.isfinite(cubes.sum((1, 2, 3, 4)))  # a sum of finite values may overflow
+        bad = [start + i for i in bad.nonzero()[:, 0].tolist() if not torch.isfinite(cubes[i]).all()]
+        if bad:
+            at = np.asarray(zyx, float).reshape(-1, 3)[kept[bad[0]]].round(2).tolist()
+            raise InputError(
+                f"The box around z, y, x = {at} of position {kept[bad[0]]} holds values that are not finite (NaN or "
+                "infinite); wanted grey values: mask or repair the tomogram, or leave the position out."
+            )
+        same = _same(pixel_size, to_pixel_size or pixel_size)
+        yield (cubes if same else rescale(cubes, pixel_size, to_pixel_size, box)), kept[rows.start : rows.stop]
+    release(tomogram)
+
+
+def extract(
+    tomogram: np.ndarray,
+    zyx: ArrayLike,
+    box: int,
+    pixel_size: float,
+    to_pixel_size: float | None = None,
+    *,
+    pad: bool = False,
+    flip_z: bool = False,
+) -> tuple[Tensor, np.ndarray]:
+    """Cubes around positions, by trilinear interpolation; boxes that leave the tomogram are dropped, or padded.
+
+    The axes of tomogram, positions and cubes are z, y, x: z is the beam, the slowest axis on disk. Grey values keep
+    their sign; see `to_bright`.
+
+    Parameters
+    ----------
+    tomogram : (Z, Y, X), anything with `.shape` and slices, such as a memory-mapped file: only the boxes are read
+    zyx : (N, 3) voxels, counted from 0 at the first voxel's centre; a position becomes index box // 2
+    box : voxels per edge of the result
+    pixel_size, to_pixel_size : A; another pixel size is made by `rescale` from boxes of the same extent
+    pad : keep boxes over the border, filled up with the median of their voxels inside; positions outside are dropped
+    flip_z : mirror the tomogram along z, where its handedness is wrong: programs differ in the sign of the tilt angles
+        and of z, which one tomogram does not tell, and a mirrored molecule is another one. Positions are those in the
+        tomogram as it is stored
+
+    Returns
+    -------
+    cubes (M, 1, box, box, box) float32 and the indices (M,) of the positions that were kept, in the order given
+
+    Raises
+    ------
+    InputError
+        A position is not three finite numbers, or a box holds values that are not finite.
+    """
+    kept = np.sort(boxes(tomogram.shape, zyx, box, pixel_size, to_pixel_size, pad, flip_z)[1])
+    cubes = torch.empty(len(kept), 1, box, box, box)
+    for part, index in cut(tomogram, zyx, box, pixel_size, to_pixel_size, pad=pad, flip_z=flip_z):
+        cubes[np.searchsorted(kept, index)] = part
+    return cubes, kept
+
+
+def thumbnail(tomogram: np.ndarray, step: int) -> np.ndarray:
+    """(Z // step, Y // step, X // step) float32 means of blocks of step^3 voxels, one layer in memory at a time.
+
+    Of more than 2^28 voxels, only some planes of each layer are read.
+    """
+    nz, ny, nx = (n // step for n in tomogram.shape)
+    every = min(step, max(1, math.prod(tomogram.shape) >> 28))
+    out = np.empty((nz, ny, nx), np.float32)
+    for z in range(nz):
+        planes = slice(z * step + every // 2, (z + 1) * step, every)
+        layer = np.asarray(tomogram[planes, : ny * step, : nx * step], np.float32)
+        out[z] = layer.reshape(-1, ny, step, nx, step).mean((0, 2, 4))
+        release(tomogram)
+    return out
 
 
 def ice_positions(tomogram: np.ndarray, zyx: np.ndarray, box: int, n: int, generator: torch.Generator) -> np.ndarray:
     """Positions (n, 3) whose boxes hold no given coordinate and none of the densest unlabelled matter.
 
     Boxes with a margin of a quarter box around them hold no coordinate; of these, the half in which the smoothed
-    grey values vary least is drawn from, without repeats (the boxes may overlap).
+    grey values vary least is drawn from, without repeats (the boxes may overlap). Of a tomogram of more than 2^24
+    voxels, positions on a coarser lattice are drawn from, and a thumbnail of it is smoothed.
     """
-    lattice = [np.arange(box // 2, size - (box - box // 2) + 1) for size in tomogram.shape]
+    step = math.ceil((math.prod(tomogram.shape) / 2**24) ** (1 / 3))
+    lattice = [np.arange(box // 2, size - (box - box // 2) + 1, step) for size in tomogram.shape]
     free = np.stack(np.meshgrid(*lattice, indexing="ij"), -1).reshape(-1, 3)
     if len(zyx) and len(free):
         distance, _ = spatial.cKDTree(np.asarray(zyx, float)).query(free, p=np.inf, distance_upper_bound=0.75 * box + 1)
         free = free[distance > 0.75 * box]
     if len(free) < n:
         raise InputError(f"Only {len(free)} boxes of {box} voxels hold no particle; wanted {n}: use a smaller box.")
-    smooth = ndimage.gaussian_filter(np.asarray(tomogram, np.float32), 1.5)
+    smooth = ndimage.gaussian_filter(thumbnail(tomogram, step), 1.5 / step)
     smooth -= np.median(smooth)
-    busy = ndimage.uniform_filter(smooth**2, box)[tuple(free.T)]
+    busy = ndimage.uniform_filter(smooth**2, max(1, round(box / step)))
+    busy = busy[tuple(np.minimum(free // step, np.array(busy.shape) - 1).T)]
     quiet = free[np.argsort(busy, kind="stable")[: max(n, len(free) // 2)]]
     return quiet[torch.randperm(len(quiet), generator=generator)[:n].numpy()]

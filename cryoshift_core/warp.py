@@ -297,10 +297,10 @@ class SpectrumWarp(nn.Module):
 
 
 class ShiftWarp(nn.Module):
-    """Picking error: moves half of the cubes by up to 2 voxels, uniformly in that ball, exactly (a Fourier phase) and
-    periodically. The other half stays, for a target that is picked well. Nothing is learnt."""
+    """Picking error: moves the cube by up to 2 voxels, uniformly in that ball, exactly (a Fourier phase), periodically.
+    Nothing is learnt."""
 
-    bound, share = 2.0, 0.5
+    bound = 2.0
 
     def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         if amount == 0:
@@ -308,7 +308,6 @@ class ShiftWarp(nn.Module):
         n, box = len(x), x.shape[2:]
         direction = F.normalize(_normal((n, 3), generator, x), dim=1)
         shift = amount * self.bound * direction * _uniform(n, 0, 1, generator, x).view(n, 1).pow(1 / 3)
-        shift *= _uniform(n, 0, 1, generator, x).view(n, 1) < self.share
         kz, ky, kx = frequencies(box, x.device)
         z, y, x_ = (shift[:, i].view(n, 1, 1, 1) * k * (-2 * math.pi) for i, k in enumerate((kz, ky, kx)))
         phase = z + y + x_
@@ -317,10 +316,10 @@ class ShiftWarp(nn.Module):
 
 
 class CrowdingWarp(nn.Module):
-    """Neighbours: adds to half of the cubes another cube of the batch, moved aside periodically by 0.4-0.5 of the box
-    along some axis and at random along the others, with up to 1.2 times its grey values. Nothing is learnt."""
+    """Neighbours: adds another cube of the batch, moved aside periodically by 0.4-0.5 of the box along some axis and at
+    random along the others, with up to 1.2 times its grey values. Nothing is learnt."""
 
-    bound, share = 1.2, 0.5
+    bound = 1.2
 
     def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         if amount == 0:
@@ -337,8 +336,7 @@ class CrowdingWarp(nn.Module):
         aside[torch.arange(n), axis] = (0.4 + 0.1 * far) * aside[torch.arange(n), axis].sign()
         steps = (aside * torch.tensor(box)).round().long().tolist()
         near = torch.stack([x[o].roll(step, (1, 2, 3)) for o, step in zip(other, steps, strict=True)])
-        some = _uniform(n, 0, 1, generator, x) < self.share
-        return robust_z(x + some * amount * _uniform(n, 0, self.bound, generator, x) * near)
+        return robust_z(x + amount * _uniform(n, 0, self.bound, generator, x) * near)
 
 
 class OpticsWarp(nn.Module):
