@@ -108,8 +108,6 @@ class Method:
     `view` names the warps through which the classifier sees target cubes; a teacher sees them as they are. `norm` is
     the classifier's, see :class:`models.Classifier`. `gradual` lets the warps set in with the reversal's ramp, for a
     method that learns from the copies alone: at full strength from the start they hide what there is to learn.
-    `recentred` gives each checkpoint the head of :func:`models.recentred` on the target, unless that tells apart
-    source-validation cubes, carried to the target by the warps, less well.
     """
 
     terms: tuple[tuple[str, float], ...]
@@ -119,7 +117,6 @@ class Method:
     view: tuple[str, ...] = ()
     norm: str = "group"
     gradual: bool = False
-    recentred: bool = False
     oracle: bool = False
 
 
@@ -149,7 +146,6 @@ METHODS: dict[str, Method] = {
         "copies alone, with the target's spectrum, grey values, neighbours and picking errors",
         _IMITATION,
         gradual=True,
-        recentred=True,
     ),
     # The terms of source_only: notebook 05 passes the *revealed* target-train set as its source. An upper bound.
     "oracle": Method((_SOURCE,), "trained on target labels: the upper bound, never a method to use", oracle=True),
@@ -157,20 +153,15 @@ METHODS: dict[str, Method] = {
 
 
 def resolve(name: str, without: tuple[str, ...] = ()) -> tuple[dict[str, float], Method]:
-    """Terms (name -> weight) of a method and the method, less the terms, warps and views named in `without`.
-
-    "recentred" in `without` keeps the trained head.
-    """
+    """Terms (name -> weight) of a method and the method, less the terms, warps and views named in `without`."""
     if name not in METHODS:
         raise InputError(f"method={name!r} is unknown; wanted one of {', '.join(METHODS)}.")
     method = METHODS[name]
     terms = {term: weight for term, weight in method.terms if term not in without}
-    parts = {*dict(method.terms), *method.warps, *method.view, *(["recentred"] if method.recentred else [])}
-    if unknown := set(without) - parts:
-        raise InputError(f"without={sorted(unknown)} names nothing that {name!r} has: {', '.join(sorted(parts))}.")
+    if unknown := set(without) - dict(method.terms).keys() - {*method.warps, *method.view}:
+        raise InputError(f"without={sorted(unknown)} names nothing that {name!r} has: {method.terms}, {method.warps}.")
     if not SUPERVISED & terms.keys():
         raise InputError(f"without={sorted(without)} leaves {name!r} no labelled term; keep source or warped.")
     kept = tuple(warp for warp in method.warps if warp not in without)
     view = tuple(warp for warp in method.view if warp not in without) if "teacher" in terms else method.view
-    keep = method.recentred and "recentred" not in without
-    return terms, replace(method, warps=kept, view=view, game=method.game if kept else None, recentred=keep)
+    return terms, replace(method, warps=kept, view=view, game=method.game if kept else None)

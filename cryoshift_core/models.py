@@ -176,26 +176,6 @@ def embed(model: Classifier, x: Tensor, batch: int = 64, device: str = "cpu") ->
     return torch.cat([model.features(part.to(place)).cpu() for part in x.split(batch)])
 
 
-@torch.no_grad()
-def recentred(model: Classifier, features: Tensor) -> dict[str, Tensor]:
-    """Weights of a head that asks for the nearest prototype among these cubes, rather than for a trained boundary.
-
-    A class's prototype is the mean of the unit features (N, F), weighted by what the trained head says of them; near is
-    a small angle (Liang et al. 2020, "SHOT"). Where a domain shift has pushed a boundary into a cluster, the prototypes
-    find the clusters again. The spread of the logits, and so the confidence, stays about as it was.
-
-    Returns
-    -------
-    part of a state_dict of `model`
-    """
-    trained = model.head(features)
-    unit = F.normalize(F.pad(features, (0, 1), value=1.0), dim=1)  # the 1 is the bias's feature
-    prototypes = F.normalize(trained.softmax(1).T @ unit, dim=1)
-    logits = F.linear(features, prototypes[:, :-1], prototypes[:, -1])
-    prototypes *= (trained - trained.mean(1, keepdim=True)).std() / (logits - logits.mean(1, keepdim=True)).std()
-    return {"classify.weight": prototypes[:, :-1], "classify.bias": prototypes[:, -1]}
-
-
 def _settled(model: Classifier, x: Tensor, batch: int, device: str) -> tuple[Classifier, torch.device]:
     """The model on its device, not training; batch normalisation has the statistics of these cubes."""
     place = pick_device(device)

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from . import losses
 from .domains import Labelled, Unlabelled
 from .methods import TERMS, Batch, adversary, resolve
-from .models import Classifier, ImageDiscriminator, embed, pick_device, predict, recentred
+from .models import Classifier, ImageDiscriminator, pick_device, predict
 from .volumes import InputError
-from .warp import Warps, carried
+from .warp import Warps
 
 GAME_EVERY, GAME_SHARE = 4, 4  # the game is played each 4th step, on a quarter of the batch: it is the costly part
 GAME_LR = {"warps": 5e-4, "discriminator": 1e-3}
@@ -107,7 +107,6 @@ class _State:
     game: str | None
     batch: int
     gradual: bool
-    recentred: bool
     turns: tuple[int, ...]
     place: torch.device
     step: int = 0
@@ -214,9 +213,8 @@ def fit(
     config = dict(
         method=method, terms=terms, warps=recipe.warps, game=recipe.game, steps=steps, batch=batch, lr=lr, seed=seed
     )
-    config |= dict(weight_decay=weight_decay, encoder=encoder, width=width, evaluate_every=evaluate_every, format=4)
-    config |= dict(seed=seed, view=recipe.view, norm=recipe.norm, gradual=recipe.gradual, recentred=recipe.recentred)
-    config["turns"] = turns
+    config |= dict(weight_decay=weight_decay, encoder=encoder, width=width, evaluate_every=evaluate_every, format=3)
+    config |= dict(seed=seed, view=recipe.view, norm=recipe.norm, gradual=recipe.gradual, turns=turns)
     config["data"] = _fingerprint(source.x, source.y, target.x, validation.x, validation.y)
     key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
     path = Path(folder) / f"{method}-{key}.pt" if folder is not None else None
@@ -242,8 +240,7 @@ def fit(
     for name, rate in GAME_LR.items() if recipe.game else ():
         if name in modules and list(modules[name].parameters()):
             optimisers[name] = torch.optim.Adam(modules[name].parameters(), lr=rate, betas=(0.5, 0.99))
-    how = (recipe.game, batch, recipe.gradual, recipe.recentred, turns, place)
-    state = _State(modules, optimisers, generator, terms, *how)
+    state = _State(modules, optimisers, generator, terms, recipe.game, batch, recipe.gradual, turns, place)
     if path is not None and path.exists():
         state.load(path)
     wall, cpu = time.perf_counter() - state.seconds, time.process_time() - state.cpu_seconds
@@ -262,11 +259,9 @@ def fit(
             if path is not None and (done or state.step % checkpoint_every == 0):
                 state.save(path)
             bar.update()
-    model = _kept(modules).cpu().eval()
-    model.load_state_dict(state.candidates[steps])
     return Fit(
         method=method,
-        model=model,
+        model=_kept(modules).cpu().eval(),
         history=state.history,
         candidates=state.candidates,
         selected=steps,
@@ -334,27 +329,12 @@ def _kept(modules: nn.ModuleDict) -> Classifier:
     return modules["teacher"] if "teacher" in modules else modules["model"]
 
 
-def _better_head(model: Classifier, features_t: Tensor, state: _State, x: Tensor, y: Tensor) -> Classifier:
-    """The model with its head recentred on the target, or as trained where that serves carried source cubes better."""
-    other = copy.deepcopy(model)
-    other.load_state_dict(recentred(model, features_t.to(state.place)), strict=False)
-    warps = state.modules["warps"] if "warps" in state.modules else None
-    known = carried(x.to(state.place), warps, torch.Generator().manual_seed(0))
-    features = embed(model, known, device=str(state.place))
-    was, now = (int((m.head(features.to(state.place)).argmax(1).cpu() == y).sum()) for m in (model, other))
-    return other if now >= was else model
-
-
 def _evaluate(state: _State, validation: Labelled, target: Unlabelled) -> None:
     """Append a row to the learning curves and keep the weights; the target is looked at, its labels do not exist."""
     model, device = _kept(state.modules), str(state.place)
     few = _spread(len(validation), LOOKED_AT)
-    x, y = validation.x[few], validation.y[few]
-    features_t = embed(model, target.x[_spread(len(target), LOOKED_AT)], device=device)
-    if state.recentred:
-        model = _better_head(model, features_t, state, x, y)
-    right = predict(model, x, device=device).argmax(1) == y
-    p_t = model.head(features_t.to(state.place)).softmax(1).detach().cpu()
+    right = predict(model, validation.x[few], device=device).argmax(1) == validation.y[few]
+    p_t = predict(model, target.x[_spread(len(target), LOOKED_AT)], device=device)
     row = {"step": state.step, **{name: sum(values) / len(values) for name, values in state.recent.items()}}
     row["source_val_acc"] = float(right.float().mean())
     row["im_score"] = float(losses.information_maximisation(p_t))

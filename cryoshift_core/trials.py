@@ -124,7 +124,7 @@ def _factors() -> Iterator[dict]:
 
 def _ablation() -> Iterator[dict]:
     terms, method = resolve("cryoshift")
-    for part in dict.fromkeys((*method.warps, *method.view, *terms, *(["recentred"] if method.recentred else []))):
+    for part in dict.fromkeys((*method.warps, *method.view, *terms)):
         if SUPERVISED & (terms.keys() - {part}):  # something must still learn the classes
             yield dict(method="cryoshift", scenario=HOME, without=part)
     for rule in RULES:

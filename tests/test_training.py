@@ -4,7 +4,6 @@ import sys
 import time
 from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from toy import CLASSES, source, target
 
 from cryoshift_core import methods, training
 from cryoshift_core.domains import Labelled, Unlabelled
-from cryoshift_core.models import embed
 from cryoshift_core.training import augment, fit, learning_rate, predict
 from cryoshift_core.volumes import InputError
 
@@ -216,24 +214,3 @@ def test_without_leaves_a_warp_out(domains):
     s, t, v, _ = domains
     result = fit("cryoshift_reference", s, t, validation=v, without=("spectrum", "mada"), **FEW)
     assert list(result.warps.steps) == ["deformation", "noise"] and "mada" not in result.history
-
-
-def test_a_recentred_head_is_kept_only_where_carried_source_cubes_are_told_apart_as_well(domains, monkeypatch):
-    s, t, v, _ = domains
-    model = fit("source_only", s, t, validation=v, **FEW).model
-    features, state = embed(model, t.x), SimpleNamespace(modules={}, place=torch.device("cpu"))
-    y = model.head(embed(model, v.x)).argmax(1)  # what the trained head says, taken for the truth
-    for sign, kept in ((1, True), (-1, False)):
-        head = {name: sign * model.state_dict()[name] for name in ("classify.weight", "classify.bias")}
-        monkeypatch.setattr(training, "recentred", lambda model, features, head=head: head)
-        assert (training._better_head(model, features, state, v.x, y) is not model) is kept
-
-
-def test_recentring_changes_the_head_alone_and_not_the_training(domains):
-    s, t, v, _ = domains
-    plain = fit("cryoshift", s, t, validation=v, without=("recentred",), **FEW)
-    result = fit("cryoshift", s, t, validation=v, **FEW)
-    for step, weights in plain.candidates.items():
-        other = result.candidates[step]
-        assert all(torch.equal(other[name], value) for name, value in weights.items() if "classify" not in name)
-    assert same(result.model.state_dict(), result.candidates[4])
