@@ -167,22 +167,21 @@ def read_star(path: str | Path) -> dict[str, dict[str, list[str]]]:
     """All tables of a STAR file: block name -> column name without its leading underscore -> values as text."""
     if not Path(path).is_file():
         raise InputError(f"{path} is not a file; check the path.")
+    tables: dict[str, dict[str, list[str]]] = {}
     try:
-        document = gemmi.cif.read_file(str(path))
-    except (RuntimeError, ValueError) as error:
+        for block in gemmi.cif.read_file(str(path)):
+            table = tables.setdefault(block.name.strip(), {})
+            for item in block:
+                if item.pair:
+                    table[item.pair[0][1:]] = [gemmi.cif.as_string(item.pair[1])]
+                elif item.loop:
+                    for column, tag in enumerate(item.loop.tags):
+                        cells = range(item.loop.length())
+                        table[tag[1:]] = [gemmi.cif.as_string(item.loop[row, column]) for row in cells]
+    except (RuntimeError, ValueError) as error:  # a cell that is no text is a UnicodeDecodeError, a ValueError
         raise InputError(
             f"{path} is not a STAR file ({str(error).splitlines()[0]}); wanted RELION's format."
         ) from error
-    tables: dict[str, dict[str, list[str]]] = {}
-    for block in document:
-        table = tables.setdefault(block.name.strip(), {})
-        for item in block:
-            if item.pair:
-                table[item.pair[0][1:]] = [gemmi.cif.as_string(item.pair[1])]
-            elif item.loop:
-                for column, tag in enumerate(item.loop.tags):
-                    cells = range(item.loop.length())
-                    table[tag[1:]] = [gemmi.cif.as_string(item.loop[row, column]) for row in cells]
     return tables
 
 

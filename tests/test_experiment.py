@@ -1,5 +1,6 @@
 """Experimental input: from files to cubes, by functions and by notebook 06 itself."""
 
+import math
 from pathlib import Path
 
 import nbformat
@@ -173,6 +174,55 @@ def test_the_notebook_takes_a_tomogram_with_coordinates(tmp_path, monkeypatch):
     assert result.error == ""
     rows = starfile.read(tmp_path / "out" / "predictions.star")
     assert len(rows) == 5377 and set(rows["csClass"]) <= {"membrane", "ice", "not_classified"}
+
+
+def write_tomogram(folder, cubes, n):
+    """A tomogram of n particles on a lattice, 16 A, and their STAR as RELION 5 writes it: A from the centre."""
+    rng = np.random.default_rng(0)
+    per_row = math.ceil(math.sqrt(n))
+    shape = np.array([36, 12 + 26 * per_row, 12 + 26 * per_row])
+    volume = rng.normal(size=shape).astype(np.float32) * float(cubes.std())
+    lattice = np.array([(18, 19 + 26 * (i // per_row), 19 + 26 * (i % per_row)) for i in range(n)])
+    for i, at in enumerate(lattice):
+        z, y, x = at - 12
+        volume[z : z + 24, y : y + 24, x : x + 24] = cubes[i % len(cubes)]
+    files.write_mrc(folder / "tomo_7.mrc", -volume, 16.0)
+    centred = (lattice - shape / 2) * 16.0
+    optics = {
+        "rlnOpticsGroup": [1],
+        "rlnOpticsGroupName": ["og1"],
+        "rlnTomoTiltSeriesPixelSize": [4.0],
+        "rlnVoltage": [300],
+    }
+    table = {"rlnTomoName": ["tomo_7"] * n, "rlnTomoParticleId": range(1, n + 1)}
+    table |= {f"rlnCenteredCoordinate{a}Angst": centred[:, i].tolist() for a, i in zip("XYZ", (2, 1, 0), strict=True)}
+    table |= {f"rlnAngle{name}": rng.uniform(0, 180, n).round(3).tolist() for name in ("Rot", "Tilt", "Psi")}
+    table |= {"rlnOpticsGroup": [1] * n, "rlnClassNumber": [3] * n}
+    general = {"rlnTomoSubTomosAre2DStacks": [1]}
+    path = folder / "particles.star"
+    files.write_star(path, {"general": general, "optics": optics, "particles": table}, ["general"])
+    return table
+
+
+@pytest.mark.slow
+def test_particles_go_from_star_to_classes_and_back_to_star(tmp_path, monkeypatch, cubes, n=60):
+    table = write_tomogram(tmp_path, cubes, n)
+    given = {"tomogram": "tomo_7.mrc", "coordinates": "particles.star", "classes": "TRiC,apoferritin"}
+    result = run_notebook(tmp_path, monkeypatch, **given, box=24)
+    assert result.error == ""
+    back = starfile.read(tmp_path / "out" / "predictions.star")
+    assert list(back) == ["general", "optics", "particles"] and back["optics"]["rlnVoltage"].tolist() == [300]
+    rows = back["particles"]
+    for name in set(table) - {"rlnClassNumber"}:
+        assert rows[name].tolist() == pytest.approx(list(table[name])) if name != "rlnTomoName" else True
+    assert rows["csInputClassNumber"].tolist() == [3] * n and rows["rlnTomoName"].tolist() == ["tomo_7"] * n
+    assert rows["rlnClassNumber"].between(1, 2).all() and set(rows["csClass"]) <= {"TRiC", "apoferritin"}
+    assert np.allclose(rows[["csProbability_TRiC", "csProbability_apoferritin"]].sum(axis=1), 1, atol=2e-4)
+    assert result.manifest["scores"]["contrast"] == "dark"
+    parts = list((tmp_path / "out" / "classes").glob("*.star"))
+    assert sum(len(starfile.read(path)["particles"]) for path in parts) == n
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "tomo_7.mrc" in page and "src=\"http" not in page and "href=" not in page
 
 
 @pytest.mark.slow

@@ -147,7 +147,8 @@ def test_only_slices_of_a_tomogram_are_asked_for(how):
 
 
 def test_a_zarr_array_and_a_tensor_are_tomograms():
-    zarr = pytest.importorskip("zarr")
+    import zarr
+
     wanted, _ = volumes.extract(NOISE, POINTS, 8, 10.0)
     assert torch.equal(volumes.extract(zarr.array(NOISE, chunks=(16, 16, 16)), POINTS, 8, 10.0)[0], wanted)
     assert torch.equal(volumes.extract(torch.from_numpy(NOISE), POINTS, 8, 10.0)[0], wanted)

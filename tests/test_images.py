@@ -23,13 +23,15 @@ CUBES = RNG.normal(size=(3, 8, 8, 8)).astype(np.float32)
 
 
 def em(path, data=VOLUME, pixel_size=10.0):
-    emfile = pytest.importorskip("emfile")
+    import emfile
+
     emfile.write(path, data, overwrite=True)
     return patch(path, 96 + 4 * 6, round(1000 * pixel_size))  # emfile misplaces parameters it is given
 
 
 def hdf(path, images=(VOLUME,), apix=10.0, **attributes):
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     path.unlink(missing_ok=True)  # HDF5 doesn't write over a file that a volume still has open
     with h5py.File(path, "w") as file:
         file.create_group("MDF/images").attrs["imageid_max"] = len(images) - 1
@@ -45,7 +47,8 @@ def hdf(path, images=(VOLUME,), apix=10.0, **attributes):
 
 def ome(path, data=VOLUME, version="0.4", scales=((10.0, 10.0, 10.0),), unit="angstrom", levels=None, **options):
     """An OME-Zarr image whose level n holds data[::2^n, ::2^n, ::2^n]."""
-    zarr = pytest.importorskip("zarr")
+    import zarr
+
     group = zarr.open_group(path, mode="w", zarr_format=2 if version == "0.4" else 3)
     lead = data.ndim - 3
     axes = [{"name": name, "type": "channel"} for name in "tc"[2 - lead :]]
@@ -188,7 +191,8 @@ def test_hdf_stack_of_subtomograms(tmp_path):
 
 
 def test_hdf_says_what_is_wrong(tmp_path):
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     path = tmp_path / "a.hdf"
     says(lambda: importers.read_tomogram(hdf(path, apix=None)), "no voxel size", "pixel_size")
     assert importers.read_tomogram(path, 8.0).pixel_size == 8.0
@@ -217,7 +221,8 @@ def test_hdf_says_what_is_wrong(tmp_path):
 
 
 def test_hdf_follows_nothing_out_of_its_file(tmp_path):
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     hdf(tmp_path / "secret.hdf")
     VOLUME.tofile(tmp_path / "secret.raw")
     path = tmp_path / "a.hdf"
@@ -241,7 +246,8 @@ def test_hdf_follows_nothing_out_of_its_file(tmp_path):
 
 
 def test_hdf_that_claims_what_it_does_not_store(tmp_path):
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     for chunks in (None, (64, 64, 64), (1000, 1000, 1000)):
         with h5py.File(hdf(tmp_path / "a.hdf"), "r+") as file:
             del file["MDF/images/0/image"]
@@ -252,7 +258,8 @@ def test_hdf_that_claims_what_it_does_not_store(tmp_path):
 
 
 def test_blocks_cover_a_volume_once_along_its_chunks(tmp_path):
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     with h5py.File(tmp_path / "a.hdf", "w") as file:
         data = RNG.normal(size=(5, 4100, 4200)).astype(np.float16)
         file.create_dataset("a", data=data, chunks=(2, 1024, 1024))
@@ -308,7 +315,8 @@ def test_zarr_paths_that_leave_the_folder(tmp_path, version):
 
 
 def test_zarr_says_what_is_wrong(tmp_path):
-    zarr = pytest.importorskip("zarr")
+    import zarr
+
     path = tmp_path / "a.zarr"
     says(lambda: importers.read_tomogram(ome(path, scales=((30, 10, 10),))), "10 x 10 x 30 A", "cubic")
     says(lambda: importers.read_tomogram(ome(path, np.stack([VOLUME, VOLUME]))), "(2, 6, 7, 8)", "length 1")

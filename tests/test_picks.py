@@ -177,7 +177,8 @@ def test_the_row_of_a_position_outside_is_that_of_the_file(tmp_path):
 
 def dynamo(path, **columns):
     """A table as the dynamotable library writes it."""
-    library = pytest.importorskip("dynamotable")
+    import dynamotable as library
+
     library.write(pd.DataFrame(columns), str(path))
     return path
 
@@ -189,7 +190,8 @@ def test_dynamo_counts_from_1_and_adds_shifts(tmp_path):
     assert np.allclose(found.zyx, XYZ[:, ::-1]) and found.kind == "dynamo" and found.groups.tolist() == [4, 9]
     words = [line.split() for line in path.read_text().splitlines()]
     assert list(zip(*found.table.values(), strict=True)) == [tuple(row) for row in words]
-    constants = pytest.importorskip("dynamotable.constants")
+    from dynamotable import constants
+
     assert list(found.table) == list(constants.COLUMN_NAME_TO_COLUMN_NUMBER) == DYNAMO
 
 

@@ -37,7 +37,8 @@ def constraints():
 
 
 def direct():
-    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
+    extras = PROJECT["optional-dependencies"]
+    wanted = PROJECT["dependencies"] + extras["test"] + extras["formats"]
     return {normal(re.match(r"[\w.-]+", requirement)[0]) for requirement in wanted}
 
 

@@ -34,10 +34,7 @@ Table = dict[str, list[str]]
 
 def _tables(path: str | Path) -> dict[str, Table]:
     check_size(path, MAX_BYTES)
-    try:
-        return read_star(path)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a STAR file ({error.reason}); wanted RELION's format.") from error
+    return read_star(path)
 
 
 def _take(path: str | Path, tables: dict[str, Table], *columns: str) -> tuple[str, Table, dict[str, Table]]:
