@@ -268,7 +268,7 @@ def boxes(
     (M, 3) by what fraction of a voxel the positions lie behind a voxel
     """
     zyx = np.asarray(zyx, float)
-    if zyx.size and (zyx.ndim > 2 or zyx.shape[-1] != 3):
+    if zyx.size and (zyx.ndim > 2 or zyx.shape[-1:] != (3,)):
         raise InputError(f"Positions have shape {zyx.shape}; wanted (N, 3): z, y, x in voxels for each.")
     zyx = zyx.reshape(-1, 3)
     if not np.isfinite(zyx).all():
