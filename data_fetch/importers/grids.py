@@ -9,7 +9,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,9 +61,6 @@ class OnDisk:
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self[:], dtype)
-
-    def __neg__(self) -> OnDisk:
-        return replace(self, slope=-self.slope, offset=-self.offset)
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The whole volume in pieces of about 2^24 voxels that follow the chunks on disk, so that each is read once."""
