@@ -237,11 +237,12 @@ def embedding(features: Mapping[str, Tensor], title: str = "") -> Figure:
 
 
 def tomogram(data: np.ndarray, zyx: np.ndarray | None, groups: np.ndarray | None, pixel_size: float) -> Figure:
-    """Three z slices of a tomogram with the coordinates within one voxel of each; a colour per group."""
-    fig, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
+    """Up to three z slices of a tomogram with the coordinates within one voxel of each; a colour per group."""
     heights = zyx[:, 0] if zyx is not None and len(zyx) else np.arange(len(data))
-    levels = np.quantile(heights, (0.15, 0.5, 0.85)).round().astype(int)
-    for ax, z in zip(axes, levels, strict=True):
+    levels = np.unique(np.quantile(heights, (0.15, 0.5, 0.85)).round().astype(int))
+    size = (10 * len(levels) / 3, 3.6)
+    fig, axes = plt.subplots(1, len(levels), figsize=size, squeeze=False, layout="constrained")
+    for ax, z in zip(axes[0], levels, strict=True):
         show(ax, data[z], f"z = {z} ({z * pixel_size / 10:.0f} nm)")
         if zyx is not None:
             near = np.abs(zyx[:, 0] - z) <= 1

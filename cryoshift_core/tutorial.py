@@ -227,6 +227,8 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 def _select(folder: Path, only: list[str] | None) -> list[Path]:
     found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise InputError(f"{folder.resolve()} holds no notebooks; run this from the root of the repository.")
     if only is None:
         found = [path for path in found if path.stem < "07"]
     elif unknown := [name for name in only if not any(path.stem.startswith(name) for path in found)]:

@@ -113,7 +113,7 @@ def test_parts_without_anything_to_say_are_left_out(tmp_path, case):
     counts = answers.counts(p, CLASSES[:2], None, torch.Generator())
     page = Page(report.write(tmp_path / "r.html", plain, p, CLASSES[:2], counts=counts, inputs=["s.mrcs"]))
     assert page.ids == {"counts", "came-in", "cubes", "limits"} and "No warnings." in page.text
-    for text in ("corrected", "fit none", "average of", "Three sections", "tomogram", "none of these 0"):
+    for text in ("corrected", "fit none", "average of", "Sections", "tomogram", "none of these 0"):
         assert text not in page.text, text
 
 
