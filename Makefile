@@ -22,7 +22,7 @@ help:
 	@echo "make tutorial   run notebooks 00-06 and write runs/$(PROFILE)/index.html   (PROFILE=smoke|laptop|gpu|paper)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make test       lint, unit tests, and every notebook at the smoke profile"
-	@echo "make bench      measure the speed of the simulators and of a training step"
+	@echo "make bench      measure the speed of the simulators, of a training step and of extraction"
 	@echo "make evidence   train and score TIER=core|baselines|factors|ablation|unseen|curves into notebooks/evidence, JOBS=2 at a time"
 	@echo "make venv       only make the environment, .venv"
 	@echo "make format     format the code; make sync: bring .py and .ipynb of each notebook together"
@@ -61,6 +61,7 @@ lab: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python tests/bench.py
+	@$(BIN)/python tests/bench_extraction.py
 
 # One thread per process; they share the CSV. Run again what was killed: it goes on.
 evidence: $(READY)
