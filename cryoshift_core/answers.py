@@ -68,7 +68,7 @@ def write(
 
     RELION (src/metadata_table.cpp, versions 3.1 to 5) keeps columns that it does not know, with a warning; it reads the
     one row of `data_general`, its own list of label and value, as a list or as a loop. Dynamo: its wiki, "Table
-    convention". Class names are made safe, so that nothing needs quotes, which older ones do not read.
+    convention". Class names are made safe, so that no cell of ours needs quotes, which older ones do not read.
 
     Parameters
     ----------

@@ -265,8 +265,9 @@ def orthoslices(axes: Sequence[Axes], data: np.ndarray, zyx: np.ndarray, at: np.
         ax.scatter(close[:, right], close[:, down], s=2, c="orange", linewidths=0)
         free = 0.08 * max(data.shape)
         for line, along, level in ((ax.hlines, right, down), (ax.vlines, down, right)):
-            ends = [at[along] - free, data.shape[along] - 1]
-            line([at[level]] * 2, [0, at[along] + free], ends, color="deepskyblue", lw=0.9)
+            far = data.shape[along] - 1
+            starts, ends = [0, min(far, at[along] + free)], [max(0, at[along] - free), far]
+            line([at[level]] * 2, starts, ends, color="deepskyblue", lw=0.9)
 
 
 def class_shares(shares: Mapping[str, Sequence[float]], classes: Sequence[str]) -> Figure:

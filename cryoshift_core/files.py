@@ -33,7 +33,8 @@ def cubic_step(path: Path, steps: Sequence[float]) -> float | None:
     if not (np.isfinite(steps) & (steps > 0)).all():
         return None
     if steps.max() > 1.01 * steps.min():
-        raise InputError(f"{path} has voxels of {' x '.join(f'{s:.3g}' for s in steps)} A; wanted cubic ones.")
+        found = " x ".join(f"{s:.3g}" for s in steps)
+        raise InputError(f"{path} has voxels of {found} A; wanted cubic ones: mend its header.")
     return float(steps.mean())
 
 
@@ -95,6 +96,7 @@ def read_header(path: Path) -> Header:
     with np.errstate(all="ignore"):
         steps = cell / sampling
     stack = int(word[22]) == 401 or (path.suffix == ".mrcs" and nx == ny)
+    steps = steps[:2] if stack else steps  # what many programs write for z is the spacing of images
     return Header((nz, ny, nx), dtype, offset, cubic_step(path, steps), axes, stack)
 
 

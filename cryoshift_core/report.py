@@ -88,7 +88,6 @@ def write(
     gap: Mapping[str, float] | None = None,
     spikes: np.ndarray | None = None,
     made: Mapping[str, str] | None = None,
-    limits: Sequence[str] = LIMITS,
 ) -> Path:
     """One HTML file that needs no network and no script: figures are part of it.
 
@@ -139,7 +138,7 @@ def write(
         width=f"{n * cubes.pixel_size / 10:.0f} nm",
         spikes=None if spikes is None else _spike_rows(spikes, classes),
         balanced=None if spikes is None else f"{np.mean(np.diag(spikes) / np.maximum(spikes.sum(1), 1)):.2f}",
-        limits=limits,
+        limits=LIMITS,
         made=made or {},
     )
     partial = Path(f"{path}.part")

@@ -168,7 +168,7 @@ class Run:
     def finish(self) -> Path:
         """Write manifest.json: what was run, with what, how long it took and what came out."""
         p = self.params
-        for name in (p.subtomograms, p.tomogram, p.coordinates, *p.classes.split(",")):
+        for name in (p.subtomograms, p.tomogram, p.coordinates, p.background, *p.classes.split(",")):
             if Path(name.strip()).expanduser().is_file():
                 self.add_input(name.strip())
         return self._write_manifest(status="finished")

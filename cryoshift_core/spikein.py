@@ -65,7 +65,8 @@ def find_background(
         level = np.median([np.median(cube) for cube in smooth])
         scores = np.log([[cube.var() + 1e-30, np.abs(cube - level).max() + 1e-30] for cube in smooth])
         middle, quiet = np.quantile(scores, [0.5, 0.16], axis=0)
-        free = free[(scores <= middle + 2.5 * (middle - quiet)).all(1)][:n]
+        varies = scores[:, 0] > np.log(1e-20)  # a padded border is no ice
+        free = free[varies & (scores <= middle + 2.5 * (middle - quiet)).all(1)][:n]
     if len(free) < FEWEST:
         raise InputError(
             f"Of the boxes of {box} voxels in a tomogram of {volume.shape[2]} x {volume.shape[1]} x {volume.shape[0]}, "

@@ -20,12 +20,14 @@ import requests
 import urllib3
 from tqdm import tqdm
 
+from cryoshift_core.volumes import InputError
+
 CHUNK = 1 << 16  # bytes; also how often a stop is noticed
 UNREACHABLE_TRIES = 2  # a server that refuses or has no address is not asked as often as one that breaks off
 NETWORK = (requests.RequestException, urllib3.exceptions.HTTPError)
 
 
-class FetchError(OSError):
+class FetchError(InputError, OSError):
     """What the network, the disk or a downloaded file did, in one sentence with a way out."""
 
 

@@ -125,12 +125,12 @@ def _get_one(item: Item, folder: Path, renew: bool, unpack: bool, how: dict) -> 
 def local(classes: str, **how: Any) -> str:
     """Comma-separated classes in which each entry of the catalog (pdb:6zu5, emdb:1234) has become its file's path.
 
-    What is not in the cache yet is fetched, `how` as for :func:`get`. Built-in names and paths stay as they are.
+    What is not in the cache yet is fetched, `how` as for :func:`get`. Built-in names stay as they are, ~ is expanded.
     """
     names = [name.strip() for name in classes.split(",")]
     public = [name for name in names if name.lower().startswith(("pdb:", "emdb:"))]
     paths = dict(zip(public, get(public, unpack=True, **how), strict=True)) if public else {}
-    return ",".join(str(paths.get(name, name)) for name in names)
+    return ",".join(str(paths.get(name, Path(name).expanduser() if name[:1] == "~" else name)) for name in names)
 
 
 def verify(names: Iterable[str | Item] = (), *, folder: Path | None = None) -> list[Path]:

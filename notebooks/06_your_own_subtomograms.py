@@ -28,7 +28,7 @@
 #
 # **What you need**: nothing for the default, which is a real tomogram that ships with this repository (HIV-1 virus-like
 # particles, EMPIAR-10164, downsampled to 40 A per voxel). For your own data, fill in the parameters below. What RELION,
-# Warp and M, Dynamo, EMAN2, IMOD and the CZ CryoET Data Portal leave on disk is read as it is.
+# Warp and M, Dynamo, EMAN2 and the CZ CryoET Data Portal leave on disk is read as it is; of IMOD, model2point's text.
 #
 # | profile | time | memory |
 # |---|---|---|
@@ -93,6 +93,8 @@ figures.use_style()
 shipped = not (subtomograms or tomogram)
 default = ("membrane", "ice") if shipped else run.profile.classes
 wanted = experiment.read_classes(data_fetch.local(classes), default)
+for file in filter(Path.is_file, map(Path, wanted)):
+    run.add_input(file)
 run.profile = p = run.profile.for_classes(wanted)  # more classes take more cubes and steps
 how = {"box": box, "contrast": contrast}
 if subtomograms:
@@ -142,17 +144,17 @@ if data.tomogram is not None:
     plt.show()
 
 # %% [markdown]
-# The three sections through one particle, grey values as in the file. The cross-hairs must point at it in all three;
+# With a tomogram, the three sections through one particle, grey values as in the file. The cross-hairs must point at it in all three;
 # dots are positions within one voxel of the section. A slider in JupyterLab, two particles in a static copy:
 
 
 # %%
 def through(axes, particle):
-    figures.orthoslices(axes, data.tomogram.data, particles.zyx, particles.zyx[particle])
+    figures.orthoslices(axes, data.tomogram.data, particles.zyx, particles.zyx[particle - 1])
 
 
 if data.tomogram is not None:
-    some = np.linspace(0, len(particles) - 1, min(50, len(particles))).round().astype(int).tolist()
+    some = np.linspace(1, len(particles), min(50, len(particles))).round().astype(int).tolist()
     fig = explore.explore(through, {"particle": ("particle (row of the list)", some)}, panels=3, size=3.4, frames=2)
     if fig:
         run.save_figure(fig, "orthoslices")
@@ -171,12 +173,15 @@ plt.show()
 
 
 # %%
-def draw(axes, cube, z):
-    figures.show(axes[0], data.cubes.x[cube, 0, z], f"cube {data.kept[cube] + 1}, z = {z}", spread=4)
+rows = {int(data.kept[i]) + 1: i for i in eight.tolist()}  # row of the list -> cube
 
 
-sliders = {"z": ("slice z (voxel)", list(range(2, n - 2))), "cube": ("which cube", eight.tolist())}
-fig = explore.explore(draw, sliders, start={"cube": 0, "z": n // 2}, size=3.0, frames=5)
+def draw(axes, row, z):
+    figures.show(axes[0], data.cubes.x[rows[row], 0, z], f"cube {row}, z = {z}", spread=4)
+
+
+sliders = {"z": ("slice z (voxel)", list(range(2, n - 2))), "row": ("which cube (row of the list)", list(rows))}
+fig = explore.explore(draw, sliders, start={"row": next(iter(rows)), "z": n // 2}, size=3.0, frames=5)
 if fig:
     run.save_figure(fig, "slices")
     plt.show()
@@ -349,7 +354,7 @@ if rows:
 # %%
 ice = None
 if background:
-    ice = experiment.background(importers.read_subtomograms(background), data)
+    ice = experiment.background(importers.read_subtomograms(background, None, pixel_size or None), data)
 elif data.tomogram is not None:
     volume = data.tomogram
     edge = int(np.ceil(n * pixel / volume.pixel_size))
@@ -363,7 +368,7 @@ else:
     print("No spike-in: extracted cubes bring no ice. Give boxes without a particle as background, or the tomogram.")
 if ice is not None:
     print(f"{len(ice)} boxes of ice")
-    fig = figures.gallery({"ice, xy": ice[:8], "ice, xz": ice[:8].transpose(2, 3)}, [""] * 8)
+    fig = figures.gallery({"ice, xy": ice[:8], "ice, xz": ice[:8].transpose(2, 3)}, [""] * len(ice[:8]))
     run.save_figure(fig, "ice")
     plt.show()
 
@@ -495,7 +500,10 @@ known = confusion
 if known is None and warps is not None:
     carried = warp.carried(validation.x, warps, run.generator("confusion"))
     known = evaluation.confusion(training.predict(model, carried, device=run.params.device), validation.y)
-fits_a_class = slice(None) if strange is None else ~strange
+fits_a_class = slice(None) if strange is None or strange.all() else ~strange
+if strange is not None and strange.all():
+    doubts.append("Every cube is marked as none of these: check classes, pixel size and contrast.")
+    print("WARNING:", doubts[-1])
 counted = answers.counts(probabilities[fits_a_class], source.classes, known, run.generator("counts"))
 for name, count in counted.items():
     share, low, high = count.corrected or count.raw
@@ -504,7 +512,7 @@ for name, count in counted.items():
         + (" corrected" if count.corrected else "")
     )
 gap = {}
-for name in curves:
+for name in curves if len(target) >= 10 else ():  # fewer tell no distance
     features = [embed(fits[name, seeds[0]].model, x, device=run.params.device) for x in (source.x[:1000], target.x)]
     gap[f"A-distance, {name}"] = evaluation.a_distance(*features)
 run.report(inputs=len(data), classified=len(data.kept), contrast=data.contrast, used=used)

@@ -222,7 +222,7 @@ def test_particles_go_from_star_to_classes_and_back_to_star(tmp_path, monkeypatc
     parts = list((tmp_path / "out" / "classes").glob("*.star"))
     assert sum(len(starfile.read(path)["particles"]) for path in parts) == n
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "tomo_7.mrc" in page and "src=\"http" not in page and "href=" not in page
+    assert "tomo_7.mrc" in page and 'src="http' not in page and "href=" not in page
 
 
 @pytest.mark.slow

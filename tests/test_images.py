@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from test_bad_input import mrc, patch, says
 
-from cryoshift_core import volumes
+from cryoshift_core import files, volumes
 from cryoshift_core.volumes import InputError, Volume
 from data_fetch import importers
 from data_fetch.importers import grids, montage
@@ -502,3 +502,30 @@ def test_more_cubes_than_memory_holds_are_refused_before_they_are_made(tmp_path,
     monkeypatch.setattr("os.sysconf", lambda name: 300)  # 90 kB
     with pytest.raises(InputError, match="memory"):
         importers.read_subtomograms(path)
+
+
+def test_a_star_of_subtomograms_brings_their_angles(tmp_path):
+    cubes = np.random.default_rng(0).normal(size=(2, 8, 8, 8)).astype(np.float32)
+    files.write_mrc(tmp_path / "s.mrcs", cubes.reshape(16, 8, 8), 10.0)
+    names = ["000002@s.mrcs", "000001@s.mrcs"]
+    turned = {"rlnAngleRot": [1, 2], "rlnAngleTilt": [3, 4], "rlnAnglePsi": [5, 6]}
+    files.write_star(tmp_path / "P.STAR", {"particles": {"rlnImageName": names} | turned})
+    found = importers.read_subtomograms(tmp_path / "P.STAR")
+    assert found.angles.tolist() == [[1, 3, 5], [2, 4, 6]] and np.array_equal(found.cubes[1, 0].numpy(), cubes[0])
+
+
+def test_the_depth_that_a_stack_claims_is_no_voxel_size(tmp_path):
+    path = tmp_path / "s.mrcs"
+    files.write_mrc(path, np.random.default_rng(0).normal(size=(16, 8, 8)), 10.0)
+    raw = bytearray(path.read_bytes())
+    raw[48:52] = np.float32(16.0).tobytes()  # z cell: as if images were 1 A apart
+    path.write_bytes(raw)
+    assert importers.read_subtomograms(path).pixel_size == pytest.approx(10.0)
+
+
+def test_a_home_folder_is_understood(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    files.write_mrc(tmp_path / "t.mrc", np.random.default_rng(0).normal(size=(8, 8, 8)), 10.0)
+    assert importers.read_tomogram("~/t.mrc").data.shape == (8, 8, 8)
+    with pytest.raises(InputError, match="model2point"):
+        importers.read_picks("~/points.mod", importers.read_tomogram("~/t.mrc"))

@@ -9,6 +9,7 @@ import starfile
 from scipy.spatial.transform import Rotation
 from test_bad_input import says
 
+from cryoshift_core import files
 from cryoshift_core.volumes import Volume
 from data_fetch import importers
 from data_fetch.importers.positions import name_of, relion_from_rotation, rotation_from_relion, rows_of
@@ -352,3 +353,11 @@ def test_files_too_large_for_a_list_of_positions_are_not_read(tmp_path, name):
     with (tmp_path / name).open("wb") as file:
         file.truncate(1 << 33)  # sparse: it takes no room
     says(lambda: read(tmp_path / name), name, 1 << 33, "split")
+
+
+def test_fields_with_odd_names_become_labels_that_a_star_can_have(tmp_path):
+    point = {"type": "point", "location": {"x": 5, "y": 6, "z": 7}, "my key": "a b", "": 1}
+    (tmp_path / "p.ndjson").write_text(json.dumps(point) + "\n")
+    found = importers.read_picks(tmp_path / "p.ndjson", TOMOGRAM)
+    files.write_star(tmp_path / "back.star", {"particles": found.table})
+    assert files.read_star(tmp_path / "back.star")["particles"]["my_key"] == ["a b"]

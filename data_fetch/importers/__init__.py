@@ -32,7 +32,6 @@ PICKS: dict[str, Callable[[str | Path, Volume], Particles]] = {
     ".xyz": tables.read_points,
     ".coords": tables.read_points,
     ".pts": tables.read_points,
-    ".mod": tables.read_points,
 }
 SUBTOMOGRAMS: dict[str, Callable[..., Particles]] = {
     ".mrc": stacks.read_subtomograms,
@@ -45,10 +44,17 @@ SUBTOMOGRAMS: dict[str, Callable[..., Particles]] = {
 }
 
 
+# endings that are no reader's, and what to do with them
+WAYS_OUT = {
+    ".gz": "is compressed, and can't be read in place; run gunzip -k on it",
+    ".mod": "is an IMOD model; its points become text by: model2point -object model.mod points.txt",
+}
+
+
 def _reader(path: str | Path, readers: dict[str, Callable], what: str) -> Callable:
     ending = Path(path).suffix.lower()
-    if ending == ".gz":
-        raise InputError(f"{path} is compressed, and its voxels can't be read in place; run: gunzip -k {path}.")
+    if ending in WAYS_OUT:
+        raise InputError(f"{path} {WAYS_OUT[ending]}.")
     if Path(path).is_dir() and ending != ".zarr":
         ending = ""
     if ending not in readers:
@@ -63,14 +69,17 @@ def read_tomogram(path: str | Path, pixel_size: float | None = None) -> Volume:
     Voxels stay on disk: `data` is memory-mapped, or, of .hdf and .zarr, `grids.OnDisk`, which has shape, dtype and
     slicing, and becomes an array by np.asarray.
     """
+    path = Path(path).expanduser()
     return _reader(path, TOMOGRAMS, "tomogram")(path, pixel_size, mmap=True)
 
 
 def read_picks(path: str | Path, tomogram: Volume) -> Particles:
     """Positions in `tomogram`: the rows that belong to it, in its voxels."""
+    path = Path(path).expanduser()
     return _reader(path, PICKS, "list of positions")(path, tomogram)
 
 
 def read_subtomograms(path: str | Path, box: int | None = None, pixel_size: float | None = None) -> Particles:
     """Extracted cubes; larger ones than `box` voxels are cropped to their centre, `pixel_size` in A overrides."""
+    path = Path(path).expanduser()
     return _reader(path, SUBTOMOGRAMS, "set of subtomograms")(path, box, pixel_size)

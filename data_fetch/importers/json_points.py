@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,14 @@ def _matrices(path: str | Path, values: Sequence[Any], n: int) -> np.ndarray | N
 
 
 def _columns(path: str | Path, points: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """All fields of the points as texts, the location as x, y and z."""
+    """All fields of the points as texts, the location as x, y and z; their names fit for a STAR's labels."""
     keys = dict.fromkeys(key for point in points for key in point)
     if len(keys) > MAX_KEYS:
         raise InputError(f"{path} names {len(keys)} different fields; wanted at most {MAX_KEYS} for its points.")
     table = {axis: [_text(path, point["location"][axis]) for point in points] for axis in "xyz"}
     fields = (key for key in keys if key not in ("location", *table))
-    return table | {key: [_text(path, point.get(key)) for point in points] for key in fields}
+    texts = {key: [_text(path, point.get(key)) for point in points] for key in fields}
+    return table | {re.sub(r"\W", "_", key) or "_": column for key, column in texts.items()}
 
 
 def _particles(

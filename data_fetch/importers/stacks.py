@@ -99,9 +99,9 @@ def read_subtomograms(path: str | Path, box: int | None = None, pixel_size: floa
         if files[0].parent != path:
             table["csFolder"] = [file.parent.name for file in files]
         wanted = {file: [(row, 0)] for row, file in enumerate(files)}
-    elif path.suffix == ".star":
+    elif path.suffix.lower() == ".star":
         block, table, rest = star.table_with(path, "rlnImageName")
-        about = {"kind": "star", "block": block, "rest": rest}
+        about = {"kind": "star", "block": block, "rest": rest, "angles": star.angles_of(path, table)}
         for source in (rest.get("optics", {}), table):
             if not pixel_size and "rlnImagePixelSize" in source:
                 pixel_size = float(star.numbers(path, source, "rlnImagePixelSize")[0])

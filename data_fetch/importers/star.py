@@ -141,6 +141,15 @@ def _shifts(path: str | Path, table: Table, optics: Table, tomogram: Volume) -> 
     return shift
 
 
+def angles_of(path: str | Path, table: Table, in_tomogram: bool = False) -> np.ndarray | None:
+    """(N, 3) rot, tilt, psi in degrees of the particles in their boxes, or in the tomogram; None without columns."""
+    angles = next((_vectors(path, table, columns) for columns in ANGLES if set(columns) <= table.keys()), None)
+    if not in_tomogram or not set(SUBTOMOGRAM) <= table.keys():
+        return angles
+    box = rotation_from_relion(_vectors(path, table, SUBTOMOGRAM))
+    return relion_from_rotation(box if angles is None else box * rotation_from_relion(angles))
+
+
 def read_picks(path: str | Path, tomogram: Volume) -> Particles:
     """Positions from a STAR file of RELION 3.0 to 5, Warp or M: of several tomograms, the rows of this one.
 
@@ -180,11 +189,9 @@ def read_picks(path: str | Path, tomogram: Volume) -> Particles:
     optics = rest.get("optics", {})
     xyz, unit = _positions(path, table, optics, tomogram)
     shift = _shifts(path, table, optics, tomogram)
-    angles = next((_vectors(path, table, columns) for columns in ANGLES if set(columns) <= table.keys()), None)
     if set(SUBTOMOGRAM) <= table.keys():
-        box = rotation_from_relion(_vectors(path, table, SUBTOMOGRAM))
-        shift = box.apply(shift)
-        angles = relion_from_rotation(box if angles is None else box * rotation_from_relion(angles))
+        shift = rotation_from_relion(_vectors(path, table, SUBTOMOGRAM)).apply(shift)
+    angles = angles_of(path, table, in_tomogram=True)
     zyx = (xyz - shift)[mine, ::-1]
     check_inside(path, zyx, tomogram, unit, mine)
     table = {column: [values[row] for row in mine] for column, values in table.items()}
