@@ -376,20 +376,21 @@ def recalls(per_class: list[dict[str, str]], scenario: str = HOME) -> dict[str, 
 def curves(rows: list[dict[str, str]]) -> dict[str, dict[str, dict[float, list[float]]]]:
     """knob -> method -> value -> scores, one per seed, of knobs with two values or more.
 
-    For "unlabelled" the bounds are those of HOME throughout.
+    For "unlabelled" the bounds are those of HOME for the same seeds.
     """
     methods = ("source_only", "cryoshift", "oracle")
     found = {
         knob: {m: {v: list(by_seed(rows, m, curve_scenario(knob, v)).values()) for v in values} for m in methods}
         for knob, values in CURVES.items()
     }
-    varied = {n: list(by_seed(rows, "cryoshift", HOME, n_target=n).values()) for n in UNLABELLED}
-    bounds = {m: list(by_seed(rows, m, HOME).values()) for m in BOUNDS}
-    found["unlabelled"] = {
-        "source_only": {n: bounds["source_only"] for n in UNLABELLED},
-        "cryoshift": varied,
-        "oracle": {n: bounds["oracle"] for n in UNLABELLED},
-    }
+    varied = {n: by_seed(rows, "cryoshift", HOME, n_target=n) for n in UNLABELLED}
+    whole = {m: by_seed(rows, m, HOME) for m in BOUNDS}
+
+    def same_seeds(method: str, line: dict[int, float]) -> list[float]:
+        scores = whole.get(method, line)
+        return [scores[seed] for seed in line if seed in scores]
+
+    found["unlabelled"] = {m: {n: same_seeds(m, line) for n, line in varied.items()} for m in methods}
     shown = {
         knob: {m: {v: s for v, s in line.items() if s} for m, line in lines.items()} for knob, lines in found.items()
     }

@@ -426,8 +426,9 @@ for name, g in of("cryoshift", evidence.COMPOSITES).items():
 # ### One number at a time
 #
 # How far does it carry? Look where the green line leaves the black one, and where both fall to guessing: no adaptation brings back
-# what the noise has taken. The last panel says how many unlabelled cubes it takes. With a dot per seed and this few
-# dots, it is a sketch.
+# what the noise has taken. Where the rarest class is 30 times rarer, the *oracle* falls: it learns from the target's own
+# cubes, of which few are rare, while simulated ones can be had in equal numbers. The last panel says how many unlabelled
+# cubes it takes. With a dot per seed and this few dots, it is a sketch.
 
 # %%
 show("curves", "curves")

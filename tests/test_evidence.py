@@ -271,6 +271,14 @@ def test_trust_tells_error_direction_and_order():
     assert "correlation" not in evidence.trust(found[:2])
 
 
+def test_the_curve_of_unlabelled_cubes_has_the_bounds_of_its_own_seeds():
+    rows = [row(m, "in_situ_2", seed, 0.1 * seed) for m in ("source_only", "oracle") for seed in (1, 2)]
+    rows += [row("cryoshift", "in_situ_2", 2, 0.15, tier="curves", n_target=n) for n in (50, 100)]
+    lines = evidence.curves([{k: str(v) for k, v in one.items()} for one in rows])["unlabelled"]
+    assert lines["cryoshift"] == {50: [0.15], 100: [0.15]}
+    assert lines["oracle"] == lines["source_only"] == {50: [0.2], 100: [0.2]}
+
+
 def test_a_report_shows_what_there_is(tmp_path):
     rows = small_world() + [
         row("cryoshift", "in_situ_2", 21, 0.6),
