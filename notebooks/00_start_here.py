@@ -66,7 +66,7 @@ def check_packages() -> None:
         raise RuntimeError(f"No constraints.txt in {Path.cwd()} or above; open this notebook inside the repository.")
     if not (3, 11) <= sys.version_info < (3, 14):
         raise RuntimeError(f"This is Python {sys.version.split()[0]}; wanted 3.11 to 3.13: run `make venv`.")
-    pins: dict = dict(line.split("==") for line in (folders[0] / "constraints.txt").read_text().split())
+    pins: dict = dict(line.split("==") for line in (folders[0] / "constraints.txt").read_text().lower().split())
     section: str = (folders[0] / "pyproject.toml").read_text().split("\ndependencies = [")[1].split("]")[0]
     found: dict = {name: installed(name) for name in re.findall(r'"([\w.-]+)', section)}
     print(f"{'Python':14} {sys.version.split()[0]:10} ok")
