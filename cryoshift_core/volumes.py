@@ -24,7 +24,10 @@ class InputError(ValueError):
 
 @dataclass(frozen=True)
 class Volume:
-    """A density on a grid: `data` (Z, Y, X) float32, `pixel_size` A per voxel, `path` of the file it came from."""
+    """A density on a grid: `data` (Z, Y, X), `pixel_size` A per voxel, `path` of the file it came from.
+
+    `data` may stay on disk: then it has shape, dtype and slices, and becomes an array by np.asarray.
+    """
 
     data: np.ndarray
     pixel_size: float

@@ -32,8 +32,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 20 s | 1030 MB |
-# | laptop | 3.2 min (CPU) | 1550 MB |
+# | smoke | 25 s | 1030 MB |
+# | laptop | 3.4 min (CPU) | 1570 MB |
 
 # %%
 from dataclasses import replace
@@ -242,7 +242,7 @@ plt.show()
 fig = figures.spectra({"source": source.x[:256], "target": target.x[:256]}, pixel)
 run.save_figure(fig, "spectra")
 plt.show()
-doubts = experiment.pixel_size_doubts(source.x, target.x, pixel)
+doubts = experiment.pixel_size_doubts(source.x, target.x, pixel, wanted)
 for warning in doubts:
     print("WARNING:", warning)
 
@@ -490,9 +490,9 @@ else:
 #
 # What a colleague asks first: how many of each? A model that takes every tenth 80S for a 70S makes counts that are wrong
 # in a *known* way, so they are corrected by the confusion that was measured on spike-ins (or, without ice, on simulated
-# cubes carried to the target); the interval says how well. Then the gap: an A-distance is 0 where simulated and
-# experimental cubes look alike to the network, 2 where they never do. `report.html` holds all of it, opens without a
-# network, and begins with every warning.
+# cubes carried to the target); the interval says how well. Then the gap: an A-distance is 0 where simulated cubes,
+# or the warped copies that an adapted network has learnt from, look like yours to the network, and 2 where they never
+# do. `report.html` holds all of it, opens without a network, and begins with every warning.
 
 # %%
 confusion = None if spikes is None else evaluation.confusion(said[used], spikes.y)
@@ -513,8 +513,12 @@ for name, count in counted.items():
     )
 gap = {}
 for name in curves if len(target) >= 10 else ():  # fewer tell no distance
-    features = [embed(fits[name, seeds[0]].model, x, device=run.params.device) for x in (source.x[:1000], target.x)]
-    gap[f"A-distance, {name}"] = evaluation.a_distance(*features)
+    fit = fits[name, seeds[0]]
+    shown = warp.carried(source.x[:1000], fit.warps, run.generator("gap"))
+    features = [embed(fit.model, x, device=run.params.device) for x in (shown, target.x)]
+    what = "simulated cubes" if fit.warps is None else "warped copies of simulated cubes"
+    gap[f"{what}, {name}"] = evaluation.a_distance(*features)
+    print(f"A-distance of {what} from yours, as {name} sees them: {gap[f'{what}, {name}']:.2f}")
 run.report(inputs=len(data), classified=len(data.kept), contrast=data.contrast, used=used)
 run.report(mean_confidence=best.values.mean().item(), warnings=len(data.warnings) + len(doubts))
 page = report.write(

@@ -108,19 +108,22 @@ def test_boxes_of_ice_come_as_the_cubes_do(tmp_path, cubes):
 
 
 def test_a_wrong_pixel_size_shows_in_the_width_of_the_average_particle():
+    classes = ("TRiC", "apoferritin")
+
     def x(pixel, scenario, part):
-        request = scenarios.Request(scenario, ("spliceosome", "TRiC", "apoferritin"), 150, 32, pixel, part, seed=3)
+        request = scenarios.Request(scenario, classes, 150, 32, pixel, part, seed=3)
         made = scenarios.make(request, progress=False)
         return (made if part == "source" else made[0]).x
 
     source = x(12.0, "broad", "source")
-    for pixel in (10.0, 16.0):  # what the particles really have, while the file says 12
-        (said,) = experiment.pixel_size_doubts(source, x(pixel, "in_situ_1", "train"), 12.0)
+    for pixel in (8.5, 17.0):  # what the particles really have, while the file says 12
+        (said,) = experiment.pixel_size_doubts(source, x(pixel, "in_situ_1", "train"), 12.0, classes)
         suggested = float(said.split("pixel size is ")[1].split()[0])
         assert suggested == pytest.approx(pixel, rel=0.08), said
-    assert experiment.pixel_size_doubts(source, x(12.0, "in_situ_1", "train"), 12.0) == []
+    assert experiment.pixel_size_doubts(source, x(12.0, "in_situ_1", "train"), 12.0, classes) == []
+    assert experiment.pixel_size_doubts(source, x(17.0, "in_situ_1", "train"), 12.0, ("membrane", "ice")) == []
     noise = torch.randn(50, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert experiment.pixel_size_doubts(source, noise, 12.0) == []
+    assert experiment.pixel_size_doubts(source, noise, 12.0, classes) == []
 
 
 def test_shares_too_small_to_be_trusted_are_named():
