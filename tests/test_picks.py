@@ -305,6 +305,24 @@ def test_copick_counts_angstrom_and_adds_the_shift(tmp_path):
     says(lambda: read(write_json(tmp_path / "a.json", picks | {"unit": "nm"})), "'nm'", "angstrom")
 
 
+def test_a_copick_run_is_all_its_picks(tmp_path):
+    folder = tmp_path / "ExperimentRuns" / "TS_1" / "Picks"
+    folder.mkdir(parents=True)
+    points = [oriented(xyz * 10, {}, instance_id=1) for xyz in XYZ]
+    write_json(folder / "a_1_ribosome.json", {"points": points, "run_name": "TS_1"})
+    write_json(folder / "b_1_apoferritin.json", {"points": [points[0] | {"score": 0.5}]})
+    write_json(folder / "c_1_virus.json", {"points": []})
+    found = read(folder)
+    n = len(XYZ)
+    assert np.allclose(found.zyx, [*XYZ[:, ::-1], XYZ[0, ::-1]]) and found.angles is None
+    assert found.table["copickFile"] == ["a_1_ribosome"] * n + ["b_1_apoferritin"]
+    assert found.table["score"] == [""] * n + ["0.5"] and found.groups.tolist() == [0] * n + [1]
+    write_json(folder / "d_1_broken.json", {"points": [{}]})
+    says(lambda: read(folder), "d_1_broken.json", "no location")
+    (tmp_path / "empty").mkdir()
+    says(lambda: read(tmp_path / "empty"), "empty", "no picks")
+
+
 def test_portal_points_count_voxels(tmp_path):
     turns = Rotation.random(2, random_state=0).as_matrix()
     lines = [

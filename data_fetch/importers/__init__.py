@@ -32,6 +32,7 @@ PICKS: dict[str, Callable[[str | Path, Volume], Particles]] = {
     ".xyz": tables.read_points,
     ".coords": tables.read_points,
     ".pts": tables.read_points,
+    "": json_points.read_copick_run,  # a folder
 }
 SUBTOMOGRAMS: dict[str, Callable[..., Particles]] = {
     ".mrc": stacks.read_subtomograms,

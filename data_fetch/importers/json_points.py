@@ -177,3 +177,33 @@ def _read_copick(path: str | Path, content: dict[str, Any], tomogram: Volume) ->
             turns = None
     zyx = xyz[:, ::-1] / tomogram.pixel_size
     return _particles(path, points, zyx, f" (from A, {tomogram.pixel_size:g} A/voxel)", tomogram, turns)
+
+
+def read_copick_run(path: str | Path, tomogram: Volume) -> Particles:
+    """All picks of one run of a copick project, from its folder ExperimentRuns/<run>/Picks.
+
+    Each file is read as by :func:`read_json`; those without a point are left out. The column copickFile says which
+    file, <user>_<session>_<object>, a row came from. Angles stay where all files have them; a group is an instance of
+    one file. The project's configuration, which may lead anywhere, is not read.
+
+    Raises
+    ------
+    InputError
+        No picks in the folder, or what `read_json` refuses in one of them.
+    """
+    found = {}
+    for file in sorted(Path(path).glob("*.json")):
+        content = _parse(file, read_text(file, "JSON of copick"))
+        if isinstance(content, dict) and content.get("points") == []:
+            continue
+        found[file.stem] = read_json(file, tomogram)
+    if not found:
+        raise InputError(f"{path} holds no picks; wanted the folder Picks of one run of a copick project.")
+    parts = list(found.values())
+    columns = dict.fromkeys(column for part in parts for column in part.table)
+    table = {c: [text for part in parts for text in part.table.get(c, [""] * len(part))] for c in columns}
+    table["copickFile"] = [name for name, part in found.items() for _ in range(len(part))]
+    groups = group_numbers([f"{name} {group}" for name, part in found.items() for group in part.groups])
+    turned = [part.angles for part in parts]
+    angles = None if any(one is None for one in turned) else np.concatenate(turned)
+    return Particles(table, np.concatenate([part.zyx for part in parts]), angles=angles, groups=groups)
