@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import optimize, stats
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from . import files
 from .experiment import Experiment
-from .volumes import InputError
+from .volumes import InputError, rotation_from_relion
 
 NOT_CLASSIFIED, NONE = "not_classified", "none_of_these"
 INPUT_CLASS, PROBABILITY = "csInputClassNumber", "csProbability_"
@@ -116,7 +114,12 @@ def write(
         if "\n_csConfidence " in path.read_text(errors="replace"):
             path.unlink()
     if particles.kind == "dynamo":
-        return [*wanted, _write_tbl(folder / "predictions.tbl", list(particles.table.values()), number)]
+        columns = list(particles.table.values())
+        columns += [["0"] * len(number)] * (DYNAMO_CLASS - len(columns))  # of a shorter table
+        columns[DYNAMO_CLASS - 1] = [str(k) for k in number]
+        tbl = folder / "predictions.tbl"
+        files.write_text(tbl, "".join(" ".join(row) + "\n" for row in zip(*columns, strict=True)))
+        return [*wanted, tbl]
     return list(wanted)
 
 
@@ -124,14 +127,12 @@ def _decimals(values: np.ndarray) -> list[str]:
     return [f"{value:.4f}" for value in values]
 
 
-def _write_tbl(path: Path, columns: list[list[str]], number: np.ndarray) -> Path:
-    """A Dynamo table: rows of numbers with spaces between; shorter ones are filled with 0 up to the class."""
-    columns = columns + [["0"] * len(number)] * (DYNAMO_CLASS - len(columns))
-    columns[DYNAMO_CLASS - 1] = [str(k) for k in number]
-    partial = Path(f"{path}.part")
-    partial.write_text("".join(" ".join(row) + "\n" for row in zip(*columns, strict=True)))
-    os.replace(partial, path)
-    return path
+def by_class(probabilities: Tensor, classes: Sequence[str], strange: Tensor | None) -> dict[str, Tensor]:
+    """Class -> indices of the cubes that fit it, the most certain first."""
+    best = probabilities.max(1)
+    fits = torch.ones(len(probabilities), dtype=torch.bool) if strange is None else ~strange
+    order = best.values.argsort(descending=True)
+    return {name: order[((best.indices == k) & fits)[order]] for k, name in enumerate(classes)}
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def class_average(cubes: Tensor, angles: np.ndarray) -> Tensor:
     """
     if len(angles) != len(cubes) or not len(cubes):
         raise InputError(f"{len(angles)} sets of angles for {len(cubes)} cubes; wanted one per cube, and a cube.")
-    matrix = torch.from_numpy(Rotation.from_euler("ZYZ", angles, degrees=True).inv().as_matrix()).float()
+    matrix = torch.from_numpy(rotation_from_relion(angles).as_matrix()).float()
     n = cubes.shape[-1]
     line = (torch.arange(n) - n // 2).float()
     z, y, x = torch.meshgrid(line, line, line, indexing="ij")

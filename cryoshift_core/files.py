@@ -187,6 +187,13 @@ def read_star(path: str | Path) -> dict[str, dict[str, list[str]]]:
     return tables
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file so that nobody ever finds half of it."""
+    partial = Path(f"{path}.part")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
 def _cell(value: object) -> str:
     """A value as STAR text; quoted only where it must be, for RELION reads no quotes."""
     text = str(value)
@@ -209,6 +216,4 @@ def write_star(path: str | Path, tables: dict[str, dict[str, list]], lists: Coll
             lines += ["loop_", *(f"_{column} #{i}" for i, column in enumerate(table, 1))]
             lines += ["\t".join(_cell(value) for value in row) for row in zip(*table.values(), strict=True)]
         lines += ["", ""]
-    partial = Path(f"{path}.part")
-    partial.write_text("\n".join(lines))
-    os.replace(partial, path)
+    write_text(path, "\n".join(lines))

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
-from . import figures
-from .answers import Count, class_average
+from . import figures, files
+from .answers import Count, by_class, class_average
 from .experiment import Experiment
 
 LIMITS = (
@@ -60,19 +59,11 @@ def averages(
     if experiment.particles.angles is None:
         return {}
     angles, out = experiment.particles.angles[experiment.kept], {}
-    for name, rows in _by_class(probabilities, classes, strange).items():
+    for name, rows in by_class(probabilities, classes, strange).items():
         if len(rows) > 1:
             best = rows[:IN_AVERAGE]
             out[name] = class_average(experiment.cubes.x[best], angles[best.numpy()])
     return out
-
-
-def _by_class(probabilities: Tensor, classes: Sequence[str], strange: Tensor | None) -> dict[str, Tensor]:
-    """Class -> indices of the cubes that fit it, the most certain first."""
-    best = probabilities.max(1)
-    fits = torch.ones(len(probabilities), dtype=torch.bool) if strange is None else ~strange
-    order = best.values.argsort(descending=True)
-    return {name: order[((best.indices == k) & fits)[order]] for k, name in enumerate(classes)}
 
 
 def write(
@@ -114,7 +105,7 @@ def write(
         cards = [
             {"name": name, "n": len(rows), "cubes": _extremes(cubes.x, best.values, rows), "average": None}
             | ({"average": _planes(turned[name]), "averaged": min(len(rows), IN_AVERAGE)} if name in turned else {})
-            for name, rows in _by_class(probabilities, classes, strange).items()
+            for name, rows in by_class(probabilities, classes, strange).items()
         ]
         if strange is not None and strange.any():
             rows = strange.nonzero().flatten()
@@ -141,9 +132,7 @@ def write(
         limits=LIMITS,
         made=made or {},
     )
-    partial = Path(f"{path}.part")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    files.write_text(path, page)
     return Path(path)
 
 

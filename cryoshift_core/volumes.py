@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy import ndimage, spatial, stats
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 
@@ -171,6 +172,15 @@ def to_bright(x: Tensor, contrast: str) -> Tensor:
 
 
 # Geometry
+
+
+def rotation_from_relion(angles: np.ndarray) -> Rotation:
+    """Turns a particle's reference onto the particle in the tomogram, from (N, 3) rot, tilt, psi in degrees.
+
+    RELION's matrix (Euler_angles_relion.h; particle_set.cpp: "from particle space to tomogram space") is the inverse
+    of Rz(rot) Ry(tilt) Rz(psi).
+    """
+    return Rotation.from_euler("ZYZ", angles, degrees=True).inv()
 
 
 def crop(x: Tensor, n: int) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Any
 import pooch
 from filelock import FileLock
 
+from cryoshift_core.parameters import PUBLIC
 from cryoshift_core.volumes import InputError
 
 from .catalog import Item, find
@@ -128,7 +129,7 @@ def local(classes: str, **how: Any) -> str:
     What is not in the cache yet is fetched, `how` as for :func:`get`. Built-in names stay as they are, ~ is expanded.
     """
     names = [name.strip() for name in classes.split(",")]
-    public = [name for name in names if name.lower().startswith(("pdb:", "emdb:"))]
+    public = [name for name in names if PUBLIC.fullmatch(name)]
     paths = dict(zip(public, get(public, unpack=True, **how), strict=True)) if public else {}
     return ",".join(str(paths.get(name, Path(name).expanduser() if name[:1] == "~" else name)) for name in names)
 

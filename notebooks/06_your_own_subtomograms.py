@@ -331,10 +331,8 @@ plt.show()
 # %%
 best = probabilities.max(1)
 rows = {}
-for k, name in enumerate(source.classes):
-    mine = (best.indices == k).nonzero().flatten()
-    if len(mine) >= 6:
-        order = mine[best.values[mine].argsort(descending=True)]
+for name, order in answers.by_class(probabilities, source.classes, strange).items():
+    if len(order) >= 6:
         rows[name] = data.cubes.x[torch.cat([order[:3], order[-3:]])]
 if rows:
     titles = ["most certain", "", "", "least certain", "", ""]

@@ -10,9 +10,9 @@ from scipy.spatial.transform import Rotation
 from test_bad_input import says
 
 from cryoshift_core import files
-from cryoshift_core.volumes import Volume
+from cryoshift_core.volumes import Volume, rotation_from_relion
 from data_fetch import importers
-from data_fetch.importers.positions import name_of, relion_from_rotation, rotation_from_relion, rows_of
+from data_fetch.importers.positions import name_of, relion_from_rotation, rows_of
 from data_fetch.importers.tables import DYNAMO
 
 TOMOGRAM = Volume(np.zeros((21, 40, 60), np.float32), 10.0, "runs/TS_1.mrc")

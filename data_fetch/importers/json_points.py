@@ -117,7 +117,10 @@ def read_json(path: str | Path, tomogram: Volume) -> Particles:
     InputError
         Neither of the two, not JSON, numbers that are none, or positions outside the tomogram.
     """
-    content = _parse(path, read_text(path, "JSON of EMAN2 or copick"))
+    return _content(path, _parse(path, read_text(path, "JSON of EMAN2 or copick")), tomogram)
+
+
+def _content(path: str | Path, content: Any, tomogram: Volume) -> Particles:
     for key, read in (("boxes_3d", _read_eman2), ("points", _read_copick)):
         if isinstance(content, dict) and isinstance(content.get(key), list):
             if not content[key]:
@@ -194,9 +197,8 @@ def read_copick_run(path: str | Path, tomogram: Volume) -> Particles:
     found = {}
     for file in sorted(Path(path).glob("*.json")):
         content = _parse(file, read_text(file, "JSON of copick"))
-        if isinstance(content, dict) and content.get("points") == []:
-            continue
-        found[file.stem] = read_json(file, tomogram)
+        if not isinstance(content, dict) or content.get("points") != []:
+            found[file.stem] = _content(file, content, tomogram)
     if not found:
         raise InputError(f"{path} holds no picks; wanted the folder Picks of one run of a copick project.")
     parts = list(found.values())

@@ -116,15 +116,6 @@ def check_inside(
         )
 
 
-def rotation_from_relion(angles: np.ndarray) -> Rotation:
-    """Turns a particle's reference onto the particle in the tomogram, from (N, 3) rot, tilt, psi in degrees.
-
-    RELION's matrix (Euler_angles_relion.h; particle_set.cpp: "from particle space to tomogram space") is the inverse
-    of Rz(rot) Ry(tilt) Rz(psi).
-    """
-    return Rotation.from_euler("ZYZ", angles, degrees=True).inv()
-
-
 def relion_from_rotation(turn: Rotation) -> np.ndarray:
     """(N, 3) rot, tilt, psi in degrees: the inverse of `rotation_from_relion`; psi is 0 where tilt is 0 or 180."""
     with warnings.catch_warnings():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cryoshift_core.files import read_star
-from cryoshift_core.volumes import InputError, Particles, Volume
+from cryoshift_core.volumes import InputError, Particles, Volume, rotation_from_relion
 
 from .positions import (
     check_inside,
@@ -15,7 +15,6 @@ from .positions import (
     floats,
     group_numbers,
     relion_from_rotation,
-    rotation_from_relion,
     rows_of,
 )
 
