@@ -41,7 +41,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 tutorial: $(READY)
-	@$(BIN)/python -m cryoshift_core.tutorial --profile $(PROFILE)
+	@$(BIN)/python -m cryoshift_core tutorial --profile $(PROFILE)
 
 # Two workers with one thread each keep two cores busy; pytest's summary comes last.
 test: lint
@@ -60,15 +60,15 @@ lab: $(READY)
 	@$(BIN)/python -m jupyter lab --notebook-dir=.
 
 bench: $(READY)
-	@$(BIN)/python tests/bench.py
-	@$(BIN)/python tests/bench_extraction.py
+	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_learning.py
+	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_extraction.py
 
 # One thread per process; they share the CSV. Run again what was killed: it goes on.
 evidence: $(READY)
 	@for i in $$(seq 0 $$(($(JOBS) - 1))); do \
-	  OMP_NUM_THREADS=1 $(BIN)/python -m cryoshift_core.evidence --tier $(TIER) --profile $(PROFILE) --part $$i/$(JOBS) & \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m cryoshift_core evidence --tier $(TIER) --profile $(PROFILE) --part $$i/$(JOBS) & \
 	  started="$$started $$!"; done; failed=0; for one in $$started; do wait $$one || failed=1; done; \
-	$(BIN)/python -m cryoshift_core.evidence --profile $(PROFILE) --report && exit $$failed
+	$(BIN)/python -m cryoshift_core evidence --profile $(PROFILE) --report && exit $$failed
 
 sync: $(READY)
 	@$(BIN)/jupytext --sync notebooks/*.py

@@ -34,4 +34,4 @@ The physics (volumes to simulate) and the learning (models to training) meet onl
 Cubes are float32 tensors (N, 1, Z, Y, X), protein bright; lengths are in A, angles in degrees.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -18,10 +18,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from .domains import NONE_OF_THESE, Labelled
+from .data import NONE_OF_THESE, Labelled
+from .errors import InputError
 from .models import Classifier, embed, predict
-from .volumes import InputError
-from .warp import Warps, carried
+from .warps import Warps, carried
 
 DECOYS = ("subunit_30S", "subunit_40S", "subunit_60S", "ice", "membrane")
 FALSE_REJECTION = 0.05

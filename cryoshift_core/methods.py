@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import losses
+from .errors import InputError
 from .models import ClassDiscriminators, Classifier, DomainDiscriminator
-from .volumes import InputError
 
 
 @dataclass
@@ -124,7 +124,6 @@ _SOURCE = ("source", 1.0)
 _COPIES = (_SOURCE, ("warped", 1.0))
 _WARPS = ("deformation", "spectrum", "noise")
 _IMITATION = ("shift", "crowding", "spectrum", "histogram")
-
 METHODS: dict[str, Method] = {
     "source_only": Method((_SOURCE,), "cross-entropy on the simulated cubes: no adaptation, the lower bound"),
     "dann": Method((_SOURCE, ("dann", 1.0)), "one domain discriminator behind a gradient reversal"),

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .volumes import InputError
+from .errors import InputError
+from .runtime import pick_device
 
 SMALLEST_BOX, LARGEST_BOX = 16, 96
 GROUPS = 4
@@ -151,15 +152,6 @@ class ClassDiscriminators(nn.Module):
     def forward(self, gated: Tensor) -> Tensor:
         hidden = F.relu(torch.einsum("nkf,kfh->nkh", gated, self.weight1) + self.bias1)
         return torch.einsum("nkh,kh->nk", hidden, self.weight2) + self.bias2
-
-
-def pick_device(name: str) -> torch.device:
-    """The name "auto" -> CUDA, else Apple's MPS, else CPU; any other name as torch understands it."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 @torch.no_grad()

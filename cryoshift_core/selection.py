@@ -10,15 +10,14 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 from torch import Tensor
 
-from .domains import Labelled, Unlabelled
+from .data import Labelled, Unlabelled
+from .errors import InputError
 from .losses import information_maximisation
 from .models import Classifier, embed, predict
 from .training import Fit
-from .volumes import InputError
-from .warp import carried
+from .warps import carried
 
 __all__ = ["RULES", "Choice", "choose", "class_ami", "consensus", "gates", "information_maximisation"]
-
 AGREEMENT = 0.8  # the IM and the EnsV choice must answer alike on the target this often, relative to validation cubes
 LEAST_AMI = 0.2  # a trained classifier reaches 0.13 on cubes of white noise, where there are no clusters at all
 

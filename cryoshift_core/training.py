@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import losses
-from .domains import Labelled, Unlabelled
+from .data import Labelled, Unlabelled, augment
+from .errors import InputError
 from .methods import TERMS, Batch, adversary, resolve
-from .models import Classifier, ImageDiscriminator, pick_device, predict
-from .volumes import InputError
-from .warp import Warps
+from .models import Classifier, ImageDiscriminator, predict
+from .runtime import pick_device
+from .warps import Warps
 
 GAME_EVERY, GAME_SHARE = 4, 4  # the game is played each 4th step, on a quarter of the batch: it is the costly part
 GAME_LR = {"warps": 5e-4, "discriminator": 1e-3}
@@ -58,23 +59,6 @@ class Fit:
         self.model.load_state_dict(self.candidates[step])
         self.selected = step
         return self.model
-
-
-TURNS = {0: (), 1: (3, 4), 2: (2, 4), 3: (2, 3)}  # by 180 degrees about no axis, z, y, x: the dimensions that flip
-
-
-def augment(x: Tensor, generator: torch.Generator, turns: tuple[int, ...] = (0, 1, 2, 3)) -> Tensor:
-    """Turn each cube by 180 degrees about no axis (0), the beam z (1), the tilt axis y (2) or x (3).
-
-    These alone keep both the hand of a molecule and a symmetric missing wedge; a wedge with a pretilt is kept by 0
-    and 2 only. Other 90-degree turns move the wedge, and a single flip would make mirror-image proteins.
-    """
-    which = torch.tensor(turns)[torch.randint(len(turns), (len(x),), generator=generator)]
-    out = x.clone()
-    for turn in turns:
-        if TURNS[turn]:
-            out[which == turn] = x[which == turn].flip(TURNS[turn])
-    return out
 
 
 def learning_rate(progress: float, peak: float) -> float:

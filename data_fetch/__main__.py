@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from cryoshift_core.volumes import InputError
+from cryoshift_core.errors import InputError
 
 from . import SAMPLE, FetchError, catalog, describe, find, get, sample, verify, where
 from .build_sample import build

@@ -8,8 +8,9 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from cryoshift_core.files import write_mrc, write_star
-from cryoshift_core.volumes import InputError
+from cryoshift_core.errors import InputError
+from cryoshift_core.tomography.mrc import write_mrc
+from cryoshift_core.tomography.star import write_star
 
 BIN = 4  # the tomogram was binned by this much after the positions were written
 PIXEL_SIZE = 40.0  # A

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from cryoshift_core.volumes import InputError
+from cryoshift_core.errors import InputError
 
 CATALOG = Path(__file__).parent / "catalog.toml"
+PUBLIC = re.compile(r"(?i)(pdb|emdb):[\w-]{4,12}")  # entries that `local` turns into a file
 
 
 @dataclass(frozen=True)

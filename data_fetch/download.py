@@ -20,7 +20,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from cryoshift_core.volumes import InputError
+from cryoshift_core.errors import InputError
 
 CHUNK = 1 << 16  # bytes; also how often a stop is noticed
 UNREACHABLE_TRIES = 2  # a server that refuses or has no address is not asked as often as one that breaks off

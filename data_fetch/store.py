@@ -19,10 +19,9 @@ from typing import Any
 import pooch
 from filelock import FileLock
 
-from cryoshift_core.parameters import PUBLIC
-from cryoshift_core.volumes import InputError
+from cryoshift_core.errors import InputError
 
-from .catalog import Item, find
+from .catalog import PUBLIC, Item, find
 from .download import FetchError, download, write_whole
 from .unpack import unpack as unpack_archive
 

@@ -90,9 +90,13 @@ import psutil
 import torch
 
 import data_fetch
-from cryoshift_core import figures, files, runs, scenarios, simulate, structures, training, volumes
-from cryoshift_core.scenarios import Request
-from data_fetch import importers
+from cryoshift_core import errors, training
+from cryoshift_core.application import pictures
+from cryoshift_core.course.run import __file__, begin
+from cryoshift_core.simulation import imaging, scenarios, specimens, structures
+from cryoshift_core.simulation.scenarios import Request
+from cryoshift_core.tomography import mrc
+from data_fetch import readers
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -101,8 +105,8 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/00_start_here
 
 # %%
-run = runs.begin("00_start_here", globals())
-figures.use_style()
+run = begin("00_start_here", globals())
+pictures.use_style()
 p = run.profile
 k = len(p.classes)
 asked = {
@@ -126,11 +130,11 @@ target = scenarios.make(asked["in_situ_1"], progress=False)[0]
 # A target cube has no arrow to any label, from here to notebook 05. Its only arrows carry its pixels.
 
 # %%
-red = figures.COLOURS["cryoshift_reference"]
+red = pictures.COLOURS["cryoshift_reference"]
 boxes = [  # x, y, text, colour
-    (2.0, 3.1, "source\nsimulated, labelled", figures.COLOURS["source"]),
-    (2.0, 0.9, "target\nexperimental,\nunlabelled", figures.COLOURS["target"]),
-    (5.0, 3.1, "warps\nnoise, shape,\nspectrum", figures.COLOURS["warped"]),
+    (2.0, 3.1, "source\nsimulated, labelled", pictures.COLOURS["source"]),
+    (2.0, 0.9, "target\nexperimental,\nunlabelled", pictures.COLOURS["target"]),
+    (5.0, 3.1, "warps\nnoise, shape,\nspectrum", pictures.COLOURS["warped"]),
     (7.4, 2.0, "3-D network\nfeatures", "0.45"),
     (10.0, 3.1, "classifier\nwhich molecule?", "0.45"),
     (10.0, 0.9, "one discriminator\nper class: source\nor target?", red),
@@ -161,7 +165,7 @@ for x, y, text, colour in boxes:
 for x, y, text, colour in notes:
     ax.text(x, y, text, ha="center", va="center", color=colour, fontsize=8)
 for cube, y in ((source.x[source.snr.argmax()], 3.1), (target.x[0], 0.9)):
-    figures.show(ax.inset_axes((-0.4, y - 0.5, 1.2, 1.0), transform=ax.transData), figures.middle(cube))
+    pictures.show(ax.inset_axes((-0.4, y - 0.5, 1.2, 1.0), transform=ax.transData), pictures.middle(cube))
 ax.set(xlim=(-0.4, 11.2), ylim=(0.2, 3.8))
 ax.set_axis_off()
 run.save_figure(fig, "idea")
@@ -176,12 +180,12 @@ plt.show()
 
 # %%
 generator = run.generator("teaser")
-bank = simulate.templates(p.classes, p.pixel_size, p.box, generator=generator)
-poses = simulate.specimens(torch.arange(k), bank, generator=generator)
+bank = specimens.templates(p.classes, p.pixel_size, p.box, generator=generator)
+poses = specimens.specimens(torch.arange(k), bank, generator=generator)
 optics = scenarios.draw_optics(scenarios.scenario("source"), p.pixel_size, [0.5] * 7)
-clean = simulate.image_by_transfer(poses, bank, optics, generator=generator, noise=False).x
-noisy = simulate.image_by_transfer(poses, bank, optics, generator=generator)
-fig = figures.gallery({"no noise": clean, "source": noisy.x, "target": target.x[:k]}, p.classes)
+clean = imaging.image_by_transfer(poses, bank, optics, generator=generator, noise=False).x
+noisy = imaging.image_by_transfer(poses, bank, optics, generator=generator)
+fig = pictures.gallery({"no noise": clean, "source": noisy.x, "target": target.x[:k]}, p.classes)
 for ax in fig.axes[2 * k :]:
     ax.set_title("?", fontsize=8)
 fig.tight_layout(pad=0.3)
@@ -202,7 +206,7 @@ def headers(profile: str) -> dict[str, tuple[float, float]]:
     """name -> (seconds, MB) that the opening table of each notebook states for a profile; measured, not estimated."""
     row = re.compile(rf"^# \| {profile} \| ([\d.]+) (s|min) \| ([\d.]+) (MB|GB) \|", re.MULTILINE)
     found = {}
-    for path in sorted((Path(runs.__file__).parents[1] / "notebooks").glob("0[0-6]_*.py")):
+    for path in sorted((Path(__file__).parents[1] / "notebooks").glob("0[0-6]_*.py")):
         if (match := row.search(path.read_text())) and float(match[1]) > 0:
             seconds, memory = float(match[1]) * (60 if match[2] == "min" else 1), float(match[3])
             found[path.stem] = (seconds, memory * (1000 if match[4] == "GB" else 1))
@@ -218,8 +222,8 @@ def maps_in_order() -> str:
 
 def sample_in_order() -> str:
     sample = data_fetch.sample()
-    tomogram = files.read_mrc(sample.tomogram)
-    positions = importers.read_picks(sample.coordinates, tomogram)
+    tomogram = mrc.read_mrc(sample.tomogram)
+    positions = readers.read_picks(sample.coordinates, tomogram)
     shape = " x ".join(map(str, tomogram.data.shape))
     return f"{shape} voxels of {tomogram.pixel_size:g} A, {len(positions.zyx)} positions"
 
@@ -238,7 +242,7 @@ for name, gigabytes in have.items():
 print(f"shipped maps   {maps_in_order()}: ok")
 print(f"real sample    {sample_in_order()}: ok")
 if short := [name for name in have if have[name] <= need[name]]:
-    raise volumes.InputError(f"Too little free {' and '.join(short)} for profile {p.name}; see above for the way out.")
+    raise errors.InputError(f"Too little free {' and '.join(short)} for profile {p.name}; see above for the way out.")
 
 # %% [markdown]
 # ## Does it work, and how fast?

@@ -42,8 +42,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from cryoshift_core import explore, figures, optics, runs, scenarios, simulate, structures
-from cryoshift_core.scenarios import Request
+from cryoshift_core.application import pictures
+from cryoshift_core.course import explore, figures
+from cryoshift_core.course.run import begin
+from cryoshift_core.simulation import imaging, optics, scenarios, specimens, structures
+from cryoshift_core.simulation.scenarios import Request
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -55,8 +58,8 @@ seed: int = 0  # decides every random draw
 out_dir: str = ""  # where to write; empty: runs/<profile>/01_simulate_subtomograms
 
 # %%
-run = runs.begin("01_simulate_subtomograms", globals())
-figures.use_style()
+run = begin("01_simulate_subtomograms", globals())
+pictures.use_style()
 p = run.profile
 n, pixel = p.box, p.pixel_size
 print(f"boxes of {n}^3 voxels of {pixel:g} A: {n * pixel:.0f} A wide")
@@ -94,14 +97,14 @@ generator = run.generator("tilts")
 setting = optics.Optics(
     pixel_size=pixel, defocus=defocus, dose_per_tilt=dose, tilts=optics.tilt_scheme(-tilt_range, tilt_range)
 )
-bank = simulate.templates([molecule], pixel, n, generator=generator)
-one = simulate.specimens(torch.zeros(1, dtype=torch.long), bank, generator=generator, offset=0.0)
+bank = specimens.templates([molecule], pixel, n, generator=generator)
+one = specimens.specimens(torch.zeros(1, dtype=torch.long), bank, generator=generator, offset=0.0)
 shown = [i for i, t in enumerate(setting.tilts) if t in (min(setting.tilts), 0.0, max(setting.tilts))]
 shown.sort(key=lambda i: setting.tilts[i])
 
 # %%
-k, index = simulate.tilt_slices(setting.tilts, n)
-slices = simulate.gather(bank, one, 0, k.reshape(-1, 3)).reshape(len(setting.tilts), -1)
+k, index = imaging.tilt_slices(setting.tilts, n)
+slices = imaging.gather(bank, one, 0, k.reshape(-1, 3)).reshape(len(setting.tilts), -1)
 in_plane = k[0].norm(dim=-1)
 signal, weight = optics.tilt_amplitude(in_plane, setting)
 
@@ -117,10 +120,10 @@ def to_image(values):
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(6.3, 4.4), layout="constrained")
 for column, i in enumerate(shown):
-    figures.show(axes[0, column], to_image(slices[i]), f"ideal projection, {setting.tilts[i]:.0f} deg")
+    pictures.show(axes[0, column], to_image(slices[i]), f"ideal projection, {setting.tilts[i]:.0f} deg")
     recorded = to_image(slices[i] * signal[i])
     recorded = recorded + torch.randn(n, n, generator=generator) * optics.shot_noise(setting)[i]
-    figures.show(axes[1, column], recorded, f"recorded, image {i + 1} of {len(setting.tilts)}")
+    pictures.show(axes[1, column], recorded, f"recorded, image {i + 1} of {len(setting.tilts)}")
 run.save_figure(fig, "tilt_images")
 plt.show()
 
@@ -154,18 +157,18 @@ plt.show()
 # where the wedge is the dark double cone, and one such cube, whose grain has the same direction.
 
 # %%
-clean = simulate.image_by_tilt_series(one, bank, setting, generator=generator, noise=False).x
-noisy = simulate.image_by_tilt_series(one, bank, setting, generator=generator)
-empty = simulate.specimens(torch.full((16,), -1), bank, generator=generator)
-ice = simulate.image_by_tilt_series(empty, bank, setting, generator=generator).x
+clean = imaging.image_by_tilt_series(one, bank, setting, generator=generator, noise=False).x
+noisy = imaging.image_by_tilt_series(one, bank, setting, generator=generator)
+empty = specimens.specimens(torch.full((16,), -1), bank, generator=generator)
+ice = imaging.image_by_tilt_series(empty, bank, setting, generator=generator).x
 fig, axes = plt.subplots(2, 3, figsize=(6.6, 4.6), layout="constrained")
 for row, (plane, pick) in enumerate(
     (("xy, across the beam", (n // 2,)), ("xz, along the beam", (slice(None), n // 2)))
 ):
-    figures.show(axes[row, 0], clean[0, 0][pick], f"noise-free, {plane}")
-    figures.show(axes[row, 1], noisy.x[0, 0][pick], f"SNR {noisy.snr[0]:.2f}, {plane}")
+    pictures.show(axes[row, 0], clean[0, 0][pick], f"noise-free, {plane}")
+    pictures.show(axes[row, 1], noisy.x[0, 0][pick], f"SNR {noisy.snr[0]:.2f}, {plane}")
 figures.spectrum_plane(axes[0, 2], ice, "ice only: log power, ky = 0")
-figures.show(axes[1, 2], ice[0, 0][:, n // 2], "ice only, xz")
+pictures.show(axes[1, 2], ice[0, 0][:, n // 2], "ice only, xz")
 run.save_figure(fig, "reconstruction")
 plt.show()
 
@@ -197,9 +200,9 @@ def draw(axes, defocus, dose, tilts, thickness):
         thickness=thickness,
         tilts=optics.tilt_scheme(-tilts, tilts),
     )
-    cube = simulate.image_by_transfer(one, bank, now, generator=torch.Generator().manual_seed(seed))
-    figures.show(axes[0], cube.x[0, 0, n // 2], "xy")
-    figures.show(axes[1], cube.x[0, 0][:, n // 2], f"xz   SNR {cube.snr[0]:.2g}")
+    cube = imaging.image_by_transfer(one, bank, now, generator=torch.Generator().manual_seed(seed))
+    pictures.show(axes[0], cube.x[0, 0, n // 2], "xy")
+    pictures.show(axes[1], cube.x[0, 0][:, n // 2], f"xz   SNR {cube.snr[0]:.2g}")
 
 
 fig = explore.explore(draw, moved[0], panels=2, start=moved[1], size=2.4)
@@ -217,10 +220,10 @@ if fig:
 # %%
 n_check = 4 if p.name == "smoke" else 16
 three = [name for name in p.classes if name in structures.BUILTIN][:3]
-bank3 = simulate.templates(three, pixel, n, generator=generator)
-many = simulate.specimens(torch.arange(3 * n_check) % 3, bank3, generator=generator)
+bank3 = specimens.templates(three, pixel, n, generator=generator)
+many = specimens.specimens(torch.arange(3 * n_check) % 3, bank3, generator=generator)
 cubes, seconds = {}, {}
-for name, path in (("transfer", simulate.image_by_transfer), ("tilt series", simulate.image_by_tilt_series)):
+for name, path in (("transfer", imaging.image_by_transfer), ("tilt series", imaging.image_by_tilt_series)):
     path(many[:3], bank3, setting, generator=generator, noise=False)  # fills the caches: settings are computed once
     start = time.process_time()
     cubes[name] = path(many, bank3, setting, generator=generator, noise=False).x
@@ -232,7 +235,7 @@ print(", ".join(f"{name}: {1e3 * s:.1f} CPU-ms per cube" for name, s in seconds.
 # %%
 rows = {name: x[:3] for name, x in cubes.items()}
 rows["difference"] = rows["transfer"] - rows["tilt series"]
-fig = figures.gallery(rows, three)
+fig = pictures.gallery(rows, three)
 run.save_figure(fig, "two_paths")
 plt.show()
 assert min(agreement) > 0.97, "both paths must show the same molecule"
@@ -248,7 +251,7 @@ assert min(agreement) > 0.97, "both paths must show the same molecule"
 
 # %%
 source = scenarios.load_or_make(Request.of(p, "source", "source", run.params.seed), run.data_folder)
-fig = figures.gallery(
+fig = pictures.gallery(
     {f"cube {i + 1}": torch.stack([source.x[source.y == c][i] for c in range(len(source.classes))]) for i in range(3)},
     source.classes,
 )
@@ -279,10 +282,10 @@ plt.show()
 rows = {}
 for percent in (0, 10, 20, 30):
     g = torch.Generator().manual_seed(seed)
-    crowd = simulate.specimens(torch.arange(3), bank3, generator=g, crowding=percent / 100)
-    x = simulate.image_by_transfer(crowd, bank3, setting, generator=g).x
+    crowd = specimens.specimens(torch.arange(3), bank3, generator=g, crowding=percent / 100)
+    x = imaging.image_by_transfer(crowd, bank3, setting, generator=g).x
     rows[f"{percent} %"] = x
-fig = figures.gallery({name: torch.stack([rows[q][i] for q in rows]) for i, name in enumerate(three)}, list(rows))
+fig = pictures.gallery({name: torch.stack([rows[q][i] for q in rows]) for i, name in enumerate(three)}, list(rows))
 run.save_figure(fig, "crowding")
 plt.show()
 

@@ -39,8 +39,12 @@
 import matplotlib.pyplot as plt
 import torch
 
-from cryoshift_core import evaluation, figures, models, runs, scenarios, training
-from cryoshift_core.scenarios import Request
+from cryoshift_core import metrics, models, training
+from cryoshift_core.application import pictures
+from cryoshift_core.course import figures
+from cryoshift_core.course.run import begin
+from cryoshift_core.simulation import scenarios
+from cryoshift_core.simulation.scenarios import Request
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -50,8 +54,8 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/02_the_domain_gap
 
 # %%
-run = runs.begin("02_the_domain_gap", globals())
-figures.use_style()
+run = begin("02_the_domain_gap", globals())
+pictures.use_style()
 p = run.profile
 source = scenarios.load_or_make(Request.of(p, "source", "source", run.params.seed), run.data_folder)
 validation = scenarios.load_or_make(Request.of(p, "source", "validation", run.params.seed), run.data_folder)
@@ -67,11 +71,11 @@ print(f"{len(source)} labelled source cubes, {len(target)} unlabelled target cub
 # %%
 n = len(p.classes)
 rows = {
-    "source": figures.one_of_each(source.x, source.y, n),
+    "source": pictures.one_of_each(source.x, source.y, n),
     "target": target.x[:n],
     "target ": target.x[n : 2 * n],
 }
-fig = figures.gallery(rows, p.classes)
+fig = pictures.gallery(rows, p.classes)
 run.save_figure(fig, "source_and_target")
 plt.show()
 
@@ -125,18 +129,18 @@ plt.show()
 # fall as they should?
 
 # %%
-p_val = training.predict(fit.model, validation.x, device=run.params.device)
-p_t = training.predict(fit.model, target.x, device=run.params.device)
+p_val = models.predict(fit.model, validation.x, device=run.params.device)
+p_t = models.predict(fit.model, target.x, device=run.params.device)
 shares = {
     name: torch.bincount(q.argmax(1), minlength=n).div(len(q)).tolist()
     for name, q in (("source", p_val), ("target", p_t))
 }
-fig = figures.class_shares(shares, source.classes)
+fig = pictures.class_shares(shares, source.classes)
 run.save_figure(fig, "predicted_shares")
 plt.show()
 
 confidence = {"source": p_val.max(1).values.mean().item(), "target": p_t.max(1).values.mean().item()}
-val_accuracy = evaluation.balanced_accuracy(p_val, validation.y)
+val_accuracy = metrics.balanced_accuracy(p_val, validation.y)
 print(f"balanced accuracy on held-out source cubes: {val_accuracy:.2f}")
 print(f"mean confidence: source {confidence['source']:.2f}, target {confidence['target']:.2f}")
 
@@ -154,7 +158,7 @@ f_s, f_t = (models.embed(fit.model, x[:300]) for x in (validation.x, target.x))
 fig = figures.embedding({"source": f_s, "target": f_t}, "features of source_only")
 run.save_figure(fig, "features")
 plt.show()
-gap = evaluation.a_distance(f_s, f_t, seed=run.params.seed)
+gap = metrics.a_distance(f_s, f_t, seed=run.params.seed)
 print(f"proxy A-distance of the features: {gap:.2f}   (0: indistinguishable, 2: a linear rule separates them)")
 
 # %% [markdown]
@@ -173,20 +177,18 @@ for factor in run.progress(scenarios.FACTORS, "factors"):
     ask = Request(f"{factor}_2", p.classes, few, p.box, p.pixel_size, "train", 2, run.params.seed)
     cubes = scenarios.load_or_make(ask, run.data_folder, progress=False)[0]
     features = models.embed(fit.model, cubes.x)
-    sure = training.predict(fit.model, cubes.x).max(1).values.mean().item()
-    table.append(
-        {"factor": factor, "a_distance": evaluation.a_distance(f_s[:few], features, seed=0), "confidence": sure}
-    )
+    sure = models.predict(fit.model, cubes.x).max(1).values.mean().item()
+    table.append({"factor": factor, "a_distance": metrics.a_distance(f_s[:few], features, seed=0), "confidence": sure})
 run.save_table(table, "factors")
 
 # %%
 table.sort(key=lambda row: row["a_distance"])
 fig, axes = plt.subplots(1, 2, figsize=(7.4, 3.2), sharey=True, layout="constrained")
 names = [row["factor"] for row in table]
-axes[0].barh(names, [row["a_distance"] for row in table], color=figures.COLOURS["target"])
+axes[0].barh(names, [row["a_distance"] for row in table], color=pictures.COLOURS["target"])
 axes[0].set(xlabel="proxy A-distance to the source", xlim=(0, 2))
-axes[1].barh(names, [row["confidence"] for row in table], color=figures.COLOURS["target"])
-axes[1].axvline(confidence["source"], color=figures.COLOURS["source"], label="source")
+axes[1].barh(names, [row["confidence"] for row in table], color=pictures.COLOURS["target"])
+axes[1].axvline(confidence["source"], color=pictures.COLOURS["source"], label="source")
 axes[1].set(xlabel="mean confidence", xlim=(0, 1))
 axes[1].legend(loc="upper center", bbox_to_anchor=(0.75, 1.16))
 run.save_figure(fig, "factors")

@@ -47,20 +47,30 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cryoshift_core import (
-    evaluation,
-    evidence,
-    explore,
-    figures,
-    losses,
-    models,
-    runs,
-    scenarios,
-    selection,
-    training,
-    warp,
+from cryoshift_core import fourier, losses, metrics, models, runtime, selection, training
+from cryoshift_core.application import pictures
+from cryoshift_core.benchmark import jobs, runner, statistics
+from cryoshift_core.benchmark.figures import forest
+from cryoshift_core.course import explore, figures
+from cryoshift_core.course.run import begin
+from cryoshift_core.simulation import scenarios
+from cryoshift_core.simulation.scenarios import Request
+from cryoshift_core.warps import (
+    WARPS,
+    CrowdingWarp,
+    DeformationWarp,
+    HistogramWarp,
+    NoiseWarp,
+    OpticsWarp,
+    ShiftWarp,
+    SpectrumWarp,
+    Warps,
+    gaussian_kernel,
+    mean_spectrum,
+    shell_amplitude,
+    signal_envelope,
 )
-from cryoshift_core.scenarios import Request
+from cryoshift_core.warps import carried as warps_carried
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -71,8 +81,8 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/03_warp_randomization
 
 # %%
-run = runs.begin("03_warp_randomization", globals())
-figures.use_style()
+run = begin("03_warp_randomization", globals())
+pictures.use_style()
 p = run.profile
 source = scenarios.load_or_make(Request.of(p, "source", "source", run.params.seed), run.data_folder)
 validation = scenarios.load_or_make(Request.of(p, "source", "validation", run.params.seed), run.data_folder)
@@ -106,8 +116,8 @@ print(f"{len(source)} labelled source cubes, {len(target)} unlabelled target cub
 generator = run.generator("warps")
 with torch.random.fork_rng(devices=[]):
     torch.manual_seed(run.params.seed)
-    warps = {"shift": warp.ShiftWarp(), "crowding": warp.CrowdingWarp(), "deformation": warp.DeformationWarp()}
-    warps |= {"optics": warp.OpticsWarp(p.pixel_size), "noise": warp.NoiseWarp()}
+    warps = {"shift": ShiftWarp(), "crowding": CrowdingWarp(), "deformation": DeformationWarp()}
+    warps |= {"optics": OpticsWarp(p.pixel_size), "noise": NoiseWarp()}
 clearest = [int(torch.where(source.y == k, source.snr, 0).argmax()) for k in range(3)]
 others = source.snr.argsort(descending=True)[:29]
 few = torch.cat([source.x[clearest], source.x[others]])  # the clearest cubes of three classes are shown
@@ -161,7 +171,7 @@ with torch.no_grad():
 grid = torch.arange(1, p.box, 4)
 dx, dy = field[0, p.box // 2][grid][:, grid], field[1, p.box // 2][grid][:, grid]
 fig, ax = plt.subplots(figsize=(3.4, 3.4), layout="constrained")
-figures.show(ax, figures.middle(few), "displacement, drawn ten times too long")
+pictures.show(ax, pictures.middle(few), "displacement, drawn ten times too long")
 ax.quiver(grid, grid, dx, dy, color="#DD8452", angles="xy", scale_units="xy", scale=0.1, width=0.012)
 run.save_figure(fig, "displacement")
 plt.show()
@@ -246,15 +256,15 @@ assert all(torch.equal(module(few[:1], amount=0.0), few[:1]) for module in warps
 # Look at the two averages, and then at whether the dashed line meets the orange dots, which took no part in the fit.
 
 # %%
-envelope = warp.signal_envelope(measured_s, measured_t)
-amplitude_s = warp.shell_amplitude(held_s)[0]
-amplitude_t, samples = warp.shell_amplitude(held_t)
+envelope = signal_envelope(measured_s, measured_t)
+amplitude_s = shell_amplitude(held_s)[0]
+amplitude_t, samples = shell_amplitude(held_t)
 k = torch.arange(1, len(amplitude_s) + 1) / p.box  # cycles per voxel
 fitted = amplitude_s * envelope(k**2)
-colours = figures.COLOURS
+colours = pictures.COLOURS
 fig, axes = plt.subplots(1, 3, figsize=(8.6, 2.7), layout="constrained", width_ratios=(1, 1, 1.9))
-figures.show(axes[0], figures.middle(held_s.mean(0)), "average source cube", spread=3)
-figures.show(axes[1], figures.middle(held_t.mean(0)), "average target cube", spread=3)
+pictures.show(axes[0], pictures.middle(held_s.mean(0)), "average source cube", spread=3)
+pictures.show(axes[1], pictures.middle(held_t.mean(0)), "average target cube", spread=3)
 axes[2].plot(k / p.pixel_size, amplitude_s, color=colours["source"], label="source")
 axes[2].plot(k / p.pixel_size, amplitude_t, "o", ms=4, color=colours["target"], label="target")
 axes[2].plot(k / p.pixel_size, fitted, "--", color=colours["warped"], label="source × envelope")
@@ -284,8 +294,8 @@ print(f"off the target's average particle: {misfit['before']:.0%} before, {misfi
 # That is all: five lines, no training.
 
 # %%
-P_s, P_t = warp.mean_spectrum(measured_s), warp.mean_spectrum(measured_t)
-a = envelope(warp.squared_frequency((p.box, p.box, p.box)))
+P_s, P_t = mean_spectrum(measured_s), mean_spectrum(measured_t)
+a = envelope(fourier.squared_frequency((p.box, p.box, p.box)))
 g = torch.minimum(a, (P_t / P_s).sqrt())
 missing = (P_t - g**2 * P_s).clamp_min(0)
 white = torch.fft.rfftn(torch.randn(held_s.shape, generator=generator), dim=(2, 3, 4))
@@ -307,7 +317,7 @@ def plane(half):
     return torch.cat([left.roll(1, 0) if p.box % 2 == 0 else left, right], dim=1)
 
 
-maps = {"source": P_s, "target": P_t, "warped by hand": warp.mean_spectrum(by_hand)}
+maps = {"source": P_s, "target": P_t, "warped by hand": mean_spectrum(by_hand)}
 limits = {"vmin": -0.7, "vmax": 2.0, "cmap": "magma"}
 fig, axes = plt.subplots(1, 5, figsize=(11, 2.6), layout="constrained")
 for ax, (name, power) in zip(axes, maps.items(), strict=False):
@@ -338,7 +348,7 @@ fig, axes = plt.subplots(1, 2, figsize=(8.2, 2.9), layout="constrained")
 for name, x in domains.items():
     k_radial, power = figures.radial_spectrum(x)
     axes[0].semilogy(k_radial / p.pixel_size, power, color=colours[name], label=name)
-    axes[1].plot(k / p.pixel_size, warp.shell_amplitude(x)[0], color=colours[name])
+    axes[1].plot(k / p.pixel_size, shell_amplitude(x)[0], color=colours[name])
 axes[0].set(xlabel="spatial frequency (1/A)", title="mean power per voxel")
 axes[1].set(xlabel="spatial frequency (1/A)", title="amplitude of the average particle")
 axes[0].legend()
@@ -363,7 +373,7 @@ if p.name != "smoke":
 # cube's own. Otherwise every molecule would be scaled to the same brightness, and a mark of its class would be gone.
 
 # %%
-warps["spectrum"] = warp.SpectrumWarp.estimate(measured_s, measured_t)
+warps["spectrum"] = SpectrumWarp.estimate(measured_s, measured_t)
 picture("spectrum")
 
 # %% [markdown]
@@ -375,7 +385,7 @@ picture("spectrum")
 # whether green lies on orange; after the spectrum warp it has the less to do.
 
 # %%
-warps["histogram"] = warp.HistogramWarp.estimate(measured_t)
+warps["histogram"] = HistogramWarp.estimate(measured_t)
 picture("histogram")
 with torch.no_grad():
     both = warps["histogram"](warps["spectrum"](held_s, generator=generator), generator=generator)
@@ -391,7 +401,7 @@ plt.show()
 # no longer put your name under the label?
 
 # %%
-warps = {name: warps[name] for name in warp.WARPS if name in warps}  # in the order in which recipes apply them
+warps = {name: warps[name] for name in WARPS if name in warps}  # in the order in which recipes apply them
 typical = torch.cat([source.x[source.snr.argsort()[[int(0.7 * len(source))]]], held_s[:3]])
 
 
@@ -400,8 +410,8 @@ def draw(axes, **amounts):
     x = typical
     for name, how_much in amounts.items():
         x = warps[name](x, how_much, torch.Generator().manual_seed(seed))
-    figures.show(axes[0], x[0, 0, p.box // 2], spread=4)
-    figures.show(axes[1], x[0, 0][:, p.box // 2], spread=4)
+    pictures.show(axes[0], x[0, 0, p.box // 2], spread=4)
+    pictures.show(axes[1], x[0, 0][:, p.box // 2], spread=4)
 
 
 sliders = {name: (f"{name}: amount", [0.0, 0.25, 0.5, 0.75, 1.0]) for name in warps}
@@ -432,7 +442,7 @@ fits = {
 names = ("deformation", "spectrum", "noise")
 with torch.random.fork_rng(devices=[]), torch.no_grad():
     torch.manual_seed(run.params.seed)
-    untrained = warp.Warps(names, measured_s, measured_t, run.generator("estimate"), p.pixel_size)
+    untrained = Warps(names, measured_s, measured_t, run.generator("estimate"), p.pixel_size)
 
 
 def play(game, moves, n=8):
@@ -480,8 +490,8 @@ axes[0].legend()
 with torch.no_grad():
     for ax, (game, (chain, _)) in zip(axes[2:], games.items(), strict=True):
         delta = chain.steps["noise"].delta(few[:1], run.generator("delta"))
-        figures.show(
-            ax, figures.middle(delta), f"noise after {game}\nup to ±{float(delta.abs().max()):.2f}", spread=0.4
+        pictures.show(
+            ax, pictures.middle(delta), f"noise after {game}\nup to ±{float(delta.abs().max()):.2f}", spread=0.4
         )
 run.save_figure(fig, "two_games")
 plt.show()
@@ -508,8 +518,8 @@ if p.name != "smoke":
 @torch.no_grad()
 def bands(x):
     """Log power of each cube in eight radial bands, (N, 8)."""
-    windows = warp.radial_bands(tuple(x.shape[2:]), 8)
-    return torch.cat([torch.einsum("nzyx,bzyx->nb", warp.power_spectrum(q), windows) for q in x.split(64)]).log()
+    windows = fourier.radial_bands(tuple(x.shape[2:]), 8)
+    return torch.cat([torch.einsum("nzyx,bzyx->nb", fourier.power_spectrum(q), windows) for q in x.split(64)]).log()
 
 
 def seen_by_source_only(x):
@@ -527,7 +537,7 @@ table = []
 for name, x in candidates.items():
     row = {"what": name}
     for view, function in (("bands", bands), ("features", seen_by_source_only)):
-        row[view] = evaluation.a_distance(function(x), function(held_t), seed=run.params.seed)
+        row[view] = metrics.a_distance(function(x), function(held_t), seed=run.params.seed)
     table.append(row)
 run.save_table(table, "a_distance")
 
@@ -567,7 +577,7 @@ print("the warps of a game, by bands:", ", ".join(f"{value:.2f} {name}" for name
 # - **ClassAMI**: do the predicted classes coincide with clusters that k-means finds in the target's features?
 
 # %%
-carried = warp.carried(validation.x, fits["cryoshift"].warps, run.generator("carry"))
+carried = warps_carried(validation.x, fits["cryoshift"].warps, run.generator("carry"))
 gains = []
 for name, fit in fits.items():
     right = [
@@ -607,18 +617,18 @@ def shown_if_there(found, title, label, name):
     if not found:
         print(f"{title}: not measured yet; `make evidence TIER=...` with core, baselines and ablation does it.")
         return
-    fig = figures.forest(found, title, f"balanced accuracy - that of {label}, paired by seed")
+    fig = forest(found, title, f"balanced accuracy - that of {label}, paired by seed")
     run.save_figure(fig, name)
     plt.show()
 
 
-rows = [row for row in evidence.read(runs.root() / "notebooks/evidence/evidence.csv") if row["profile"] == "laptop"]
+rows = [row for row in runner.read(runtime.root() / "notebooks/evidence/evidence.csv") if row["profile"] == "laptop"]
 warping = ("warp_only", "warp_minmax", "cryoshift_reference", "cryoshift")
-arms = {method: {"method": method, "scenario": evidence.HOME} for method in warping}
-bought = evidence.against(rows, arms, base="source_only")
-parts = {name: found for name, found in evidence.ablation(rows).items() if name.startswith("without ")}
-shown_if_there(bought, f"What warping buys on {evidence.HOME}", "source_only", "evidence_warping")
-shown_if_there(parts, f"cryoshift on {evidence.HOME}, a part left out", "cryoshift", "evidence_parts")
+arms = {method: {"method": method, "scenario": jobs.HOME} for method in warping}
+bought = statistics.against(rows, arms, base="source_only")
+parts = {name: found for name, found in statistics.ablation(rows).items() if name.startswith("without ")}
+shown_if_there(bought, f"What warping buys on {jobs.HOME}", "source_only", "evidence_warping")
+shown_if_there(parts, f"cryoshift on {jobs.HOME}, a part left out", "cryoshift", "evidence_parts")
 
 # %% [markdown]
 # A green point in the first figure is a gain whose interval leaves out zero. In the second, red means that the part was
@@ -654,7 +664,7 @@ def spread_out(point, kernel):
 
 point = torch.zeros(1, 1, 33, 33, 33)
 point[0, 0, 16, 16, 16] = 1
-kernels = {"ours": warp.gaussian_kernel(2.0), "corner": corner_kernel()}
+kernels = {"ours": gaussian_kernel(2.0), "corner": corner_kernel()}
 blurred = {name: spread_out(point, kernel)[0, 0] for name, kernel in kernels.items()}
 total = {name: float(x.sum()) for name, x in blurred.items()}
 peak = {
@@ -681,7 +691,7 @@ assert 75 < total["corner"] < 90 and peak["corner"] > 3
 
 
 # %%
-class Forgetful(warp.DeformationWarp):
+class Forgetful(DeformationWarp):
     def coarse_field(self, x, generator=None):
         self.last = nn.Conv3d(16, 3, 3, padding=1)  # the mistake
         return super().coarse_field(x, generator)
@@ -702,7 +712,7 @@ def learn(module, steps=60):
 
 with torch.random.fork_rng(devices=[]):
     torch.manual_seed(run.params.seed)
-    curves = {"persistent (ours)": learn(warp.DeformationWarp()), "created in forward": learn(Forgetful())}
+    curves = {"persistent (ours)": learn(DeformationWarp()), "created in forward": learn(Forgetful())}
 fig, ax = plt.subplots(figsize=(5, 2.6), layout="constrained")
 for name, curve in curves.items():
     ax.semilogy(curve, label=name)

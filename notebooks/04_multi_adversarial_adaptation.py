@@ -50,20 +50,15 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 from torch import nn
 
-from cryoshift_core import (
-    evaluation,
-    evidence,
-    figures,
-    losses,
-    methods,
-    models,
-    runs,
-    scenarios,
-    selection,
-    training,
-    warp,
-)
-from cryoshift_core.scenarios import Request
+from cryoshift_core import losses, methods, metrics, models, runtime, selection, training, warps
+from cryoshift_core.application import pictures
+from cryoshift_core.benchmark import jobs, runner, statistics
+from cryoshift_core.benchmark.figures import curves as figures_curves
+from cryoshift_core.benchmark.figures import forest
+from cryoshift_core.course import figures
+from cryoshift_core.course.run import begin
+from cryoshift_core.simulation import scenarios
+from cryoshift_core.simulation.scenarios import Request
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -73,8 +68,8 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/04_multi_adversarial_adaptation
 
 # %%
-run = runs.begin("04_multi_adversarial_adaptation", globals())
-figures.use_style()
+run = begin("04_multi_adversarial_adaptation", globals())
+pictures.use_style()
 p = run.profile
 
 # %% [markdown]
@@ -103,7 +98,7 @@ class ReverseGradient(torch.autograd.Function):
 # %%
 x = torch.linspace(-2, 2, 9, requires_grad=True)
 fig, ax = plt.subplots(figsize=(5.4, 2.6), layout="constrained")
-for strength, colour in ((None, "black"), (1.0, figures.COLOURS["target"]), (0.5, figures.COLOURS["warped"])):
+for strength, colour in ((None, "black"), (1.0, pictures.COLOURS["target"]), (0.5, pictures.COLOURS["warped"])):
     y = x if strength is None else ReverseGradient.apply(x, strength)
     (gradient,) = torch.autograd.grad(y.square().sum(), x)
     label = "plain: 2x" if strength is None else f"reversed, strength {strength:g}"
@@ -234,7 +229,7 @@ for ax, (name, (f_toy, ys, yt, score)) in zip(axes, games.items(), strict=True):
         for k, marker in ((0, "o"), (1, "x")):
             dots = part[y_toy == k]
             ax.scatter(
-                *dots.T, s=10, marker=marker, alpha=0.5, color=figures.COLOURS[colour], label=f"{colour}, class {k}"
+                *dots.T, s=10, marker=marker, alpha=0.5, color=pictures.COLOURS[colour], label=f"{colour}, class {k}"
             )
     ax.set(title=f"{name}\ntarget balanced accuracy {score:.2f}", xticks=[], yticks=[], xlabel="feature 1")
 axes[0].set_ylabel("feature 2")
@@ -266,7 +261,7 @@ label_shift = {
 # %%
 fig, ax = plt.subplots(figsize=(5.6, 2.8), layout="constrained")
 for i, (name, by_share) in enumerate(label_shift.items()):
-    colour = ("0.4", figures.COLOURS["source"], figures.COLOURS["target"])[i]
+    colour = ("0.4", pictures.COLOURS["source"], pictures.COLOURS["target"])[i]
     for j, values in enumerate(by_share.values()):
         ax.plot([3 * i + j] * len(values), values, "o", ms=5, alpha=0.6, color=colour)
     ax.plot([3 * i, 3 * i + 1], [np.mean(values) for values in by_share.values()], color=colour, label=name)
@@ -360,17 +355,17 @@ plt.show()
 
 # %%
 views = {name: (fit.model, validation.x[:300]) for name, fit in fits.items()}
-carried = warp.carried(validation.x[:300], fits["cryoshift"].warps, run.generator("carry"))
+carried = warps.carried(validation.x[:300], fits["cryoshift"].warps, run.generator("carry"))
 views["cryoshift, source carried"] = (fits["cryoshift"].model, carried)
 distance = {}
 fig, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained")
 for ax, (name, (model, x)) in zip(axes, views.items(), strict=True):
     f_s, f_t = models.embed(model, x), models.embed(model, target.x[:300])
-    distance[name] = evaluation.a_distance(f_s, f_t, seed=0)
+    distance[name] = metrics.a_distance(f_s, f_t, seed=0)
     both = torch.cat([f_s, f_t])
     axis = torch.linalg.svd(both - both.mean(0), full_matrices=False)[2][:2]
     for cloud, colour in ((f_s, "source"), (f_t, "target")):
-        ax.scatter(*((cloud - both.mean(0)) @ axis.T).T, s=5, alpha=0.5, color=figures.COLOURS[colour], label=colour)
+        ax.scatter(*((cloud - both.mean(0)) @ axis.T).T, s=5, alpha=0.5, color=pictures.COLOURS[colour], label=colour)
     ax.set(title=f"{name}\nproxy A-distance {distance[name]:.2f}", xticks=[], yticks=[])
 axes[0].legend(markerscale=2)
 run.save_figure(fig, "features")
@@ -387,27 +382,27 @@ plt.show()
 # were what counts, the dots would lie on a line from the lower right to the upper left.**
 
 # %%
-rows = [row for row in evidence.read(runs.root() / "notebooks/evidence/evidence.csv") if row["profile"] == "laptop"]
-HOME = evidence.HOME
+rows = [row for row in runner.read(runtime.root() / "notebooks/evidence/evidence.csv") if row["profile"] == "laptop"]
+HOME = jobs.HOME
 
 
 def missing(what, tier):
     print(f"{what}: not measured yet; `make evidence TIER={tier}` does it.")
 
 
-adapting = [name for name in methods.METHODS if name not in evidence.BOUNDS]
-over = evidence.against(rows, {m: {"method": m, "scenario": HOME} for m in adapting}, base="source_only")
+adapting = [name for name in methods.METHODS if name not in jobs.BOUNDS]
+over = statistics.against(rows, {m: {"method": m, "scenario": HOME} for m in adapting}, base="source_only")
 if over:
     label = "balanced accuracy - that of source_only, paired by seed"
-    fig = figures.forest(over, f"What each method adds to source_only on {HOME}", label)
+    fig = forest(over, f"What each method adds to source_only on {HOME}", label)
     run.save_figure(fig, "evidence_over_source_only")
     plt.show()
     for m in [m for m in ("dann", "mada") if m in over]:
         found = "harms" if over[m][2] < 0 else "helps" if over[m][1] > 0 else "cannot be told from no adaptation"
-        print(f"{m}: {evidence.signed(over[m])} over source_only: it {found}")
+        print(f"{m}: {statistics.signed(over[m])} over source_only: it {found}")
     for m in over:
-        refused = evidence.by_seed(rows, m, HOME, "fell_back")
-        closed = evidence.percent(evidence.gap(rows, m, HOME).closed)
+        refused = statistics.by_seed(rows, m, HOME, "fell_back")
+        closed = statistics.percent(statistics.gap(rows, m, HOME).closed)
         print(
             f"{m:20} closes {closed} of the gap; selection refused it on {sum(refused.values()):.0f} of {len(refused)} seeds"
         )
@@ -418,7 +413,7 @@ else:
 dots = {}
 for name in methods.METHODS:
     columns = ("a_distance_after", "balanced_accuracy")
-    values = [list(evidence.by_seed(rows, name, HOME, column).values()) for column in columns]
+    values = [list(statistics.by_seed(rows, name, HOME, column).values()) for column in columns]
     if all(values):
         dots[name] = [float(np.mean(v)) for v in values]
 if len(dots) > 2:
@@ -458,16 +453,16 @@ else:
 # whether green stays above grey.
 
 # %%
-gaps = [gap for gap in evidence.gap_table(rows) if gap.method not in evidence.BOUNDS and gap.over]
+gaps = [gap for gap in statistics.gap_table(rows) if gap.method not in jobs.BOUNDS and gap.over]
 for gap in (gap for gap in gaps if gap.negative):
-    print(f"negative transfer: {gap.method} on {gap.scenario}, {evidence.signed(gap.over)} over source_only")
+    print(f"negative transfer: {gap.method} on {gap.scenario}, {statistics.signed(gap.over)} over source_only")
 if gaps:
     print(f"{sum(gap.negative for gap in gaps)} of {len(gaps)} pairs of method and scenario are harmed")
 else:
     missing("Negative transfer", "core")
-varied = {knob: lines for knob, lines in evidence.curves(rows).items() if knob == "imbalance"}
+varied = {knob: lines for knob, lines in statistics.curves(rows).items() if knob == "imbalance"}
 if varied:
-    fig = figures.curves(varied, evidence.LABELS)
+    fig = figures_curves(varied, jobs.LABELS)
     fig.suptitle(f"Label shift on {HOME}: a dot per seed", fontsize=9)
     run.save_figure(fig, "evidence_label_shift")
     plt.show()
@@ -503,7 +498,7 @@ judged = [
     {
         "candidate": name,
         "source": accuracy[name],
-        "IM": float(selection.information_maximisation(q)),
+        "IM": float(losses.information_maximisation(q)),
         "EnsV": float(selection.consensus(q[None], real)),
         "AMI": float(adjusted_mutual_info_score(q.argmax(1).numpy(), clusters)),
         "gate": selection.gates(q, accuracy[name], best) or "passes",
@@ -554,10 +549,10 @@ assert chosen["sabotaged"].fell_back and chosen["sabotaged"].fit is fits["source
 # insurance, and it pays where something goes wrong.
 
 # %%
-rules = {name: found for name, found in evidence.ablation(rows).items() if not name.startswith("without ")}
+rules = {name: found for name, found in statistics.ablation(rows).items() if not name.startswith("without ")}
 if rules:
     label = "balanced accuracy - that of cryoshift as it is chosen, paired by seed"
-    fig = figures.forest(rules, f"Another rule for choosing ({HOME})", label)
+    fig = forest(rules, f"Another rule for choosing ({HOME})", label)
     run.save_figure(fig, "evidence_rules")
     plt.show()
 else:

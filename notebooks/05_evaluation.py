@@ -44,20 +44,17 @@ import numpy as np
 import torch
 from IPython.display import Markdown, display
 
-from cryoshift_core import (
-    calibration,
-    domains,
-    evaluation,
-    evidence,
-    figures,
-    models,
-    runs,
-    scenarios,
-    selection,
-    training,
-)
-from cryoshift_core.scenarios import Request
-from cryoshift_core.volumes import InputError
+from cryoshift_core import calibration, data, metrics, models, runtime, selection, training
+from cryoshift_core.application import pictures
+from cryoshift_core.benchmark import goals, jobs, runner, statistics
+from cryoshift_core.benchmark.figures import forest
+from cryoshift_core.benchmark.tables import DRAWINGS, unseen_table
+from cryoshift_core.benchmark.tables import table as tables_table
+from cryoshift_core.course import figures
+from cryoshift_core.course.run import begin
+from cryoshift_core.errors import InputError
+from cryoshift_core.simulation import scenarios
+from cryoshift_core.simulation.scenarios import Request
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -69,10 +66,10 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/05_evaluation
 
 # %%
-run = runs.begin("05_evaluation", globals())
-figures.use_style()
+run = begin("05_evaluation", globals())
+pictures.use_style()
 p = run.profile
-if method in evidence.BOUNDS:
+if method in jobs.BOUNDS:
     raise InputError(f"method={method!r} is a bound; wanted a method that adapts without labels, such as cryoshift.")
 
 # %% [markdown]
@@ -142,17 +139,17 @@ fits["oracle"] = train_on("oracle", train_key.reveal(train))
 rows, raw, honest = [], {}, {}
 for label, found in fits.items():
     for i, fit in enumerate(found):
-        by_step = {step: training.predict(fit.select(step), test.x, device=device) for step in fit.candidates}
-        accuracy = {step: evaluation.balanced_accuracy(q, test_key) for step, q in by_step.items()}
+        by_step = {step: models.predict(fit.select(step), test.x, device=device) for step in fit.candidates}
+        accuracy = {step: metrics.balanced_accuracy(q, test_key) for step, q in by_step.items()}
         last = max(fit.candidates)
         chosen, step = (choices[i].fit, choices[i].step) if label == method else (fit, last)
-        raw[label, i] = training.predict(chosen.select(step), test.x, device=device)
+        raw[label, i] = models.predict(chosen.select(step), test.x, device=device)
         carry = torch.Generator().manual_seed(run_seeds[i])
         told = calibration.calibrate(chosen.model, validation, chosen.warps, carry)
         honest[label, i] = told.probabilities(raw[label, i])
-        score = evaluation.scores(honest[label, i], test_key)
+        score = metrics.scores(honest[label, i], test_key)
         score |= {
-            "ece_raw": evaluation.ece(raw[label, i], test_key),
+            "ece_raw": metrics.ece(raw[label, i], test_key),
             "last": accuracy[last],
             "best": max(accuracy.values()),
         }
@@ -165,7 +162,7 @@ run.save_table(rows, "scores")
 columns = ("balanced_accuracy", "last", "best", "regret", "macro_f1", "nll")
 header = "method | seed | chosen | balanced accuracy | last checkpoint | best checkpoint | regret | macro F1 | NLL"
 lines = ([r["method"], str(r["seed"]), r["chosen"], *(f"{r[name]:.3f}" for name in columns)] for r in rows)
-display(Markdown(evidence.table(header, lines)))
+display(Markdown(tables_table(header, lines)))
 
 # %% [markdown]
 # ### The score
@@ -176,7 +173,7 @@ display(Markdown(evidence.table(header, lines)))
 
 # %%
 values = {label: [r["balanced_accuracy"] for r in rows if r["method"] == label] for label in fits}
-intervals = {label: evaluation.interval(v) for label, v in values.items()}
+intervals = {label: metrics.interval(v) for label, v in values.items()}
 fig = figures.scores(values, intervals, f"balanced accuracy on target-test ({scenario})")
 fig.axes[0].axvline(1 / len(p.classes), ls=":", color="0.6")
 run.save_figure(fig, "scores")
@@ -185,10 +182,10 @@ plt.show()
 # %%
 low, ours, high = (intervals[label][0] for label in fits)
 print(f"gap: oracle - source_only = {high - low:+.3f}; {method} - source_only = {ours - low:+.3f}")
-text_closed = evaluation.gap_closed(values[method], values["source_only"], values["oracle"])[1]
+text_closed = statistics.gap_closed(values[method], values["source_only"], values["oracle"])[1]
 if len(run_seeds) > 1:
-    over = evaluation.difference(values[method], values["source_only"])
-    print(f"gap closed: {text_closed}; paired by seed, {method} is {evidence.signed(over)} over source_only")
+    over = statistics.difference(values[method], values["source_only"])
+    print(f"gap closed: {text_closed}; paired by seed, {method} is {statistics.signed(over)} over source_only")
 elif high > low:
     print(f"{(ours - low) / (high - low):.0%} of the gap in this one run; without an interval that is an anecdote")
 
@@ -203,7 +200,7 @@ elif high > low:
 
 # %%
 several = range(len(run_seeds))
-matrices = {label: sum(evaluation.confusion(raw[label, i], test_key) for i in several) for label in fits}
+matrices = {label: sum(metrics.confusion(raw[label, i], test_key) for i in several) for label in fits}
 fig = figures.confusion(matrices, test_key.classes)
 run.save_figure(fig, "confusion")
 plt.show()
@@ -228,8 +225,8 @@ print(f"classes that {method} finds less often than source_only: {', '.join(lost
 # %%
 tables = {}
 for label in ("source_only", method):
-    tables[f"{label}, as trained"] = evaluation.reliability(raw[label, 0], test_key)
-    tables[f"{label}, calibrated"] = evaluation.reliability(honest[label, 0], test_key)
+    tables[f"{label}, as trained"] = metrics.reliability(raw[label, 0], test_key)
+    tables[f"{label}, calibrated"] = metrics.reliability(honest[label, 0], test_key)
 fig = figures.reliability(tables)
 for line in fig.axes[0].lines[1::2]:
     line.set_linestyle(":")
@@ -251,7 +248,7 @@ for label in ("source_only", method):
 # with such cubes are `structure_3` and `in_situ_3`. Look at both numbers together: rejecting everything would find them all.
 
 # %%
-if bool((test_key.y == domains.NONE_OF_THESE).any()):
+if bool((test_key.y == data.NONE_OF_THESE).any()):
     strange = calibration.decoys(p.classes)
     n = p.n_source // len(p.classes) * len(strange) // 2
     ask = replace(Request.of(p, "source", "source", seed), classes=strange, n=n)
@@ -260,7 +257,7 @@ if bool((test_key.y == domains.NONE_OF_THESE).any()):
     detector = calibration.Detector.fit(chosen.model, validation, decoys, chosen.warps, carry)
     stranger = detector.score(chosen.model, test.x)
     answers = calibration.answers(honest[method, 0], stranger, detector.threshold)
-    found, falsely = evaluation.none_recall(answers, test_key)
+    found, falsely = metrics.none_recall(answers, test_key)
     print(f"rejected: {found:.0%} of the unseen molecule's cubes, and {falsely:.0%} of the known classes' cubes")
     run.report(none_recall=found, none_false_rejection=falsely)
 else:
@@ -276,7 +273,7 @@ else:
 distance = {}
 for label, model in (("source_only", fits["source_only"][0].model), (method, choices[0].fit.model)):
     clouds = {name: models.embed(model, part.x[:300]) for name, part in (("source", validation), ("target", test))}
-    distance[label] = evaluation.a_distance(*clouds.values(), seed=0)
+    distance[label] = metrics.a_distance(*clouds.values(), seed=0)
     fig = figures.embedding(clouds, f"{label}: A-distance {distance[label]:.2f}")
     run.save_figure(fig, f"features_{label}")
     plt.show()
@@ -289,15 +286,15 @@ for label, model in (("source_only", fits["source_only"][0].model), (method, cho
 # every figure below is drawn from that file, now. Where a part has not been run, a sentence says so.
 
 # %%
-folder = runs.root() / "notebooks" / "evidence"
-both = (evidence.read(folder / name) for name in ("evidence.csv", "per_class.csv"))
+folder = runtime.root() / "notebooks" / "evidence"
+both = (runner.read(folder / name) for name in ("evidence.csv", "per_class.csv"))
 measured, per_class = ([row for row in table if row["profile"] == "laptop"] for table in both)
-gaps = {(g.method, g.scenario): g for g in evidence.gap_table(measured)}
+gaps = {(g.method, g.scenario): g for g in statistics.gap_table(measured)}
 
 
 def show(name, tier):
     """Draw one part of the evidence, or say that it waits to be measured."""
-    fig = evidence.DRAWINGS[name](measured, per_class)
+    fig = DRAWINGS[name](measured, per_class)
     if fig is None:
         print(f"Not measured yet: make evidence TIER={tier} fills this in.")
     else:
@@ -305,7 +302,7 @@ def show(name, tier):
         plt.show()
 
 
-def of(method, wanted=evidence.NAMED):
+def of(method, wanted=statistics.NAMED):
     """scenario -> what was measured of a method there."""
     return {s: gaps[method, s] for s in wanted if (method, s) in gaps}
 
@@ -329,8 +326,10 @@ else:
 
 # %%
 show("gap_closed", "core")
-for name, g in of("cryoshift", evidence.COMPOSITES).items():
-    print(f"{name}: cryoshift {evidence.plain(g.score)}, gap closed {evidence.percent(g.closed)}, {g.seeds} seed(s)")
+for name, g in of("cryoshift", jobs.COMPOSITES).items():
+    print(
+        f"{name}: cryoshift {statistics.plain(g.score)}, gap closed {statistics.percent(g.closed)}, {g.seeds} seed(s)"
+    )
 
 # %% [markdown]
 # ### Against every other method
@@ -341,11 +340,11 @@ for name, g in of("cryoshift", evidence.COMPOSITES).items():
 
 # %%
 show("baselines", "baselines")
-rivals = evidence.baselines(measured)
+rivals = statistics.baselines(measured)
 beaten = [name for name, found in rivals.items() if found[2] < 0]
 if rivals:
     print(
-        f"cryoshift is better than {len(beaten)} of {len(rivals)} methods on {evidence.HOME}, with its whole interval below 0"
+        f"cryoshift is better than {len(beaten)} of {len(rivals)} methods on {jobs.HOME}, with its whole interval below 0"
     )
 
 # %% [markdown]
@@ -357,9 +356,9 @@ if rivals:
 
 # %%
 show("factors", "factors")
-found = of("cryoshift", evidence.FACTORS)
+found = of("cryoshift", jobs.FACTORS)
 for name, g in found.items():
-    print(f"{name:13} cryoshift {evidence.plain(g.score)}, gap closed {evidence.percent(g.closed)}")
+    print(f"{name:13} cryoshift {statistics.plain(g.score)}, gap closed {statistics.percent(g.closed)}")
 real = [g.closed[0] for g in found.values() if g.closed]
 if real:
     print(f"mean over the {len(real)} of {len(found)} factors with a measurable gap: {np.mean(real):.0%}")
@@ -371,9 +370,9 @@ if real:
 # source_only. A grey row proves nothing either way, and a few seeds can only show large harm.
 
 # %%
-carried_over = evidence.transfer(measured)
+carried_over = statistics.transfer(measured)
 if carried_over:
-    fig = figures.forest(carried_over, "Every method less source_only", "balanced accuracy - that of source_only")
+    fig = forest(carried_over, "Every method less source_only", "balanced accuracy - that of source_only")
     run.save_figure(fig, "evidence_transfer")
     plt.show()
     harmed = [name for name, g in carried_over.items() if g[2] < 0]
@@ -389,11 +388,11 @@ else:
 
 # %%
 show("ablation", "ablation")
-parts = evidence.ablation(measured)
+parts = statistics.ablation(measured)
 if parts:
     worst = min(parts, key=lambda name: parts[name][0])
     needed = [name for name, found in parts.items() if found[2] < 0]
-    print(f"largest loss: {worst}, {evidence.signed(parts[worst])}; rows below 0: {', '.join(needed) or 'none'}")
+    print(f"largest loss: {worst}, {statistics.signed(parts[worst])}; rows below 0: {', '.join(needed) or 'none'}")
 
 # %% [markdown]
 # ### Class by class
@@ -403,10 +402,10 @@ if parts:
 
 # %%
 show("recall", "core")
-for name, by_class in evidence.recalls(per_class).items():
-    if name in evidence.CORE:
+for name, by_class in statistics.recalls(per_class).items():
+    if name in jobs.CORE:
         worst = min(by_class, key=by_class.get)
-        print(f"{name}: the hardest class on {evidence.HOME} is {worst}, of which {by_class[worst]:.0%} is found")
+        print(f"{name}: the hardest class on {jobs.HOME} is {worst}, of which {by_class[worst]:.0%} is found")
 
 # %% [markdown]
 # ### What does choosing without labels cost?
@@ -417,8 +416,8 @@ for name, by_class in evidence.recalls(per_class).items():
 
 # %%
 show("regret", "core")
-for name, g in of("cryoshift", evidence.COMPOSITES).items():
-    last = evidence.by_seed(measured, "cryoshift", name, "balanced_accuracy_last")
+for name, g in of("cryoshift", jobs.COMPOSITES).items():
+    last = statistics.by_seed(measured, "cryoshift", name, "balanced_accuracy_last")
     gain = g.score[0] - np.mean(list(last.values()))
     print(f"{name}: regret {g.regret:.3f}; against the last checkpoint the choice is {gain:+.3f}")
 
@@ -432,10 +431,10 @@ for name, g in of("cryoshift", evidence.COMPOSITES).items():
 
 # %%
 show("curves", "curves")
-for knob, by_method in evidence.curves(measured).items():
+for knob, by_method in statistics.curves(measured).items():
     line = {v: np.mean(scores) for v, scores in by_method["cryoshift"].items()}
     low, high = min(line, key=line.get), max(line, key=line.get)
-    print(f"{evidence.LABELS[knob]}: cryoshift from {line[low]:.2f} (at {low:g}) to {line[high]:.2f} (at {high:g})")
+    print(f"{jobs.LABELS[knob]}: cryoshift from {line[low]:.2f} (at {low:g}) to {line[high]:.2f} (at {high:g})")
 
 # %% [markdown]
 # ### An unseen molecule
@@ -445,7 +444,7 @@ for knob, by_method in evidence.curves(measured).items():
 # two numbers for what to expect, at the last for how well strange and known are separated. One unseen molecule is one example.
 
 # %%
-text = evidence.unseen_table(measured)
+text = unseen_table(measured)
 display(Markdown(text)) if text else print("Not measured yet: make evidence TIER=unseen fills this in.")
 
 # %% [markdown]
@@ -457,12 +456,12 @@ display(Markdown(text)) if text else print("Not measured yet: make evidence TIER
 # with our own structures, and share whatever is wrong with our simulation.
 
 # %%
-spiked = evidence.spikes(measured)
+spiked = statistics.spikes(measured)
 if not spiked:
     print("Not measured yet: no row of the evidence has a spike-in estimate so far.")
 else:
     show("spike", "core")
-    print(f"{evidence.trust(spiked)}; the average is estimate - truth")
+    print(f"{statistics.trust(spiked)}; the average is estimate - truth")
 
 # %% [markdown]
 # ### Aims, reached and not
@@ -470,8 +469,8 @@ else:
 # What this project set out to reach, before the measurement, and what came out. "So far" means that some of the planned runs are missing.
 
 # %%
-verdicts = evidence.verdicts(measured)
-display(Markdown(evidence.table("aim | found | outcome", (v.line for v in verdicts))))
+verdicts = goals.verdicts(measured)
+display(Markdown(tables_table("aim | found | outcome", (v.line for v in verdicts))))
 counted = {word: sum(v.outcome == word for v in verdicts) for word in ("reached", "not reached", "not measured")}
 print(", ".join(f"{n} {word}" for word, n in counted.items()))
 

@@ -44,29 +44,20 @@ import numpy as np
 import torch
 
 import data_fetch
-from cryoshift_core import (
-    answers,
-    calibration,
-    domains,
-    evaluation,
-    experiment,
-    explore,
-    figures,
-    report,
-    runs,
-    scenarios,
-    selection,
-    spikein,
-    structures,
-    training,
-    volumes,
-    warp,
-)
-from cryoshift_core.domains import AnswerKey
+from cryoshift_core import calibration, errors, fourier, metrics, models, selection, training
+from cryoshift_core.application import pictures, predictions, prevalence, report, spike_in, target_data
+from cryoshift_core.course import explore, figures
+from cryoshift_core.course.run import begin
+from cryoshift_core.data import AnswerKey, normalize, split_particles
 from cryoshift_core.models import embed
-from cryoshift_core.optics import Optics, tilt_scheme
-from cryoshift_core.scenarios import Request
-from data_fetch import importers
+from cryoshift_core.simulation import scenarios, structures
+from cryoshift_core.simulation.optics import Optics, tilt_scheme
+from cryoshift_core.simulation.scenarios import Request
+from cryoshift_core.tomography import extraction, volumes
+from cryoshift_core.tomography.background import FEWEST, find_background, ice_positions
+from cryoshift_core.tomography.wedge import estimate_wedge, fit_wedge
+from cryoshift_core.warps import carried as warps_carried
+from data_fetch import readers
 
 # %% tags=["parameters"]
 subtomograms: str = ""  # a stack (.mrcs, .hdf), a folder of .mrc, .em or .png files, or a STAR with _rlnImageName
@@ -88,24 +79,24 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/06_your_own_subtomograms
 
 # %%
-run = runs.begin("06_your_own_subtomograms", globals())
-figures.use_style()
+run = begin("06_your_own_subtomograms", globals())
+pictures.use_style()
 shipped = not (subtomograms or tomogram)
 default = ("membrane", "ice") if shipped else run.profile.classes
-wanted = experiment.read_classes(data_fetch.local(classes), default)
+wanted = target_data.read_classes(data_fetch.local(classes), default)
 for file in filter(Path.is_file, map(Path, wanted)):
     run.add_input(file)
 run.profile = p = run.profile.for_classes(wanted)  # more classes take more cubes and steps
 how = {"box": box, "contrast": contrast}
 if subtomograms:
-    particles = importers.read_subtomograms(subtomograms, box or None, pixel_size or None)
-    data = experiment.from_subtomograms(particles, wanted, **how, name=Path(subtomograms).stem)
+    particles = readers.read_subtomograms(subtomograms, box or None, pixel_size or None)
+    data = target_data.from_subtomograms(particles, wanted, **how, name=Path(subtomograms).stem)
 else:
     sample = data_fetch.sample()
     tomogram, coordinates = tomogram or str(sample.tomogram), coordinates or str(sample.coordinates)
-    volume = importers.read_tomogram(tomogram, pixel_size or None)
-    particles = importers.read_picks(coordinates, volume)
-    data = experiment.from_tomogram(volume, particles, wanted, **how)
+    volume = readers.read_tomogram(tomogram, pixel_size or None)
+    particles = readers.read_picks(coordinates, volume)
+    data = target_data.from_tomogram(volume, particles, wanted, **how)
 n, pixel = data.cubes.x.shape[-1], data.cubes.pixel_size
 print(f"{len(data)} inputs, {len(data.kept)} cubes of {n}^3 voxels of {pixel:.4g} A ({n * pixel:.0f} A wide)")
 print(f"classes: {', '.join(wanted)}")
@@ -139,7 +130,7 @@ print(f"CONTRAST: taken as {data.contrast}. Evidence says {data.guess.sign}: {da
 if data.tomogram is not None:
     groups = np.zeros(len(data), dtype=int)
     groups[data.kept] = data.cubes.groups.numpy()
-    fig = figures.tomogram(data.tomogram.data, particles.zyx, groups, data.tomogram.pixel_size)
+    fig = pictures.tomogram(data.tomogram.data, particles.zyx, groups, data.tomogram.pixel_size)
     run.save_figure(fig, "tomogram")
     plt.show()
 
@@ -150,7 +141,7 @@ if data.tomogram is not None:
 
 # %%
 def through(axes, particle):
-    figures.orthoslices(axes, data.tomogram.data, particles.zyx, particles.zyx[particle - 1])
+    pictures.orthoslices(axes, data.tomogram.data, particles.zyx, particles.zyx[particle - 1])
 
 
 if data.tomogram is not None:
@@ -163,7 +154,7 @@ if data.tomogram is not None:
 # %%
 eight = torch.linspace(0, len(data.kept) - 1, 8).long()
 some = data.cubes.x[eight]
-fig = figures.gallery({"xy": some, "xz": some.transpose(2, 3)}, [f"cube {data.kept[i] + 1}" for i in eight.tolist()])
+fig = pictures.gallery({"xy": some, "xz": some.transpose(2, 3)}, [f"cube {data.kept[i] + 1}" for i in eight.tolist()])
 run.save_figure(fig, "cubes")
 plt.show()
 
@@ -177,7 +168,7 @@ rows = {int(data.kept[i]) + 1: i for i in eight.tolist()}  # row of the list -> 
 
 
 def draw(axes, row, z):
-    figures.show(axes[0], data.cubes.x[rows[row], 0, z], f"cube {row}, z = {z}", spread=4)
+    pictures.show(axes[0], data.cubes.x[rows[row], 0, z], f"cube {row}, z = {z}", spread=4)
 
 
 sliders = {"z": ("slice z (voxel)", list(range(2, n - 2))), "row": ("which cube (row of the list)", list(rows))}
@@ -199,9 +190,9 @@ target, held_out, key = data.cubes, None, None
 if shipped and {"membrane", "ice"} <= set(wanted):
     g = run.generator("ice")
     n_ice = max(24, min(600, p.n_target // 2))
-    at = volumes.ice_positions(data.tomogram.data, particles.zyx, n, n_ice, g)
-    ice, whole = volumes.extract(data.tomogram.data, at, n, data.tomogram.pixel_size, pixel)
-    ice = volumes.normalize(volumes.to_bright(ice, data.contrast))
+    at = ice_positions(data.tomogram.data, particles.zyx, n, n_ice, g)
+    ice, whole = extraction.extract(data.tomogram.data, at, n, data.tomogram.pixel_size, pixel)
+    ice = normalize(volumes.to_bright(ice, data.contrast))
     nearest = [int(groups[np.linalg.norm(particles.zyx - spot, axis=1).argmin()]) for spot in at[whole]]
     few = torch.randperm(len(data.cubes), generator=g)[: 4 * n_ice]
     everything = replace(
@@ -211,12 +202,12 @@ if shipped and {"membrane", "ice"} <= set(wanted):
     )
     centres = np.concatenate([particles.zyx[data.kept[few]], at[whole]])
     truth = torch.tensor([wanted.index("membrane")] * len(few) + [wanted.index("ice")] * len(ice))
-    inside, outside = domains.split_particles(centres, everything.groups, [1, 3, 7], n)
+    inside, outside = split_particles(centres, everything.groups, [1, 3, 7], n)
     target, held_out, key = everything.subset(inside), everything.subset(outside), AnswerKey(truth[outside], wanted)
     print(f"adapt on {len(target)} cubes around particles {target.groups.unique().tolist()}, unlabelled")
     count = ", ".join(f"{int((key.y == k).sum())} {name}" for k, name in enumerate(wanted))
     print(f"score on {len(held_out)} cubes around particles {held_out.groups.unique().tolist()}: {count}")
-    fig = figures.gallery({"on the lattice": data.cubes.x[few[:6]], "ice": ice[:6]}, [""] * 6)
+    fig = pictures.gallery({"on the lattice": data.cubes.x[few[:6]], "ice": ice[:6]}, [""] * 6)
     run.save_figure(fig, "lattice_and_ice")
     plt.show()
 elif len(target) > p.n_target:
@@ -235,14 +226,14 @@ elif len(target) > p.n_target:
 ask = replace(Request.of(p, "broad", "source", run.params.seed), box=n, pixel_size=pixel, tilt_axis=tilt_axis)
 source = scenarios.load_or_make(ask, run.data_folder)
 validation = scenarios.load_or_make(replace(ask, part="validation", n=p.n_validation, tomograms=8), run.data_folder)
-rows = {"simulated": figures.one_of_each(source.x, source.y, len(wanted)), "experimental": data.cubes.x[eight]}
-fig = figures.gallery({"simulated": rows["simulated"]}, source.classes)
+rows = {"simulated": pictures.one_of_each(source.x, source.y, len(wanted)), "experimental": data.cubes.x[eight]}
+fig = pictures.gallery({"simulated": rows["simulated"]}, source.classes)
 run.save_figure(fig, "simulated")
 plt.show()
 fig = figures.spectra({"source": source.x[:256], "target": target.x[:256]}, pixel)
 run.save_figure(fig, "spectra")
 plt.show()
-doubts = experiment.pixel_size_doubts(source.x, target.x, pixel, wanted)
+doubts = target_data.pixel_size_doubts(source.x, target.x, pixel, wanted)
 for warning in doubts:
     print("WARNING:", warning)
 
@@ -289,7 +280,7 @@ plt.show()
 
 # %%
 model, warps = chosen.model, chosen.warps
-found = training.predict(model, data.cubes.x, device=run.params.device)
+found = models.predict(model, data.cubes.x, device=run.params.device)
 calibrated = calibration.calibrate(model, validation, warps, run.generator("calibration"))
 probabilities = calibrated.probabilities(found)
 if warps is None:
@@ -305,10 +296,10 @@ if warps is not None and others:
     strange = detector.score(model, data.cubes.x) > detector.threshold
     print(f"{int(strange.sum())} of {len(strange)} cubes fit none of the classes; decoys: {', '.join(others)}")
     run.report(none_of_these=int(strange.sum()))
-paths = answers.write(run.folder, data, probabilities, source.classes, strange)
+paths = predictions.write(run.folder, data, probabilities, source.classes, strange)
 shares = {
     name: torch.bincount(
-        training.predict(fits[name, seeds[0]].model, data.cubes.x, device=run.params.device).argmax(1),
+        models.predict(fits[name, seeds[0]].model, data.cubes.x, device=run.params.device).argmax(1),
         minlength=len(wanted),
     )
     .div(len(data.cubes))
@@ -316,11 +307,11 @@ shares = {
     for name in curves
 }
 print(f"wrote {paths[0]}: {len(data)} rows, and {len(paths) - 1} more files")
-doubts += experiment.doubts(shares[used], source.classes, len(data.cubes))
+doubts += target_data.doubts(shares[used], source.classes, len(data.cubes))
 doubts += [choice.warning for choice in choices.values() if choice.warning][:1]
 for warning in doubts:
     print("WARNING:", warning)
-fig = figures.class_shares(shares, source.classes)
+fig = pictures.class_shares(shares, source.classes)
 run.save_figure(fig, "class_shares")
 plt.show()
 
@@ -331,12 +322,12 @@ plt.show()
 # %%
 best = probabilities.max(1)
 rows = {}
-for name, order in answers.by_class(probabilities, source.classes, strange).items():
+for name, order in predictions.by_class(probabilities, source.classes, strange).items():
     if len(order) >= 6:
         rows[name] = data.cubes.x[torch.cat([order[:3], order[-3:]])]
 if rows:
     titles = ["most certain", "", "", "least certain", "", ""]
-    fig = figures.gallery(rows, titles)
+    fig = pictures.gallery(rows, titles)
     run.save_figure(fig, "certain_and_uncertain")
     plt.show()
 
@@ -352,21 +343,21 @@ if rows:
 # %%
 ice = None
 if background:
-    ice = experiment.background(importers.read_subtomograms(background, None, pixel_size or None), data)
+    ice = target_data.background(readers.read_subtomograms(background, None, pixel_size or None), data)
 elif data.tomogram is not None:
     volume = data.tomogram
     edge = int(np.ceil(n * pixel / volume.pixel_size))
     try:
-        at = spikein.find_background(volume.data, particles.zyx, edge, max(60, p.n_test // 2), run.generator("spikes"))
-        cut = volumes.extract(volume.data, at, n, volume.pixel_size, pixel)[0]
-        ice = volumes.normalize(volumes.to_bright(cut, data.contrast))
-    except volumes.InputError as problem:
+        at = find_background(volume.data, particles.zyx, edge, max(60, p.n_test // 2), run.generator("spikes"))
+        cut = extraction.extract(volume.data, at, n, volume.pixel_size, pixel)[0]
+        ice = normalize(volumes.to_bright(cut, data.contrast))
+    except errors.InputError as problem:
         print("No spike-in:", problem)
 else:
     print("No spike-in: extracted cubes bring no ice. Give boxes without a particle as background, or the tomogram.")
 if ice is not None:
     print(f"{len(ice)} boxes of ice")
-    fig = figures.gallery({"ice, xy": ice[:8], "ice, xz": ice[:8].transpose(2, 3)}, [""] * len(ice[:8]))
+    fig = pictures.gallery({"ice, xy": ice[:8], "ice, xz": ice[:8].transpose(2, 3)}, [""] * len(ice[:8]))
     run.save_figure(fig, "ice")
     plt.show()
 
@@ -379,8 +370,8 @@ if ice is not None:
 
 # %%
 spikes = None
-if ice is not None and len(ice) >= spikein.FEWEST:
-    series, wedge = spikein.fit_wedge(ice, pixel), spikein.estimate_wedge(ice, pixel)
+if ice is not None and len(ice) >= FEWEST:
+    series, wedge = fit_wedge(ice, pixel), estimate_wedge(ice, pixel)
     if series is None:
         print("no missing wedge to be seen: the spikes get none")
     else:
@@ -391,17 +382,17 @@ if ice is not None and len(ice) >= spikein.FEWEST:
     print(f"measured: {wedge.float().mean():.0%} of the samples")
     n_spikes = min(4 * len(ice), max(len(wanted), p.n_test))
     try:
-        spikes = spikein.imitate(wanted, target, ice, n_spikes, optics=optics, snr=spike_snr, seed=run.params.seed)
+        spikes = spike_in.imitate(wanted, target, ice, n_spikes, optics=optics, snr=spike_snr, seed=run.params.seed)
         given = "given" if spike_snr else "that of your cubes, estimated"
         print(f"mean SNR of the spike-ins: {spikes.snr[spikes.snr > 0].mean():.3g} ({given})")
-    except volumes.InputError as problem:
+    except errors.InputError as problem:
         print("No spike-in:", problem)
 elif ice is not None:
-    print(f"No spike-in: {len(ice)} boxes of ice; wanted at least {spikein.FEWEST}.")
+    print(f"No spike-in: {len(ice)} boxes of ice; wanted at least {FEWEST}.")
 
 # %%
 if spikes is not None:
-    whole = torch.fft.fftshift(spikein.whole(wedge)).float()
+    whole = torch.fft.fftshift(fourier.full_from_half(wedge)).float()
     fig, axes = plt.subplots(1, 3, figsize=(6.6, 2.4), layout="constrained")
     planes = {
         "kz, kx (ky = 0)": whole[:, n // 2],
@@ -418,8 +409,8 @@ if spikes is not None:
     run.save_figure(fig, "spike_spectra")
     plt.show()
     few = min(len(wanted), len(eight))
-    shown = figures.one_of_each(spikes.x, spikes.y, len(wanted))[:few]
-    fig = figures.gallery({"spiked": shown, "yours": data.cubes.x[eight[:few]]}, spikes.classes[:few])
+    shown = pictures.one_of_each(spikes.x, spikes.y, len(wanted))[:few]
+    fig = pictures.gallery({"spiked": shown, "yours": data.cubes.x[eight[:few]]}, spikes.classes[:few])
     run.save_figure(fig, "spikes")
     plt.show()
 
@@ -429,10 +420,10 @@ if spikes is not None:
 
 # %%
 if spikes is not None:
-    said = {name: training.predict(fits[name, seeds[0]].model, spikes.x, device=run.params.device) for name in curves}
-    recalls = {name: evaluation.recall(q, spikes.y).tolist() for name, q in said.items()}
-    spiked = {name: evaluation.balanced_accuracy(q, spikes.y) for name, q in said.items()}
-    fig = figures.class_shares(recalls, spikes.classes)
+    said = {name: models.predict(fits[name, seeds[0]].model, spikes.x, device=run.params.device) for name in curves}
+    recalls = {name: metrics.recall(q, spikes.y).tolist() for name, q in said.items()}
+    spiked = {name: metrics.balanced_accuracy(q, spikes.y) for name, q in said.items()}
+    fig = pictures.class_shares(recalls, spikes.classes)
     fig.axes[0].axhline(1 / len(wanted), ls=":", color="black", lw=1)
     fig.axes[0].set(ylabel="recall on spike-ins", ylim=(0, 1))
     run.save_figure(fig, "spike_recall")
@@ -466,12 +457,10 @@ if held_out is not None:
     scores = {}
     for name in curves:
         scores[name] = [
-            evaluation.balanced_accuracy(
-                training.predict(fits[name, s].model, held_out.x, device=run.params.device), key
-            )
+            metrics.balanced_accuracy(models.predict(fits[name, s].model, held_out.x, device=run.params.device), key)
             for s in seeds
         ]
-    intervals = {name: evaluation.interval(values) for name, values in scores.items()}
+    intervals = {name: metrics.interval(values) for name, values in scores.items()}
     fig = figures.scores(scores, intervals, "balanced accuracy on held-out particles (experimental)")
     run.save_figure(fig, "scores")
     plt.show()
@@ -493,16 +482,16 @@ else:
 # do. `report.html` holds all of it, opens without a network, and begins with every warning.
 
 # %%
-confusion = None if spikes is None else evaluation.confusion(said[used], spikes.y)
+confusion = None if spikes is None else metrics.confusion(said[used], spikes.y)
 known = confusion
 if known is None and warps is not None:
-    carried = warp.carried(validation.x, warps, run.generator("confusion"))
-    known = evaluation.confusion(training.predict(model, carried, device=run.params.device), validation.y)
+    carried = warps_carried(validation.x, warps, run.generator("confusion"))
+    known = metrics.confusion(models.predict(model, carried, device=run.params.device), validation.y)
 fits_a_class = slice(None) if strange is None or strange.all() else ~strange
 if strange is not None and strange.all():
     doubts.append("Every cube is marked as none of these: check classes, pixel size and contrast.")
     print("WARNING:", doubts[-1])
-counted = answers.counts(probabilities[fits_a_class], source.classes, known, run.generator("counts"))
+counted = prevalence.counts(probabilities[fits_a_class], source.classes, known, run.generator("counts"))
 for name, count in counted.items():
     share, low, high = count.corrected or count.raw
     print(
@@ -512,10 +501,10 @@ for name, count in counted.items():
 gap = {}
 for name in curves if len(target) >= 10 else ():  # fewer tell no distance
     fit = fits[name, seeds[0]]
-    shown = warp.carried(source.x[:1000], fit.warps, run.generator("gap"))
+    shown = warps_carried(source.x[:1000], fit.warps, run.generator("gap"))
     features = [embed(fit.model, x, device=run.params.device) for x in (shown, target.x)]
     what = "simulated cubes" if fit.warps is None else "warped copies of simulated cubes"
-    gap[f"{what}, {name}"] = evaluation.a_distance(*features)
+    gap[f"{what}, {name}"] = metrics.a_distance(*features)
     print(f"A-distance of {what} from yours, as {name} sees them: {gap[f'{what}, {name}']:.2f}")
 run.report(inputs=len(data), classified=len(data.kept), contrast=data.contrast, used=used)
 run.report(mean_confidence=best.values.mean().item(), warnings=len(data.warnings) + len(doubts))

@@ -1,0 +1,1 @@
+"""Classification of a user's own particles: input, spike-in validation, predictions and report."""

@@ -1,0 +1,1 @@
+"""Methods x scenarios x seeds: jobs, the runner that fills one CSV, and what the CSV says."""

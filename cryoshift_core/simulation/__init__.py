@@ -1,0 +1,1 @@
+"""Simulation of subtomograms: structures, optics, specimens, imaging and named scenarios."""

@@ -1,0 +1,396 @@
+"""Molecules: atoms to electrostatic potential, and the templates that the simulator images.
+
+A template is the potential of a molecule in vitreous ice, in volts *relative to the ice*: positive where the
+molecule scatters more than the ice it displaces. Three steps lead to it:
+
+1. Each atom adds its electron form factor (gemmi ``DensityCalculatorE``), times h^2 / (2 pi m e) = 47.878 V A^2.
+2. Each atom removes the ice in its place: 4.53 V times its displaced volume (Fraser, MacRae & Suzuki 1978,
+   J. Appl. Cryst. 11:693), a Gaussian of the same volume, exp(-pi r^2 / v^(2/3)).
+3. The fine grid is cut in Fourier space to the pixel size.
+
+Hydrogens are left out of both sums: one scatters 25.3 V A^3 and displaces 5.15 A^3 x 4.53 V = 23.3 V A^3 of ice,
+so they all but cancel, and most files have none. All atoms get one B factor: refined ones differ from entry to
+entry by method, which a classifier would learn instead of the shape.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import fnmatch
+import json
+import math
+import sys
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import gemmi
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..fourier import resampling_matrix
+from ..tomography.mrc import read_mrc
+from ..tomography.volumes import Volume
+
+VOLT_PER_FORM_FACTOR = 47.878  # h^2 / (2 pi m e), V A^2
+ICE_POTENTIAL = 4.53  # V, vitreous ice of 0.93 g/cm^3 from the same form factors
+FINEST = 4.0  # A per voxel of the shipped maps
+DISPLACED = {"C": 16.44, "N": 2.49, "O": 9.13, "S": 19.86, "P": 5.73}  # A^3; others: the van der Waals sphere
+TEMPLATES = Path(__file__).parent / "templates"
+PROCEDURAL = ("membrane", "ice")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One shipped molecular class, a row of ``templates/templates.json``.
+
+    `chains` are patterns like ``A*`` (empty: all), `assembly` the biological assembly to build (empty: none),
+    `diameter` (A) the sphere about the centre of mass that holds 99.9 % of the atoms, `mass_kda` includes hydrogens.
+    """
+
+    pdb_id: str
+    file: str
+    chains: str
+    assembly: str
+    description: str
+    licence: str
+    atoms: int = 0
+    diameter: float = 0.0
+    mass_kda: float = 0.0
+
+
+def _read_table() -> dict[str, Structure]:
+    rows = json.loads((TEMPLATES / "templates.json").read_text())["classes"]
+    return {name: Structure(**row) for name, row in rows.items()}
+
+
+BUILTIN: dict[str, Structure] = _read_table()
+
+
+@dataclass(frozen=True)
+class _Atoms:
+    model: gemmi.Model  # centre of mass at the origin
+    count: int
+    diameter: float
+    mass_kda: float
+
+
+def _read_atoms(path: str | Path, chains: str | None, assembly: str | None) -> _Atoms:
+    try:
+        structure = gemmi.read_structure(str(path))
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} can't be read as PDB or mmCIF ({reason}); give a .pdb or .cif file.") from error
+    if not len(structure):
+        raise InputError(f"{path} holds no atoms; give a PDB or mmCIF file with coordinates.")
+    structure.setup_entities()
+    structure.remove_waters()
+    structure.remove_hydrogens()
+    structure.remove_alternative_conformations()
+    listed = [a.name for a in structure.assemblies]
+    if assembly is None:
+        assembly = listed[0] if listed else ""
+    if assembly:
+        if assembly not in listed:
+            raise InputError(f"{path} has no assembly '{assembly}'; it lists {listed or 'none'}.")
+        structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.Short)
+    model = structure[0]
+    patterns = [p.strip() for p in (chains or "*").split(",")]
+    names = sorted({chain.name for chain in model})
+    for name in names:
+        if not any(fnmatch.fnmatchcase(name, p) for p in patterns):
+            model.remove_chain(name)
+    position, weight, mass = [], [], 0.0
+    for chain in model:
+        for residue in chain:
+            info = gemmi.find_tabulated_residue(residue.name)
+            in_polymer = info.is_amino_acid() or info.is_nucleic_acid()
+            mass += 1.008 * max(info.hydrogen_count - 2 * in_polymer, 0)
+            for atom in residue:
+                position.append(atom.pos.tolist())
+                weight.append(atom.element.weight)
+    if not position:
+        raise InputError(f"{path}: chains '{chains or '*'}' select no atoms; the file has chains {', '.join(names)}.")
+    position, weight = np.array(position), np.array(weight)
+    if not np.isfinite(position).all():
+        raise InputError(f"{path} has atoms at positions that are not finite; repair the file.")
+    centre = weight @ position / weight.sum()
+    radius = np.quantile(np.linalg.norm(position - centre, axis=1), 0.999)
+    shift = gemmi.Transform()
+    shift.vec.fromlist((-centre).tolist())
+    model.transform_pos_and_adp(shift)
+    return _Atoms(model, len(position), 2 * float(radius), (mass + float(weight.sum())) / 1000)
+
+
+def _displaced_volume(element: gemmi.Element) -> float:
+    return DISPLACED.get(element.name, 4 / 3 * math.pi * element.vdw_r**3)
+
+
+def _sum_atoms(atoms: _Atoms, spacing: float, n: int, b_factor: float, blur: float) -> np.ndarray:
+    """Potential in volts on an (n, n, n) grid, all atoms smeared by `b_factor` + `blur`, ice subtracted."""
+    cell = n * spacing
+    middle = gemmi.Transform()
+    middle.vec.fromlist([n // 2 * spacing] * 3)
+    model = atoms.model.clone()
+    model.transform_pos_and_adp(middle)
+    scattering, ice = gemmi.DensityCalculatorE(), gemmi.DensityCalculatorN()
+    for calculator in (scattering, ice):
+        calculator.grid.set_unit_cell(gemmi.UnitCell(cell, cell, cell, 90, 90, 90))
+        calculator.grid.set_size(n, n, n)
+    carbon = gemmi.Element("C")
+    per_occupancy = carbon.neutron92.get_coefs()[0]
+    for site in model.all():
+        atom = site.atom
+        volume = _displaced_volume(atom.element)
+        atom.aniso = gemmi.SMat33f(0, 0, 0, 0, 0, 0)
+        atom.occ, atom.b_iso = 1.0, b_factor + blur
+        scattering.add_atom_density_to_grid(atom)
+        # gemmi's neutron calculator draws one Gaussian per atom, all it takes to draw the displaced ice.
+        atom.element, atom.occ = carbon, volume / per_occupancy
+        atom.b_iso = 4 * math.pi * volume ** (2 / 3) + b_factor + blur
+        ice.add_atom_density_to_grid(atom)
+    total = VOLT_PER_FORM_FACTOR * scattering.grid.array - ICE_POTENTIAL * ice.grid.array
+    return np.ascontiguousarray(total.transpose(2, 1, 0))
+
+
+def potential(
+    path: str | Path,
+    *,
+    pixel_size: float,
+    chains: str | None = None,
+    assembly: str | None = None,
+    box: int | None = None,
+    b_factor: float = 50.0,
+) -> Volume:
+    """Electrostatic potential of a PDB or mmCIF file (also .gz) relative to ice, in volts.
+
+    Model 1, without waters, hydrogens and alternative conformations.
+
+    Parameters
+    ----------
+    path : coordinate file
+    pixel_size : A per voxel, at least 1
+    chains : comma-separated patterns of chain names, e.g. ``"A*,B1"``; None: all
+    assembly : biological assembly; None: the first that the file lists, if any; "": the coordinates as they stand
+    box : voxels per edge; None: the molecule with a margin of 8 A
+    b_factor : A^2, one for all atoms
+
+    Returns
+    -------
+    Volume, zyx, V; the centre of mass is at index n // 2
+    """
+    return _draw(_read_atoms(path, chains, assembly), str(path), pixel_size, box, b_factor)
+
+
+def _draw(atoms: _Atoms, path: str, pixel_size: float, box: int | None = None, b_factor: float = 50.0) -> Volume:
+    if not 1 <= pixel_size < math.inf:
+        raise InputError(f"pixel_size is {pixel_size} A; wanted at least 1 A per voxel for a potential from atoms.")
+    # Half the pixel, and a blur that makes the aliased tail of every atom < 1 % at the Nyquist frequency kept.
+    spacing = min(pixel_size, FINEST) / 2
+    blur = max(0.0, 37.6 * spacing**2 - b_factor)
+    reach = max(np.linalg.norm(s.atom.pos.tolist(), np.inf) for s in atoms.model.all())
+    if reach > 320 * spacing:
+        raise InputError(f"{path} spans {2 * reach:.0f} A; wanted at most {640 * spacing:.0f} A: select chains.")
+    box = box or 2 * math.ceil((reach + 8) / pixel_size)
+    n = 2 * math.ceil(max(reach + 16, box * pixel_size / 2) / spacing - 1e-6)
+    fine = torch.fft.rfftn(torch.from_numpy(_sum_atoms(atoms, spacing, n, b_factor, blur)))
+    k, half = torch.fft.fftfreq(n, spacing) ** 2, torch.fft.rfftfreq(n, spacing) ** 2
+    k2 = k[:, None, None] + k[:, None] + half
+    keep = k2 <= 3 / (4 * pixel_size**2)  # the corners of the coarse band; beyond it the deblurring means nothing
+    fine = torch.fft.irfftn(fine * torch.where(keep, torch.exp(blur / 4 * k2), 0.0), s=(n, n, n))
+    return Volume(_regrid(fine, spacing, pixel_size, box).numpy(), pixel_size, path)
+
+
+def _regrid(data: Tensor, pixel_in: float, pixel_out: float, box: int) -> Tensor:
+    """(n, n, n) at pixel_in to (box, box, box) at pixel_out, Fourier-cropped, centre on centre."""
+    period = max(max(data.shape) * pixel_in, box * pixel_out)
+    z, y, x = (resampling_matrix(n, pixel_in, box, pixel_out, period) for n in data.shape)
+    return torch.einsum("zk,kyx->zyx", z, torch.einsum("yj,kjx->kyx", y, data @ x.T)).contiguous()
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    data: Tensor  # (n, n, n) float32, V
+    pixel_size: float
+    diameter: float
+
+
+@lru_cache(maxsize=1)
+def _archive() -> dict[str, np.ndarray]:
+    with np.load(TEMPLATES / "maps.npz", allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+@lru_cache(maxsize=32)
+def _load(name: str, pixel_size: float, stamp: int) -> _Loaded:
+    if name in BUILTIN:
+        maps = _archive()
+        data = torch.from_numpy(maps[name]).float() * float(maps[f"{name}.volts"])
+        return _Loaded(data, FINEST, BUILTIN[name].diameter)
+    if Path(name).suffix.lower() in (".mrc", ".map", ".ccp4"):
+        return _load_map(name)
+    atoms = _read_atoms(name, None, None)
+    volume = _draw(atoms, name, min(pixel_size, FINEST))
+    return _Loaded(torch.from_numpy(volume.data), volume.pixel_size, atoms.diameter)
+
+
+def _load_map(path: str, inside: float = 2.5) -> _Loaded:
+    """A density map as a class: the border's median is ice, and the molecule's mean becomes `inside` volts."""
+    volume = read_mrc(path)
+    data = volume.data.astype(np.float64)
+    border = np.ones(data.shape, bool)
+    border[1:-1, 1:-1, 1:-1] = False
+    data -= np.median(data[border])
+    solid = data > 0.3 * np.quantile(data, 0.999)
+    if not solid.any() or data.max() <= 0:
+        raise InputError(f"{path} has no density above its border; wanted a map with the molecule positive.")
+    zyx = np.argwhere(solid).astype(float)
+    weight = data[solid]
+    centre = weight @ zyx / weight.sum()
+    radius = np.quantile(np.linalg.norm(zyx - centre, axis=1), 0.999) + 0.5
+    n = 2 * math.ceil(radius + 2)
+    coordinate = torch.arange(n, dtype=torch.float64) - n // 2
+    grid = torch.meshgrid(*(coordinate + c for c in centre), indexing="ij")
+    size = torch.tensor(data.shape, dtype=torch.float64) - 1
+    where = torch.stack([2 * g / s - 1 for g, s in zip(reversed(grid), size.flip(0), strict=True)], -1)
+    source = torch.from_numpy(data * (inside / weight.mean()))[None, None]
+    centred = torch.nn.functional.grid_sample(source, where[None], align_corners=True)[0, 0]
+    distance = sum(c**2 for c in torch.meshgrid(coordinate, coordinate, coordinate, indexing="ij")).sqrt()
+    return _Loaded(
+        (centred * (distance <= radius + 1)).float(), volume.pixel_size, 2 * float(radius) * volume.pixel_size
+    )
+
+
+def class_name(name_or_path: str | Path) -> str:
+    """Short label of a class: a built-in name as it is, a file's name without folder and extensions."""
+    name = str(name_or_path)
+    return name if name in BUILTIN or name in PROCEDURAL else Path(name).name.split(".")[0]
+
+
+def _find(name_or_path: str | Path, pixel_size: float) -> _Loaded:
+    name = str(name_or_path)
+    if name in BUILTIN:
+        if pixel_size < FINEST:
+            raise InputError(f"pixel_size is {pixel_size} A; '{name}' is shipped at {FINEST} A: give its PDB file.")
+        return _load(name, FINEST, 0)
+    path = Path(name)
+    if not path.is_file():
+        if path.suffix or len(path.parts) > 1:
+            raise InputError(f"'{name}' is neither a file nor a built-in class; check the path.")
+        known = (*BUILTIN, *PROCEDURAL)
+        near = difflib.get_close_matches(name.lower(), {k.lower(): k for k in known}, 1, 0.5)
+        hint = next((f" did you mean '{k}'?" for k in known if near and k.lower() == near[0]), "")
+        raise InputError(f"Unknown class '{name}';{hint} Known: {', '.join(known)}, or a PDB, mmCIF or MRC path.")
+    loaded = _load(name, pixel_size, path.stat().st_mtime_ns)
+    if pixel_size < loaded.pixel_size * 0.999:
+        raise InputError(f"pixel_size is {pixel_size} A; map {name} has {loaded.pixel_size:.3g} A: ask for no finer.")
+    return loaded
+
+
+def diameter(name_or_path: str | Path) -> float:
+    """Diameter in A of the sphere about the centre of mass that holds the molecule; 0 for procedural classes."""
+    name = str(name_or_path)
+    return 0.0 if name in PROCEDURAL else _find(name, math.inf).diameter
+
+
+def template(name_or_path: str | Path, pixel_size: float, box: int, generator: torch.Generator | None = None) -> Tensor:
+    """Potential relative to ice of a class, in volts.
+
+    Parameters
+    ----------
+    name_or_path : a name of `BUILTIN` or `PROCEDURAL`, or the path of a PDB, mmCIF or MRC file
+    pixel_size : A per voxel
+    box : voxels per edge
+    generator : draws the membrane; unused by the others
+
+    Returns
+    -------
+    (box, box, box) float32, zyx, V; centre of mass at index box // 2, nothing beyond the Nyquist frequency
+
+    Raises
+    ------
+    InputError
+        Unknown class, unreadable file, molecule larger than the box, pixel finer than the map's.
+    """
+    if not (math.isfinite(pixel_size) and pixel_size > 0 and box >= 2):
+        raise InputError(f"pixel_size is {pixel_size} A and box {box}; wanted a positive size and at least 2 voxels.")
+    name = str(name_or_path)
+    if name == "ice":
+        return torch.zeros(box, box, box)
+    if name == "membrane":
+        return membrane(pixel_size, box, generator)
+    loaded = _find(name, pixel_size)
+    if loaded.diameter > box * pixel_size:
+        raise InputError(
+            f"'{name}' is {loaded.diameter:.0f} A across and a box of {box} voxels of {pixel_size:g} A holds "
+            f"{box * pixel_size:.0f} A; use a box of at least {math.ceil(loaded.diameter / pixel_size)}."
+        )
+    return _regrid(loaded.data, loaded.pixel_size, pixel_size, box)
+
+
+def membrane(pixel_size: float, box: int, generator: torch.Generator | None = None) -> Tensor:
+    """A random curved patch of lipid bilayer in a ball of radius box / 2 with a soft edge, in volts.
+
+    Head groups (+2.5 V) 35 to 40 A apart, the middle of the tails slightly below ice (-0.5 V); one radius of curvature
+    is 150 to 600 A, the other that or flatter. The numbers are schematic: they draw the double line of tomograms.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    u = torch.rand(5, generator=generator, device=generator.device).cpu().double()
+    axes = torch.randn(3, 3, generator=generator, device=generator.device).cpu().double()
+    axes = torch.linalg.qr(axes)[0]
+    radius, apart = 150 + 450 * u[0], 35 + 5 * u[1]
+    r = (torch.arange(box, dtype=torch.float64) - box // 2) * pixel_size
+    zyx = torch.stack(torch.meshgrid(r, r, r, indexing="ij"), -1)
+    a, b, c = (zyx @ axes).unbind(-1)
+    c = c + radius + (u[2] - 0.5) * 0.2 * box * pixel_size
+    rho = torch.sqrt(a**2 + (u[3] * b) ** 2 + c**2)
+    slope = torch.sqrt(a**2 + (u[3] ** 2 * b) ** 2 + c**2)
+    depth = (rho - radius) * rho / slope.clamp(min=1e-6)  # first-order distance to the mid surface
+    smooth = 0.4 * pixel_size  # anti-aliasing: every Gaussian is widened by the voxel, its area kept
+
+    def leaf(at: float | Tensor, volts: float, width: float) -> Tensor:
+        wide = math.hypot(width, smooth)
+        return volts * width / wide * torch.exp(-0.5 * ((depth - at) / wide) ** 2)
+
+    patch = leaf(apart / 2, 2.5, 4.5) + leaf(-apart / 2, 2.5, 4.5) + leaf(0.0, -0.5, 6.0)
+    edge = (1 - torch.linalg.norm(zyx, dim=-1) / (box / 2 * pixel_size)) / 0.2
+    return (patch * (0.5 - 0.5 * torch.cos(torch.pi * edge.clamp(0, 1)))).float()
+
+
+def rebuild(folder: str | Path, out: Path = TEMPLATES) -> None:
+    """Draw the shipped maps from the coordinate files in `folder`, into ``maps.npz`` and ``templates.json``."""
+    maps, rows = {}, {}
+    for name, entry in BUILTIN.items():
+        atoms = _read_atoms(Path(folder) / entry.file, entry.chains, entry.assembly)
+        data = _draw(atoms, entry.file, FINEST).data
+        step = float(np.abs(data).max()) / 127
+        maps[name], maps[f"{name}.volts"] = np.rint(data / step).astype(np.int8), np.float32(step)
+        diameter, mass = round(atoms.diameter, 1), round(atoms.mass_kda, 1)
+        rows[name] = asdict(replace(entry, atoms=atoms.count, diameter=diameter, mass_kda=mass))
+        print(f"{name}: {atoms.count} atoms, {diameter} A, {mass} kDa, {data.shape[0]}^3, {data.max():.1f} V")
+    out.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(out / "maps.npz", **maps)
+    table = json.loads((TEMPLATES / "templates.json").read_text())
+    (out / "templates.json").write_text(json.dumps({**table, "classes": rows}, indent=2) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: ``python -m cryoshift_core structures rebuild --from DIR``."""
+    parser = argparse.ArgumentParser(prog="python -m cryoshift_core structures")
+    command = parser.add_subparsers(dest="command", required=True).add_parser("rebuild", help=rebuild.__doc__)
+    command.add_argument("--from", dest="folder", required=True, type=Path, help="folder of the coordinate files")
+    command.add_argument("--out", type=Path, default=TEMPLATES)
+    chosen = parser.parse_args(arguments)
+    try:
+        rebuild(chosen.folder, chosen.out)
+    except InputError as error:
+        print(f"InputError: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

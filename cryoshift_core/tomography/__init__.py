@@ -1,0 +1,1 @@
+"""Tomograms on disk and in memory: MRC and STAR files, extraction, background, missing wedge."""

@@ -1,0 +1,58 @@
+"""STAR tables on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import gemmi
+
+from ..errors import InputError
+from ..runtime import write_text
+
+
+def read_star(path: str | Path) -> dict[str, dict[str, list[str]]]:
+    """All tables of a STAR file: block name -> column name without its leading underscore -> values as text."""
+    if not Path(path).is_file():
+        raise InputError(f"{path} is not a file; check the path.")
+    tables: dict[str, dict[str, list[str]]] = {}
+    try:
+        for block in gemmi.cif.read_file(str(path)):
+            table = tables.setdefault(block.name.strip(), {})
+            for item in block:
+                if item.pair:
+                    table[item.pair[0][1:]] = [gemmi.cif.as_string(item.pair[1])]
+                elif item.loop:
+                    for column, tag in enumerate(item.loop.tags):
+                        cells = range(item.loop.length())
+                        table[tag[1:]] = [gemmi.cif.as_string(item.loop[row, column]) for row in cells]
+    except (RuntimeError, ValueError) as error:  # a cell that is no text is a UnicodeDecodeError, a ValueError
+        raise InputError(
+            f"{path} is not a STAR file ({str(error).splitlines()[0]}); wanted RELION's format."
+        ) from error
+    return tables
+
+
+def _cell(value: object) -> str:
+    """A value as STAR text; quoted only where it must be, for RELION reads no quotes."""
+    text = str(value)
+    plain = text and text[0] not in "_#'\"$;[]" and not any(c.isspace() for c in text)
+    reserved = text.lower().startswith(("data_", "loop_", "save_", "stop_", "global_"))
+    return text if plain and not reserved else gemmi.cif.quote(text)
+
+
+def write_star(path: str | Path, tables: dict[str, dict[str, list]], lists: Collection[str] = ()) -> None:
+    """Write tables (block name -> column -> values) as a STAR file, atomically.
+
+    `lists` names those of one row that are written as labels and values, as RELION writes data_general, not as a loop.
+    """
+    lines = []
+    for name, table in tables.items():
+        lines += [f"data_{name}", ""]
+        if name in lists:
+            lines += [f"_{column}\t{_cell(value)}" for column, (value,) in table.items()]
+        elif table:
+            lines += ["loop_", *(f"_{column} #{i}" for i, column in enumerate(table, 1))]
+            lines += ["\t".join(_cell(value) for value in row) for row in zip(*table.values(), strict=True)]
+        lines += ["", ""]
+    write_text(path, "\n".join(lines))

@@ -1,0 +1,130 @@
+"""Positions in plain columns: Dynamo's tables (.tbl) and the points that IMOD's model2point writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from cryoshift_core.errors import InputError
+from cryoshift_core.tomography.volumes import Particles, Volume
+
+from .positions import check_inside, floats, group_numbers, read_text, relion_from_rotation, rows_of
+
+# Columns 1 to 42 of a Dynamo table (Dynamo's wiki, "Table convention"), by the names of the dynamotable library.
+DYNAMO = (
+    "tag aligned_value averaged_value dx dy dz tdrot tilt narot cc cc2 cpu ftype ymintilt ymaxtilt xmintilt xmaxtilt "
+    "fs1 fs2 tomo reg class annotation x y z dshift daxis dnarot dcc otag npar undefined1 ref sref apix def undefined2 "
+    "undefined3 undefined4 eig1 eig2"
+).split()
+MAX_COLUMNS = 200
+
+
+def _rows(path: str | Path, text: str, what: str) -> list[list[str]]:
+    """The words of each line that has any; all lines must have as many."""
+    lines = (line.strip() for line in text.splitlines())
+    # One split more than is allowed: a line of millions of words stays in one piece.
+    rows = [line.split(maxsplit=MAX_COLUMNS) for line in lines if line and line[0] not in "#%"]
+    if not rows:
+        raise InputError(f"{path} holds no rows; wanted {what}.")
+    odd = next((number for number, row in enumerate(rows) if len(row) != len(rows[0])), None)
+    if odd is not None:
+        raise InputError(
+            f"{path} has {len(rows[0])} columns in its first row and {len(rows[odd])} in row {odd + 1}; wanted {what}."
+        )
+    if len(rows[0]) > MAX_COLUMNS:
+        raise InputError(f"{path} has more than {MAX_COLUMNS} columns; wanted {what}.")
+    return rows
+
+
+def _table_map(path: Path) -> dict[float, str]:
+    """Tomogram number -> its file's name, from the map beside a table: x.doc of x.tbl, or indices_column20.doc."""
+    places = (path.with_suffix(".doc"), path.parent / "indices_column20.doc")
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        return {}
+    words = [line.split(maxsplit=1) for line in read_text(found, "a table map", 1 << 24).splitlines() if line.strip()]
+    numbers = floats(found, "the tomogram's number", [row[0] for row in words])
+    return {number: row[-1].strip() for number, row in zip(numbers.tolist(), words, strict=True)}
+
+
+def read_dynamo(path: str | Path, tomogram: Volume) -> Particles:
+    """Positions from a Dynamo table (.tbl): columns 24-26 plus the shifts in 4-6, in voxels of the tomogram.
+
+    Dynamo counts from 1: its pixel 1 is voxel 0 here (Dynamo's wiki, "Volume center"). Columns 7-9 are tdrot, tilt and
+    narot; Rz(-tdrot) Rx(-tilt) Rz(-narot) turns the reference onto the particle, so narot is about the particle's own
+    axis (as the eulerangles library, cryohub and copick have it, whose convention passes between Dynamo and RELION).
+    Column 20 numbers the tomograms; where there are several, the table map (x.doc beside x.tbl, or
+    indices_column20.doc) says which is this one. Groups are column 21, the region. `table` holds all columns as they
+    are written, by dynamotable's names, for an answer in the same format; those past the 42nd are column43 and so on.
+
+    The dynamotable library is not used for reading: it makes numbers of the texts, has pandas read without a bound,
+    and passes its errors on as they are.
+
+    Raises
+    ------
+    InputError
+        Not text, rows of unequal length, fewer than 26 columns, not numbers, several tomograms and no map that names
+        this one, or positions outside it.
+    """
+    what = "a Dynamo table: 26 columns or more of numbers, x, y and z in 24 to 26"
+    rows = _rows(path, read_text(path, what), what)
+    n = len(rows[0])
+    if n < 26:
+        raise InputError(f"{path} has {n} columns; wanted {what}.")
+    names = [*DYNAMO[:n], *(f"column{number}" for number in range(len(DYNAMO) + 1, n + 1))]
+    table = {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+    def vectors(*columns: str) -> np.ndarray:
+        return np.stack([floats(path, f"column {DYNAMO.index(c) + 1} ({c})", table[c]) for c in columns], 1)
+
+    mine = list(range(len(rows)))
+    tomograms = vectors("tomo")[:, 0].tolist()
+    if len(set(tomograms)) > 1:
+        known = _table_map(Path(path))
+        if not known:
+            raise InputError(
+                f"{path} lists {len(set(tomograms))} tomograms by number (column 20); wanted a table map beside it, "
+                f"{Path(path).stem}.doc, with lines such as '1 {Path(tomogram.path).name}'."
+            )
+        mine = rows_of(path, [known.get(number, f"{number:g}") for number in tomograms], tomogram)
+    zyx = (vectors("x", "y", "z") + vectors("dx", "dy", "dz") - 1)[mine, ::-1]
+    check_inside(path, zyx, tomogram, " (counted from 0)", mine)
+    turn = Rotation.from_euler("zxz", vectors("tdrot", "tilt", "narot"), degrees=True).inv()[mine]
+    table = {name: [column[row] for row in mine] for name, column in table.items()}
+    return Particles(table, zyx, angles=relion_from_rotation(turn), groups=group_numbers(table["reg"]), kind="dynamo")
+
+
+def read_points(path: str | Path, tomogram: Volume) -> Particles:
+    """Positions from the text that IMOD's model2point writes: x y z, with contour, or object and contour, before them.
+
+    IMOD's model coordinates are voxels of the tomogram; x and y count from the edge of the first voxel, whose centre is
+    at 0.5, and z from the centre of the first section, which is at 0 (imodmodel's note on 3dmod's coordinates; PEET's
+    index2ImodPoints). So 0.5 is taken off x and y. model2point rounded to integers before IMOD 4.10.35, and shifts z by
+    0.5 when run with -zcoord. Points of one contour form a group, where there are several contours.
+
+    Raises
+    ------
+    InputError
+        A binary or ASCII model instead of points, other numbers of columns, not numbers, or positions outside the
+        tomogram.
+    """
+    what = "3 columns x y z, or 5 with object and contour before them, as model2point writes"
+    way = f"model2point -object model.mod points.txt makes {what}"
+    if Path(path).is_file():
+        with Path(path).open("rb") as file:
+            if file.read(4).upper() == b"IMOD":
+                raise InputError(f"{path} is an IMOD model, not a list of points; {way}.")
+    rows = _rows(path, read_text(path, what), what)
+    if len(rows[0]) not in (3, 4, 5):
+        raise InputError(f"{path} has {len(rows[0])} columns; wanted {what}.")
+    names = ["object", "contour", "x", "y", "z"][5 - len(rows[0]) :]
+    table = {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+    contours = [" ".join(row[:-3]) for row in rows]
+    if not all(word.isascii() and word.isdigit() for word in " ".join(dict.fromkeys(contours)).split()):
+        raise InputError(f"{path}: the first of its {len(rows[0])} columns are no whole numbers; wanted {what}.")
+    zyx = np.stack([floats(path, axis, table[axis]) for axis in "zyx"], 1) - (0, 0.5, 0.5)
+    check_inside(path, zyx, tomogram)
+    several = len(set(contours)) > 1
+    return Particles(table, zyx, groups=group_numbers(contours) if several else np.zeros(len(zyx), np.int64))

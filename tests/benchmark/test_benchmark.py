@@ -1,0 +1,366 @@
+"""The evidence: complete tables of jobs, a CSV that survives kills and company, and sums done by hand."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cryoshift_core.benchmark import goals, jobs, runner, statistics, tables
+from cryoshift_core.benchmark.__main__ import main
+from cryoshift_core.benchmark.jobs import Job, tier_jobs
+from cryoshift_core.errors import InputError
+from cryoshift_core.methods import METHODS, resolve
+from cryoshift_core.simulation.scenarios import SCENARIOS, Request
+
+T2, T4 = 4.30265, 2.77645  # Student's t, 97.5 %, for 3 and 5 seeds
+
+
+def row(method, scenario, seed, score, best=None, **other):
+    key = asdict(Job("laptop", other.pop("tier", "core"), method, scenario, seed, **other))
+    found = {"balanced_accuracy": score, "balanced_accuracy_best": best or score, "balanced_accuracy_last": score}
+    return {**key, **found, "ece": 0.05 + score / 100, "none_recall": "", "cpu_seconds": 100.0}
+
+
+def written(folder, rows):
+    runner.add(folder / "evidence.csv", rows)
+    return runner.read(folder / "evidence.csv")
+
+
+# ---------------------------------------------------------------- the jobs
+
+
+def test_the_tiers_hold_what_they_promise():
+    core = tier_jobs("core")
+    assert len(core) == len({job.key for job in core}) == 4 * 3 * 10
+    assert {job.seed for job in core} == {*range(21, 26), *range(31, 36)}, "no seed of the development"
+    others = {job.method for job in tier_jobs("baselines")}
+    assert (
+        others == METHODS.keys() - {"source_only", "cryoshift_reference", "cryoshift", "oracle"} and "coral" in others
+    )
+    assert {(job.scenario, job.n_target) for job in tier_jobs("baselines")} == {("in_situ_2", 0)}
+    factors = tier_jobs("factors")
+    assert len({job.scenario for job in factors}) == 10 and len(factors) == 10 * 3 * 3
+    assert all(job.scenario.endswith("_2") and job.scenario in SCENARIOS for job in factors)
+    everything = [job for tier in jobs.TIERS for job in tier_jobs(tier)]
+    assert len({job.key for job in everything}) == len(everything)
+
+
+def test_the_ablation_follows_the_recipe_and_never_takes_the_last_label_away():
+    without = {job.without for job in tier_jobs("ablation")} - {""}
+    recipe = METHODS["cryoshift"]
+    assert {*recipe.warps, *recipe.view} <= without <= {*recipe.warps, *recipe.view, *dict(recipe.terms)}
+    for part in without:
+        resolve("cryoshift", (part,))  # refuses what has no labelled term left
+    rules = {job.rule for job in tier_jobs("ablation")} - {""}
+    assert rules == set(jobs.RULES) and len(rules) >= 3
+    assert not [job for job in tier_jobs("ablation") if bool(job.without) == bool(job.rule)], "one part at a time"
+
+
+def test_the_curves_change_one_number_each():
+    todo = tier_jobs("curves")
+    home = asdict(SCENARIOS["in_situ_2"])
+    for knob, values in jobs.CURVES.items():
+        for value in values:
+            varied = asdict(SCENARIOS[jobs.curve_scenario(knob, value)])
+            changed = {name for name in home if varied[name] != home[name]}
+            assert len(changed) <= 1
+            assert {j.method for j in todo if j.scenario == jobs.curve_scenario(knob, value)} == {
+                "source_only", "cryoshift", "oracle",
+            }  # fmt: skip
+    assert {50, 5000} <= {job.n_target for job in todo}
+    assert runner.requests(replace(todo[0], scenario="in_situ_2", n_target=5000))[0].n == 5000
+
+
+def test_the_parts_share_no_job_and_no_target():
+    todo = tier_jobs("core") + tier_jobs("baselines")
+    parts = [jobs.groups(todo, part, 3) for part in range(3)]
+    keys = [job.key for part in parts for group in part for job in group]
+    assert sorted(keys) == sorted(job.key for job in todo)
+    targets = [{(job.scenario, job.seed) for group in part for job in group} for part in parts]
+    assert not targets[0] & targets[1] and not targets[1] & targets[2] and not targets[0] & targets[2]
+    first = [part[0][0].seed for part in parts]
+    assert len(set(first)) == 3, "processes that start together do not wait for one another's source_only"
+
+
+def test_an_unknown_tier_is_refused():
+    with pytest.raises(InputError, match="core, ablation"):
+        tier_jobs("everything")
+
+
+# ---------------------------------------------------------------- the CSV
+
+
+def test_a_write_that_is_cut_short_leaves_the_rows_before_it(tmp_path, monkeypatch):
+    path = tmp_path / "evidence.csv"
+    written(tmp_path, [row("oracle", "in_situ_1", 21, 0.5)])
+    before = path.read_bytes()
+
+    def killed(self, rows):
+        self.writerow(rows[0])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.csv.DictWriter, "writerows", killed)
+        with pytest.raises(KeyboardInterrupt):
+            runner.add(path, [row("oracle", "in_situ_1", 22, 0.6)])
+    assert path.read_bytes() == before
+    assert len(written(tmp_path, [row("oracle", "in_situ_1", 22, 0.6)])) == 2, "the lock was let go"
+
+
+def test_a_row_replaces_its_own_key_and_new_columns_leave_old_rows_empty(tmp_path):
+    written(tmp_path, [row("oracle", "in_situ_1", 21, 0.5), row("oracle", "in_situ_1", 22, 0.5)])
+    found = written(tmp_path, [{**row("oracle", "in_situ_1", 21, 0.7), "new": 1.0}])
+    assert [(r["seed"], r["balanced_accuracy"], r["new"]) for r in found] == [("22", "0.5", ""), ("21", "0.7", "1")]
+
+
+def test_many_writers_lose_no_row(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: written(tmp_path, [row("oracle", "in_situ_1", seed, 0.5)]), range(40)))
+    assert sorted(int(r["seed"]) for r in runner.read(tmp_path / "evidence.csv")) == list(range(40))
+
+
+def test_a_finished_job_is_skipped_and_a_failing_one_stops_no_other(tmp_path, monkeypatch, capsys):
+    seen = []
+
+    def run(job, to):
+        seen.append(job.key)
+        if job.method == "cryoshift":
+            raise InputError("no luck")
+        return row(job.method, job.scenario, job.seed, 0.5), []
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(runner, "home", lambda job, lab: None)
+    monkeypatch.setattr(runner, "target", lambda job, at, lab: None)
+    todo = jobs.groups(tier_jobs("core", seeds=[21]))
+    lab = runner.Lab(tmp_path / "work")
+    failed = runner.run_all(todo, tmp_path, lab)
+    assert len(seen) == 12 and [job.method for job in failed] == ["cryoshift"] * 3
+    assert len(runner.read(tmp_path / "evidence.csv")) == 9
+    assert "FAILED: no luck" in capsys.readouterr().out
+    runner.run_all(todo, tmp_path, lab)
+    assert seen[12:] == [job.key for job in failed], "only what is missing"
+
+
+# ---------------------------------------------------------------- the summary
+
+
+def test_the_interval_of_a_ratio_is_fiellers():
+    # a denominator without noise: the t interval, divided
+    found = statistics.ratio_interval([0.1, 0.2, 0.3], [0.4, 0.4, 0.4])
+    half = T2 * 0.1 / np.sqrt(3) / 0.4
+    assert found == pytest.approx((0.5, 0.5 - half, 0.5 + half), rel=1e-4)
+    # else: at both ends the t test of above - r * below is just at its limit
+    above, below = np.array([0.31, 0.38, 0.35, 0.40, 0.33]), np.array([0.40, 0.44, 0.39, 0.47, 0.41])
+    estimate, low, high = statistics.ratio_interval(list(above), list(below))
+    assert low < estimate < high and estimate == pytest.approx(above.mean() / below.mean())
+    for end in (low, high):
+        assert stats.ttest_1samp(above - end * below, 0).pvalue == pytest.approx(0.05, rel=1e-6)
+    # above proportional to below: nothing is uncertain about the ratio
+    assert statistics.ratio_interval([0.2, 0.3, 0.4], [0.4, 0.6, 0.8]) == pytest.approx((0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("below", [[-0.1, 0.1, 0.05], [-0.4, -0.41, -0.42], [0.0, 0.0, 0.0]])
+def test_without_a_gap_there_is_no_ratio(below):
+    assert statistics.ratio_interval([0.1, 0.2, 0.3], below) is None
+    assert statistics.ratio_interval([0.1], [0.4]) is None, "one seed"
+
+
+def small_world():
+    """in_situ_1 with a gap of 0.4 for every seed, of which cryoshift closes 0.32, 0.36 and 0.40."""
+    rows = []
+    for i, seed in enumerate((21, 22, 23)):
+        low = 0.4 + 0.1 * i  # the seeds differ more than the methods: only pairing shows it
+        rows += [row("source_only", "in_situ_1", seed, low), row("oracle", "in_situ_1", seed, low + 0.4)]
+        rows += [row("cryoshift", "in_situ_1", seed, low + 0.32 + 0.04 * i, best=low + 0.37 + 0.04 * i)]
+        rows += [row("cryoshift_reference", "in_situ_1", seed, low - 0.10 - 0.01 * i)]
+    return rows
+
+
+def test_the_gap_table_by_hand(tmp_path):
+    gaps = {g.method: g for g in statistics.gap_table(written(tmp_path, small_world()))}
+    ours = gaps["cryoshift"]
+    half = T2 * 0.04 / np.sqrt(3)
+    assert ours.seeds == 3 and ours.score[0] == pytest.approx(0.86)
+    assert ours.over == pytest.approx((0.36, 0.36 - half, 0.36 + half), rel=1e-4)
+    assert ours.closed == pytest.approx((0.9, 0.9 - half / 0.4, 0.9 + half / 0.4), rel=1e-4)
+    assert ours.regret == pytest.approx(0.05) and not ours.negative
+    assert gaps["cryoshift_reference"].negative and gaps["cryoshift_reference"].closed[0] == pytest.approx(-0.275)
+    assert gaps["oracle"].closed is None and gaps["oracle"].regret is None and gaps["source_only"].over is None
+
+
+def test_arms_with_something_left_out_or_fewer_cubes_are_no_row_of_the_gap_table(tmp_path):
+    extra = [
+        row("cryoshift", "in_situ_1", 21, 0.0, without="spectrum"),
+        row("cryoshift", "in_situ_1", 21, 0.0, n_target=50),
+    ]
+    plain = statistics.gap_table(written(tmp_path / "a", small_world()))
+    assert statistics.gap_table(written(tmp_path / "b", small_world() + extra)) == plain
+
+
+def verdict(rows, words):
+    (found,) = [v for v in goals.verdicts(rows) if words in v.aim]
+    return found
+
+
+def test_verdicts_by_hand(tmp_path):
+    rows = written(tmp_path, small_world())
+    assert verdict(rows, "gap closed on in_situ_1").found.startswith("90% [65%, 115%]")
+    assert verdict(rows, "gap closed on in_situ_1").outcome == "reached"
+    assert verdict(rows, "gap closed on in_situ_2").outcome == "not measured"
+    assert verdict(rows, "regret").outcome == "not reached" and "0.050" in verdict(rows, "regret").found
+    assert verdict(rows, "below source_only").outcome == "reached"
+    assert verdict(rows, "unseen").outcome == "not measured"
+    worse = [{**r, "balanced_accuracy": "0.3"} if r["method"] == "cryoshift" else r for r in rows]
+    assert verdict(worse, "gap closed on in_situ_1").outcome == "not reached"
+    slow = [{**r, "cpu_seconds": "301"} if r["method"] == "cryoshift" else r for r in rows]
+    assert [verdict(r, "CPU").outcome for r in (rows, slow)] == ["reached", "not reached"]
+
+
+def test_better_than_every_other_method_means_each_paired_interval(tmp_path):
+    def rows(lead):
+        seeds = list(enumerate(jobs.SEEDS[:5]))
+        ours = [row("cryoshift", "in_situ_2", seed, 0.5 + 0.1 * i) for i, seed in seeds]
+        mcc = [row("mcc", "in_situ_2", seed, 0.3 + 0.1 * i) for i, seed in seeds]
+        coral = [row("coral", "in_situ_2", seed, 0.5 + 0.1 * i - lead - 0.02 * (i - 2)) for i, seed in seeds]
+        return written(tmp_path / str(lead), ours + mcc + coral)
+
+    half = T4 * 0.02 * np.sqrt(2.5) / np.sqrt(5)
+    assert statistics.baselines(rows(0.05))["coral"] == pytest.approx((-0.05, -0.05 - half, -0.05 + half), rel=1e-3)
+    assert verdict(rows(0.05), "every other method").outcome == "reached"
+    found = verdict(rows(0.03), "every other method")
+    assert found.outcome == "not reached" and "coral" in found.found and "+0.030 [-0.009" in found.found
+
+
+def test_the_factors_count_only_where_there_is_a_gap(tmp_path):
+    rows = []
+    for i, seed in enumerate((21, 22, 23)):
+        for scenario, gap, closed in (("dose_2", 0.4, 0.2), ("noise_2", 0.2, 0.18), ("prior_2", 0.02 * (i - 1), 0.0)):
+            rows.append(row("source_only", scenario, seed, 0.5, tier="factors"))
+            rows.append(row("oracle", scenario, seed, 0.5 + gap, tier="factors"))
+            rows.append(row("cryoshift", scenario, seed, 0.5 + closed, tier="factors"))
+    found = verdict(written(tmp_path, rows), "factors")
+    assert found.found == "70% over dose_2, noise_2" and found.outcome == "reached"
+
+
+def test_negative_transfer_lists_named_scenarios_alone(tmp_path):
+    extra = [row(m, "in_situ_2_snr_0.1", seed, 0.5) for m in ("source_only", "cryoshift") for seed in (21, 22)]
+    found = statistics.transfer(written(tmp_path, small_world() + extra))
+    assert found.keys() == {"cryoshift, in_situ_1", "cryoshift_reference, in_situ_1"}
+    assert found["cryoshift_reference, in_situ_1"][0] == pytest.approx(-0.11)
+
+
+def test_the_cost_is_that_of_whole_recipes(tmp_path):
+    part = {**row("cryoshift", "in_situ_2", 21, 0.5, tier="ablation", without="spectrum"), "cpu_seconds": 400.0}
+    assert verdict(written(tmp_path, [*small_world(), part]), "CPU").found == "at most 100 s, 100 s on average"
+
+
+def test_unseen_molecules_by_hand(tmp_path):
+    none = {"none_recall": 0.7, "none_false_rejection": 0.04, "none_recall_5": 0.75}
+    rows = [{**row("cryoshift", "structure_3", seed, 0.8, tier="unseen"), **none} for seed in (21, 22, 23)]
+    rows = written(tmp_path, rows + [row("oracle", "structure_3", 21, 0.9, tier="unseen")])
+    found = statistics.unseen(rows)
+    assert found.keys() == {"cryoshift"}, "the oracle has no such figures here"
+    assert found["cryoshift"]["none_recall_5"] == pytest.approx((0.75, 0.75, 0.75))
+    assert verdict(rows, "unseen class").outcome == "reached"
+
+
+def test_trust_tells_error_direction_and_order():
+    found = [("m", "s", estimate, true) for estimate, true in ((0.5, 0.4), (0.7, 0.6), (0.9, 0.8))]
+    assert statistics.trust(found) == "correlation 1.00, mean absolute error 0.100, on average +0.100, 3 runs"
+    assert "correlation" not in statistics.trust(found[:2])
+
+
+def test_the_curve_of_unlabelled_cubes_has_the_bounds_of_its_own_seeds():
+    rows = [row(m, "in_situ_2", seed, 0.1 * seed) for m in ("source_only", "oracle") for seed in (1, 2)]
+    rows += [row("cryoshift", "in_situ_2", 2, 0.15, tier="curves", n_target=n) for n in (50, 100)]
+    lines = statistics.curves([{k: str(v) for k, v in one.items()} for one in rows])["unlabelled"]
+    assert lines["cryoshift"] == {50: [0.15], 100: [0.15]}
+    assert lines["oracle"] == lines["source_only"] == {50: [0.2], 100: [0.2]}
+
+
+def test_a_report_shows_what_there_is(tmp_path):
+    rows = small_world() + [
+        row("cryoshift", "in_situ_2", 21, 0.6),
+        row("cryoshift", "in_situ_2", 22, 0.7),
+        row("cryoshift", "in_situ_2", 21, 0.5, tier="ablation", without="spectrum"),
+        row("cryoshift", "in_situ_2", 22, 0.5, tier="ablation", without="spectrum"),
+        row("cryoshift", "in_situ_2", 21, 0.4, tier="curves", n_target=50),
+        row("cryoshift", "in_situ_2", 21, 0.5, tier="curves", n_target=100),
+    ]
+    per_class = [
+        {**asdict(Job("laptop", "core", "cryoshift", "in_situ_2", 21)), "class": "TRiC", "recall": 0.5, "n": 9}
+    ]
+    runner.add(tmp_path / "evidence.csv", rows)
+    runner.add(tmp_path / "per_class.csv", per_class)
+    path = tables.report(tmp_path, tmp_path / "images")
+    text = path.read_text()
+    assert "| in_situ_1 | cryoshift | 3 | 0.860 [" in text and "| without spectrum | -0.150 [" in text
+    assert "nan" not in text and "| YES |" in text
+    drawn = {image.stem for image in (tmp_path / "images").glob("*.png")}
+    assert drawn == {f"evidence_{name}" for name in ("gap_closed", "ablation", "recall", "regret", "curves")}
+    with pytest.raises(InputError, match="no row of profile 'gpu'"):
+        tables.report(tmp_path, tmp_path / "images", "gpu")
+
+
+# ---------------------------------------------------------------- all together
+
+
+def test_a_toy_run_from_nothing_to_rows(tmp_path):
+    wanted = {("source_only", "in_situ_1"), ("source_only", "in_situ_2"), ("cryoshift", "in_situ_2")}
+    todo = [job for job in tier_jobs("core", "smoke", [21]) if (job.method, job.scenario) in wanted]
+    lab = runner.Lab(tmp_path / "work", device="cpu")
+    assert runner.run_all(jobs.groups(todo), tmp_path, lab) == []
+    rows = {(r["method"], r["scenario"]): r for r in runner.read(tmp_path / "evidence.csv")}
+    assert len(rows) == len(todo) == 3
+    for r in rows.values():
+        best, chosen = float(r["balanced_accuracy_best"]), float(r["balanced_accuracy"])
+        assert 0 <= chosen <= 1 and best >= float(r["balanced_accuracy_last"]) and r["n_source"] == "48"
+        assert r["fell_back"] == "1" or best >= chosen
+        assert 0 <= float(r["spike_balanced_accuracy"]) <= 1
+        assert float(r["a_distance_after"]) >= 0 and r["commit"] and r["threads"] and r["device"] == "cpu"
+    per_class = runner.read(tmp_path / "per_class.csv")
+    assert len(per_class) == 3 * 3
+    for key, r in rows.items():
+        recalls = [float(c["recall"]) for c in per_class if (c["method"], c["scenario"]) == key]
+        assert np.mean(recalls) == pytest.approx(float(r["balanced_accuracy"]), abs=1e-5)
+    assert len(list((tmp_path / "work" / "fits").glob("source_only-*.pt"))) == 1, "it sees nothing of a target"
+    assert not list((tmp_path / "work" / "data").glob("in_situ*")), "targets that are done are deleted"
+    assert list((tmp_path / "work" / "data").glob("source_*")), "the source is for the next target, too"
+
+
+def test_fewer_unlabelled_cubes_are_a_part_of_more(tmp_path):
+    lab, job = runner.Lab(tmp_path), Job("smoke", "curves", "cryoshift", "dose_1", 21)
+    few, more = (runner.target(replace(job, n_target=n), None, lab) for n in (20, 60))
+    assert len(few.train) == len(few.train_key) == 20
+    assert (few.train.x == more.train.x[:20]).all() and (few.train_key.y == more.train_key.y[:20]).all()
+    assert len(few.train.groups.unique()) > 1, "of several tomograms"
+    with pytest.raises(InputError, match="pool of 180"):
+        runner.target(replace(job, n_target=500), None, lab)
+
+
+def test_the_command_lists_its_jobs_and_refuses_a_wrong_part(capsys):
+    assert main(["--tier", "core", "--part", "1/2", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 15 * 4 and lines[0].startswith("laptop core source_only in_situ_1 22")
+    for wrong in ("2/2", "half", "1"):
+        with pytest.raises(SystemExit):
+            main(["--tier", "core", "--part", wrong])
+        assert "such as 0/2" in capsys.readouterr().err
+
+
+def test_requests_share_the_seed_with_the_training():
+    train, test = runner.requests(Job("laptop", "core", "oracle", "in_situ_1", 23))
+    assert train.seed == test.seed == 23 and isinstance(train, Request) and (train.n, test.n) == (1000, 500)
+
+
+def test_another_profile_leaves_the_committed_evidence_alone(tmp_path, monkeypatch, capsys):
+    for row_ in small_world():
+        runner.add(tmp_path / "runs/evidence/smoke/evidence.csv", [{**row_, "profile": "smoke"}])
+    monkeypatch.setattr("cryoshift_core.benchmark.__main__.root", lambda: tmp_path)
+    assert main(["--profile", "smoke", "--report"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "runs/evidence/smoke/summary.md")
+    assert (
+        list((tmp_path / "runs/evidence/smoke/images").glob("evidence_*.png")) and not (tmp_path / "notebooks").exists()
+    )

@@ -1,0 +1,35 @@
+"""Every notebook runs from its first cell to its last at the smoke profile, alone, in an empty folder."""
+
+import json
+
+import nbformat
+import pytest
+from helpers.files import ROOT
+
+from cryoshift_core.course import runner
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def test_the_series_is_complete():
+    assert [path.stem[:2] for path in NOTEBOOKS][:7] == ["00", "01", "02", "03", "04", "05", "06"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def test_a_notebook_runs_alone(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = runner.execute(source, tmp_path / "out", {"profile": "smoke", "device": "cpu"})
+    assert result.error == ""
+
+    executed = nbformat.read(tmp_path / "out" / source.name, as_version=4)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert [output for output in outputs if "image/png" in output.get("data", {})], "no figure to look at"
+    assert (tmp_path / "out" / f"{source.stem}.html").stat().st_size > 10_000
+
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["notebook"] == source.stem
+    assert manifest["status"] == "finished" and manifest["profile"]["name"] == "smoke"
+    assert manifest["wall_seconds"] > 0 and manifest["peak_memory_mb"] > 0
+    assert not list((tmp_path / "out").rglob("*.partial"))
