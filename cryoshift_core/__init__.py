@@ -8,7 +8,7 @@ Each room is one idea and imports only rooms above it::
     structures   atoms -> potential; the shipped templates; a template by name or by file
     optics       CTF, dose filter, tilt geometry, transfer bank
     simulate     specimen -> cubes, by the fast path and by the tilt path
-    domains      Labelled, Unlabelled, AnswerKey; train/test splits
+    domains      Labelled, Unlabelled, HeldOutLabels; train/test splits
     scenarios    the named source and target domains
     models       classifiers and discriminators
     warp         warp modules
@@ -31,7 +31,7 @@ Each room is one idea and imports only rooms above it::
     tutorial     `make tutorial`: the series through papermill, with an index page
 
 The physics (volumes to simulate) and the learning (models to training) meet only in domains and in the notebooks.
-Cubes are float32 tensors (N, 1, Z, Y, X), protein bright; lengths are in A, angles in degrees.
+Imaged are float32 tensors (N, 1, Z, Y, X), protein bright; lengths are in A, angles in degrees.
 """
 
 __version__ = "0.2.0"

@@ -1,6 +1,6 @@
 """How far to believe an answer: confidences made honest, and "none of these", both without a target label.
 
-Everything here is fitted on labelled source cubes that were not trained on, carried to the target by the warps of the
+Everything here is fitted on labelled source cubes that were not trained on, target_styled to the target by the warps of the
 fit: they look like target cubes, and their labels are free.
 """
 
@@ -18,12 +18,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from .data import NONE_OF_THESE, Labelled
+from .data import UNKNOWN, Labelled
 from .errors import InputError
 from .models import Classifier, embed, predict
-from .warps import Warps, carried
+from .warps import Warps, target_styled
 
-DECOYS = ("subunit_30S", "subunit_40S", "subunit_60S", "ice", "membrane")
+OUTLIERS = ("subunit_30S", "subunit_40S", "subunit_60S", "ice", "membrane")
 FALSE_REJECTION = 0.05
 
 
@@ -62,7 +62,7 @@ class Calibration:
 
 
 def calibrate(model: Classifier, validation: Labelled, warps: Warps | None, generator: torch.Generator) -> Calibration:
-    """Fit the temperature on validation cubes carried to the target; TypeError for anything but Labelled source.
+    """Fit the temperature on validation cubes target_styled to the target; TypeError for anything but Labelled source.
 
     It corrects what is wrong with the confidence on cubes like these. Where the target is harder than its imitation,
     the model stays too sure. Without warps nothing looks like the target, and the confidence is left as it is: on plain
@@ -71,13 +71,13 @@ def calibrate(model: Classifier, validation: Labelled, warps: Warps | None, gene
     _check(validation, "calibrate")
     if warps is None:
         return Calibration(1.0, 0)
-    predicted = predict(model, carried(validation.x, warps, generator))
+    predicted = predict(model, target_styled(validation.x, warps, generator))
     return Calibration(temperature(predicted, validation.y), len(validation))
 
 
-def decoys(classes: tuple[str, ...]) -> tuple[str, ...]:
+def outliers(classes: tuple[str, ...]) -> tuple[str, ...]:
     """Built-in things to simulate that are none of `classes`; never the molecule that scenarios keep as unseen."""
-    return tuple(name for name in DECOYS if name not in classes)
+    return tuple(name for name in OUTLIERS if name not in classes)
 
 
 def _features(model: Classifier, x: Tensor) -> np.ndarray:
@@ -85,12 +85,12 @@ def _features(model: Classifier, x: Tensor) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Detector:
+class UnknownDetector:
     """Tells cubes that are none of the classes: the higher the score, the stranger the cube.
 
     The score is the log of the Mahalanobis distance to the nearest class in feature space (Lee et al. 2018), plus,
-    where there are decoys, the logit of a logistic regression "known against decoy" on the same features. Each is
-    standardised on known cubes. The distance finds what no decoy resembles, the logit what decoys resemble.
+    where there are outliers, the logit of a logistic regression "known against decoy" on the same features. Each is
+    standardised on known cubes. The distance finds what no decoy resembles, the logit what outliers resemble.
 
     Attributes
     ----------
@@ -112,17 +112,17 @@ class Detector:
         cls,
         model: Classifier,
         known: Labelled,
-        decoys: Labelled | None,
+        outliers: Labelled | None,
         warps: Warps | None,
         generator: torch.Generator,
         false_rejection: float = FALSE_REJECTION,
-    ) -> Detector:
+    ) -> UnknownDetector:
         """Learn from every other cube of `known`; the rest sets the threshold.
 
         Parameters
         ----------
         known : source cubes of the classes that the model was not trained on, e.g. the validation set
-        decoys : source cubes of other things, see :func:`decoys`; their labels do not matter
+        outliers : source cubes of other things, see :func:`outliers`; their labels do not matter
         warps, generator : to carry both to the target
         false_rejection : share of known cubes above the threshold
 
@@ -133,12 +133,12 @@ class Detector:
         InputError
             where a class has fewer than two cubes in either half, or `false_rejection` is no share.
         """
-        _check(known, "Detector.fit")
-        if decoys is not None:
-            _check(decoys, "Detector.fit")
+        _check(known, "UnknownDetector.fit")
+        if outliers is not None:
+            _check(outliers, "UnknownDetector.fit")
         if not 0 < false_rejection < 1:
             raise InputError(f"false_rejection={false_rejection}; wanted a share between 0 and 1, such as 0.05.")
-        f, y = _features(model, carried(known.x, warps, generator)), known.y.numpy()
+        f, y = _features(model, target_styled(known.x, warps, generator)), known.y.numpy()
         order = np.argsort(y, kind="stable")  # so that each class gives every other cube
         one, other = order[::2], order[1::2]
         counts = np.bincount(y[one], minlength=len(known.classes))
@@ -147,8 +147,8 @@ class Detector:
         means = np.stack([f[one][y[one] == k].mean(0) for k in range(len(known.classes))])
         precision = LedoitWolf().fit(f[one] - means[y[one]]).precision_
         judge = None
-        if decoys is not None:
-            strange = _features(model, carried(decoys.x, warps, generator))
+        if outliers is not None:
+            strange = _features(model, target_styled(outliers.x, warps, generator))
             judge = make_pipeline(
                 StandardScaler(), LogisticRegression(C=0.1, max_iter=3000, class_weight="balanced")
             ).fit(np.concatenate([f[one], strange]), np.repeat([0, 1], [len(one), len(strange)]))
@@ -174,7 +174,7 @@ def _evidence(f: np.ndarray, means: np.ndarray, precision: np.ndarray, judge: Pi
 
 
 def answers(probabilities: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """The likeliest class (N,) of each cube, NONE_OF_THESE (-1) where its score is above the threshold."""
+    """The likeliest class (N,) of each cube, UNKNOWN (-1) where its score is above the threshold."""
     if len(probabilities) != len(scores):
         raise InputError(f"{len(probabilities)} predictions and {len(scores)} scores; wanted one of each per cube.")
-    return torch.where(scores > threshold, NONE_OF_THESE, probabilities.argmax(1))
+    return torch.where(scores > threshold, UNKNOWN, probabilities.argmax(1))

@@ -1,7 +1,7 @@
 """What a domain may hold: labelled cubes, unlabelled cubes, and an answer key kept apart from both.
 
 Training and selection accept a target only as :class:`Unlabelled`, and that type has no field for a label. The
-labels of a synthetic target live in an :class:`AnswerKey`, which notebook 05 and
+labels of a synthetic target live in an :class:`HeldOutLabels`, which notebook 05 and
 `trials` alone open.
 """
 
@@ -61,13 +61,13 @@ def crop(x: Tensor, n: int) -> Tensor:
     return x[..., z : z + n, y : y + n, w : w + n]
 
 
-NONE_OF_THESE = -1
+UNKNOWN = -1
 
 
 def _check_cubes(x: Tensor) -> None:
     if not isinstance(x, Tensor) or x.ndim != 5 or x.shape[1] != 1 or x.dtype != torch.float32:
         found = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"Cubes are {found}; wanted a float32 tensor (N, 1, Z, Y, X), e.g. from volumes.normalize.")
+        raise InputError(f"Imaged are {found}; wanted a float32 tensor (N, 1, Z, Y, X), e.g. from volumes.normalize.")
 
 
 def _check_length(name: str, value: Tensor, n: int) -> None:
@@ -84,7 +84,7 @@ class Labelled:
     x : (N, 1, Z, Y, X) float32, normalised, protein bright
     y : (N,) int64, index into `classes`
     classes : names, in label order
-    pixel_size : A per voxel
+    voxel_size : A per voxel
     snr : (N,) float32, realised var(signal) / var(noise) in the box; NaN where it was not measured
     groups : (N,) int64, the (simulated) tomogram that each cube comes from
     """
@@ -92,7 +92,7 @@ class Labelled:
     x: Tensor
     y: Tensor
     classes: tuple[str, ...]
-    pixel_size: float
+    voxel_size: float
     snr: Tensor
     groups: Tensor
 
@@ -113,10 +113,10 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class Unlabelled:
-    """Cubes of a target domain. There is no place for a label here, and none may be added."""
+    """Imaged of a target domain. There is no place for a label here, and none may be added."""
 
     x: Tensor
-    pixel_size: float
+    voxel_size: float
     groups: Tensor
     name: str
 
@@ -133,7 +133,7 @@ class Unlabelled:
 
 
 @dataclass(frozen=True, eq=False)
-class AnswerKey:
+class HeldOutLabels:
     """What is known of a target's cubes, kept apart from them.
 
     `y` (N,) is -1 for a cube of none of the classes; `snr` (N,) is the realised SNR, NaN where it was not measured.
@@ -151,24 +151,24 @@ class AnswerKey:
     def __len__(self) -> int:
         return len(self.y)
 
-    def subset(self, index: Tensor) -> AnswerKey:
+    def subset(self, index: Tensor) -> HeldOutLabels:
         return replace(self, y=self.y[index], snr=self.snr[index])
 
-    def reveal(self, target: Unlabelled) -> Labelled:
-        """Join key and cubes, for the `oracle` upper bound only. Cubes of none of the classes are left out."""
+    def join(self, target: Unlabelled) -> Labelled:
+        """Join key and cubes, for the `oracle` upper bound only. Imaged of none of the classes are left out."""
         _check_length("answer key", self.y, len(target))
-        known = self.y != NONE_OF_THESE
+        known = self.y != UNKNOWN
         return Labelled(
             x=target.x[known],
             y=self.y[known],
             classes=self.classes,
-            pixel_size=target.pixel_size,
+            voxel_size=target.voxel_size,
             snr=self.snr[known],
             groups=target.groups[known],
         )
 
 
-Domain = Labelled | Unlabelled | AnswerKey
+Domain = Labelled | Unlabelled | HeldOutLabels
 
 
 def split_particles(zyx: np.ndarray, groups: Tensor, held_out: Sequence[int], box: int) -> tuple[Tensor, Tensor]:
@@ -221,25 +221,30 @@ def load(path: Path, kind: type[Domain]) -> Domain:
     values: dict = dict(load_file(path))
     if "classes" in text:
         values["classes"] = tuple(text["classes"].split("\n"))
-    if "pixel_size" in text:
-        values["pixel_size"] = float(text["pixel_size"])
+    if "voxel_size" in text:
+        values["voxel_size"] = float(text["voxel_size"])
     if "name" in text:
         values["name"] = text["name"]
     return kind(**values)
 
 
-TURNS = {0: (), 1: (3, 4), 2: (2, 4), 3: (2, 3)}  # by 180 degrees about no axis, z, y, x: the dimensions that flip
+ROTATIONS_180 = {
+    0: (),
+    1: (3, 4),
+    2: (2, 4),
+    3: (2, 3),
+}  # by 180 degrees about no axis, z, y, x: the dimensions that flip
 
 
-def augment(x: Tensor, generator: torch.Generator, turns: tuple[int, ...] = (0, 1, 2, 3)) -> Tensor:
+def augment(x: Tensor, generator: torch.Generator, rotations: tuple[int, ...] = (0, 1, 2, 3)) -> Tensor:
     """Turn each cube by 180 degrees about no axis (0), the beam z (1), the tilt axis y (2) or x (3).
 
     These alone keep both the hand of a molecule and a symmetric missing wedge; a wedge with a pretilt is kept by 0
     and 2 only. Other 90-degree turns move the wedge, and a single flip would make mirror-image proteins.
     """
-    which = torch.tensor(turns)[torch.randint(len(turns), (len(x),), generator=generator)]
+    which = torch.tensor(rotations)[torch.randint(len(rotations), (len(x),), generator=generator)]
     out = x.clone()
-    for turn in turns:
-        if TURNS[turn]:
-            out[which == turn] = x[which == turn].flip(TURNS[turn])
+    for turn in rotations:
+        if ROTATIONS_180[turn]:
+            out[which == turn] = x[which == turn].flip(ROTATIONS_180[turn])
     return out

@@ -99,13 +99,13 @@ def mcc(logits_t: Tensor, temperature: float = 2.5) -> Tensor:
     return (confusion.sum() - confusion.trace()) / p.shape[1]
 
 
-def self_training(logits_t: Tensor, taught: Tensor, sure: float = 0.8) -> Tensor:
+def self_training(logits_t: Tensor, teacher_probabilities: Tensor, sure: float = 0.8) -> Tensor:
     """Cross-entropy against the teacher's answers where its probability exceeds `sure`, mean over *all* cubes.
 
     The student (N, K logits) sees a changed view of the cubes that the teacher (N, K probabilities) has judged; the
     teacher is a moving average of the student (Tarvainen & Valpola 2017; Sohn et al. 2020).
     """
-    confidence, answer = taught.max(1)
+    confidence, answer = teacher_probabilities.max(1)
     each = F.cross_entropy(logits_t, answer, reduction="none")
     return (each * (confidence > sure)).mean()
 

@@ -27,7 +27,7 @@ class Batch:
     x_t : target cubes, as the classifier is to see them
     strength : of the reversal and of whatever is to set in slowly, 0 at first and never above 1
     adversary : the discriminator of features, if a term asks for one
-    taught : (N, K) probabilities of the teacher for x_t before its change of view, if a term asks for them
+    teacher_probabilities : (N, K) probabilities of the teacher for x_t before its change of view, if a term asks for them
     """
 
     model: nn.Module
@@ -37,7 +37,7 @@ class Batch:
     x_t: Tensor
     strength: float
     adversary: nn.Module | None = None
-    taught: Tensor | None = None
+    teacher_probabilities: Tensor | None = None
 
     @cached_property
     def features_s(self) -> Tensor:
@@ -88,7 +88,7 @@ TERMS: dict[str, Callable[[Batch], Tensor]] = {
     "mmd": lambda b: b.strength * losses.mmd(b.features_near, b.features_t),
     "mcc": lambda b: b.strength * losses.mcc(b.logits_t),
     "im": lambda b: -b.strength * losses.information_maximisation(b.logits_t.softmax(1)),
-    "teacher": lambda b: b.strength * losses.self_training(b.logits_t, b.taught),
+    "teacher": lambda b: b.strength * losses.self_training(b.logits_t, b.teacher_probabilities),
 }
 SUPERVISED = {"source", "warped"}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,34 +17,38 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from .data import NONE_OF_THESE, AnswerKey
+from .data import UNKNOWN, HeldOutLabels
 from .errors import InputError
 
+Bounds = tuple[float, float]
+UNBOUNDED: Bounds = (-math.inf, math.inf)
+FRACTION: Bounds = (0.0, 1.0)  # of accuracies, recalls and other fractions
 
-def _known(probabilities: Tensor, key: AnswerKey | Tensor) -> tuple[np.ndarray, np.ndarray]:
+
+def _known(probabilities: Tensor, key: HeldOutLabels | Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Predictions and labels of the cubes that are of one of the classes; the others (-1) have no right answer."""
-    y = key.y if isinstance(key, AnswerKey) else key
+    y = key.y if isinstance(key, HeldOutLabels) else key
     if probabilities.ndim != 2 or len(probabilities) != len(y):
         raise InputError(f"{tuple(probabilities.shape)} probabilities for {len(y)} answers; wanted (N, K) and (N,).")
-    kept = y != NONE_OF_THESE
+    kept = y != UNKNOWN
     if not bool(kept.any()):
         raise InputError("Not one cube of the answer key is of a known class; there is nothing to score.")
     return probabilities[kept].double().numpy(), y[kept].numpy()
 
 
-def balanced_accuracy(probabilities: Tensor, key: AnswerKey | Tensor) -> float:
+def balanced_accuracy(probabilities: Tensor, key: HeldOutLabels | Tensor) -> float:
     """Mean of the recalls of the classes that occur in the key."""
     p, y = _known(probabilities, key)
     return float(np.nanmean(_recall(p, y)))
 
 
-def macro_f1(probabilities: Tensor, key: AnswerKey | Tensor) -> float:
+def macro_f1(probabilities: Tensor, key: HeldOutLabels | Tensor) -> float:
     """Unweighted mean of the classes' F1 scores, over the classes that occur in the key."""
     p, y = _known(probabilities, key)
     return float(metrics.f1_score(y, p.argmax(1), labels=np.unique(y), average="macro", zero_division=0))
 
 
-def recall(probabilities: Tensor, key: AnswerKey | Tensor) -> np.ndarray:
+def recall(probabilities: Tensor, key: HeldOutLabels | Tensor) -> np.ndarray:
     """Recall of each class, (K,); NaN for a class that does not occur."""
     return _recall(*_known(probabilities, key))
 
@@ -51,13 +58,13 @@ def _recall(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.array([(predicted[y == k] == k).mean() if (y == k).any() else np.nan for k in range(p.shape[1])])
 
 
-def confusion(probabilities: Tensor, key: AnswerKey | Tensor) -> np.ndarray:
+def confusion(probabilities: Tensor, key: HeldOutLabels | Tensor) -> np.ndarray:
     """Counts (K, K): rows are true classes, columns predicted ones."""
     p, y = _known(probabilities, key)
     return metrics.confusion_matrix(y, p.argmax(1), labels=np.arange(p.shape[1]))
 
 
-def nll(probabilities: Tensor, key: AnswerKey | Tensor) -> float:
+def nll(probabilities: Tensor, key: HeldOutLabels | Tensor) -> float:
     """Mean negative log-likelihood of the right class, nats."""
     p, y = _known(probabilities, key)
     return float(-np.log(np.clip(p[np.arange(len(y)), y], 1e-12, None)).mean())
@@ -80,7 +87,7 @@ class Reliability:
         return float((gap * self.count[filled]).sum() / self.count.sum())
 
 
-def reliability(probabilities: Tensor, key: AnswerKey | Tensor, n_bins: int = 10) -> Reliability:
+def reliability(probabilities: Tensor, key: HeldOutLabels | Tensor, n_bins: int = 10) -> Reliability:
     """Confidence against accuracy in `n_bins` equal bins of the highest probability."""
     p, y = _known(probabilities, key)
     confidence, right = p.max(1), p.argmax(1) == y
@@ -93,23 +100,23 @@ def reliability(probabilities: Tensor, key: AnswerKey | Tensor, n_bins: int = 10
     return Reliability(edges, count, mean_confidence, accuracy)
 
 
-def ece(probabilities: Tensor, key: AnswerKey | Tensor, n_bins: int = 10) -> float:
+def ece(probabilities: Tensor, key: HeldOutLabels | Tensor, n_bins: int = 10) -> float:
     """Expected calibration error, see :class:`Reliability`."""
     return reliability(probabilities, key, n_bins).ece
 
 
-def none_recall(answers: Tensor, key: AnswerKey) -> tuple[float, float]:
+def unknown_recall(answers: Tensor, key: HeldOutLabels) -> tuple[float, float]:
     """Share of the cubes of no class that were rejected, and of the known ones that were; NaN where there are none.
 
     `answers` (N,) as of `calibration.answers`: -1 for a rejected cube.
     """
     if len(answers) != len(key):
         raise InputError(f"{len(answers)} answers for a key of {len(key)}; wanted one per cube.")
-    rejected, unseen = (answers == NONE_OF_THESE).double(), key.y == NONE_OF_THESE
+    rejected, unseen = (answers == UNKNOWN).double(), key.y == UNKNOWN
     return float(rejected[unseen].mean()), float(rejected[~unseen].mean())
 
 
-def scores(probabilities: Tensor, key: AnswerKey | Tensor) -> dict[str, float]:
+def scores(probabilities: Tensor, key: HeldOutLabels | Tensor) -> dict[str, float]:
     """The scalars of a report."""
     functions = (balanced_accuracy, macro_f1, ece, nll)
     return {function.__name__: function(probabilities, key) for function in functions}
@@ -133,13 +140,36 @@ def a_distance(features_s: Tensor, features_t: Tensor, seed: int = 0) -> float:
     return max(0.0, 2 * (1 - 2 * error))
 
 
-def interval(values: list[float] | np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean with its t interval (mean, low, high) over seeds; a single value has no interval (NaN, NaN)."""
+class Interval(NamedTuple):
+    """An estimate with the ends of its confidence interval; NaN ends where a single value has none."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __format__(self, spec: str) -> str:
+        """0.71 [0.68, 0.74] with each number in the format `spec`; the mean alone where there is no interval."""
+        mean, low, high = (format(value, spec) for value in self)
+        return mean if math.isnan(self.low) else f"{mean} [{low}, {high}]"
+
+
+def interval(values: Sequence[float] | np.ndarray, level: float = 0.95, bounds: Bounds = UNBOUNDED) -> Interval:
+    """Mean of independent values, such as one per seed, with its t interval, cut at the `bounds` of the quantity.
+
+    Raises
+    ------
+    InputError
+        no values, or one that is not finite or out of bounds.
+    """
     v = np.asarray(values, dtype=float)
     if v.ndim != 1 or not len(v) or not np.isfinite(v).all():
-        raise InputError(f"values={values!r}; wanted at least one finite number, one per seed.")
+        raise InputError(f"values={values!r}; expected at least one finite number, one per seed.")
+    if v.min() < bounds[0] or v.max() > bounds[1]:
+        raise InputError(
+            f"values span {v.min():g} to {v.max():g}; expected them within {bounds[0]:g} and {bounds[1]:g}."
+        )
     mean = float(v.mean())
     if len(v) == 1:
-        return mean, float("nan"), float("nan")
+        return Interval(mean, math.nan, math.nan)
     half = float(stats.t.ppf(0.5 + level / 2, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v)))
-    return mean, mean - half, mean + half
+    return Interval(mean, max(bounds[0], mean - half), min(bounds[1], mean + half))

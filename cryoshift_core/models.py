@@ -86,7 +86,7 @@ class Classifier(nn.Module):
         self.classify = nn.Linear(self.n_features, n_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Cubes (N, 1, Z, Y, X) -> features (N, F): the mean and the maximum over the box of each channel."""
+        """Imaged (N, 1, Z, Y, X) -> features (N, F): the mean and the maximum over the box of each channel."""
         if x.ndim != 5 or x.shape[1] != 1 or min(x.shape[2:]) < SMALLEST_BOX or max(x.shape[2:]) > LARGEST_BOX:
             raise InputError(
                 f"The classifier got cubes of shape {tuple(x.shape)}; wanted (N, 1, Z, Y, X) "

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file so that nobody ever finds half of it."""
-    partial = Path(f"{path}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+PACKAGE = Path(__file__).parent
 
 
-def pick_device(name: str) -> torch.device:
-    """The name "auto" -> CUDA, else Apple's MPS, else CPU; any other name as torch understands it."""
+def pick_device(name: str | torch.device) -> torch.device:
+    """Device of a name: "auto" is CUDA, else Apple's MPS, else the CPU; other names are those of torch."""
     if name != "auto":
         return torch.device(name)
     if torch.cuda.is_available():
@@ -25,17 +25,60 @@ def pick_device(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Path of a new file beside `path` that takes its name when the block ends; after an error nothing is left.
+
+    Readers of `path` see the old file or the whole new one, also after a crash. Missing folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a UTF-8 text file atomically; its path is returned."""
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+@lru_cache(maxsize=64)
+def code_digest(*names: str) -> str:
+    """Digest of the code of modules and wings of this package, such as ("simulation", "fourier"); hexadecimal.
+
+    Comments and docstrings do not count: what cannot change a number does not change the digest.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        place = PACKAGE.joinpath(*name.split("."))
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                body = getattr(node, "body", None)
+                if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+                    if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+                        del body[0]
+            digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n{ast.dump(tree)}\n".encode())
+    return digest.hexdigest()
+
+
 def root() -> Path:
-    """The folder with pyproject.toml, from here upwards; else the current folder."""
+    """The nearest folder with a pyproject.toml, from the current folder upwards; else the current folder."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / "pyproject.toml").is_file()), here)
 
 
 def commit() -> str:
-    """The commit of the code that ran, with -dirty when it had changes; "unknown" outside a git checkout."""
+    """Commit of the code that runs, with -dirty where it has changes; "unknown" outside a git checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20)
+        found = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return found.stdout.strip() or "unknown"

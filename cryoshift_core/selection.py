@@ -15,7 +15,7 @@ from .errors import InputError
 from .losses import information_maximisation
 from .models import Classifier, embed, predict
 from .training import Fit
-from .warps import carried
+from .warps import target_styled
 
 __all__ = ["RULES", "Choice", "choose", "class_ami", "consensus", "gates", "information_maximisation"]
 AGREEMENT = 0.8  # the IM and the EnsV choice must answer alike on the target this often, relative to validation cubes
@@ -133,7 +133,7 @@ def choose(
     Parameters
     ----------
     fit : trained by an adapting method
-    validation : labelled source cubes that were not trained on; where the fit has warps, they are carried to the target
+    validation : labelled source cubes that were not trained on; where the fit has warps, they are target_styled to the target
         first. On plain ones a method that learns from copies is best before the copies have become hard
     target : the cubes that `fit` adapted to
     rule : a name of RULES
@@ -155,9 +155,9 @@ def choose(
     if rule not in RULES:
         raise InputError(f"rule={rule!r} is unknown; wanted one of {', '.join(RULES)}.")
     steps, known, answers = sorted(fit.candidates), [], []
-    x = carried(validation.x, fit.warps, torch.Generator().manual_seed(0))
+    x = target_styled(validation.x, fit.warps, torch.Generator().manual_seed(0))
     for step in steps:
-        model = fit.select(step)
+        model = fit.restore(step)
         known.append(predict(model, x).argmax(1))
         answers.append(predict(model, target.x))
     accuracies = [float((y == validation.y).float().mean()) for y in known]
@@ -170,7 +170,7 @@ def choose(
     one, other = best["im"], best["ensv"]
     alike = float((p[one].argmax(1) == p[other].argmax(1)).float().mean())
     usual = float((known[one] == known[other]).float().mean())
-    model = fit.select(steps[chosen])
+    model = fit.restore(steps[chosen])
     ami = class_ami(model, target) if gated else float("nan")
     reason = f"the best by {rule!r} of the {len(passed)} of {len(steps)} checkpoints that pass"
     doubts = []

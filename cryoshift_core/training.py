@@ -52,7 +52,7 @@ class Fit:
     seconds: float
     classes: tuple[str, ...]
 
-    def select(self, step: int) -> Classifier:
+    def restore(self, step: int) -> Classifier:
         """Put the weights of candidate `step` into the model."""
         if step not in self.candidates:
             raise InputError(f"step={step} is no candidate; wanted one of {sorted(self.candidates)}.")
@@ -91,7 +91,7 @@ class _State:
     game: str | None
     batch: int
     gradual: bool
-    turns: tuple[int, ...]
+    rotations: tuple[int, ...]
     place: torch.device
     step: int = 0
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -123,7 +123,7 @@ def _check(source: Labelled, target: Unlabelled, steps: int, batch: int) -> None
     if not isinstance(target, Unlabelled):
         raise TypeError(
             f"fit got a {type(target).__name__} as its target; wanted domains.Unlabelled, because adaptation must "
-            "not be able to see a target label: keep the labels in an AnswerKey."
+            "not be able to see a target label: keep the labels in an HeldOutLabels."
         )
     if not isinstance(source, Labelled):
         raise TypeError(f"fit got a {type(source).__name__} as its source; wanted domains.Labelled.")
@@ -159,7 +159,7 @@ def fit(
     evaluate_every: int = 50,
     without: tuple[str, ...] = (),
     weights: dict[str, float] | None = None,
-    turns: tuple[int, ...] = (0, 1, 2, 3),
+    rotations: tuple[int, ...] = (0, 1, 2, 3),
 ) -> Fit:
     """Train `method` on labelled source cubes and unlabelled target cubes of one box size.
 
@@ -172,7 +172,7 @@ def fit(
         the numbers of an uninterrupted run (bit-equal on the CPU with the same number of threads)
     without : terms and warps to leave out, e.g. ("spectrum",)
     weights : other weights for the method's terms, e.g. {"mada": 0.3}
-    turns : those that a source cube may be given, see :func:`augment`; a target cube, whose tilts may be lopsided, is
+    rotations : those that a source cube may be given, see :func:`augment`; a target cube, whose tilts may be lopsided, is
         turned about the tilt axis y at most. (0, 1) where the tilt axis is not y
 
     Raises
@@ -198,7 +198,7 @@ def fit(
         method=method, terms=terms, warps=recipe.warps, game=recipe.game, steps=steps, batch=batch, lr=lr, seed=seed
     )
     config |= dict(weight_decay=weight_decay, encoder=encoder, width=width, evaluate_every=evaluate_every, format=3)
-    config |= dict(seed=seed, view=recipe.view, norm=recipe.norm, gradual=recipe.gradual, turns=turns)
+    config |= dict(seed=seed, view=recipe.view, norm=recipe.norm, gradual=recipe.gradual, rotations=rotations)
     config["data"] = _fingerprint(source.x, source.y, target.x, validation.x, validation.y)
     key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
     path = Path(folder) / f"{method}-{key}.pt" if folder is not None else None
@@ -212,10 +212,10 @@ def fit(
             modules["teacher"] = copy.deepcopy(modules["model"]).requires_grad_(False)
         some_s, some_t = (d.x[_spread(len(d), LOOKED_AT)] for d in (source, target))
         if recipe.warps:
-            modules["warps"] = Warps(recipe.warps, some_s, some_t, generator, source.pixel_size)
+            modules["warps"] = Warps(recipe.warps, some_s, some_t, generator, source.voxel_size)
             modules["warps"].requires_grad_(recipe.game is not None)
         if recipe.view:
-            modules["view"] = Warps(recipe.view, some_s, some_t, generator, source.pixel_size)
+            modules["view"] = Warps(recipe.view, some_s, some_t, generator, source.voxel_size)
         if recipe.game == "realism":
             modules["discriminator"] = ImageDiscriminator()
     modules.to(place)
@@ -224,7 +224,7 @@ def fit(
     for name, rate in GAME_LR.items() if recipe.game else ():
         if name in modules and list(modules[name].parameters()):
             optimisers[name] = torch.optim.Adam(modules[name].parameters(), lr=rate, betas=(0.5, 0.99))
-    state = _State(modules, optimisers, generator, terms, recipe.game, batch, recipe.gradual, turns, place)
+    state = _State(modules, optimisers, generator, terms, recipe.game, batch, recipe.gradual, rotations, place)
     if path is not None and path.exists():
         state.load(path)
     wall, cpu = time.perf_counter() - state.seconds, time.process_time() - state.cpu_seconds
@@ -261,15 +261,15 @@ def _step(state: _State, source: Labelled, target: Unlabelled, strength: float) 
     modules, generator, batch, terms, place = state.modules, state.generator, state.batch, state.terms, state.place
     model = modules["model"].train()
     chosen = torch.randint(len(source), (batch,), generator=generator)
-    x_s, y_s = augment(source.x[chosen], generator, state.turns).to(place), source.y[chosen].to(place)
+    x_s, y_s = augment(source.x[chosen], generator, state.rotations).to(place), source.y[chosen].to(place)
     x_t = target.x[torch.randint(len(target), (batch,), generator=generator)]
-    x_t = augment(x_t, generator, tuple(turn for turn in state.turns if turn in (0, 2))).to(place)
+    x_t = augment(x_t, generator, tuple(turn for turn in state.rotations if turn in (0, 2))).to(place)
     with torch.no_grad():
-        taught = modules["teacher"](x_t).softmax(1) if "teacher" in modules else None
+        teacher_probabilities = modules["teacher"](x_t).softmax(1) if "teacher" in modules else None
         seen_t = modules["view"](x_t, generator=generator) if "view" in modules else x_t
         x_w = modules["warps"](x_s, strength if state.gradual else 1.0, generator) if "warps" in modules else None
     rival = modules["adversary"] if "adversary" in modules else None
-    seen = Batch(model, x_s, y_s, x_w, seen_t, strength, rival, taught)
+    seen = Batch(model, x_s, y_s, x_w, seen_t, strength, rival, teacher_probabilities)
     values = {name: TERMS[name](seen) for name in terms}
     loss = sum(terms[name] * value for name, value in values.items())
     state.optimisers["task"].zero_grad(set_to_none=True)

@@ -1,7 +1,7 @@
 """Warp modules: bounded, inspectable changes that carry a simulated cube towards the target domain.
 
 Each is an nn.Module called as ``warp(x, amount=1.0, generator=None)`` with x (N, 1, Z, Y, X); `amount` 0 is the
-identity and 1 the full effect. Cubes are zyx, beam z, tilt axis y. A generator makes the draws repeatable; it may live
+identity and 1 the full effect. Imaged are zyx, beam z, tilt axis y. A generator makes the draws repeatable; it may live
 on the CPU.
 """
 
@@ -158,26 +158,26 @@ def shell_amplitude(x: Tensor) -> tuple[Tensor, Tensor]:
 class Envelope:
     """Transfer from the source's average particle to the target's, at squared frequencies k2 (cycles / voxel)^2::
 
-        gain * exp(-falloff k^2) * (1 - exp(-2 (pi highpass k)^2))
+        gain * exp(-b_factor_voxels k^2) * (1 - exp(-2 (pi highpass k)^2))
 
-    The falloff (voxel^2) holds what blurs the target and not the source: misalignment, radiation damage, a low-pass
+    The b_factor_voxels (voxel^2) holds what blurs the target and not the source: misalignment, radiation damage, a low-pass
     filter, picking errors. The last factor is a Gaussian background of `highpass` voxels taken off; 0 for none.
     """
 
     gain: float
-    falloff: float
+    b_factor_voxels: float
     highpass: float
 
     def __call__(self, k2: Tensor, share: Tensor | float = 1.0) -> Tensor:
-        """Transfer at k2, with a `share` of the falloff (broadcast against k2)."""
+        """Transfer at k2, with a `share` of the b_factor_voxels (broadcast against k2)."""
         kept = 1 - torch.exp(-2 * (math.pi * self.highpass) ** 2 * k2) if self.highpass else 1.0
-        return self.gain * kept * torch.exp(-self.falloff * share * k2)
+        return self.gain * kept * torch.exp(-self.b_factor_voxels * share * k2)
 
 
 def signal_envelope(source_x: Tensor, target_x: Tensor) -> Envelope:
     """The envelope that carries the source's :func:`shell_amplitude` to the target's, shells weighed by their samples.
 
-    Gain within 0.2-5, falloff 0-200 voxel^2, high-pass none or 2-8 voxels. The classes are taken to be about as
+    Gain within 0.2-5, b_factor_voxels 0-200 voxel^2, high-pass none or 2-8 voxels. The classes are taken to be about as
     frequent in both domains. Gain 1 and nothing else where two halves of the source show no common, centred particle.
     """
     (one, samples), (other, _) = (shell_amplitude(part) for part in (source_x[::2], source_x[1::2]))
@@ -188,13 +188,13 @@ def signal_envelope(source_x: Tensor, target_x: Tensor) -> Envelope:
     halves = [shell_amplitude(part)[0] for part in (target_x[::2], target_x[1::2])]
     chance = float((samples * (halves[0] - halves[1]).square()).mean()) / 4  # of a shell's misfit, were the model right
 
-    def fitted(falloff: float, highpass: float) -> tuple[float, Envelope]:
-        model = s * Envelope(1.0, falloff, highpass)(k2)
+    def fitted(b_factor_voxels: float, highpass: float) -> tuple[float, Envelope]:
+        model = s * Envelope(1.0, b_factor_voxels, highpass)(k2)
         gain = float((samples * model * t).sum() / (samples * model * model).sum())
         gain = min(5.0, max(0.2, gain))
         misfit = float((samples * (gain * model - t).square()).sum())
-        used = (falloff > 0) + (highpass > 0)  # a parameter must earn its place (Akaike 1974)
-        return misfit + 2 * used * chance, Envelope(gain, falloff, highpass)
+        used = (b_factor_voxels > 0) + (highpass > 0)  # a parameter must earn its place (Akaike 1974)
+        return misfit + 2 * used * chance, Envelope(gain, b_factor_voxels, highpass)
 
     grid = [fitted(4.0 * i, h) for i in range(51) for h in (0.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0)]
     return min(grid, key=lambda found: found[0])[1]
@@ -205,7 +205,7 @@ class SpectrumWarp(nn.Module):
 
     Closed form, and label-free: with P_x the mean source spectrum, P_t the target's (mean times one target cube's own
     smooth deviation, drawn anew for each cube) and a signal gain a(k) within a factor `spread` of
-    :func:`signal_envelope`, of whose falloff a random part is taken: an average is blurred by picking errors, too,
+    :func:`signal_envelope`, of whose b_factor_voxels a random part is taken: an average is blurred by picking errors, too,
 
         g = min(a, sqrt(P_t / P_x)),    P_n = P_t - g^2 P_x,    out = g x + sqrt(P_n) noise,
 
@@ -332,13 +332,13 @@ class OpticsWarp(nn.Module):
 
     defocus, source_defocus, largest = (1.0, 8.0), 3.0, 3.0
 
-    def __init__(self, pixel_size: float = 12.0):
+    def __init__(self, voxel_size: float = 12.0):
         super().__init__()
-        self.pixel_size = pixel_size
+        self.voxel_size = voxel_size
 
     def ctf_ratio(self, radius: Tensor, defocus: Tensor) -> Tensor:
         """CTF at `defocus` over that at the source's; radius in cycles per voxel, defocus in um (n, 1, 1, 1)."""
-        chi = math.pi * wavelength(300.0) * 1e4 * (radius / self.pixel_size).square()
+        chi = math.pi * wavelength(300.0) * 1e4 * (radius / self.voxel_size).square()
         old, new = torch.sin(chi * self.source_defocus + 0.07), torch.sin(chi * defocus + 0.07)
         ratio = new * old / (old.square() + 0.05**2)  # where the source saw nothing there is only noise to multiply
         return ratio.clamp(-self.largest, self.largest)
@@ -419,13 +419,13 @@ class HistogramWarp(nn.Module):
 # In the order in which they are applied: the spectrum after the modules whose blur it should make good. Each entry
 # builds its warp from what it may measure: source cubes as the earlier warps leave them, target cubes, voxels in A.
 WARPS: dict[str, Callable[[Callable[[], Tensor], Tensor, float], nn.Module]] = {
-    "shift": lambda source, target, pixel_size: ShiftWarp(),
-    "crowding": lambda source, target, pixel_size: CrowdingWarp(),
-    "deformation": lambda source, target, pixel_size: DeformationWarp(),
-    "optics": lambda source, target, pixel_size: OpticsWarp(pixel_size),
-    "spectrum": lambda source, target, pixel_size: SpectrumWarp.estimate(source(), target),
-    "histogram": lambda source, target, pixel_size: HistogramWarp.estimate(target),
-    "noise": lambda source, target, pixel_size: NoiseWarp(),
+    "shift": lambda source, target, voxel_size: ShiftWarp(),
+    "crowding": lambda source, target, voxel_size: CrowdingWarp(),
+    "deformation": lambda source, target, voxel_size: DeformationWarp(),
+    "optics": lambda source, target, voxel_size: OpticsWarp(voxel_size),
+    "spectrum": lambda source, target, voxel_size: SpectrumWarp.estimate(source(), target),
+    "histogram": lambda source, target, voxel_size: HistogramWarp.estimate(target),
+    "noise": lambda source, target, voxel_size: NoiseWarp(),
 }
 
 
@@ -438,7 +438,7 @@ class Warps(nn.Module):
         source_x: Tensor,
         target_x: Tensor,
         generator: torch.Generator,
-        pixel_size: float = 12.0,
+        voxel_size: float = 12.0,
     ):
         super().__init__()
         self.steps = nn.ModuleDict()
@@ -449,7 +449,7 @@ class Warps(nn.Module):
 
         for name, build in WARPS.items():
             if name in names:
-                self.steps[name] = build(so_far, target_x, pixel_size)
+                self.steps[name] = build(so_far, target_x, voxel_size)
 
     def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         for step in self.steps.values():
@@ -458,7 +458,7 @@ class Warps(nn.Module):
 
 
 @torch.no_grad()
-def carried(x: Tensor, warps: Warps | None, generator: torch.Generator) -> Tensor:
+def target_styled(x: Tensor, warps: Warps | None, generator: torch.Generator) -> Tensor:
     """Source cubes (N, 1, Z, Y, X) as the warps would have them look in the target; without warps as they are."""
     if warps is None:
         return x

@@ -94,7 +94,7 @@ from cryoshift_core import errors, training
 from cryoshift_core.application import pictures
 from cryoshift_core.course.run import __file__, begin
 from cryoshift_core.simulation import imaging, scenarios, specimens, structures
-from cryoshift_core.simulation.scenarios import Request
+from cryoshift_core.simulation.scenarios import DatasetConfig
 from cryoshift_core.tomography import mrc
 from data_fetch import readers
 
@@ -110,11 +110,11 @@ pictures.use_style()
 p = run.profile
 k = len(p.classes)
 asked = {
-    name: Request(name, p.classes, 4 * k, p.box, p.pixel_size, part, 2, run.params.seed)
+    name: DatasetConfig(name, p.classes, 4 * k, p.box, p.voxel_size, part, 2, run.params.seed)
     for name, part in (("source", "source"), ("in_situ_1", "train"))
 }
-source = scenarios.make(asked["source"], progress=False)
-target = scenarios.make(asked["in_situ_1"], progress=False)[0]
+source = scenarios.simulate(asked["source"], progress=False)
+target = scenarios.simulate(asked["in_situ_1"], progress=False)[0]
 
 # %% [markdown]
 # ## The idea in one picture
@@ -180,9 +180,9 @@ plt.show()
 
 # %%
 generator = run.generator("teaser")
-bank = specimens.templates(p.classes, p.pixel_size, p.box, generator=generator)
+bank = specimens.templates(p.classes, p.voxel_size, p.box, generator=generator)
 poses = specimens.specimens(torch.arange(k), bank, generator=generator)
-optics = scenarios.draw_optics(scenarios.scenario("source"), p.pixel_size, [0.5] * 7)
+optics = scenarios.draw_optics(scenarios.scenario("source"), p.voxel_size, [0.5] * 7)
 clean = imaging.image_by_transfer(poses, bank, optics, generator=generator, noise=False).x
 noisy = imaging.image_by_transfer(poses, bank, optics, generator=generator)
 fig = pictures.gallery({"no noise": clean, "source": noisy.x, "target": target.x[:k]}, p.classes)
@@ -225,7 +225,7 @@ def sample_in_order() -> str:
     tomogram = mrc.read_mrc(sample.tomogram)
     positions = readers.read_picks(sample.coordinates, tomogram)
     shape = " x ".join(map(str, tomogram.data.shape))
-    return f"{shape} voxels of {tomogram.pixel_size:g} A, {len(positions.zyx)} positions"
+    return f"{shape} voxels of {tomogram.voxel_size:g} A, {len(positions.zyx)} positions"
 
 
 # %%
@@ -259,8 +259,8 @@ def work() -> tuple[float, training.Fit]:
     """Seconds on the clock, and the tiny fit."""
     two = ("ribosome_80S", "TRiC")
     start = time.perf_counter()
-    labelled = scenarios.make(Request("source", two, 64, 32, 12.0, "source", 2), progress=False)
-    unlabelled = scenarios.make(Request("in_situ_1", two, 32, 32, 12.0, "train", 2), progress=False)[0]
+    labelled = scenarios.simulate(DatasetConfig("source", two, 64, 32, 12.0, "source", 2), progress=False)
+    unlabelled = scenarios.simulate(DatasetConfig("in_situ_1", two, 32, 32, 12.0, "train", 2), progress=False)[0]
     fit = training.fit(
         "cryoshift_reference", labelled, unlabelled, steps=4, batch=32, width=16, device=device, progress=False
     )

@@ -46,7 +46,7 @@ from cryoshift_core.application import pictures
 from cryoshift_core.course import explore, figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation import imaging, optics, scenarios, specimens, structures
-from cryoshift_core.simulation.scenarios import Request
+from cryoshift_core.simulation.scenarios import DatasetConfig
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -61,7 +61,7 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/01_simulate_subtomogr
 run = begin("01_simulate_subtomograms", globals())
 pictures.use_style()
 p = run.profile
-n, pixel = p.box, p.pixel_size
+n, pixel = p.box, p.voxel_size
 print(f"boxes of {n}^3 voxels of {pixel:g} A: {n * pixel:.0f} A wide")
 
 # %% [markdown]
@@ -95,7 +95,7 @@ for name in p.classes:
 # %%
 generator = run.generator("tilts")
 setting = optics.Optics(
-    pixel_size=pixel, defocus=defocus, dose_per_tilt=dose, tilts=optics.tilt_scheme(-tilt_range, tilt_range)
+    voxel_size=pixel, defocus=defocus, dose_per_tilt=dose, tilts=optics.tilt_scheme(-tilt_range, tilt_range)
 )
 bank = specimens.templates([molecule], pixel, n, generator=generator)
 one = specimens.specimens(torch.zeros(1, dtype=torch.long), bank, generator=generator, offset=0.0)
@@ -194,7 +194,7 @@ moved = (
 
 def draw(axes, defocus, dose, tilts, thickness):
     now = optics.Optics(
-        pixel_size=pixel,
+        voxel_size=pixel,
         defocus=defocus,
         dose_per_tilt=dose,
         thickness=thickness,
@@ -250,7 +250,7 @@ assert min(agreement) > 0.97, "both paths must show the same molecule"
 # of each class: large molecules are easy, small ones are nearly lost.
 
 # %%
-source = scenarios.load_or_make(Request.of(p, "source", "source", run.params.seed), run.data_folder)
+source = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "source", run.params.seed), run.data_folder)
 fig = pictures.gallery(
     {f"cube {i + 1}": torch.stack([source.x[source.y == c][i] for c in range(len(source.classes))]) for i in range(3)},
     source.classes,

@@ -44,7 +44,7 @@ from cryoshift_core.application import pictures
 from cryoshift_core.course import figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation import scenarios
-from cryoshift_core.simulation.scenarios import Request
+from cryoshift_core.simulation.scenarios import DatasetConfig
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -57,9 +57,9 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/02_the_domain_gap
 run = begin("02_the_domain_gap", globals())
 pictures.use_style()
 p = run.profile
-source = scenarios.load_or_make(Request.of(p, "source", "source", run.params.seed), run.data_folder)
-validation = scenarios.load_or_make(Request.of(p, "source", "validation", run.params.seed), run.data_folder)
-target = scenarios.load_or_make(Request.of(p, scenario, "train", run.params.seed), run.data_folder)[0]
+source = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "source", run.params.seed), run.data_folder)
+validation = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "validation", run.params.seed), run.data_folder)
+target = scenarios.load_or_simulate(DatasetConfig.of(p, scenario, "train", run.params.seed), run.data_folder)[0]
 print(f"{len(source)} labelled source cubes, {len(target)} unlabelled target cubes of {p.box}^3 voxels")
 
 # %% [markdown]
@@ -92,7 +92,7 @@ domains = {"source": source.x[:256], "target": target.x[:256]}
 fig = figures.histograms(domains)
 run.save_figure(fig, "grey_values")
 plt.show()
-fig = figures.spectra(domains, p.pixel_size)
+fig = figures.spectra(domains, p.voxel_size)
 run.save_figure(fig, "power_spectra")
 plt.show()
 
@@ -174,8 +174,8 @@ print(f"proxy A-distance of the features: {gap:.2f}   (0: indistinguishable, 2: 
 few = max(12, min(84, p.n_target // 10))
 table = []
 for factor in run.progress(scenarios.FACTORS, "factors"):
-    ask = Request(f"{factor}_2", p.classes, few, p.box, p.pixel_size, "train", 2, run.params.seed)
-    cubes = scenarios.load_or_make(ask, run.data_folder, progress=False)[0]
+    ask = DatasetConfig(f"{factor}_2", p.classes, few, p.box, p.voxel_size, "train", 2, run.params.seed)
+    cubes = scenarios.load_or_simulate(ask, run.data_folder, progress=False)[0]
     features = models.embed(fit.model, cubes.x)
     sure = models.predict(fit.model, cubes.x).max(1).values.mean().item()
     table.append({"factor": factor, "a_distance": metrics.a_distance(f_s[:few], features, seed=0), "confidence": sure})

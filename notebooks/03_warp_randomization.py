@@ -54,7 +54,7 @@ from cryoshift_core.benchmark.figures import forest
 from cryoshift_core.course import explore, figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation import scenarios
-from cryoshift_core.simulation.scenarios import Request
+from cryoshift_core.simulation.scenarios import DatasetConfig
 from cryoshift_core.warps import (
     WARPS,
     CrowdingWarp,
@@ -70,7 +70,7 @@ from cryoshift_core.warps import (
     shell_amplitude,
     signal_envelope,
 )
-from cryoshift_core.warps import carried as warps_carried
+from cryoshift_core.warps import target_styled as warps_carried
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -84,9 +84,9 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/03_warp_randomization
 run = begin("03_warp_randomization", globals())
 pictures.use_style()
 p = run.profile
-source = scenarios.load_or_make(Request.of(p, "source", "source", run.params.seed), run.data_folder)
-validation = scenarios.load_or_make(Request.of(p, "source", "validation", run.params.seed), run.data_folder)
-target = scenarios.load_or_make(Request.of(p, scenario, "train", run.params.seed), run.data_folder)[0]
+source = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "source", run.params.seed), run.data_folder)
+validation = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "validation", run.params.seed), run.data_folder)
+target = scenarios.load_or_simulate(DatasetConfig.of(p, scenario, "train", run.params.seed), run.data_folder)[0]
 measured_s, held_s = source.x[::2][:256], source.x[1::2][:256]
 measured_t, held_t = target.x[::2][:256], target.x[1::2][:256]
 print(f"{len(source)} labelled source cubes, {len(target)} unlabelled target cubes of {p.box}^3 voxels")
@@ -117,7 +117,7 @@ generator = run.generator("warps")
 with torch.random.fork_rng(devices=[]):
     torch.manual_seed(run.params.seed)
     warps = {"shift": ShiftWarp(), "crowding": CrowdingWarp(), "deformation": DeformationWarp()}
-    warps |= {"optics": OpticsWarp(p.pixel_size), "noise": NoiseWarp()}
+    warps |= {"optics": OpticsWarp(p.voxel_size), "noise": NoiseWarp()}
 clearest = [int(torch.where(source.y == k, source.snr, 0).argmax()) for k in range(3)]
 others = source.snr.argsort(descending=True)[:29]
 few = torch.cat([source.x[clearest], source.x[others]])  # the clearest cubes of three classes are shown
@@ -129,7 +129,7 @@ def picture(name):
     """A warp's effect on three clear cubes, and on the spectra of 32 such."""
     after = warps[name](few, run.params.amount, run.generator("picture"))
     title = f"{name} warp alone, amount {run.params.amount:g}"
-    fig = figures.warp_sheet(few, after, title, shown, p.pixel_size)
+    fig = figures.warp_sheet(few, after, title, shown, p.voxel_size)
     run.save_figure(fig, f"warp_{name}")
     plt.show()
 
@@ -189,7 +189,7 @@ k = torch.linspace(0, 0.5, 300)
 fig, ax = plt.subplots(figsize=(5.6, 2.5), layout="constrained")
 for defocus in (1.0, 5.0, 8.0):
     ratio = warps["optics"].ctf_ratio(k, torch.tensor(defocus))
-    ax.plot(k / p.pixel_size, ratio, label=f"to {defocus:g} um")
+    ax.plot(k / p.voxel_size, ratio, label=f"to {defocus:g} um")
 ax.axhline(0, color="0.8", lw=1, zorder=0)
 ax.set(xlabel="spatial frequency (1/A)", ylabel="multiplied by", title="From 3 um to another defocus")
 ax.legend(fontsize=8)
@@ -250,9 +250,9 @@ assert all(torch.equal(module(few[:1], amount=0.0), few[:1]) for module in warps
 # `warp.shell_amplitude` reads the average's amplitude shell by shell, and `warp.signal_envelope` finds the simplest
 # transfer that carries the source's curve to the target's:
 #
-# a(k) = gain · exp(-falloff k²) · (1 - exp(-2 (π highpass k)²))
+# a(k) = gain · exp(-b_factor_voxels k²) · (1 - exp(-2 (π highpass k)²))
 #
-# The falloff is a blur. The last factor, a background taken off, is used only if it explains more than chance would.
+# The b_factor_voxels is a blur. The last factor, a background taken off, is used only if it explains more than chance would.
 # Look at the two averages, and then at whether the dashed line meets the orange dots, which took no part in the fit.
 
 # %%
@@ -265,17 +265,19 @@ colours = pictures.COLOURS
 fig, axes = plt.subplots(1, 3, figsize=(8.6, 2.7), layout="constrained", width_ratios=(1, 1, 1.9))
 pictures.show(axes[0], pictures.middle(held_s.mean(0)), "average source cube", spread=3)
 pictures.show(axes[1], pictures.middle(held_t.mean(0)), "average target cube", spread=3)
-axes[2].plot(k / p.pixel_size, amplitude_s, color=colours["source"], label="source")
-axes[2].plot(k / p.pixel_size, amplitude_t, "o", ms=4, color=colours["target"], label="target")
-axes[2].plot(k / p.pixel_size, fitted, "--", color=colours["warped"], label="source × envelope")
+axes[2].plot(k / p.voxel_size, amplitude_s, color=colours["source"], label="source")
+axes[2].plot(k / p.voxel_size, amplitude_t, "o", ms=4, color=colours["target"], label="target")
+axes[2].plot(k / p.voxel_size, fitted, "--", color=colours["warped"], label="source × envelope")
 axes[2].set(xlabel="spatial frequency (1/A)", title="amplitude of the average particle")
 axes[2].axhline(0, color="0.8", lw=1, zorder=0)
 axes[2].legend(fontsize=8)
 run.save_figure(fig, "envelope")
 plt.show()
-blur = math.sqrt(envelope.falloff / 2) / math.pi
+blur = math.sqrt(envelope.b_factor_voxels / 2) / math.pi
 taken = f"a background of {envelope.highpass:g} voxels" if envelope.highpass else "no background"
-print(f"gain {envelope.gain:.2f}, a blur of {blur:.2f} voxels (falloff {envelope.falloff:g}), {taken} taken off")
+print(
+    f"gain {envelope.gain:.2f}, a blur of {blur:.2f} voxels (b_factor_voxels {envelope.b_factor_voxels:g}), {taken} taken off"
+)
 misfit = {
     name: float((samples * (x - amplitude_t).square()).sum() / (samples * amplitude_t.square()).sum()) ** 0.5
     for name, x in (("before", amplitude_s), ("after", fitted))
@@ -347,8 +349,8 @@ domains = {"source": held_s, "target": held_t, "warped": by_hand}
 fig, axes = plt.subplots(1, 2, figsize=(8.2, 2.9), layout="constrained")
 for name, x in domains.items():
     k_radial, power = figures.radial_spectrum(x)
-    axes[0].semilogy(k_radial / p.pixel_size, power, color=colours[name], label=name)
-    axes[1].plot(k / p.pixel_size, shell_amplitude(x)[0], color=colours[name])
+    axes[0].semilogy(k_radial / p.voxel_size, power, color=colours[name], label=name)
+    axes[1].plot(k / p.voxel_size, shell_amplitude(x)[0], color=colours[name])
 axes[0].set(xlabel="spatial frequency (1/A)", title="mean power per voxel")
 axes[1].set(xlabel="spatial frequency (1/A)", title="amplitude of the average particle")
 axes[0].legend()
@@ -368,7 +370,7 @@ if p.name != "smoke":
 # %% [markdown]
 # `SpectrumWarp` is this, and four things more. Each cube follows *one drawn target cube's* deviation from the mean,
 # for target cubes differ among themselves. The gain varies by up to a factor of 1.3 either way. A random part of
-# the falloff is taken, because an average is also blurred by picking errors, which no single cube has. And the realism
+# the b_factor_voxels is taken, because an average is also blurred by picking errors, which no single cube has. And the realism
 # game below may bend P_t by up to a factor of 2. Note what is *not* done: the mean source spectrum is used, not the
 # cube's own. Otherwise every molecule would be scaled to the same brightness, and a mark of its class would be gone.
 
@@ -442,7 +444,7 @@ fits = {
 names = ("deformation", "spectrum", "noise")
 with torch.random.fork_rng(devices=[]), torch.no_grad():
     torch.manual_seed(run.params.seed)
-    untrained = Warps(names, measured_s, measured_t, run.generator("estimate"), p.pixel_size)
+    untrained = Warps(names, measured_s, measured_t, run.generator("estimate"), p.voxel_size)
 
 
 def play(game, moves, n=8):
@@ -571,20 +573,21 @@ print("the warps of a game, by bands:", ", ".join(f"{value:.2f} {name}" for name
 # `source_only`, which has seen the same cubes as they were simulated. Target labels are out of bounds, but three things can
 # be asked without them:
 #
-# - accuracy on source-validation cubes **carried to the target** by the warps: they look like target cubes, and
+# - accuracy on source-validation cubes **target_styled to the target** by the warps: they look like target cubes, and
 #   their labels are free. It is a home match for `cryoshift`, which was trained on such cubes;
 # - the **IM score** of the target answers: high when each is sure and together they use all classes;
 # - **ClassAMI**: do the predicted classes coincide with clusters that k-means finds in the target's features?
 
 # %%
-carried = warps_carried(validation.x, fits["cryoshift"].warps, run.generator("carry"))
+target_styled = warps_carried(validation.x, fits["cryoshift"].warps, run.generator("carry"))
 gains = []
 for name, fit in fits.items():
     right = [
-        float((models.predict(fit.model, x).argmax(1) == validation.y).float().mean()) for x in (validation.x, carried)
+        float((models.predict(fit.model, x).argmax(1) == validation.y).float().mean())
+        for x in (validation.x, target_styled)
     ]
     im = float(losses.information_maximisation(models.predict(fit.model, target.x)))
-    found = {"accuracy, source cubes": right[0], "accuracy, carried cubes": right[1], "IM score": im}
+    found = {"accuracy, source cubes": right[0], "accuracy, target_styled cubes": right[1], "IM score": im}
     gains.append({"method": name, **found, "ClassAMI": selection.class_ami(fit.model, target)})
 run.save_table(gains, "gains")
 fig, axes = plt.subplots(1, 4, figsize=(9.4, 2.3), layout="constrained")
@@ -598,7 +601,9 @@ for ax, what in zip(axes, list(gains[0])[1:], strict=True):
 run.save_figure(fig, "gains")
 plt.show()
 if p.name != "smoke":
-    assert gains[1]["accuracy, carried cubes"] > gains[0]["accuracy, carried cubes"], "it learnt from cubes like these"
+    assert gains[1]["accuracy, target_styled cubes"] > gains[0]["accuracy, target_styled cubes"], (
+        "it learnt from cubes like these"
+    )
 
 # %% [markdown]
 # The first panel is the price: who learns from noisy copies is a little worse on clean cubes. The second is the promise:
@@ -792,7 +797,7 @@ run.report(
     particle_off=[misfit["before"], misfit["after"]],
     a_distance_bands_spectrum=[distance[n]["bands"] for n in ("source", "spectrum alone")],
     a_distance_bands_game=moved_by_games,
-    carried_accuracy=[row["accuracy, carried cubes"] for row in gains],
+    carried_accuracy=[row["accuracy, target_styled cubes"] for row in gains],
 )
 run.finish()
 
@@ -804,7 +809,7 @@ run.finish()
 #   noise is missing. It needs the target's cubes, and none of its labels.
 # - A realism game can only teach what its discriminator sees; where the spectrum warp has been before, that was little.
 #   A min-max game prepares for the worst. Watch a game's effect by a number that its players do not optimise.
-# - Source cubes carried to the target have labels: what a classifier scores on them is a forecast, better than none.
+# - Source cubes target_styled to the target have labels: what a classifier scores on them is a forecast, better than none.
 # - What is random must persist where it should learn. A number catches what a loss curve hides.
 #
 # ## Questions to think about

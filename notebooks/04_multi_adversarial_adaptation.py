@@ -58,7 +58,7 @@ from cryoshift_core.benchmark.figures import forest
 from cryoshift_core.course import figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation import scenarios
-from cryoshift_core.simulation.scenarios import Request
+from cryoshift_core.simulation.scenarios import DatasetConfig
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -324,9 +324,9 @@ for name in methods.METHODS:
 # which has no adversary at all: it learns from copies of the source cubes that look like target cubes (notebook 03).
 
 # %%
-source = scenarios.load_or_make(Request.of(p, "source", "source", seed), run.data_folder)
-validation = scenarios.load_or_make(Request.of(p, "source", "validation", seed), run.data_folder)
-target = scenarios.load_or_make(Request.of(p, scenario, "train", seed), run.data_folder)[0]
+source = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "source", seed), run.data_folder)
+validation = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "validation", seed), run.data_folder)
+target = scenarios.load_or_simulate(DatasetConfig.of(p, scenario, "train", seed), run.data_folder)[0]
 fits = {
     name: training.fit(name, source, target, validation=validation, seed=seed, **run.training)
     for name in ("source_only", "mada", "cryoshift")
@@ -350,13 +350,13 @@ plt.show()
 # %% [markdown]
 # ### Did the features come together?
 #
-# Features of source and target cubes on their two principal axes. In the last panel, the source cubes are carried to the
+# Features of source and target cubes on their two principal axes. In the last panel, the source cubes are target_styled to the
 # target by the warps first: these are what `cryoshift` learnt from.
 
 # %%
 views = {name: (fit.model, validation.x[:300]) for name, fit in fits.items()}
-carried = warps.carried(validation.x[:300], fits["cryoshift"].warps, run.generator("carry"))
-views["cryoshift, source carried"] = (fits["cryoshift"].model, carried)
+target_styled = warps.target_styled(validation.x[:300], fits["cryoshift"].warps, run.generator("carry"))
+views["cryoshift, source target_styled"] = (fits["cryoshift"].model, target_styled)
 distance = {}
 fig, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained")
 for ax, (name, (model, x)) in zip(axes, views.items(), strict=True):
@@ -486,7 +486,7 @@ dice = F.one_hot(torch.randint(k, (len(target),), generator=run.generator("dice"
 one_class = F.one_hot(torch.zeros(len(target), dtype=torch.long), k).float()
 answers, accuracy = {}, {}
 for step in sorted(fit.candidates):
-    model = fit.select(step)
+    model = fit.restore(step)
     answers[f"step {step}"] = models.predict(model, target.x)
     accuracy[f"step {step}"] = float((models.predict(model, validation.x).argmax(1) == validation.y).float().mean())
 real = torch.stack(list(answers.values()))

@@ -54,7 +54,7 @@ from cryoshift_core.course import figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.errors import InputError
 from cryoshift_core.simulation import scenarios
-from cryoshift_core.simulation.scenarios import Request
+from cryoshift_core.simulation.scenarios import DatasetConfig
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -78,10 +78,10 @@ if method in jobs.BOUNDS:
 # Four sets of cubes. The two keys are files of their own, and stay shut for now.
 
 # %%
-source = scenarios.load_or_make(Request.of(p, "source", "source", seed), run.data_folder)
-validation = scenarios.load_or_make(Request.of(p, "source", "validation", seed), run.data_folder)
-train, train_key = scenarios.load_or_make(Request.of(p, scenario, "train", seed), run.data_folder)
-test, test_key = scenarios.load_or_make(Request.of(p, scenario, "test", seed), run.data_folder)
+source = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "source", seed), run.data_folder)
+validation = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "validation", seed), run.data_folder)
+train, train_key = scenarios.load_or_simulate(DatasetConfig.of(p, scenario, "train", seed), run.data_folder)
+test, test_key = scenarios.load_or_simulate(DatasetConfig.of(p, scenario, "test", seed), run.data_folder)
 print(f"simulated, with labels: {len(source)} cubes to train on, {len(validation)} to validate on")
 print(f"{scenario}: adapt on {len(train)} unlabelled cubes, score on {len(test)} others, from other tomograms")
 
@@ -129,7 +129,7 @@ for s, choice in zip(run_seeds, choices, strict=True):
 # yardstick, not a method; nobody has those labels in practice.
 
 # %%
-fits["oracle"] = train_on("oracle", train_key.reveal(train))
+fits["oracle"] = train_on("oracle", train_key.join(train))
 
 # %% [markdown]
 # Then for the scores. The **regret** is the best checkpoint less the chosen one: what not peeking costs. For the bounds nothing
@@ -139,11 +139,11 @@ fits["oracle"] = train_on("oracle", train_key.reveal(train))
 rows, raw, honest = [], {}, {}
 for label, found in fits.items():
     for i, fit in enumerate(found):
-        by_step = {step: models.predict(fit.select(step), test.x, device=device) for step in fit.candidates}
+        by_step = {step: models.predict(fit.restore(step), test.x, device=device) for step in fit.candidates}
         accuracy = {step: metrics.balanced_accuracy(q, test_key) for step, q in by_step.items()}
         last = max(fit.candidates)
         chosen, step = (choices[i].fit, choices[i].step) if label == method else (fit, last)
-        raw[label, i] = models.predict(chosen.select(step), test.x, device=device)
+        raw[label, i] = models.predict(chosen.restore(step), test.x, device=device)
         carry = torch.Generator().manual_seed(run_seeds[i])
         told = calibration.calibrate(chosen.model, validation, chosen.warps, carry)
         honest[label, i] = told.probabilities(raw[label, i])
@@ -244,22 +244,22 @@ for label in ("source_only", method):
 # ### None of these
 #
 # Some cubes are no class at all: ice, or a molecule that nobody simulated. A detector rejects cubes whose features are strange;
-# it learned from simulated *decoys* (other molecules, membrane, ice), never from the molecule that it is tested on. Scenarios
+# it learned from simulated *outliers* (other molecules, membrane, ice), never from the molecule that it is tested on. Scenarios
 # with such cubes are `structure_3` and `in_situ_3`. Look at both numbers together: rejecting everything would find them all.
 
 # %%
-if bool((test_key.y == data.NONE_OF_THESE).any()):
-    strange = calibration.decoys(p.classes)
+if bool((test_key.y == data.UNKNOWN).any()):
+    strange = calibration.outliers(p.classes)
     n = p.n_source // len(p.classes) * len(strange) // 2
-    ask = replace(Request.of(p, "source", "source", seed), classes=strange, n=n)
-    decoys = scenarios.load_or_make(ask, run.data_folder)
+    ask = replace(DatasetConfig.of(p, "source", "source", seed), classes=strange, n=n)
+    outliers = scenarios.load_or_simulate(ask, run.data_folder)
     chosen, carry = choices[0].fit, torch.Generator().manual_seed(seed)
-    detector = calibration.Detector.fit(chosen.model, validation, decoys, chosen.warps, carry)
+    detector = calibration.UnknownDetector.fit(chosen.model, validation, outliers, chosen.warps, carry)
     stranger = detector.score(chosen.model, test.x)
     answers = calibration.answers(honest[method, 0], stranger, detector.threshold)
-    found, falsely = metrics.none_recall(answers, test_key)
+    found, falsely = metrics.unknown_recall(answers, test_key)
     print(f"rejected: {found:.0%} of the unseen molecule's cubes, and {falsely:.0%} of the known classes' cubes")
-    run.report(none_recall=found, none_false_rejection=falsely)
+    run.report(unknown_recall=found, none_false_rejection=falsely)
 else:
     print(f"every cube of {scenario} is of a known class: see part 2, or try -p scenario=structure_3")
 

@@ -48,15 +48,15 @@ from cryoshift_core import calibration, errors, fourier, metrics, models, select
 from cryoshift_core.application import pictures, predictions, prevalence, report, spike_in, target_data
 from cryoshift_core.course import explore, figures
 from cryoshift_core.course.run import begin
-from cryoshift_core.data import AnswerKey, normalize, split_particles
+from cryoshift_core.data import HeldOutLabels, normalize, split_particles
 from cryoshift_core.models import embed
 from cryoshift_core.simulation import scenarios, structures
 from cryoshift_core.simulation.optics import Optics, tilt_scheme
-from cryoshift_core.simulation.scenarios import Request
+from cryoshift_core.simulation.scenarios import DatasetConfig
 from cryoshift_core.tomography import extraction, volumes
 from cryoshift_core.tomography.background import FEWEST, find_background, ice_positions
 from cryoshift_core.tomography.wedge import estimate_wedge, fit_wedge
-from cryoshift_core.warps import carried as warps_carried
+from cryoshift_core.warps import target_styled as warps_carried
 from data_fetch import readers
 
 # %% tags=["parameters"]
@@ -97,7 +97,7 @@ else:
     volume = readers.read_tomogram(tomogram, pixel_size or None)
     particles = readers.read_picks(coordinates, volume)
     data = target_data.from_tomogram(volume, particles, wanted, **how)
-n, pixel = data.cubes.x.shape[-1], data.cubes.pixel_size
+n, pixel = data.subtomograms.x.shape[-1], data.subtomograms.voxel_size
 print(f"{len(data)} inputs, {len(data.kept)} cubes of {n}^3 voxels of {pixel:.4g} A ({n * pixel:.0f} A wide)")
 print(f"classes: {', '.join(wanted)}")
 for warning in data.warnings:
@@ -108,7 +108,7 @@ for warning in data.warnings:
 # its side. Look which of the two curves reaches further: after the conversion it must be the *bright* one.
 
 # %%
-smooth = torch.nn.functional.avg_pool3d(data.cubes.x[:500], 3, stride=2).flatten().numpy()
+smooth = torch.nn.functional.avg_pool3d(data.subtomograms.x[:500], 3, stride=2).flatten().numpy()
 fig, ax = plt.subplots(figsize=(4.6, 2.4), layout="constrained")
 edges = np.linspace(0, np.quantile(np.abs(smooth), 0.9999), 40)
 for side, label in ((smooth, "bright side"), (-smooth, "dark side")):
@@ -129,8 +129,8 @@ print(f"CONTRAST: taken as {data.contrast}. Evidence says {data.guess.sign}: {da
 # %%
 if data.tomogram is not None:
     groups = np.zeros(len(data), dtype=int)
-    groups[data.kept] = data.cubes.groups.numpy()
-    fig = pictures.tomogram(data.tomogram.data, particles.zyx, groups, data.tomogram.pixel_size)
+    groups[data.kept] = data.subtomograms.groups.numpy()
+    fig = pictures.tomogram(data.tomogram.data, particles.zyx, groups, data.tomogram.voxel_size)
     run.save_figure(fig, "tomogram")
     plt.show()
 
@@ -153,7 +153,7 @@ if data.tomogram is not None:
 
 # %%
 eight = torch.linspace(0, len(data.kept) - 1, 8).long()
-some = data.cubes.x[eight]
+some = data.subtomograms.x[eight]
 fig = pictures.gallery({"xy": some, "xz": some.transpose(2, 3)}, [f"cube {data.kept[i] + 1}" for i in eight.tolist()])
 run.save_figure(fig, "cubes")
 plt.show()
@@ -168,7 +168,7 @@ rows = {int(data.kept[i]) + 1: i for i in eight.tolist()}  # row of the list -> 
 
 
 def draw(axes, row, z):
-    pictures.show(axes[0], data.cubes.x[rows[row], 0, z], f"cube {row}, z = {z}", spread=4)
+    pictures.show(axes[0], data.subtomograms.x[rows[row], 0, z], f"cube {row}, z = {z}", spread=4)
 
 
 sliders = {"z": ("slice z (voxel)", list(range(2, n - 2))), "row": ("which cube (row of the list)", list(rows))}
@@ -186,34 +186,34 @@ if fig:
 # overlap), cubes that share a voxel with a held-out one are left out of both sides, and only held-out cubes are scored.
 
 # %%
-target, held_out, key = data.cubes, None, None
+target, held_out, key = data.subtomograms, None, None
 if shipped and {"membrane", "ice"} <= set(wanted):
     g = run.generator("ice")
     n_ice = max(24, min(600, p.n_target // 2))
     at = ice_positions(data.tomogram.data, particles.zyx, n, n_ice, g)
-    ice, whole = extraction.extract(data.tomogram.data, at, n, data.tomogram.pixel_size, pixel)
+    ice, whole = extraction.extract(data.tomogram.data, at, n, data.tomogram.voxel_size, pixel)
     ice = normalize(volumes.to_bright(ice, data.contrast))
     nearest = [int(groups[np.linalg.norm(particles.zyx - spot, axis=1).argmin()]) for spot in at[whole]]
-    few = torch.randperm(len(data.cubes), generator=g)[: 4 * n_ice]
+    few = torch.randperm(len(data.subtomograms), generator=g)[: 4 * n_ice]
     everything = replace(
-        data.cubes,
-        x=torch.cat([data.cubes.x[few], ice]),
-        groups=torch.cat([data.cubes.groups[few], torch.tensor(nearest)]),
+        data.subtomograms,
+        x=torch.cat([data.subtomograms.x[few], ice]),
+        groups=torch.cat([data.subtomograms.groups[few], torch.tensor(nearest)]),
     )
     centres = np.concatenate([particles.zyx[data.kept[few]], at[whole]])
     truth = torch.tensor([wanted.index("membrane")] * len(few) + [wanted.index("ice")] * len(ice))
     inside, outside = split_particles(centres, everything.groups, [1, 3, 7], n)
-    target, held_out, key = everything.subset(inside), everything.subset(outside), AnswerKey(truth[outside], wanted)
+    target, held_out, key = everything.subset(inside), everything.subset(outside), HeldOutLabels(truth[outside], wanted)
     print(f"adapt on {len(target)} cubes around particles {target.groups.unique().tolist()}, unlabelled")
     count = ", ".join(f"{int((key.y == k).sum())} {name}" for k, name in enumerate(wanted))
     print(f"score on {len(held_out)} cubes around particles {held_out.groups.unique().tolist()}: {count}")
-    fig = pictures.gallery({"on the lattice": data.cubes.x[few[:6]], "ice": ice[:6]}, [""] * 6)
+    fig = pictures.gallery({"on the lattice": data.subtomograms.x[few[:6]], "ice": ice[:6]}, [""] * 6)
     run.save_figure(fig, "lattice_and_ice")
     plt.show()
 elif len(target) > p.n_target:
     order = torch.randperm(len(target), generator=run.generator("target"))
     target = target.subset(order[: p.n_target])
-    print(f"adapting on {len(target)} of {len(data.cubes)} cubes, drawn at random; all of them are classified")
+    print(f"adapting on {len(target)} of {len(data.subtomograms)} cubes, drawn at random; all of them are classified")
 
 # %% [markdown]
 # ## Source: your structures, simulated at your pixel size
@@ -223,10 +223,12 @@ elif len(target) > p.n_target:
 # Gag shell, and *ice*. It is a two-class problem, and an easy one; it shows the way, not the limit.)
 
 # %%
-ask = replace(Request.of(p, "broad", "source", run.params.seed), box=n, pixel_size=pixel, tilt_axis=tilt_axis)
-source = scenarios.load_or_make(ask, run.data_folder)
-validation = scenarios.load_or_make(replace(ask, part="validation", n=p.n_validation, tomograms=8), run.data_folder)
-rows = {"simulated": pictures.one_of_each(source.x, source.y, len(wanted)), "experimental": data.cubes.x[eight]}
+ask = replace(DatasetConfig.of(p, "broad", "source", run.params.seed), box=n, voxel_size=pixel, tilt_axis=tilt_axis)
+source = scenarios.load_or_simulate(ask, run.data_folder)
+validation = scenarios.load_or_simulate(
+    replace(ask, split="validation", n=p.n_validation, tomograms=8), run.data_folder
+)
+rows = {"simulated": pictures.one_of_each(source.x, source.y, len(wanted)), "experimental": data.subtomograms.x[eight]}
 fig = pictures.gallery({"simulated": rows["simulated"]}, source.classes)
 run.save_figure(fig, "simulated")
 plt.show()
@@ -244,13 +246,13 @@ for warning in doubts:
 # no checkpoint passes their gates, or an alarm sounds, we say so and use `source_only`.
 
 # %%
-turns = (0, 1) if tilt_axis % 180 else (0, 1, 2, 3)  # half-turns that leave the missing wedge in its place
+rotations = (0, 1) if tilt_axis % 180 else (0, 1, 2, 3)  # half-turns that leave the missing wedge in its place
 seeds = [run.params.seed + i for i in range(p.seeds if held_out is not None else 1)]
 fits, choices = {}, {}
 for name in dict.fromkeys(["source_only", method]):
     for s in seeds:
         fits[name, s] = fit = training.fit(
-            name, source, target, validation=validation, seed=s, turns=turns, **run.training
+            name, source, target, validation=validation, seed=s, rotations=rotations, **run.training
         )
         if name != "source_only":
             choices[s] = selection.choose(fit, validation, target, fallback=fits["source_only", s])
@@ -273,41 +275,43 @@ plt.show()
 # ## The answers
 #
 # Two repairs first, both without a label of yours. The *confidence* is calibrated on simulated cubes that were not trained
-# on, carried to your tomogram by the warps. And some cubes may be **none of these** classes: a detector learns what known
-# cubes look like to the network, and what simulated *decoys* look like (other molecules, and empty ice). It marks about 5 %
+# on, target_styled to your tomogram by the warps. And some cubes may be **none of these** classes: a detector learns what known
+# cubes look like to the network, and what simulated *outliers* look like (other molecules, and empty ice). It marks about 5 %
 # of the cubes that do belong, and more where the real molecules differ from their models, so the mark stands in a column
 # of its own, `_csNoneOfThese`, beside the likeliest class. `source_only` has no warps, and gets neither.
 
 # %%
 model, warps = chosen.model, chosen.warps
-found = models.predict(model, data.cubes.x, device=run.params.device)
+found = models.predict(model, data.subtomograms.x, device=run.params.device)
 calibrated = calibration.calibrate(model, validation, warps, run.generator("calibration"))
 probabilities = calibrated.probabilities(found)
 if warps is None:
     print(f"confidences are those of {chosen.method}, uncorrected: without warps nothing looks like your cubes")
 else:
-    print(f"temperature {calibrated.temperature:.2f} from {calibrated.n} carried cubes (above 1: it was too sure)")
+    print(
+        f"temperature {calibrated.temperature:.2f} from {calibrated.n} target_styled cubes (above 1: it was too sure)"
+    )
 strange = None
-others = [name for name in calibration.decoys(wanted) if structures.diameter(name) <= n * pixel]
+others = [name for name in calibration.outliers(wanted) if structures.diameter(name) <= n * pixel]
 if warps is not None and others:
     asked = replace(ask, classes=tuple(others), n=max(8 * len(others), p.n_validation))
-    decoys = scenarios.load_or_make(asked, run.data_folder)
-    detector = calibration.Detector.fit(model, validation, decoys, warps, run.generator("none"))
-    strange = detector.score(model, data.cubes.x) > detector.threshold
-    print(f"{int(strange.sum())} of {len(strange)} cubes fit none of the classes; decoys: {', '.join(others)}")
+    outliers = scenarios.load_or_simulate(asked, run.data_folder)
+    detector = calibration.UnknownDetector.fit(model, validation, outliers, warps, run.generator("none"))
+    strange = detector.score(model, data.subtomograms.x) > detector.threshold
+    print(f"{int(strange.sum())} of {len(strange)} cubes fit none of the classes; outliers: {', '.join(others)}")
     run.report(none_of_these=int(strange.sum()))
 paths = predictions.write(run.folder, data, probabilities, source.classes, strange)
 shares = {
     name: torch.bincount(
-        models.predict(fits[name, seeds[0]].model, data.cubes.x, device=run.params.device).argmax(1),
+        models.predict(fits[name, seeds[0]].model, data.subtomograms.x, device=run.params.device).argmax(1),
         minlength=len(wanted),
     )
-    .div(len(data.cubes))
+    .div(len(data.subtomograms))
     .tolist()
     for name in curves
 }
 print(f"wrote {paths[0]}: {len(data)} rows, and {len(paths) - 1} more files")
-doubts += target_data.doubts(shares[used], source.classes, len(data.cubes))
+doubts += target_data.doubts(shares[used], source.classes, len(data.subtomograms))
 doubts += [choice.warning for choice in choices.values() if choice.warning][:1]
 for warning in doubts:
     print("WARNING:", warning)
@@ -324,7 +328,7 @@ best = probabilities.max(1)
 rows = {}
 for name, order in predictions.by_class(probabilities, source.classes, strange).items():
     if len(order) >= 6:
-        rows[name] = data.cubes.x[torch.cat([order[:3], order[-3:]])]
+        rows[name] = data.subtomograms.x[torch.cat([order[:3], order[-3:]])]
 if rows:
     titles = ["most certain", "", "", "least certain", "", ""]
     fig = pictures.gallery(rows, titles)
@@ -346,10 +350,10 @@ if background:
     ice = target_data.background(readers.read_subtomograms(background, None, pixel_size or None), data)
 elif data.tomogram is not None:
     volume = data.tomogram
-    edge = int(np.ceil(n * pixel / volume.pixel_size))
+    edge = int(np.ceil(n * pixel / volume.voxel_size))
     try:
         at = find_background(volume.data, particles.zyx, edge, max(60, p.n_test // 2), run.generator("spikes"))
-        cut = extraction.extract(volume.data, at, n, volume.pixel_size, pixel)[0]
+        cut = extraction.extract(volume.data, at, n, volume.voxel_size, pixel)[0]
         ice = normalize(volumes.to_bright(cut, data.contrast))
     except errors.InputError as problem:
         print("No spike-in:", problem)
@@ -378,7 +382,7 @@ if ice is not None and len(ice) >= FEWEST:
         print(f"tilts of {series.low:.0f} to {series.high:.0f} degrees about an axis at {series.tilt_axis:.0f} degrees")
         if 10 < abs(series.tilt_axis - tilt_axis) % 180 < 170:
             print(f"WARNING: the tilt axis was given as {tilt_axis:g} degrees; set tilt_axis={series.tilt_axis:.0f}.")
-    optics = Optics(pixel_size=pixel, defocus=defocus, tilts=tilt_scheme(-tilt_range, tilt_range), tilt_axis=tilt_axis)
+    optics = Optics(voxel_size=pixel, defocus=defocus, tilts=tilt_scheme(-tilt_range, tilt_range), tilt_axis=tilt_axis)
     print(f"measured: {wedge.float().mean():.0%} of the samples")
     n_spikes = min(4 * len(ice), max(len(wanted), p.n_test))
     try:
@@ -410,7 +414,7 @@ if spikes is not None:
     plt.show()
     few = min(len(wanted), len(eight))
     shown = pictures.one_of_each(spikes.x, spikes.y, len(wanted))[:few]
-    fig = pictures.gallery({"spiked": shown, "yours": data.cubes.x[eight[:few]]}, spikes.classes[:few])
+    fig = pictures.gallery({"spiked": shown, "yours": data.subtomograms.x[eight[:few]]}, spikes.classes[:few])
     run.save_figure(fig, "spikes")
     plt.show()
 
@@ -477,7 +481,7 @@ else:
 #
 # What a colleague asks first: how many of each? A model that takes every tenth 80S for a 70S makes counts that are wrong
 # in a *known* way, so they are corrected by the confusion that was measured on spike-ins (or, without ice, on simulated
-# cubes carried to the target); the interval says how well. Then the gap: an A-distance is 0 where simulated cubes,
+# cubes target_styled to the target); the interval says how well. Then the gap: an A-distance is 0 where simulated cubes,
 # or the warped copies that an adapted network has learnt from, look like yours to the network, and 2 where they never
 # do. `report.html` holds all of it, opens without a network, and begins with every warning.
 
@@ -485,8 +489,8 @@ else:
 confusion = None if spikes is None else metrics.confusion(said[used], spikes.y)
 known = confusion
 if known is None and warps is not None:
-    carried = warps_carried(validation.x, warps, run.generator("confusion"))
-    known = metrics.confusion(models.predict(model, carried, device=run.params.device), validation.y)
+    target_styled = warps_carried(validation.x, warps, run.generator("confusion"))
+    known = metrics.confusion(models.predict(model, target_styled, device=run.params.device), validation.y)
 fits_a_class = slice(None) if strange is None or strange.all() else ~strange
 if strange is not None and strange.all():
     doubts.append("Every cube is marked as none of these: check classes, pixel size and contrast.")
@@ -530,7 +534,7 @@ print(f"wrote {page}")
 # - The source is simulated for the structures that you *expect*. Whatever else is in the tomogram gets one of their names too.
 # - `predictions.star` has one row per input, in input order, with the input's own columns; `classes/` has a file per
 #   class, a Dynamo table gets a `predictions.tbl` as well. A confidence is not an accuracy, even a calibrated one.
-# - `_csNoneOfThese` marks what fits no class. It needs decoys, and knows strangers best that resemble one.
+# - `_csNoneOfThese` marks what fits no class. It needs outliers, and knows strangers best that resemble one.
 # - Spike-ins score the models on *your* ice, wedge and noise. They say nothing about molecules unlike their models.
 # - The score on the shipped tomogram is one easy, two-class problem on one tomogram with particles as the unit: evidence
 #   that the path works on experimental data, no more.

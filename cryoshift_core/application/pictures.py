@@ -75,14 +75,14 @@ def one_of_each(x: Tensor, y: Tensor, n_classes: int) -> Tensor:
     return torch.stack([x[i[0]] if len(i) else torch.zeros_like(x[0]) for i in first])
 
 
-def tomogram(data: np.ndarray, zyx: np.ndarray | None, groups: np.ndarray | None, pixel_size: float) -> Figure:
+def tomogram(data: np.ndarray, zyx: np.ndarray | None, groups: np.ndarray | None, voxel_size: float) -> Figure:
     """Up to three z slices of a tomogram with the coordinates within one voxel of each; a colour per group."""
     heights = zyx[:, 0] if zyx is not None and len(zyx) else np.arange(len(data))
     levels = np.unique(np.quantile(heights, (0.15, 0.5, 0.85)).round().astype(int))
     size = (10 * len(levels) / 3, 3.6)
     fig, axes = plt.subplots(1, len(levels), figsize=size, squeeze=False, layout="constrained")
     for ax, z in zip(axes[0], levels, strict=True):
-        show(ax, data[z], f"z = {z} ({z * pixel_size / 10:.0f} nm)")
+        show(ax, data[z], f"z = {z} ({z * voxel_size / 10:.0f} nm)")
         if zyx is not None:
             near = np.abs(zyx[:, 0] - z) <= 1
             colour = None if groups is None else plt.get_cmap("tab10")(groups[near] % 10)

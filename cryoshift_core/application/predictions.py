@@ -15,7 +15,7 @@ from .. import runtime
 from ..errors import InputError
 from ..tomography import star
 from ..tomography.volumes import rotation_from_relion
-from .target_data import Experiment
+from .target_data import TargetData
 
 NOT_CLASSIFIED, NONE = "not_classified", "none_of_these"
 INPUT_CLASS, PROBABILITY = "csInputClassNumber", "csProbability_"
@@ -50,7 +50,7 @@ def check_probabilities(probabilities: Tensor, classes: Sequence[str], n: int) -
 
 def write(
     folder: str | Path,
-    experiment: Experiment,
+    experiment: TargetData,
     probabilities: Tensor,
     classes: Sequence[str],
     strange: Tensor | None = None,

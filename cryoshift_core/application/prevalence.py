@@ -49,7 +49,7 @@ def counts(
     ----------
     probabilities : (M, K); leave out cubes that fit none of the classes
     confusion : (K, K) counts, rows true classes, columns predicted (`evaluation.confusion`), of cubes whose class is
-        known without a label of the target: spike-ins, or validation cubes carried by the warps; None: no correction
+        known without a label of the target: spike-ins, or validation cubes target_styled by the warps; None: no correction
 
     Raises
     ------

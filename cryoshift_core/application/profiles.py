@@ -9,11 +9,11 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Profile:
-    """How much work a run does: `box` in voxels, `pixel_size` in A, numbers of cubes, training steps and seeds."""
+    """How much work a run does: `box` in voxels, `voxel_size` in A, numbers of cubes, training steps and seeds."""
 
     name: str
     box: int
-    pixel_size: float
+    voxel_size: float
     classes: tuple[str, ...]
     n_source: int
     n_validation: int

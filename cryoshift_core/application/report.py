@@ -23,7 +23,7 @@ from .. import runtime
 from . import pictures
 from .predictions import by_class, class_average
 from .prevalence import Count
-from .target_data import Experiment
+from .target_data import TargetData
 
 LIMITS = (
     "The network knows simulated molecules only. What is bent, bound, broken or not among the classes gets one of "
@@ -52,7 +52,7 @@ def made(manifest: str | Path, **more: Any) -> dict[str, str]:
 
 
 def averages(
-    experiment: Experiment, probabilities: Tensor, classes: Sequence[str], strange: Tensor | None = None
+    experiment: TargetData, probabilities: Tensor, classes: Sequence[str], strange: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Class -> mean (1, Z, Y, X) of its most certain cubes in the frame of the reference; {} where no angles came in.
 
@@ -64,13 +64,13 @@ def averages(
     for name, rows in by_class(probabilities, classes, strange).items():
         if len(rows) > 1:
             best = rows[:IN_AVERAGE]
-            out[name] = class_average(experiment.cubes.x[best], angles[best.numpy()])
+            out[name] = class_average(experiment.subtomograms.x[best], angles[best.numpy()])
     return out
 
 
 def write(
     path: str | Path,
-    experiment: Experiment,
+    experiment: TargetData,
     probabilities: Tensor,
     classes: Sequence[str],
     *,
@@ -95,14 +95,14 @@ def write(
     spikes : (K, K) counts of `evaluation.confusion` on spike-ins, rows true classes
     made : how, name -> text, see :func:`made`
     """
-    cubes, particles, volume = experiment.cubes, experiment.particles, experiment.tomogram
+    cubes, particles, volume = experiment.subtomograms, experiment.particles, experiment.tomogram
     n, best = cubes.x.shape[-1], probabilities.max(1)
     with plt.rc_context():
         pictures.use_style()
         where = odd = None
         if volume is not None:
             at = particles.zyx[experiment.kept]
-            where = _png(pictures.tomogram(volume.data, at, best.indices.numpy(), volume.pixel_size))
+            where = _png(pictures.tomogram(volume.data, at, best.indices.numpy(), volume.voxel_size))
         turned = averages(experiment, probabilities, classes, strange)
         cards = [
             {"name": name, "n": len(rows), "cubes": _extremes(cubes.x, best.values, rows), "average": None}
@@ -128,7 +128,7 @@ def write(
         gap=[(name, f"{value:.2f}", 100 * value / max(2.0, *gap.values())) for name, value in (gap or {}).items()],
         cards=cards,
         odd=odd,
-        width=f"{n * cubes.pixel_size / 10:.0f} nm",
+        width=f"{n * cubes.voxel_size / 10:.0f} nm",
         spikes=None if spikes is None else _spike_rows(spikes, classes),
         balanced=None if spikes is None else f"{np.mean(np.diag(spikes) / np.maximum(spikes.sum(1), 1)):.2f}",
         limits=LIMITS,
@@ -212,14 +212,14 @@ def _spike_rows(spikes: np.ndarray, classes: Sequence[str]) -> list[dict[str, An
     return out
 
 
-def _came_in(experiment: Experiment, inputs: Sequence[str]) -> dict[str, str]:
-    cubes, volume = experiment.cubes, experiment.tomogram
+def _came_in(experiment: TargetData, inputs: Sequence[str]) -> dict[str, str]:
+    cubes, volume = experiment.subtomograms, experiment.tomogram
     rows = {"files": ", ".join(inputs), "particles": f"{len(experiment)}, of which {len(experiment.kept)} classified"}
     if volume is not None:
         z, y, x = volume.data.shape
-        rows["tomogram"] = f"{x} x {y} x {z} voxels of {volume.pixel_size:.4g} A"
+        rows["tomogram"] = f"{x} x {y} x {z} voxels of {volume.voxel_size:.4g} A"
     n = cubes.x.shape[-1]
-    rows["box"] = f"{n} x {n} x {n} voxels of {cubes.pixel_size:.4g} A ({n * cubes.pixel_size:.0f} A wide)"
+    rows["box"] = f"{n} x {n} x {n} voxels of {cubes.voxel_size:.4g} A ({n * cubes.voxel_size:.0f} A wide)"
     guess = experiment.guess
     rows["contrast"] = f"taken as protein {experiment.contrast}; the grey values say {guess.sign}: {guess.why}"
     return rows

@@ -16,12 +16,12 @@ from scipy import optimize
 from torch import Tensor
 
 from .. import data
-from ..data import TURNS, Labelled, Unlabelled
+from ..data import ROTATIONS_180, Labelled, Unlabelled
 from ..errors import InputError
 from ..fourier import squared_frequency
 from ..simulation import imaging, scenarios, specimens, structures
 from ..simulation.optics import Optics
-from ..tomography.wedge import estimate_wedge, fourier_voxels, mean_power, turns_that_keep
+from ..tomography.wedge import estimate_wedge, fourier_voxels, mean_power, rotations_that_keep
 from ..warps import shell_amplitude, signal_envelope
 
 OFFSET = 2.0  # voxels: picking error of a spiked molecule
@@ -48,7 +48,7 @@ def fit_optics(
     x: Tensor,
     background: Tensor,
     *,
-    pixel_size: float,
+    voxel_size: float,
     optics: Optics,
     wedge: Tensor,
     generator: torch.Generator,
@@ -62,7 +62,7 @@ def fit_optics(
 
     Returns
     -------
-    optics with `pixel_size` and `b_factor` replaced, and the mean var(signal) / var(background) for `spike`
+    optics with `voxel_size` and `b_factor` replaced, and the mean var(signal) / var(background) for `spike`
     """
     box = background.shape[-1]
     if x.shape[1:] != background.shape[1:]:
@@ -74,23 +74,23 @@ def fit_optics(
         return torch.bincount(shell, (power * twice).flatten().double())[1 : box // 2]
 
     p_t, p_b = shells(mean_power(x)), shells(mean_power(background))
-    k2 = ((torch.arange(1, box // 2) / box) / pixel_size).square().double()
+    k2 = ((torch.arange(1, box // 2) / box) / voxel_size).square().double()
     modes = shells(torch.ones_like(k[..., 0]))
     weight = modes.sqrt() / p_t * _kept(p_b / modes)
     labels = torch.arange(len(classes)).repeat(4)
-    bank = specimens.templates(classes, pixel_size, box, generator=generator)
+    bank = specimens.templates(classes, voxel_size, box, generator=generator)
     specimen = specimens.specimens(labels, bank, generator=generator)
-    plain = replace(optics, pixel_size=pixel_size, b_factor=0.0, tilts=_all_round(optics.tilts))
+    plain = replace(optics, voxel_size=voxel_size, b_factor=0.0, tilts=_all_round(optics.tilts))
     cubes = imaging.image_by_transfer(specimen, bank, plain, generator=generator, noise=False).x
     p_s = shells(mean_power(_through(cubes, wedge)))
     best, found = np.inf, (0.0, 0.0)
-    for b_factor in (pixel_size**2 * b for b in B_FACTORS):
+    for b_factor in (voxel_size**2 * b for b in B_FACTORS):
         signal = p_s * torch.exp(-0.5 * b_factor * k2)
         parts = torch.stack([p_b, signal], 1) * weight[:, None]
         (c, a), misfit = optimize.nnls(parts.numpy(), (p_t * weight).numpy())
         if misfit < best and c > 0:
             best, found = misfit, (b_factor, float(a * signal.sum() / (c * p_b.sum())))
-    return replace(optics, pixel_size=pixel_size, b_factor=found[0]), found[1]
+    return replace(optics, voxel_size=voxel_size, b_factor=found[0]), found[1]
 
 
 def fit_average(
@@ -98,7 +98,7 @@ def fit_average(
     x: Tensor,
     background: Tensor,
     *,
-    pixel_size: float,
+    voxel_size: float,
     optics: Optics,
     wedge: Tensor,
     seed: int = 0,
@@ -107,7 +107,7 @@ def fit_average(
     """Transfer and SNR with which the *average* of spiked cubes is that of the target's cubes, label-free.
 
     Noise averages out and a centred particle does not, so this reads a strength of 0.05 times the noise as well as one
-    of 5, in filtered tomograms too. The transfer is `wedge` times the high-pass and half the falloff of
+    of 5, in filtered tomograms too. The transfer is `wedge` times the high-pass and half the b_factor_voxels of
     :func:`warp.signal_envelope`: picking errors, which do not blur a cube, make the other half. The classes are taken
     to be about equally frequent.
 
@@ -117,7 +117,7 @@ def fit_average(
     """
     k2 = squared_frequency(background.shape[2:])
     generator = torch.Generator().manual_seed(seed)
-    _, molecules = _molecules(classes, n, background.shape[-1], pixel_size, optics, generator, OFFSET)
+    _, molecules = _molecules(classes, n, background.shape[-1], voxel_size, optics, generator, OFFSET)
     scatter = molecules.var((1, 2, 3, 4)) > 0
     imaged = generator.get_state()
 
@@ -126,7 +126,7 @@ def fit_average(
         return _into_ice(molecules, scatter, background, snr, transfer, generator)[0]
 
     envelope = signal_envelope(average(0.1, wedge.float()), x)
-    transfer = wedge * replace(envelope, gain=1.0, falloff=envelope.falloff / 2)(k2)
+    transfer = wedge * replace(envelope, gain=1.0, b_factor_voxels=envelope.b_factor_voxels / 2)(k2)
     wanted, samples = shell_amplitude(x)
     snr = 0.1
     for _ in range(4):  # the strength of a normalised cube is not linear in the SNR: a few steps towards it
@@ -161,10 +161,10 @@ def imitate(
     InputError
         fewer than 20 background boxes, or a target that shows no molecule at all while `snr` is 0
     """
-    pixel_size = target.pixel_size
-    wedge = estimate_wedge(background, pixel_size)
+    voxel_size = target.voxel_size
+    wedge = estimate_wedge(background, voxel_size)
     generator = torch.Generator().manual_seed(seed)
-    how = {"pixel_size": pixel_size, "wedge": wedge}
+    how = {"voxel_size": voxel_size, "wedge": wedge}
     match = fit_average(classes, target.x, background, optics=optics, seed=seed, **how)
     if match:
         how["wedge"], found = match
@@ -181,13 +181,13 @@ def spike(
     n: int,
     *,
     snr: float,
-    pixel_size: float,
+    voxel_size: float,
     optics: Optics,
     wedge: Tensor,
     generator: torch.Generator,
     offset: float = OFFSET,
     snr_class: str = "",
-    decoys: Sequence[str] = (),
+    outliers: Sequence[str] = (),
 ) -> Labelled:
     """Known molecules in background boxes: cubes with labels that we put there ourselves.
 
@@ -197,7 +197,7 @@ def spike(
 
     Parameters
     ----------
-    classes, decoys : names or files; decoys are labelled after the classes, for molecules that nobody asked for
+    classes, outliers : names or files; outliers are labelled after the classes, for molecules that nobody asked for
     background : (M, 1, b, b, b), raw or normalised, protein bright
     n : cubes, as many of each class as of the others
     snr : mean of var(signal) / var(box) over the cubes that hold a molecule, or over those of `snr_class`
@@ -208,7 +208,7 @@ def spike(
     -------
     Labelled, normalised; `snr` holds each cube's own, `groups` the background box it stands in
     """
-    names = (*classes, *decoys)
+    names = (*classes, *outliers)
     labels = tuple(structures.class_name(c) for c in names)
     box = background.shape[-1]
     if wedge.shape != (box, box, box // 2 + 1):
@@ -219,29 +219,29 @@ def spike(
         raise InputError(f"snr_class is '{snr_class}'; wanted one of {', '.join(labels)}.")
     if n < len(names) or not len(background):
         raise InputError(f"{n} cubes of {len(names)} classes in {len(background)} boxes; wanted one of each at least.")
-    y, molecules = _molecules(names, n, box, pixel_size, optics, generator, offset)
+    y, molecules = _molecules(names, n, box, voxel_size, optics, generator, offset)
     strength = molecules.var((1, 2, 3, 4))
     counted = y == labels.index(snr_class) if snr_class else strength > 0
     if not strength[counted].sum() > 0:
         raise InputError(f"None of {', '.join(labels)} scatters; wanted a molecule among them to spike.")
     x, own, which = _into_ice(molecules, counted, background, snr, wedge, generator)
-    return Labelled(x, y, labels, pixel_size, own, which)
+    return Labelled(x, y, labels, voxel_size, own, which)
 
 
 def _molecules(
     names: Sequence[str],
     n: int,
     box: int,
-    pixel_size: float,
+    voxel_size: float,
     optics: Optics,
     generator: torch.Generator,
     offset: float,
 ) -> tuple[Tensor, Tensor]:
     """Classes (n,) drawn evenly, and their noise-free cubes (n, 1, box, box, box) without a missing wedge."""
     y = scenarios.draw_labels(n, len(names), 1.0, generator)
-    bank = specimens.templates(names, pixel_size, box, generator=generator)
+    bank = specimens.templates(names, voxel_size, box, generator=generator)
     specimen = specimens.specimens(y, bank, generator=generator, offset=offset)
-    all_round = replace(optics, pixel_size=pixel_size, tilts=_all_round(optics.tilts))
+    all_round = replace(optics, voxel_size=voxel_size, tilts=_all_round(optics.tilts))
     return y, imaging.image_by_transfer(specimen, bank, all_round, generator=generator, noise=False).x
 
 
@@ -257,10 +257,10 @@ def _into_ice(
     signal = _through(molecules, wedge)
     n, boxes = len(signal), len(background)
     which = torch.randperm(boxes, generator=generator).repeat(-(-n // boxes))[:n]
-    ice, turns = background[which].clone(), turns_that_keep(wedge)
+    ice, rotations = background[which].clone(), rotations_that_keep(wedge)
     for start in range(boxes, n, boxes):
-        again, turn = slice(start, start + boxes), turns[start // boxes % len(turns)]
-        ice[again] = ice[again].flip(TURNS[turn])
+        again, turn = slice(start, start + boxes), rotations[start // boxes % len(rotations)]
+        ice[again] = ice[again].flip(ROTATIONS_180[turn])
     own = signal.var((1, 2, 3, 4), correction=0) / ice.var((1, 2, 3, 4), correction=0)
     factor = snr / own[counted].mean()
     return data.normalize(ice + signal * factor.sqrt()), own * factor, which

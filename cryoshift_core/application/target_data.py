@@ -23,19 +23,19 @@ ROOM = 1.3  # box edge over the largest diameter: neighbours and picking errors 
 
 
 @dataclass(frozen=True, eq=False)
-class Experiment:
+class TargetData:
     """What came in, ready for a classifier.
 
     Attributes
     ----------
-    cubes : normalised, protein bright, at the model's pixel size; groups are the particles where the input names them
+    subtomograms : normalised, protein bright, at the model's pixel size; groups are the particles where the input names them
     kept : (M,) which inputs the cubes belong to; the others' boxes reach over the tomogram's border
     particles : all inputs, as they were read
     contrast : the sign that the input was taken to have; guess: what its grey values say
     tomogram : the volume that the cubes were cut from, or None for extracted subtomograms
     """
 
-    cubes: Unlabelled
+    subtomograms: Unlabelled
     kept: np.ndarray
     particles: Particles
     contrast: str
@@ -72,7 +72,7 @@ def read_classes(text: str, default: Sequence[str]) -> tuple[str, ...]:
     return classes
 
 
-def choose_box(classes: Sequence[str], pixel_size: float, box: int = 0) -> tuple[int, float]:
+def choose_box(classes: Sequence[str], voxel_size: float, box: int = 0) -> tuple[int, float]:
     """Box in voxels and pixel size in A that the classifier works at.
 
     A given `box` is kept at the data's pixel size. Otherwise the largest structure, with some room, decides; where
@@ -80,16 +80,16 @@ def choose_box(classes: Sequence[str], pixel_size: float, box: int = 0) -> tuple
     """
     largest = max(structures.diameter(c) for c in classes)
     if box:
-        if largest > box * pixel_size:
+        if largest > box * voxel_size:
             name = max(classes, key=structures.diameter)
             raise InputError(
-                f"'{name}' is {largest:.0f} A across and a box of {box} voxels of {pixel_size:g} A holds "
-                f"{box * pixel_size:.0f} A; wanted at least {math.ceil(largest / pixel_size)}: enlarge box, or leave 0."
+                f"'{name}' is {largest:.0f} A across and a box of {box} voxels of {voxel_size:g} A holds "
+                f"{box * voxel_size:.0f} A; wanted at least {math.ceil(largest / voxel_size)}: enlarge box, or leave 0."
             )
-        return box, pixel_size
-    wanted = 2 * math.ceil(ROOM * largest / pixel_size / 2)
+        return box, voxel_size
+    wanted = 2 * math.ceil(ROOM * largest / voxel_size / 2)
     if wanted <= LARGEST:
-        return max(SMALLEST, wanted), pixel_size
+        return max(SMALLEST, wanted), voxel_size
     return LARGEST, ROOM * largest / LARGEST
 
 
@@ -101,24 +101,24 @@ def _sign(contrast: str, guess: ContrastGuess) -> str:
 
 def from_tomogram(
     tomogram: Volume, particles: Particles, classes: Sequence[str], *, box: int = 0, contrast: str = "auto"
-) -> Experiment:
+) -> TargetData:
     """Cut a box around each position; `box` in voxels of the tomogram, 0: as the structures need it."""
-    n, model_pixel = choose_box(classes, tomogram.pixel_size, box)
-    x, kept = extraction.extract(tomogram.data, particles.zyx, n, tomogram.pixel_size, model_pixel)
+    n, model_pixel = choose_box(classes, tomogram.voxel_size, box)
+    x, kept = extraction.extract(tomogram.data, particles.zyx, n, tomogram.voxel_size, model_pixel)
     if not len(kept):
         raise InputError(f"No box of {n} voxels around a position lies inside {tomogram.path}; choose a smaller box.")
     guess = volumes.guess_contrast(tomogram.data)
     sign = _sign(contrast, guess)
     groups = torch.from_numpy(particles.groups[kept])
     cubes = Unlabelled(data.normalize(volumes.to_bright(x, sign)), model_pixel, groups, Path(tomogram.path).stem)
-    return Experiment(cubes, kept, particles, sign, guess, tomogram)
+    return TargetData(cubes, kept, particles, sign, guess, tomogram)
 
 
 def from_subtomograms(
     particles: Particles, classes: Sequence[str], *, box: int = 0, contrast: str = "auto", name: str = "subtomograms"
-) -> Experiment:
+) -> TargetData:
     """Take extracted cubes as they are; cubes wider than 48 voxels are Fourier-cropped unless `box` says otherwise."""
-    x, pixel = particles.cubes, particles.pixel_size
+    x, pixel = particles.subtomograms, particles.voxel_size
     n, model_pixel = choose_box(classes, pixel, x.shape[-1])
     if not box and n > LARGEST:
         n, model_pixel = LARGEST, pixel * n / LARGEST
@@ -127,15 +127,17 @@ def from_subtomograms(
     sign = _sign(contrast, guess)
     groups = torch.zeros(len(x), dtype=torch.long)
     cubes = Unlabelled(data.normalize(volumes.to_bright(x, sign)), model_pixel, groups, name)
-    return Experiment(cubes, np.arange(len(x)), particles, sign, guess)
+    return TargetData(cubes, np.arange(len(x)), particles, sign, guess)
 
 
-def background(boxes: Particles, like: Experiment) -> Tensor:
+def background(boxes: Particles, like: TargetData) -> Tensor:
     """Particle-free boxes of the tomogram that `like` came from, made as its cubes: same pixel, box, sign, normalised.
 
     They must be at least as wide as its cubes.
     """
-    x = volumes.rescale(boxes.cubes, boxes.pixel_size, like.cubes.pixel_size, like.cubes.x.shape[-1])
+    x = volumes.rescale(
+        boxes.subtomograms, boxes.voxel_size, like.subtomograms.voxel_size, like.subtomograms.x.shape[-1]
+    )
     return data.normalize(volumes.to_bright(x, like.contrast))
 
 
@@ -176,7 +178,7 @@ def apparent_scale(source_x: Tensor, target_x: Tensor) -> tuple[float, float, fl
     return float(scales[best]), found[best], fit(1.0)
 
 
-def pixel_size_doubts(source_x: Tensor, target_x: Tensor, pixel_size: float, classes: Sequence[str]) -> list[str]:
+def voxel_size_doubts(source_x: Tensor, target_x: Tensor, voxel_size: float, classes: Sequence[str]) -> list[str]:
     """A plain sentence where the average particle's width speaks against the pixel size, with a suggestion.
 
     Small differences say little, for the classes need not be as frequent in both; a membrane has no width to go by.
@@ -190,7 +192,7 @@ def pixel_size_doubts(source_x: Tensor, target_x: Tensor, pixel_size: float, cla
         f"The average particle is {scale:.2f} times as wide as the simulated one (their profiles correlate at "
         f"{fit:.2f} after stretching, at {as_given:.2f} before); if the structures are right, and all of them there, "
         "the pixel size is "
-        f"{pixel_size / scale:.3g} A rather than {pixel_size:.3g} A."
+        f"{voxel_size / scale:.3g} A rather than {voxel_size:.3g} A."
     ]
 
 

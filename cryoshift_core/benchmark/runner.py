@@ -21,12 +21,12 @@ from torch import Tensor
 from .. import calibration, metrics, models, runtime, selection, training
 from ..application import spike_in
 from ..application.profiles import PROFILES
-from ..data import NONE_OF_THESE, AnswerKey, Labelled, Unlabelled
+from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
 from ..errors import InputError
 from ..models import Classifier
 from ..runtime import commit
 from ..simulation import scenarios
-from ..simulation.scenarios import SCENARIOS, Request
+from ..simulation.scenarios import SCENARIOS, DatasetConfig
 from ..tomography.background import FEWEST
 from ..training import Fit
 from .jobs import BOUNDS, KEYS, RULES, Job
@@ -90,11 +90,11 @@ class Lab:
 
 @dataclass(frozen=True)
 class Home:
-    """What all jobs of one seed share: the simulated source, decoys of none of its classes, and source_only."""
+    """What all jobs of one seed share: the simulated source, outliers of none of its classes, and source_only."""
 
     source: Labelled
     validation: Labelled
-    decoys: Labelled
+    outliers: Labelled
     fit: Fit
 
 
@@ -106,9 +106,9 @@ class Target:
     lab: Lab
     at: Home
     train: Unlabelled
-    train_key: AnswerKey
+    train_key: HeldOutLabels
     test: Unlabelled
-    test_key: AnswerKey
+    test_key: HeldOutLabels
 
     @cached_property
     def spiked(self) -> Labelled:
@@ -118,8 +118,8 @@ class Target:
         are estimated from the cubes.
         """
         job, p = self.job, PROFILES[self.job.profile]
-        ice = scenarios.load_or_make(background(job), self.lab.data, progress=False).x
-        optics = replace(scenarios.draw_optics(SCENARIOS[job.scenario], p.pixel_size, [0.5] * 7), misalignment=0.0)
+        ice = scenarios.load_or_simulate(background(job), self.lab.data, progress=False).x
+        optics = replace(scenarios.draw_optics(SCENARIOS[job.scenario], p.voxel_size, [0.5] * 7), misalignment=0.0)
         return spike_in.imitate(p.classes, self.train, ice, p.n_test, optics=optics, seed=job.seed)
 
     @cached_property
@@ -137,34 +137,36 @@ def home(job: Job, lab: Lab) -> Home:
     lab.data.mkdir(parents=True, exist_ok=True)
     with FileLock(lab.work / f"{p.name}_seed{job.seed}.lock"):
         source, validation = (
-            scenarios.load_or_make(Request.of(p, "source", part, job.seed), lab.data, progress=False)
+            scenarios.load_or_simulate(DatasetConfig.of(p, "source", part, job.seed), lab.data, progress=False)
             for part in ("source", "validation")
         )
-        strange = calibration.decoys(p.classes)
-        request = Request.of(p, "source", "source", job.seed)
+        strange = calibration.outliers(p.classes)
+        request = DatasetConfig.of(p, "source", "source", job.seed)
         request = replace(request, classes=strange, n=request.n // len(p.classes) * len(strange) // 2)
-        decoys = scenarios.load_or_make(request, lab.data, progress=False)
-        nobody = Unlabelled(validation.x, validation.pixel_size, validation.groups, "source")
+        outliers = scenarios.load_or_simulate(request, lab.data, progress=False)
+        nobody = Unlabelled(validation.x, validation.voxel_size, validation.groups, "source")
         fit = lab.train(replace(job, without=""), "source_only", source, nobody, validation)
-    return Home(source, validation, decoys, fit)
+    return Home(source, validation, outliers, fit)
 
 
-def requests(job: Job) -> tuple[Request, Request]:
+def requests(job: Job) -> tuple[DatasetConfig, DatasetConfig]:
     """Target-train and target-test. A number of unlabelled cubes is drawn from a pool of five times the usual."""
     p = PROFILES[job.profile]
-    train, test = (Request.of(p, job.scenario, part, job.seed) for part in ("train", "test"))
+    train, test = (DatasetConfig.of(p, job.scenario, part, job.seed) for part in ("train", "test"))
     return (replace(train, n=5 * p.n_target) if job.n_target else train), test
 
 
-def background(job: Job) -> Request:
+def background(job: Job) -> DatasetConfig:
     """Boxes without a particle, for spike-ins."""
-    request = Request.of(PROFILES[job.profile], job.scenario, "background", job.seed)
+    request = DatasetConfig.of(PROFILES[job.profile], job.scenario, "background", job.seed)
     return replace(request, n=max(request.n, FEWEST))
 
 
 def target(job: Job, at: Home, lab: Lab) -> Target:
     """The job's target; its first `n_target` cubes in an order drawn once, so that smaller sets lie in larger ones."""
-    (train, train_key), (test, test_key) = (scenarios.load_or_make(r, lab.data, progress=False) for r in requests(job))
+    (train, train_key), (test, test_key) = (
+        scenarios.load_or_simulate(r, lab.data, progress=False) for r in requests(job)
+    )
     if job.n_target:
         if job.n_target > len(train):
             raise InputError(f"n_target={job.n_target} of a pool of {len(train)} cubes; wanted at most all of them.")
@@ -177,7 +179,7 @@ def select(job: Job, fit: Fit, to: Target) -> tuple[Fit, int, bool]:
     """The fit whose model answers, the step chosen, and whether selection fell back to source_only."""
     last = max(fit.candidates)
     if job.method in BOUNDS:
-        fit.select(last)
+        fit.restore(last)
         return fit, last, False
     options = {"fallback": to.at.fit, **RULES.get(job.rule, {})}
     choice = selection.choose(fit, to.at.validation, to.train, **options)
@@ -187,7 +189,7 @@ def select(job: Job, fit: Fit, to: Target) -> tuple[Fit, int, bool]:
 def score(job: Job, chosen: Fit, predicted: Tensor, to: Target) -> tuple[Tensor, dict[str, float]]:
     """Calibrated answers (N, K) from those `predicted` on target-test, and what is measured on them and on the model.
 
-    `none_recall` is the share of unseen molecules that the detector rejects, at the false rejection that it really has;
+    `unknown_recall` is the share of unseen molecules that the detector rejects, at the false rejection that it really has;
     `none_recall_5` that at a threshold which rejects 5 % of the known cubes, as only the key can tell.
     """
     at, carry = to.at, torch.Generator().manual_seed(job.seed)
@@ -196,27 +198,27 @@ def score(job: Job, chosen: Fit, predicted: Tensor, to: Target) -> tuple[Tensor,
     measured["ece_raw"] = metrics.ece(predicted, to.test_key)
     measured["a_distance_before"] = to.a_distance_before
     measured["a_distance_after"] = to.a_distance(chosen.model)
-    unseen = to.test_key.y == NONE_OF_THESE
+    unseen = to.test_key.y == UNKNOWN
     if bool(unseen.any()):
-        detector = calibration.Detector.fit(chosen.model, at.validation, at.decoys, chosen.warps, carry)
+        detector = calibration.UnknownDetector.fit(chosen.model, at.validation, at.outliers, chosen.warps, carry)
         strange = detector.score(chosen.model, to.test.x)
         answers = calibration.answers(honest, strange, detector.threshold)
-        measured["none_recall"], measured["none_false_rejection"] = metrics.none_recall(answers, to.test_key)
+        measured["none_recall"], measured["none_false_rejection"] = metrics.unknown_recall(answers, to.test_key)
         fair = calibration.answers(honest, strange, float(strange[~unseen].quantile(0.95)))
-        measured["none_recall_5"] = metrics.none_recall(fair, to.test_key)[0]
+        measured["none_recall_5"] = metrics.unknown_recall(fair, to.test_key)[0]
     return honest, measured
 
 
 def run(job: Job, to: Target) -> tuple[dict, list[dict]]:
     """Train (or load), select and score one job -> its row of evidence.csv, and its rows of per_class.csv."""
     at, lab = to.at, to.lab
-    at.fit.select(max(at.fit.candidates))
-    labelled = to.train_key.reveal(to.train) if job.method == "oracle" else at.source
+    at.fit.restore(max(at.fit.candidates))
+    labelled = to.train_key.join(to.train) if job.method == "oracle" else at.source
     if job.method == "source_only":
         fit = at.fit
     else:
         fit = lab.train(job, job.method, labelled, to.train, at.validation)
-    answers = {step: models.predict(fit.select(step), to.test.x, device=lab.device) for step in fit.candidates}
+    answers = {step: models.predict(fit.restore(step), to.test.x, device=lab.device) for step in fit.candidates}
     by_step = {step: metrics.balanced_accuracy(p, to.test_key) for step, p in answers.items()}
     chosen, step, fell_back = select(job, fit, to)
     told = answers[step] if chosen is fit else models.predict(chosen.model, to.test.x, device=lab.device)

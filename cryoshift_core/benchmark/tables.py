@@ -159,7 +159,7 @@ three seeds an interval is wide, and may reach past 1.
         )
     parts["Single factors"] = (rows, FACTORS)
     if strange := unseen_table(rows):
-        parts["Cubes of a molecule that nobody simulated"] = (rows, (UNSEEN_AT,))
+        parts["Imaged of a molecule that nobody simulated"] = (rows, (UNSEEN_AT,))
     for title, (some, wanted) in parts.items():
         if lines := [_gap_line(g) for g in ordered(some) if g.scenario in wanted]:
             text += f"\n## {title}\n\n"

@@ -32,7 +32,7 @@ def isosurface(ax: Axes, volume: Tensor, level: float | None = None, colour: str
     ax.set_axis_off()
 
 
-def molecules(templates: Mapping[str, Tensor], pixel_size: float) -> Figure:
+def molecules(templates: Mapping[str, Tensor], voxel_size: float) -> Figure:
     """Each class as a central slice, a projection along the beam and an isosurface; a 100 A bar on the slices."""
     n = len(templates)
     fig = plt.figure(figsize=(1.45 * n, 4.4), layout="constrained")
@@ -40,7 +40,7 @@ def molecules(templates: Mapping[str, Tensor], pixel_size: float) -> Figure:
         slice_ax, projection_ax = fig.add_subplot(3, n, i + 1), fig.add_subplot(3, n, n + i + 1)
         show(slice_ax, middle(volume), name)
         show(projection_ax, volume.sum(0))
-        bar = 100 / pixel_size
+        bar = 100 / voxel_size
         slice_ax.plot([1, 1 + bar], [volume.shape[1] - 2.5] * 2, color="white", lw=2)
         if i == 0:
             slice_ax.set_ylabel("slice (bar: 100 A)", fontsize=8)
@@ -62,12 +62,12 @@ def radial_spectrum(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(1, n // 2) / n, mean[1 : n // 2].numpy()
 
 
-def spectra(domains: Mapping[str, Tensor], pixel_size: float) -> Figure:
+def spectra(domains: Mapping[str, Tensor], voxel_size: float) -> Figure:
     """Radial power of several sets of cubes, and below which resolution they differ."""
     fig, ax = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
     for name, x in domains.items():
         k, power = radial_spectrum(x)
-        ax.semilogy(k / pixel_size, power, label=name, color=COLOURS.get(name))
+        ax.semilogy(k / voxel_size, power, label=name, color=COLOURS.get(name))
     ax.set(xlabel="spatial frequency (1/A)", ylabel="mean power per voxel", title="Radial power spectrum")
     ax.legend()
     return fig
@@ -174,7 +174,7 @@ def embedding(features: Mapping[str, Tensor], title: str = "") -> Figure:
     return fig
 
 
-def warp_sheet(before: Tensor, after: Tensor, title: str, names: Sequence[str], pixel_size: float) -> Figure:
+def warp_sheet(before: Tensor, after: Tensor, title: str, names: Sequence[str], voxel_size: float) -> Figure:
     """What a warp did to (N, 1, n, n, n) cubes: the first len(names) as slices before, after and the difference;
     of all, the radial spectra and the log10 ratio of the power in the kx-kz plane.
 
@@ -193,7 +193,7 @@ def warp_sheet(before: Tensor, after: Tensor, title: str, names: Sequence[str], 
     powers = []
     for name, x in (("before", before), ("after", after)):
         k, power = radial_spectrum(x)
-        radial.semilogy(k / pixel_size, power, label=name)
+        radial.semilogy(k / voxel_size, power, label=name)
         power = torch.fft.fftshift(torch.fft.fftn(x[:, 0], dim=(1, 2, 3)).abs().square().mean(0))
         powers.append(power[:, power.shape[1] // 2])
     radial.set(xlabel="1/A", title="mean power")

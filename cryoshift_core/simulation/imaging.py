@@ -26,7 +26,7 @@ CHUNK = 8  # cubes per pass: their transforms stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
-class Cubes:
+class Imaged:
     """Raw simulated cubes: x (N, 1, n, n, n) and the realised snr (N,), var(signal) / var(noise) in the box."""
 
     x: Tensor
@@ -81,7 +81,7 @@ def image_by_transfer(
     generator: torch.Generator,
     snr: float | Tensor | None = None,
     noise: bool = True,
-) -> Cubes:
+) -> Imaged:
     """Image specimens through the transfer of the whole tilt series (fast path).
 
     Parameters
@@ -93,7 +93,7 @@ def image_by_transfer(
 
     Returns
     -------
-    Cubes on the generator's device
+    Imaged on the generator's device
     """
     _check(bank, optics)
     device, n = generator.device, bank.box
@@ -149,7 +149,7 @@ def image_by_transfer(
                 cube = cube + crop(to_real(crowd)[:, None], n)[:, 0]
         x[part, 0] = cube
         realised[part] = power / noise_power.clamp_min(1e-30)
-    return Cubes(x, realised if noise else torch.full_like(realised, math.inf))
+    return Imaged(x, realised if noise else torch.full_like(realised, math.inf))
 
 
 @lru_cache(maxsize=32)
@@ -227,7 +227,7 @@ def image_by_tilt_series(
     generator: torch.Generator,
     snr: float | Tensor | None = None,
     noise: bool = True,
-) -> Cubes:
+) -> Imaged:
     """Image specimens tilt by tilt and reconstruct them (truth path). Arguments as `image_by_transfer`.
 
     Per tilt: the central slice of the specimen's transform at pad 2, CTF, dose filter, residual shift, shot noise. Then
@@ -272,7 +272,7 @@ def image_by_tilt_series(
         part = slice(start, start + CHUNK)
         one = specimen[part]
         shake = torch.randn(len(one), T, 2, generator=generator, device=device)
-        shake *= optics.misalignment / optics.pixel_size
+        shake *= optics.misalignment / optics.voxel_size
         in_plane = torch.stack([k[0, :, 1], plane.square().sub(k[0, :, 1].square()).clamp_min(0).sqrt()], -1)
         phase = -2 * math.pi * shake @ in_plane.T
         response = amplitude * weight * torch.polar(torch.ones_like(phase), phase)
@@ -293,7 +293,7 @@ def image_by_tilt_series(
             cube = cube + hiss * level[:, None, None, None, None]
             realised[part] = power / (noise_power * level.square()).clamp_min(1e-30)
         x[part] = cube
-    return Cubes(x, realised)
+    return Imaged(x, realised)
 
 
 def _white_specimen(count: int, points: Tensor, n: int, sigma: float, generator: torch.Generator) -> Tensor:
@@ -313,8 +313,8 @@ def _white_specimen(count: int, points: Tensor, n: int, sigma: float, generator:
 
 
 def _check(bank: Templates, optics: Optics) -> None:
-    if abs(bank.pixel_size - optics.pixel_size) > 1e-6 * optics.pixel_size:
+    if abs(bank.voxel_size - optics.voxel_size) > 1e-6 * optics.voxel_size:
         raise InputError(
-            f"Templates are at {bank.pixel_size} A and the optics at {optics.pixel_size} A per voxel; wanted the same: "
-            "make both with one pixel_size."
+            f"Templates are at {bank.voxel_size} A and the optics at {optics.voxel_size} A per voxel; wanted the same: "
+            "make both with one voxel_size."
         )

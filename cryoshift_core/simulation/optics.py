@@ -34,7 +34,7 @@ class Optics:
 
     Attributes
     ----------
-    pixel_size : A per voxel
+    voxel_size : A per voxel
     defocus : um, underfocus positive
     amplitude_contrast : fraction, 0 to 1
     voltage, cs : kV, mm
@@ -49,7 +49,7 @@ class Optics:
     structural_fraction : share of the noise power that passed through the optics (solvent, small solutes)
     """
 
-    pixel_size: float = 12.0
+    voxel_size: float = 12.0
     defocus: float = 3.0
     amplitude_contrast: float = 0.07
     voltage: float = 300.0
@@ -65,7 +65,7 @@ class Optics:
     structural_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("pixel_size", "voltage", "dose_per_tilt", "dqe"):
+        for name in ("voxel_size", "voltage", "dose_per_tilt", "dqe"):
             if not getattr(self, name) > 0:
                 raise InputError(f"Optics.{name} is {getattr(self, name)}; wanted a value above 0.")
         if not self.tilts or max(abs(t) for t in self.tilts) > 80:
@@ -105,7 +105,7 @@ def shot_noise(optics: Optics) -> Tensor:
     1 / sqrt(electrons detected), electrons = dose * pixel^2 * DQE * exp(-path / attenuation), path = thickness / cos.
     """
     path = optics.thickness / torch.cos(torch.deg2rad(torch.tensor(optics.tilts)))
-    electrons = optics.dose_per_tilt * optics.pixel_size**2 * optics.dqe * torch.exp(-path / ATTENUATION_NM)
+    electrons = optics.dose_per_tilt * optics.voxel_size**2 * optics.dqe * torch.exp(-path / ATTENUATION_NM)
     return electrons.rsqrt()
 
 
@@ -129,11 +129,11 @@ def tilt_amplitude(k: Tensor, optics: Optics) -> tuple[Tensor, Tensor]:
     signal : (T, P), 2 sigma_e * pixel * CTF_t * envelope * q_t: potential in V to relative contrast
     weight : (T, P), q_t, applied to signal and noise alike when the tilts are put together
     """
-    k_A = k / optics.pixel_size
+    k_A = k / optics.voxel_size
     dose = optics.dose_per_tilt * (torch.arange(len(optics.tilts)) + 0.5)
     q = dose_filter(k_A[None], dose[:, None])
     envelope = torch.exp(-0.25 * optics.b_factor * k_A.square())
-    scale = 2 * SIGMA_E * optics.pixel_size
+    scale = 2 * SIGMA_E * optics.voxel_size
     return scale * ctf(k_A, optics) * envelope * q, q
 
 
@@ -159,7 +159,7 @@ def transfer(optics: Optics, n: int) -> tuple[Tensor, Tensor]:
     seen = (total > 0.5).float()
     total = total.clamp_min(0.5)
     signal, weight = tilt_amplitude(radius, optics)
-    blur = torch.exp(-2 * (math.pi * optics.misalignment / optics.pixel_size * radius).square())
+    blur = torch.exp(-2 * (math.pi * optics.misalignment / optics.voxel_size * radius).square())
     H = seen * blur * (w * signal * weight).sum(0) / total
     S = (
         seen

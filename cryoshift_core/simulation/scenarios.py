@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import data
-from ..data import NONE_OF_THESE, AnswerKey, Labelled, Unlabelled, normalize
+from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled, normalize
 from ..errors import InputError
 from . import imaging, specimens, structures
 from .optics import Optics, tilt_scheme
@@ -159,7 +159,7 @@ def deform(name: str, volume: Tensor, rms_voxels: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Request:
+class DatasetConfig:
     """What a domain is made of: together with the seed it determines every number.
 
     Attributes
@@ -167,8 +167,8 @@ class Request:
     scenario : name
     classes : built-in names or files
     n : cubes
-    box, pixel_size : voxels, A
-    part : "source", "validation", "train", "test" or "background" (no particle in the middle); parts share no tomogram,
+    box, voxel_size : voxels, A
+    split : "source", "validation", "train", "test" or "background" (no particle in the middle); parts share no tomogram,
         pose or noise
     tomograms : how many settings are drawn
     tilt_axis : as in `optics.Optics`, degrees
@@ -178,24 +178,24 @@ class Request:
     classes: tuple[str, ...]
     n: int
     box: int
-    pixel_size: float
-    part: str
+    voxel_size: float
+    split: str
     tomograms: int = 8
     seed: int = 0
     tilt_axis: float = 0.0
 
     @classmethod
-    def of(cls, profile: Any, scenario: str, part: str, seed: int = 0) -> Request:
-        """The request that a profile (of `parameters.PROFILES`) makes for one part of a scenario."""
+    def of(cls, profile: Any, scenario: str, split: str, seed: int = 0) -> DatasetConfig:
+        """The config that a profile (of `parameters.PROFILES`) makes for one part of a scenario."""
         n, most = {
             "source": (profile.n_source, 24),
             "validation": (profile.n_validation, 8),
             "train": (profile.n_target, 8),
             "test": (profile.n_test, 4),
             "background": (profile.n_test // 2, 4),
-        }[part]
+        }[split]
         tomograms = max(2, min(most, n // 20))
-        return cls(scenario, profile.classes, n, profile.box, profile.pixel_size, part, tomograms, seed)
+        return cls(scenario, profile.classes, n, profile.box, profile.voxel_size, split, tomograms, seed)
 
     @property
     def file_name(self) -> str:
@@ -203,16 +203,16 @@ class Request:
         mine = {name: value for name, value in asdict(self).items() if name != "tilt_axis" or value}
         what = json.dumps([mine, asdict(scenario(self.scenario)), *files], sort_keys=True)
         digest = hashlib.sha256(what.encode()).hexdigest()[:10]
-        return f"{self.scenario}_{self.part}_{self.n}x{self.box}_seed{self.seed}_{digest}"
+        return f"{self.scenario}_{self.split}_{self.n}x{self.box}_seed{self.seed}_{digest}"
 
 
-def _generator(request: Request, purpose: str, device: str | torch.device = "cpu") -> torch.Generator:
+def _generator(config: DatasetConfig, purpose: str, device: str | torch.device = "cpu") -> torch.Generator:
     """Pairs levels: the same seed, part and purpose give the same draws in every scenario."""
-    digest = hashlib.sha256(f"{request.seed}/{request.part}/{purpose}".encode()).digest()
+    digest = hashlib.sha256(f"{config.seed}/{config.split}/{purpose}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "little"))
 
 
-def draw_optics(setting: Scenario, pixel_size: float, u: Sequence[float], tilt_axis: float = 0.0) -> Optics:
+def draw_optics(setting: Scenario, voxel_size: float, u: Sequence[float], tilt_axis: float = 0.0) -> Optics:
     """One tilt series of a scenario from seven uniform numbers in [0, 1)."""
     between = [low + (high - low) * v for (low, high), v in zip((setting.dose, setting.thickness), u, strict=False)]
     low, high, pretilt = setting.tilts
@@ -220,7 +220,7 @@ def draw_optics(setting: Scenario, pixel_size: float, u: Sequence[float], tilt_a
         high = setting.half_angle[0] + (setting.half_angle[1] - setting.half_angle[0]) * u[4]
         low = -high
     return Optics(
-        pixel_size=pixel_size,
+        voxel_size=voxel_size,
         dose_per_tilt=between[0],
         thickness=between[1],
         defocus=setting.defocus[0] + (setting.defocus[1] - setting.defocus[0]) * u[2],
@@ -243,14 +243,14 @@ def draw_labels(n: int, n_classes: int, imbalance: float, generator: torch.Gener
     return labels[torch.randperm(n, generator=generator)]
 
 
-def make(
-    request: Request, *, device: str | torch.device = "cpu", progress: bool = True
-) -> Labelled | Unlabelled | tuple[Unlabelled, AnswerKey]:
+def simulate(
+    config: DatasetConfig, *, device: str | torch.device = "cpu", progress: bool = True
+) -> Labelled | Unlabelled | tuple[Unlabelled, HeldOutLabels]:
     """Simulate a domain.
 
     Returns
     -------
-    Labelled for the parts "source" and "validation"; (Unlabelled, AnswerKey) for "train" and "test"; for "background"
+    Labelled for the parts "source" and "validation"; (Unlabelled, HeldOutLabels) for "train" and "test"; for "background"
     Unlabelled cubes imaged as the scenario's target is, neighbours and all, with room for a particle in the middle
 
     Raises
@@ -258,37 +258,37 @@ def make(
     InputError
         no classes, fewer cubes than classes, an unknown scenario, a structure larger than the box
     """
-    setting = scenario(request.scenario)
-    classes, K = request.classes, len(request.classes)
-    if K < 1 or request.n < K:
-        raise InputError(f"{request.n} cubes of {K} classes; wanted at least one class and one cube of each.")
+    setting = scenario(config.scenario)
+    classes, K = config.classes, len(config.classes)
+    if K < 1 or config.n < K:
+        raise InputError(f"{config.n} cubes of {K} classes; wanted at least one class and one cube of each.")
     unseen = (UNSEEN,) if setting.unseen > 0 else ()
     bank = specimens.templates(
         classes,
-        request.pixel_size,
-        request.box,
-        generator=_generator(request, "templates", device),
+        config.voxel_size,
+        config.box,
+        generator=_generator(config, "templates", device),
         extras=(*setting.extras, *unseen),
-        change=lambda name, v: deform(name, v, setting.deformation / request.pixel_size) if setting.deformation else v,
+        change=lambda name, v: deform(name, v, setting.deformation / config.voxel_size) if setting.deformation else v,
     )
-    y = draw_labels(request.n, K, setting.imbalance, _generator(request, "labels"))
+    y = draw_labels(config.n, K, setting.imbalance, _generator(config, "labels"))
     if unseen:
-        y[torch.rand(request.n, generator=_generator(request, "unseen")) < setting.unseen] = len(bank.names) - 1
-    if request.part == "background":
-        y[:] = NONE_OF_THESE
-    groups = torch.arange(request.n) * request.tomograms // request.n
+        y[torch.rand(config.n, generator=_generator(config, "unseen")) < setting.unseen] = len(bank.names) - 1
+    if config.split == "background":
+        y[:] = UNKNOWN
+    groups = torch.arange(config.n) * config.tomograms // config.n
     image = {"tilt": imaging.image_by_tilt_series, "transfer": imaging.image_by_transfer}[setting.path]
-    if request.part in ("source", "validation"):
+    if config.split in ("source", "validation"):
         image = imaging.image_by_transfer
-    x = torch.empty(request.n, 1, *(request.box,) * 3)
-    snr = torch.empty(request.n)
-    label = f"simulate {request.scenario} ({request.part})"
-    bar = tqdm(total=request.n, desc=label, disable=not progress, mininterval=2, file=sys.stdout, ncols=88, unit="cube")
+    x = torch.empty(config.n, 1, *(config.box,) * 3)
+    snr = torch.empty(config.n)
+    label = f"simulate {config.scenario} ({config.split})"
+    bar = tqdm(total=config.n, desc=label, disable=not progress, mininterval=2, file=sys.stdout, ncols=88, unit="cube")
     for t in groups.unique().tolist():
         here = (groups == t).nonzero()[:, 0]
-        g = {p: _generator(request, f"{p}/{t}", device) for p in ("poses", "noise")}
-        u = torch.rand(7, generator=_generator(request, f"optics/{t}")).tolist()
-        optics = draw_optics(setting, request.pixel_size, u, request.tilt_axis)
+        g = {p: _generator(config, f"{p}/{t}", device) for p in ("poses", "noise")}
+        u = torch.rand(7, generator=_generator(config, f"optics/{t}")).tolist()
+        optics = draw_optics(setting, config.voxel_size, u, config.tilt_axis)
         specimen = specimens.specimens(
             y[here],
             bank,
@@ -301,7 +301,7 @@ def make(
         level = None
         if setting.snr:
             low, high = setting.snr
-            v = torch.rand(len(here), generator=_generator(request, f"snr/{t}")).to(g["noise"].device)
+            v = torch.rand(len(here), generator=_generator(config, f"snr/{t}")).to(g["noise"].device)
             level = low * (high / low) ** v
         for start in range(0, len(here), 64):
             part = slice(start, start + 64)
@@ -312,21 +312,23 @@ def make(
             bar.update(len(cubes.x))
     bar.close()
     names = tuple(structures.class_name(c) for c in classes)
-    if request.part in ("source", "validation"):
-        return Labelled(x, y, names, request.pixel_size, snr, groups)
-    if request.part == "background":
-        return Unlabelled(x, request.pixel_size, groups, request.scenario)
-    y = torch.where(y < K, y, NONE_OF_THESE)
-    return Unlabelled(x, request.pixel_size, groups, request.scenario), AnswerKey(y, names, snr)
+    if config.split in ("source", "validation"):
+        return Labelled(x, y, names, config.voxel_size, snr, groups)
+    if config.split == "background":
+        return Unlabelled(x, config.voxel_size, groups, config.scenario)
+    y = torch.where(y < K, y, UNKNOWN)
+    return Unlabelled(x, config.voxel_size, groups, config.scenario), HeldOutLabels(y, names, snr)
 
 
-def load_or_make(request: Request, folder: Path, **options) -> Labelled | Unlabelled | tuple[Unlabelled, AnswerKey]:
+def load_or_simulate(
+    config: DatasetConfig, folder: Path, **options
+) -> Labelled | Unlabelled | tuple[Unlabelled, HeldOutLabels]:
     """`make`, kept in `folder` as safetensors; the answer key of a target lies in a file of its own."""
-    kinds = {"train": (Unlabelled, AnswerKey), "test": (Unlabelled, AnswerKey), "background": (Unlabelled,)}
-    kinds = kinds.get(request.part, (Labelled,))
-    paths = [folder / f"{request.file_name}{end}.safetensors" for end in ("", ".key")[: len(kinds)]]
+    kinds = {"train": (Unlabelled, HeldOutLabels), "test": (Unlabelled, HeldOutLabels), "background": (Unlabelled,)}
+    kinds = kinds.get(config.split, (Labelled,))
+    paths = [folder / f"{config.file_name}{end}.safetensors" for end in ("", ".key")[: len(kinds)]]
     if not all(path.exists() for path in paths):
-        made = make(request, **options)
+        made = simulate(config, **options)
         for path, domain in zip(paths, made if len(kinds) > 1 else (made,), strict=True):
             data.save(path, domain)
         return made

@@ -33,7 +33,7 @@ class Templates:
     shapes: tuple[range, ...]
     radius: Tensor
     box: int
-    pixel_size: float
+    voxel_size: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ def transform(volume: Tensor, size: int) -> Tensor:
 
 def templates(
     classes: Sequence[str],
-    pixel_size: float,
+    voxel_size: float,
     box: int,
     *,
     generator: torch.Generator,
@@ -86,7 +86,7 @@ def templates(
     Parameters
     ----------
     classes, extras : names or files that `structures.template` knows, and "gold" (a 10 nm fiducial)
-    pixel_size : A
+    voxel_size : A
     box : voxels; a molecule that does not fit raises InputError
     generator : for the procedural ones; its device holds the transforms
     change : (name, volume) -> volume, alters a structure, e.g. into another conformer
@@ -98,10 +98,10 @@ def templates(
         shapes.append(range(len(out), len(out) + VARIANTS.get(name, 1)))
         for _ in shapes[-1]:
             if name == "gold":
-                volume = 60.0 * torch.sigmoid(2 * (50.0 / pixel_size - r2.sqrt()))
+                volume = 60.0 * torch.sigmoid(2 * (50.0 / voxel_size - r2.sqrt()))
             else:
                 size = 2 * box if name == "membrane" else box
-                volume = structures.template(name, pixel_size, size, generator=generator)
+                volume = structures.template(name, voxel_size, size, generator=generator)
             if change is not None:
                 volume = change(name, volume)
             out.append(transform(volume.to(device), 2 * box))
@@ -110,7 +110,7 @@ def templates(
         gyration = (mass * r2[(slice(low, low + edge),) * 3]).sum() / mass.sum().clamp_min(1e-6)
         radii.append(math.sqrt(5 / 3 * float(gyration)))
     names = tuple(structures.class_name(c) for c in [*classes, *extras])
-    return Templates(names, tuple(out), tuple(shapes), torch.tensor(radii), box, pixel_size)
+    return Templates(names, tuple(out), tuple(shapes), torch.tensor(radii), box, voxel_size)
 
 
 def random_rotations(n: int, generator: torch.Generator) -> Tensor:

@@ -159,7 +159,7 @@ def _sum_atoms(atoms: _Atoms, spacing: float, n: int, b_factor: float, blur: flo
 def potential(
     path: str | Path,
     *,
-    pixel_size: float,
+    voxel_size: float,
     chains: str | None = None,
     assembly: str | None = None,
     box: int | None = None,
@@ -172,7 +172,7 @@ def potential(
     Parameters
     ----------
     path : coordinate file
-    pixel_size : A per voxel, at least 1
+    voxel_size : A per voxel, at least 1
     chains : comma-separated patterns of chain names, e.g. ``"A*,B1"``; None: all
     assembly : biological assembly; None: the first that the file lists, if any; "": the coordinates as they stand
     box : voxels per edge; None: the molecule with a margin of 8 A
@@ -182,26 +182,26 @@ def potential(
     -------
     Volume, zyx, V; the centre of mass is at index n // 2
     """
-    return _draw(_read_atoms(path, chains, assembly), str(path), pixel_size, box, b_factor)
+    return _draw(_read_atoms(path, chains, assembly), str(path), voxel_size, box, b_factor)
 
 
-def _draw(atoms: _Atoms, path: str, pixel_size: float, box: int | None = None, b_factor: float = 50.0) -> Volume:
-    if not 1 <= pixel_size < math.inf:
-        raise InputError(f"pixel_size is {pixel_size} A; wanted at least 1 A per voxel for a potential from atoms.")
+def _draw(atoms: _Atoms, path: str, voxel_size: float, box: int | None = None, b_factor: float = 50.0) -> Volume:
+    if not 1 <= voxel_size < math.inf:
+        raise InputError(f"voxel_size is {voxel_size} A; wanted at least 1 A per voxel for a potential from atoms.")
     # Half the pixel, and a blur that makes the aliased tail of every atom < 1 % at the Nyquist frequency kept.
-    spacing = min(pixel_size, FINEST) / 2
+    spacing = min(voxel_size, FINEST) / 2
     blur = max(0.0, 37.6 * spacing**2 - b_factor)
     reach = max(np.linalg.norm(s.atom.pos.tolist(), np.inf) for s in atoms.model.all())
     if reach > 320 * spacing:
         raise InputError(f"{path} spans {2 * reach:.0f} A; wanted at most {640 * spacing:.0f} A: select chains.")
-    box = box or 2 * math.ceil((reach + 8) / pixel_size)
-    n = 2 * math.ceil(max(reach + 16, box * pixel_size / 2) / spacing - 1e-6)
+    box = box or 2 * math.ceil((reach + 8) / voxel_size)
+    n = 2 * math.ceil(max(reach + 16, box * voxel_size / 2) / spacing - 1e-6)
     fine = torch.fft.rfftn(torch.from_numpy(_sum_atoms(atoms, spacing, n, b_factor, blur)))
     k, half = torch.fft.fftfreq(n, spacing) ** 2, torch.fft.rfftfreq(n, spacing) ** 2
     k2 = k[:, None, None] + k[:, None] + half
-    keep = k2 <= 3 / (4 * pixel_size**2)  # the corners of the coarse band; beyond it the deblurring means nothing
+    keep = k2 <= 3 / (4 * voxel_size**2)  # the corners of the coarse band; beyond it the deblurring means nothing
     fine = torch.fft.irfftn(fine * torch.where(keep, torch.exp(blur / 4 * k2), 0.0), s=(n, n, n))
-    return Volume(_regrid(fine, spacing, pixel_size, box).numpy(), pixel_size, path)
+    return Volume(_regrid(fine, spacing, voxel_size, box).numpy(), voxel_size, path)
 
 
 def _regrid(data: Tensor, pixel_in: float, pixel_out: float, box: int) -> Tensor:
@@ -214,7 +214,7 @@ def _regrid(data: Tensor, pixel_in: float, pixel_out: float, box: int) -> Tensor
 @dataclass(frozen=True)
 class _Loaded:
     data: Tensor  # (n, n, n) float32, V
-    pixel_size: float
+    voxel_size: float
     diameter: float
 
 
@@ -225,7 +225,7 @@ def _archive() -> dict[str, np.ndarray]:
 
 
 @lru_cache(maxsize=32)
-def _load(name: str, pixel_size: float, stamp: int) -> _Loaded:
+def _load(name: str, voxel_size: float, stamp: int) -> _Loaded:
     if name in BUILTIN:
         maps = _archive()
         data = torch.from_numpy(maps[name]).float() * float(maps[f"{name}.volts"])
@@ -233,8 +233,8 @@ def _load(name: str, pixel_size: float, stamp: int) -> _Loaded:
     if Path(name).suffix.lower() in (".mrc", ".map", ".ccp4"):
         return _load_map(name)
     atoms = _read_atoms(name, None, None)
-    volume = _draw(atoms, name, min(pixel_size, FINEST))
-    return _Loaded(torch.from_numpy(volume.data), volume.pixel_size, atoms.diameter)
+    volume = _draw(atoms, name, min(voxel_size, FINEST))
+    return _Loaded(torch.from_numpy(volume.data), volume.voxel_size, atoms.diameter)
 
 
 def _load_map(path: str, inside: float = 2.5) -> _Loaded:
@@ -260,7 +260,7 @@ def _load_map(path: str, inside: float = 2.5) -> _Loaded:
     centred = torch.nn.functional.grid_sample(source, where[None], align_corners=True)[0, 0]
     distance = sum(c**2 for c in torch.meshgrid(coordinate, coordinate, coordinate, indexing="ij")).sqrt()
     return _Loaded(
-        (centred * (distance <= radius + 1)).float(), volume.pixel_size, 2 * float(radius) * volume.pixel_size
+        (centred * (distance <= radius + 1)).float(), volume.voxel_size, 2 * float(radius) * volume.voxel_size
     )
 
 
@@ -270,11 +270,11 @@ def class_name(name_or_path: str | Path) -> str:
     return name if name in BUILTIN or name in PROCEDURAL else Path(name).name.split(".")[0]
 
 
-def _find(name_or_path: str | Path, pixel_size: float) -> _Loaded:
+def _find(name_or_path: str | Path, voxel_size: float) -> _Loaded:
     name = str(name_or_path)
     if name in BUILTIN:
-        if pixel_size < FINEST:
-            raise InputError(f"pixel_size is {pixel_size} A; '{name}' is shipped at {FINEST} A: give its PDB file.")
+        if voxel_size < FINEST:
+            raise InputError(f"voxel_size is {voxel_size} A; '{name}' is shipped at {FINEST} A: give its PDB file.")
         return _load(name, FINEST, 0)
     path = Path(name)
     if not path.is_file():
@@ -284,9 +284,9 @@ def _find(name_or_path: str | Path, pixel_size: float) -> _Loaded:
         near = difflib.get_close_matches(name.lower(), {k.lower(): k for k in known}, 1, 0.5)
         hint = next((f" did you mean '{k}'?" for k in known if near and k.lower() == near[0]), "")
         raise InputError(f"Unknown class '{name}';{hint} Known: {', '.join(known)}, or a PDB, mmCIF or MRC path.")
-    loaded = _load(name, pixel_size, path.stat().st_mtime_ns)
-    if pixel_size < loaded.pixel_size * 0.999:
-        raise InputError(f"pixel_size is {pixel_size} A; map {name} has {loaded.pixel_size:.3g} A: ask for no finer.")
+    loaded = _load(name, voxel_size, path.stat().st_mtime_ns)
+    if voxel_size < loaded.voxel_size * 0.999:
+        raise InputError(f"voxel_size is {voxel_size} A; map {name} has {loaded.voxel_size:.3g} A: ask for no finer.")
     return loaded
 
 
@@ -296,13 +296,13 @@ def diameter(name_or_path: str | Path) -> float:
     return 0.0 if name in PROCEDURAL else _find(name, math.inf).diameter
 
 
-def template(name_or_path: str | Path, pixel_size: float, box: int, generator: torch.Generator | None = None) -> Tensor:
+def template(name_or_path: str | Path, voxel_size: float, box: int, generator: torch.Generator | None = None) -> Tensor:
     """Potential relative to ice of a class, in volts.
 
     Parameters
     ----------
     name_or_path : a name of `BUILTIN` or `PROCEDURAL`, or the path of a PDB, mmCIF or MRC file
-    pixel_size : A per voxel
+    voxel_size : A per voxel
     box : voxels per edge
     generator : draws the membrane; unused by the others
 
@@ -315,23 +315,23 @@ def template(name_or_path: str | Path, pixel_size: float, box: int, generator: t
     InputError
         Unknown class, unreadable file, molecule larger than the box, pixel finer than the map's.
     """
-    if not (math.isfinite(pixel_size) and pixel_size > 0 and box >= 2):
-        raise InputError(f"pixel_size is {pixel_size} A and box {box}; wanted a positive size and at least 2 voxels.")
+    if not (math.isfinite(voxel_size) and voxel_size > 0 and box >= 2):
+        raise InputError(f"voxel_size is {voxel_size} A and box {box}; wanted a positive size and at least 2 voxels.")
     name = str(name_or_path)
     if name == "ice":
         return torch.zeros(box, box, box)
     if name == "membrane":
-        return membrane(pixel_size, box, generator)
-    loaded = _find(name, pixel_size)
-    if loaded.diameter > box * pixel_size:
+        return membrane(voxel_size, box, generator)
+    loaded = _find(name, voxel_size)
+    if loaded.diameter > box * voxel_size:
         raise InputError(
-            f"'{name}' is {loaded.diameter:.0f} A across and a box of {box} voxels of {pixel_size:g} A holds "
-            f"{box * pixel_size:.0f} A; use a box of at least {math.ceil(loaded.diameter / pixel_size)}."
+            f"'{name}' is {loaded.diameter:.0f} A across and a box of {box} voxels of {voxel_size:g} A holds "
+            f"{box * voxel_size:.0f} A; use a box of at least {math.ceil(loaded.diameter / voxel_size)}."
         )
-    return _regrid(loaded.data, loaded.pixel_size, pixel_size, box)
+    return _regrid(loaded.data, loaded.voxel_size, voxel_size, box)
 
 
-def membrane(pixel_size: float, box: int, generator: torch.Generator | None = None) -> Tensor:
+def membrane(voxel_size: float, box: int, generator: torch.Generator | None = None) -> Tensor:
     """A random curved patch of lipid bilayer in a ball of radius box / 2 with a soft edge, in volts.
 
     Head groups (+2.5 V) 35 to 40 A apart, the middle of the tails slightly below ice (-0.5 V); one radius of curvature
@@ -342,21 +342,21 @@ def membrane(pixel_size: float, box: int, generator: torch.Generator | None = No
     axes = torch.randn(3, 3, generator=generator, device=generator.device).cpu().double()
     axes = torch.linalg.qr(axes)[0]
     radius, apart = 150 + 450 * u[0], 35 + 5 * u[1]
-    r = (torch.arange(box, dtype=torch.float64) - box // 2) * pixel_size
+    r = (torch.arange(box, dtype=torch.float64) - box // 2) * voxel_size
     zyx = torch.stack(torch.meshgrid(r, r, r, indexing="ij"), -1)
     a, b, c = (zyx @ axes).unbind(-1)
-    c = c + radius + (u[2] - 0.5) * 0.2 * box * pixel_size
+    c = c + radius + (u[2] - 0.5) * 0.2 * box * voxel_size
     rho = torch.sqrt(a**2 + (u[3] * b) ** 2 + c**2)
     slope = torch.sqrt(a**2 + (u[3] ** 2 * b) ** 2 + c**2)
     depth = (rho - radius) * rho / slope.clamp(min=1e-6)  # first-order distance to the mid surface
-    smooth = 0.4 * pixel_size  # anti-aliasing: every Gaussian is widened by the voxel, its area kept
+    smooth = 0.4 * voxel_size  # anti-aliasing: every Gaussian is widened by the voxel, its area kept
 
     def leaf(at: float | Tensor, volts: float, width: float) -> Tensor:
         wide = math.hypot(width, smooth)
         return volts * width / wide * torch.exp(-0.5 * ((depth - at) / wide) ** 2)
 
     patch = leaf(apart / 2, 2.5, 4.5) + leaf(-apart / 2, 2.5, 4.5) + leaf(0.0, -0.5, 6.0)
-    edge = (1 - torch.linalg.norm(zyx, dim=-1) / (box / 2 * pixel_size)) / 0.2
+    edge = (1 - torch.linalg.norm(zyx, dim=-1) / (box / 2 * voxel_size)) / 0.2
     return (patch * (0.5 - 0.5 * torch.cos(torch.pi * edge.clamp(0, 1)))).float()
 
 

@@ -1,4 +1,4 @@
-"""Cubes of a tomogram on disk, for more of them than memory holds; a run that was killed goes on where it stopped."""
+"""Imaged of a tomogram on disk, for more of them than memory holds; a run that was killed goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def boxes(
     shape: Sequence[int],
     zyx: ArrayLike,
     box: int,
-    pixel_size: float,
-    to_pixel_size: float | None = None,
+    voxel_size: float,
+    to_voxel_size: float | None = None,
     pad: bool = False,
     flip_z: bool = False,
 ) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
@@ -63,11 +63,11 @@ def boxes(
     if not np.isfinite(zyx).all():
         index = int(np.flatnonzero(~np.isfinite(zyx).all(1))[0])
         raise InputError(f"Position {index} of {len(zyx)} is {zyx[index].tolist()}; wanted z, y, x in voxels: drop it.")
-    to_pixel_size = to_pixel_size or pixel_size
-    if not (pixel_size > 0 and to_pixel_size > 0 and box > 0):
-        raise InputError(f"A box of {box} voxels, {pixel_size} A to {to_pixel_size} A, can't be cut; wanted above 0.")
+    to_voxel_size = to_voxel_size or voxel_size
+    if not (voxel_size > 0 and to_voxel_size > 0 and box > 0):
+        raise InputError(f"A box of {box} voxels, {voxel_size} A to {to_voxel_size} A, can't be cut; wanted above 0.")
     # Fourier-cropped boxes have the same extent, rounded up, and a voxel of margin.
-    n = box if _same(pixel_size, to_pixel_size) else int(np.ceil(box * to_pixel_size / pixel_size - 1e-6)) + 2
+    n = box if _same(voxel_size, to_voxel_size) else int(np.ceil(box * to_voxel_size / voxel_size - 1e-6)) + 2
     if flip_z:
         zyx = zyx * (-1, 1, 1) + (shape[0] - 1, 0, 0)
     voxel = np.floor(zyx)
@@ -81,8 +81,8 @@ def boxes(
     return n, kept, first[kept].astype(int), part[kept]
 
 
-def _same(pixel_size: float, to_pixel_size: float) -> bool:
-    return abs(to_pixel_size / pixel_size - 1) < 1e-3
+def _same(voxel_size: float, to_voxel_size: float) -> bool:
+    return abs(to_voxel_size / voxel_size - 1) < 1e-3
 
 
 def _read_box(tomogram: np.ndarray, first: list[int], part: list[float], n: int, flip_z: bool) -> Tensor:
@@ -110,8 +110,8 @@ def cut(
     tomogram: np.ndarray,
     zyx: ArrayLike,
     box: int,
-    pixel_size: float,
-    to_pixel_size: float | None = None,
+    voxel_size: float,
+    to_voxel_size: float | None = None,
     *,
     pad: bool = False,
     flip_z: bool = False,
@@ -128,7 +128,7 @@ def cut(
     ------
     cubes (<= chunk, 1, box, box, box) float32 and the indices of their positions, in the order of `boxes`
     """
-    n, kept, first, part = boxes(tomogram.shape, zyx, box, pixel_size, to_pixel_size, pad, flip_z)
+    n, kept, first, part = boxes(tomogram.shape, zyx, box, voxel_size, to_voxel_size, pad, flip_z)
     for start in range(skip, len(kept), chunk):
         rows = range(start, min(start + chunk, len(kept)))
         cubes = torch.empty(len(rows), 1, n, n, n)
@@ -144,8 +144,8 @@ def cut(
                 f"The box around z, y, x = {at} of position {kept[bad[0]]} holds values that are not finite (NaN or "
                 "infinite); wanted grey values: mask or repair the tomogram, or leave the position out."
             )
-        same = _same(pixel_size, to_pixel_size or pixel_size)
-        yield (cubes if same else rescale(cubes, pixel_size, to_pixel_size, box)), kept[rows.start : rows.stop]
+        same = _same(voxel_size, to_voxel_size or voxel_size)
+        yield (cubes if same else rescale(cubes, voxel_size, to_voxel_size, box)), kept[rows.start : rows.stop]
     release(tomogram)
 
 
@@ -153,13 +153,13 @@ def extract(
     tomogram: np.ndarray,
     zyx: ArrayLike,
     box: int,
-    pixel_size: float,
-    to_pixel_size: float | None = None,
+    voxel_size: float,
+    to_voxel_size: float | None = None,
     *,
     pad: bool = False,
     flip_z: bool = False,
 ) -> tuple[Tensor, np.ndarray]:
-    """Cubes around positions, by trilinear interpolation; boxes that leave the tomogram are dropped, or padded.
+    """Imaged around positions, by trilinear interpolation; boxes that leave the tomogram are dropped, or padded.
 
     The axes of tomogram, positions and cubes are z, y, x: z is the beam, the slowest axis on disk. Grey values keep
     their sign; see `to_bright`.
@@ -169,7 +169,7 @@ def extract(
     tomogram : (Z, Y, X), anything with `.shape` and slices, such as a memory-mapped file: only the boxes are read
     zyx : (N, 3) voxels, counted from 0 at the first voxel's centre; a position becomes index box // 2
     box : voxels per edge of the result
-    pixel_size, to_pixel_size : A; another pixel size is made by `rescale` from boxes of the same extent
+    voxel_size, to_voxel_size : A; another pixel size is made by `rescale` from boxes of the same extent
     pad : keep boxes over the border, filled up with the median of their voxels inside; positions outside are dropped
     flip_z : mirror the tomogram along z, where its handedness is wrong: programs differ in the sign of the tilt angles
         and of z, which one tomogram does not tell, and a mirrored molecule is another one. Positions are those in the
@@ -184,9 +184,9 @@ def extract(
     InputError
         A position is not three finite numbers, or a box holds values that are not finite.
     """
-    kept = np.sort(boxes(tomogram.shape, zyx, box, pixel_size, to_pixel_size, pad, flip_z)[1])
+    kept = np.sort(boxes(tomogram.shape, zyx, box, voxel_size, to_voxel_size, pad, flip_z)[1])
     cubes = torch.empty(len(kept), 1, box, box, box)
-    for part, index in cut(tomogram, zyx, box, pixel_size, to_pixel_size, pad=pad, flip_z=flip_z):
+    for part, index in cut(tomogram, zyx, box, voxel_size, to_voxel_size, pad=pad, flip_z=flip_z):
         cubes[np.searchsorted(kept, index)] = part
     return cubes, kept
 
@@ -194,12 +194,12 @@ def extract(
 COUNT = 8  # bytes behind the cubes of an unfinished file: how many of them have reached the disk
 
 
-def _head(kept: np.ndarray, box: int, pixel_size: float, key: str) -> bytes:
+def _head(kept: np.ndarray, box: int, voxel_size: float, key: str) -> bytes:
     """A safetensors file (https://github.com/huggingface/safetensors, "Format") up to its cubes, which come last."""
     start, end = 8 * len(kept), 8 * len(kept) + 4 * len(kept) * box**3
     text = json.dumps(
         {
-            "__metadata__": {"pixel_size": str(pixel_size), "key": key},
+            "__metadata__": {"voxel_size": str(voxel_size), "key": key},
             "kept": {"dtype": "I64", "shape": [len(kept)], "data_offsets": [0, start]},
             "cubes": {"dtype": "F32", "shape": [len(kept), 1, box, box, box], "data_offsets": [start, end]},
         }
@@ -230,8 +230,8 @@ def extract_to(
     tomogram: np.ndarray,
     zyx: ArrayLike,
     box: int,
-    pixel_size: float,
-    to_pixel_size: float | None = None,
+    voxel_size: float,
+    to_voxel_size: float | None = None,
     *,
     pad: bool = False,
     flip_z: bool = False,
@@ -253,21 +253,21 @@ def extract_to(
         As `volumes.extract`; no box is kept, the disk is too full, or `path` is a file of other work.
     """
     path, how = Path(path), {"pad": pad, "flip_z": flip_z}
-    kept = np.sort(boxes(tomogram.shape, zyx, box, pixel_size, to_pixel_size, **how)[1])
+    kept = np.sort(boxes(tomogram.shape, zyx, box, voxel_size, to_voxel_size, **how)[1])
     if not len(kept):
         raise InputError(f"No box of {box} voxels around a position lies inside the tomogram; choose a smaller box.")
     middle = tomogram.shape[0] // 2
-    digest = hashlib.sha256(repr((tuple(tomogram.shape), box, pixel_size, to_pixel_size, how)).encode())
+    digest = hashlib.sha256(repr((tuple(tomogram.shape), box, voxel_size, to_voxel_size, how)).encode())
     digest.update(np.ascontiguousarray(zyx, float))
     digest.update(np.ascontiguousarray(tomogram[middle : middle + 1, :, :]))
-    head = _head(kept, box, to_pixel_size or pixel_size, digest.hexdigest())
+    head = _head(kept, box, to_voxel_size or voxel_size, digest.hexdigest())
     size = len(head) + 4 * len(kept) * box**3
 
     def fill(file: BinaryIO) -> None:
         file.seek(size)
         count = file.read(COUNT)
         done = int.from_bytes(count, "little") if count else len(kept)  # the count goes when all is done
-        rest = cut(tomogram, zyx, box, pixel_size, to_pixel_size, **how, skip=done)
+        rest = cut(tomogram, zyx, box, voxel_size, to_voxel_size, **how, skip=done)
         bar = tqdm(total=len(kept), initial=done, desc=path.name, unit="cube", mininterval=2, disable=not progress)
         with bar:
             for cubes, index in rest:

@@ -22,7 +22,7 @@ class Header:
     shape: tuple[int, int, int]  # nz, ny, nx as stored: sections, rows, columns
     dtype: np.dtype
     offset: int
-    pixel_size: float | None
+    voxel_size: float | None
     order: tuple[int, int, int]  # axis (0 = x) of columns, rows, sections
     stack: bool
 
@@ -124,20 +124,20 @@ def read_data(path: Path, header: Header, mmap: bool) -> np.ndarray:
     return data if mmap else np.ascontiguousarray(data, np.float32)
 
 
-def checked_pixel_size(path: Path, found: float | None, given: float | None) -> float:
+def checked_voxel_size(path: Path, found: float | None, given: float | None) -> float:
     size = given or found
     if size is None or not 0 < size < 1e4:
         what = "no voxel size in its header" if size is None else f"a voxel size of {size} A"
-        raise InputError(f"{path} has {what}; wanted A per voxel: give it as pixel_size, e.g. pixel_size = 10.0.")
+        raise InputError(f"{path} has {what}; wanted A per voxel: give it as voxel_size, e.g. voxel_size = 10.0.")
     return float(size)
 
 
-def read_mrc(path: str | Path, pixel_size: float | None = None, mmap: bool = False) -> Volume:
+def read_mrc(path: str | Path, voxel_size: float | None = None, mmap: bool = False) -> Volume:
     """An MRC volume or map (modes 0, 1, 2, 6, 12; either byte order; any axis order).
 
     Parameters
     ----------
-    pixel_size : A per voxel; overrides the header. 0 or None: the header's
+    voxel_size : A per voxel; overrides the header. 0 or None: the header's
     mmap : leave the voxels on disk, in the type they have there
 
     Raises
@@ -147,11 +147,11 @@ def read_mrc(path: str | Path, pixel_size: float | None = None, mmap: bool = Fal
     """
     path = Path(path)
     header = read_header(path)
-    size = checked_pixel_size(path, header.pixel_size, pixel_size)
+    size = checked_voxel_size(path, header.voxel_size, voxel_size)
     return Volume(read_data(path, header, mmap), size, str(path))
 
 
-def write_mrc(path: str | Path, data: np.ndarray, pixel_size: float) -> None:
+def write_mrc(path: str | Path, data: np.ndarray, voxel_size: float) -> None:
     """Write (Z, Y, X), or a stack of cubes (N, 1, Z, Y, X), as MRC with its voxel size, atomically.
 
     int8, int16, uint16 and float16 stay as they are, all else becomes float32.
@@ -161,5 +161,5 @@ def write_mrc(path: str | Path, data: np.ndarray, pixel_size: float) -> None:
     partial = Path(f"{path}.part")
     with mrcfile.new(partial, overwrite=True) as file:
         file.set_data(data[:, 0] if data.ndim == 5 else data)
-        file.voxel_size = pixel_size
+        file.voxel_size = voxel_size
     os.replace(partial, path)

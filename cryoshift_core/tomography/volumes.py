@@ -21,13 +21,13 @@ from ..fourier import resampling_matrix
 
 @dataclass(frozen=True)
 class Volume:
-    """A density on a grid: `data` (Z, Y, X), `pixel_size` A per voxel, `path` of the file it came from.
+    """A density on a grid: `data` (Z, Y, X), `voxel_size` A per voxel, `path` of the file it came from.
 
     `data` may stay on disk: then it has shape, dtype and slices, and becomes an array by np.asarray.
     """
 
     data: np.ndarray
-    pixel_size: float
+    voxel_size: float
     path: str
 
 
@@ -40,7 +40,7 @@ class Particles:
     table : all columns of the file, name -> N texts (a STAR's names without their leading underscore)
     zyx : (N, 3) positions in voxels of their tomogram, counted from 0 and from the first voxel's centre; None for
         extracted subtomograms
-    cubes : (N, 1, Z, Y, X) float32 grey values, with their `pixel_size` in A; None where they are yet to be cut
+    subtomograms : (N, 1, Z, Y, X) float32 grey values, with their `voxel_size` in A; None where they are yet to be cut
     angles : (N, 3) rot, tilt, psi in degrees, as RELION has them; None where the file has none
     groups : (N,) integers that tell apart what must not be split, such as virus-like particles; zeros if unknown
     kind : "star" or "dynamo": the format that answers go back in; "" for a file that has no such table of its own
@@ -49,8 +49,8 @@ class Particles:
 
     table: dict[str, list[str]]
     zyx: np.ndarray | None = None
-    cubes: Tensor | None = None
-    pixel_size: float = 0.0
+    subtomograms: Tensor | None = None
+    voxel_size: float = 0.0
     angles: np.ndarray | None = None
     groups: np.ndarray | None = None
     kind: str = ""
@@ -147,7 +147,7 @@ def rotation_from_relion(angles: np.ndarray) -> Rotation:
 
 
 def rescale(cubes: Tensor, pixel_in: float, pixel_out: float, box: int) -> Tensor:
-    """Cubes (N, 1, Z, Y, X) on another pixel size and box, band-limited (Fourier crop or pad), centre on centre."""
+    """Imaged (N, 1, Z, Y, X) on another pixel size and box, band-limited (Fourier crop or pad), centre on centre."""
     period = [n * pixel_in for n in cubes.shape[-3:]]
     if min(period) * 1.001 + pixel_out / 2 < box * pixel_out:
         raise InputError(

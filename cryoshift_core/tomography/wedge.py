@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import TURNS
+from ..data import ROTATIONS_180
 from ..errors import InputError
 from ..fourier import frequencies, full_from_half, power_spectrum, to_tilt_frame
 from .background import FEWEST
@@ -43,7 +43,7 @@ def _tilts(k: Tensor, tilt_axis: float) -> tuple[Tensor, Tensor]:
     return torch.hypot(z, across), (torch.rad2deg(torch.atan2(z, across)) + 90) % 180 - 90
 
 
-def fit_wedge(boxes: Tensor, pixel_size: float) -> Wedge | None:
+def fit_wedge(boxes: Tensor, voxel_size: float) -> Wedge | None:
     """Tilt axis and range of one tilt series, from the mean power of the boxes; None where no wedge is missing.
 
     The power of each sample is compared with the stronger ones of its shell, so that the noise may have any colour and
@@ -54,7 +54,7 @@ def fit_wedge(boxes: Tensor, pixel_size: float) -> Wedge | None:
     Parameters
     ----------
     boxes : (N, 1, n, n, n), background or particles, N >= 20
-    pixel_size : A
+    voxel_size : A
     """
     n = boxes.shape[-1]
     if len(boxes) < FEWEST:
@@ -65,7 +65,7 @@ def fit_wedge(boxes: Tensor, pixel_size: float) -> Wedge | None:
     log = mean_power((boxes - boxes.mean((2, 3, 4), keepdim=True)) * window).cpu().clamp_min(1e-20).log()
     k = fourier_voxels(n)
     radius = k.norm(dim=-1)
-    shells = np.arange(3, min(int(0.46 * n), max(12, int(n * pixel_size / FINEST))) + 1)
+    shells = np.arange(3, min(int(0.46 * n), max(12, int(n * voxel_size / FINEST))) + 1)
     usual = np.array([log[radius.round() == r].quantile(0.75) for r in shells])
     outermost = shells[usual > usual.max() - np.log(1e3)].max()  # beyond, a filter has left only rounding
     ball = (radius >= 2.5) & (radius < outermost)
@@ -92,9 +92,9 @@ def fit_wedge(boxes: Tensor, pixel_size: float) -> Wedge | None:
     return found
 
 
-def estimate_wedge(boxes: Tensor, pixel_size: float) -> Tensor:
+def estimate_wedge(boxes: Tensor, voxel_size: float) -> Tensor:
     """Which Fourier samples were measured, (n, n, n // 2 + 1) bool; all where `fit_wedge` finds no missing wedge."""
-    n, found = boxes.shape[-1], fit_wedge(boxes, pixel_size)
+    n, found = boxes.shape[-1], fit_wedge(boxes, voxel_size)
     return found.mask(n) if found else torch.ones(n, n, n // 2 + 1, dtype=torch.bool)
 
 
@@ -102,11 +102,11 @@ def mean_power(x: Tensor) -> Tensor:
     return torch.stack([power_spectrum(part).sum(0) for part in x.split(64)]).sum(0) / len(x)
 
 
-def turns_that_keep(wedge: Tensor) -> tuple[int, ...]:
+def rotations_that_keep(wedge: Tensor) -> tuple[int, ...]:
     """Turns by 180 degrees that leave the missing wedge where it is: 0 none, 1 about z, 2 about y, 3 about x."""
     full = full_from_half(wedge > 0)
     kept = []
-    for turn, flipped in TURNS.items():
+    for turn, flipped in ROTATIONS_180.items():
         axes = [a - 2 for a in flipped]
         moved = full.flip(axes).roll([1] * len(axes), axes) if axes else full
         if float((moved != full).float().mean()) < 0.08:

@@ -65,14 +65,14 @@ def _reader(path: str | Path, readers: dict[str, Callable], what: str) -> Callab
     return readers[ending]
 
 
-def read_tomogram(path: str | Path, pixel_size: float | None = None) -> Volume:
-    """A tomogram; `pixel_size` in A overrides the file's own, and chooses among the levels of an OME-Zarr.
+def read_tomogram(path: str | Path, voxel_size: float | None = None) -> Volume:
+    """A tomogram; `voxel_size` in A overrides the file's own, and chooses among the levels of an OME-Zarr.
 
     Voxels stay on disk: `data` is memory-mapped, or, of .hdf and .zarr, `grids.OnDisk`, which has shape, dtype and
     slicing, and becomes an array by np.asarray.
     """
     path = Path(path).expanduser()
-    return _reader(path, TOMOGRAMS, "tomogram")(path, pixel_size, mmap=True)
+    return _reader(path, TOMOGRAMS, "tomogram")(path, voxel_size, mmap=True)
 
 
 def read_picks(path: str | Path, tomogram: Volume) -> Particles:
@@ -81,7 +81,7 @@ def read_picks(path: str | Path, tomogram: Volume) -> Particles:
     return _reader(path, PICKS, "list of positions")(path, tomogram)
 
 
-def read_subtomograms(path: str | Path, box: int | None = None, pixel_size: float | None = None) -> Particles:
-    """Extracted cubes; larger ones than `box` voxels are cropped to their centre, `pixel_size` in A overrides."""
+def read_subtomograms(path: str | Path, box: int | None = None, voxel_size: float | None = None) -> Particles:
+    """Extracted cubes; larger ones than `box` voxels are cropped to their centre, `voxel_size` in A overrides."""
     path = Path(path).expanduser()
-    return _reader(path, SUBTOMOGRAMS, "set of subtomograms")(path, box, pixel_size)
+    return _reader(path, SUBTOMOGRAMS, "set of subtomograms")(path, box, voxel_size)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cryoshift_core.errors import InputError
-from cryoshift_core.tomography.mrc import Header, check_fits, check_values, checked_pixel_size, cubic_step, read_data
+from cryoshift_core.tomography.mrc import Header, check_fits, check_values, checked_voxel_size, cubic_step, read_data
 from cryoshift_core.tomography.volumes import Volume
 
 EM_TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
@@ -134,18 +134,18 @@ def read_em_header(path: Path) -> Header:
             f"{path} claims {nx} x {ny} x {nz} voxels, {wanted} bytes, but has {size}: it is truncated or "
             "damaged; copy it again."
         )
-    pixel_size = int(np.frombuffer(raw, order + "i4", 7, 96)[6]) / 1000
-    return Header((nz, ny, nx), dtype, 512, pixel_size if pixel_size > 0 else None, (0, 1, 2), False)
+    voxel_size = int(np.frombuffer(raw, order + "i4", 7, 96)[6]) / 1000
+    return Header((nz, ny, nx), dtype, 512, voxel_size if voxel_size > 0 else None, (0, 1, 2), False)
 
 
-def read_em(path: str | Path, pixel_size: float | None = None, mmap: bool = False) -> Volume:
+def read_em(path: str | Path, voxel_size: float | None = None, mmap: bool = False) -> Volume:
     """An EM volume (8, 16, 32-bit integers, float, double; either byte order); arguments and errors as in `read_mrc`.
 
     Most programs leave the pixel size 0: it must then be given.
     """
     path = Path(path)
     header = read_em_header(path)
-    size = checked_pixel_size(path, header.pixel_size, pixel_size)
+    size = checked_voxel_size(path, header.voxel_size, voxel_size)
     return Volume(read_data(path, header, mmap), size, str(path))
 
 
@@ -226,20 +226,20 @@ def open_hdf(path: Path) -> list[tuple[OnDisk, float | None]]:
         raise _damaged(path, error) from error
 
 
-def read_hdf(path: str | Path, pixel_size: float | None = None, mmap: bool = False) -> Volume:
+def read_hdf(path: str | Path, voxel_size: float | None = None, mmap: bool = False) -> Volume:
     """A tomogram in EMAN2's HDF5: its one image; `data` is `OnDisk` with `mmap`, an array without."""
     path = Path(path)
     images = open_hdf(path)
     if len(images) != 1:
         raise InputError(f"{path} holds {len(images)} images; wanted one tomogram: give it as subtomograms.")
     grid, found = images[0]
-    return _volume(path, grid, checked_pixel_size(path, found, pixel_size), mmap)
+    return _volume(path, grid, checked_voxel_size(path, found, voxel_size), mmap)
 
 
-def _volume(path: Path, grid: OnDisk, pixel_size: float, mmap: bool) -> Volume:
+def _volume(path: Path, grid: OnDisk, voxel_size: float, mmap: bool) -> Volume:
     if not mmap:
         check_fits(path, grid.shape)
-    return Volume(grid if mmap else np.asarray(grid), pixel_size, str(path))
+    return Volume(grid if mmap else np.asarray(grid), voxel_size, str(path))
 
 
 # OME-Zarr
@@ -337,7 +337,7 @@ def _open_level(folder: Path, name: str) -> OnDisk:
     return _checked(level, OnDisk(array), sum(file.stat().st_size for file in chunks))
 
 
-def read_zarr(path: str | Path, pixel_size: float | None = None, mmap: bool = False) -> Volume:
+def read_zarr(path: str | Path, voxel_size: float | None = None, mmap: bool = False) -> Volume:
     """A tomogram in OME-Zarr 0.4 (Zarr 2) or 0.5 (Zarr 3); `data` is `OnDisk` with `mmap`, an array without.
 
     Pixel sizes are the scale of each level's coordinateTransformations in the unit of its axes, angstrom, nanometer or
@@ -346,7 +346,7 @@ def read_zarr(path: str | Path, pixel_size: float | None = None, mmap: bool = Fa
     Parameters
     ----------
     path : the image's folder
-    pixel_size : A per voxel. The level within 1 % of it is taken; where there is none, it overrides what the metadata
+    voxel_size : A per voxel. The level within 1 % of it is taken; where there is none, it overrides what the metadata
         says of the finest level. 0 or None: the finest level, as it is
 
     Raises
@@ -360,8 +360,8 @@ def read_zarr(path: str | Path, pixel_size: float | None = None, mmap: bool = Fa
     if not levels:
         raise InputError(f"{path} lists no resolution levels; wanted OME-Zarr 0.4 or 0.5.")
     sizes = np.array([np.nan if steps is None else steps.mean() for _, steps in levels])
-    off = np.nan_to_num(np.abs(sizes / (pixel_size or np.nan) - 1), nan=np.inf)
+    off = np.nan_to_num(np.abs(sizes / (voxel_size or np.nan) - 1), nan=np.inf)
     name, steps = levels[int(off.argmin()) if off.min() < 0.01 else 0]
     found = None if steps is None else cubic_step(path, steps[::-1])
-    size = checked_pixel_size(path, found, pixel_size)
+    size = checked_voxel_size(path, found, voxel_size)
     return _volume(path, _open_level(path, name), size, mmap)

@@ -77,11 +77,11 @@ def _columns(path: str | Path, points: Sequence[dict[str, Any]]) -> dict[str, li
 
 
 def _particles(
-    path: str | Path, points: Sequence[Any], zyx: np.ndarray, unit: str, tomogram: Volume, turns: np.ndarray | None
+    path: str | Path, points: Sequence[Any], zyx: np.ndarray, unit: str, tomogram: Volume, rotations: np.ndarray | None
 ) -> Particles:
-    """Points of the portal or of copick, which share their fields; `turns` (N, 3, 3) from particle to tomogram."""
+    """Points of the portal or of copick, which share their fields; `rotations` (N, 3, 3) from particle to tomogram."""
     check_inside(path, zyx, tomogram, unit)
-    angles = None if turns is None else relion_from_rotation(rotation_from_matrices(path, turns))
+    angles = None if rotations is None else relion_from_rotation(rotation_from_matrices(path, rotations))
     groups = group_numbers([_text(path, point.get("instance_id")) or "0" for point in points])
     return Particles(_columns(path, points), zyx, angles=angles, groups=groups)
 
@@ -92,7 +92,7 @@ def read_portal(path: str | Path, tomogram: Volume) -> Particles:
     Its type is point, orientedPoint or instancePoint; all three are read.
 
     `location` is in voxels of the tomogram that the annotation belongs to (its voxel spacing is in the annotation's
-    folder). Where each point has an `xyz_rotation_matrix`, which turns the reference onto the particle, angles come
+    folder). Where each point has an `xyz_rotation_matrix`, which rotations the reference onto the particle, angles come
     from it; groups are `instance_id`.
 
     Raises
@@ -106,8 +106,8 @@ def read_portal(path: str | Path, tomogram: Volume) -> Particles:
         raise InputError(f"{path} holds no points; wanted one JSON object a line.")
     points = [_parse(path, line, f" in line {number}") for number, line in lines]
     xyz = np.array([_location(path, point, row) for row, point in enumerate(points, 1)])
-    turns = _matrices(path, [point.get("xyz_rotation_matrix") for point in points], 3)
-    return _particles(path, points, xyz[:, ::-1], "", tomogram, turns)
+    rotations = _matrices(path, [point.get("xyz_rotation_matrix") for point in points], 3)
+    return _particles(path, points, xyz[:, ::-1], "", tomogram, rotations)
 
 
 def read_json(path: str | Path, tomogram: Volume) -> Particles:
@@ -150,7 +150,7 @@ def _read_eman2(path: str | Path, content: dict[str, Any], tomogram: Volume) -> 
         pixel = _number(path, content["apix_unbin"], "apix_unbin")
         if pixel <= 0:
             raise InputError(f"{path}: apix_unbin is {pixel:g}; wanted A per unbinned pixel above 0.")
-        xyz = xyz * (pixel / tomogram.pixel_size) + np.array(tomogram.data.shape[::-1]) // 2
+        xyz = xyz * (pixel / tomogram.voxel_size) + np.array(tomogram.data.shape[::-1]) // 2
         unit = f" (from pixels of {pixel:g} A around the centre)"
     check_inside(path, xyz[:, ::-1], tomogram, unit)
     fields = ("x", "y", "z", "method", "score", "class")
@@ -166,21 +166,23 @@ def _read_copick(path: str | Path, content: dict[str, Any], tomogram: Volume) ->
 
     Only this file is read, neither the project's configuration nor its other runs: give the tomogram of the same run.
     A particle is at its location plus its transformation's shift, both in A from the first voxel; the transformation
-    turns the particle into the tomogram (copick's docs, "Geometry Conventions"). A file whose points all have the
+    rotations the particle into the tomogram (copick's docs, "Geometry Conventions"). A file whose points all have the
     identity, copick's default, or that says not to trust its orientations, has no angles. Groups are "instance_id".
     """
     points, unit = content["points"], content.get("unit", "angstrom")
     if unit != "angstrom":
         raise InputError(f"{path} has positions in {_text(path, unit)[:40]!r}; wanted angstrom.")
     xyz = np.array([_location(path, point, row) for row, point in enumerate(points, 1)])
-    turns = _matrices(path, [point.get("transformation_") for point in points], 4)
-    if turns is not None:
-        xyz = xyz + turns[:, :3, 3]
-        turns = turns[:, :3, :3]
-        if content.get("trust_orientation") is False or np.array_equal(turns, np.broadcast_to(np.eye(3), turns.shape)):
-            turns = None
-    zyx = xyz[:, ::-1] / tomogram.pixel_size
-    return _particles(path, points, zyx, f" (from A, {tomogram.pixel_size:g} A/voxel)", tomogram, turns)
+    rotations = _matrices(path, [point.get("transformation_") for point in points], 4)
+    if rotations is not None:
+        xyz = xyz + rotations[:, :3, 3]
+        rotations = rotations[:, :3, :3]
+        if content.get("trust_orientation") is False or np.array_equal(
+            rotations, np.broadcast_to(np.eye(3), rotations.shape)
+        ):
+            rotations = None
+    zyx = xyz[:, ::-1] / tomogram.voxel_size
+    return _particles(path, points, zyx, f" (from A, {tomogram.voxel_size:g} A/voxel)", tomogram, rotations)
 
 
 def read_copick_run(path: str | Path, tomogram: Volume) -> Particles:

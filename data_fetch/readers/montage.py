@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from cryoshift_core.errors import InputError
-from cryoshift_core.tomography.mrc import check_values, checked_pixel_size
+from cryoshift_core.tomography.mrc import check_values, checked_voxel_size
 
 SIGNATURE, END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 LARGEST_FILE = 1 << 24  # bytes; the montages have some 100 kB
@@ -71,8 +71,8 @@ def _bare(raw: bytes) -> bytes | None:
     return b"".join([SIGNATURE, *found[b"IHDR"][:1], *found[b"IDAT"], END])
 
 
-def read_montage(path: Path, pixel_size: float | None = None) -> tuple[np.ndarray, float]:
-    """The cube of one PNG montage, (n, n, n) zyx in uint8 or uint16, and `pixel_size` in A, which must be given.
+def read_montage(path: Path, voxel_size: float | None = None) -> tuple[np.ndarray, float]:
+    """The cube of one PNG montage, (n, n, n) zyx in uint8 or uint16, and `voxel_size` in A, which must be given.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def read_montage(path: Path, pixel_size: float | None = None) -> tuple[np.ndarra
         raise InputError(f"{path} has {width} x {height} pixels; wanted a montage of {known}.")
     if colour != 0 or depth not in (8, 16):
         raise InputError(f"{path} is a PNG of colour type {colour} and {depth} bits; wanted grey of 8 or 16 bits.")
-    size = checked_pixel_size(path, None, pixel_size)
+    size = checked_voxel_size(path, None, voxel_size)
     bare = _bare(raw)
     if bare is None:
         raise InputError(f"{path} is a damaged PNG (a chunk goes on behind its {len(raw)} bytes); copy it again.")

@@ -10,17 +10,17 @@ import torch
 
 from cryoshift_core.data import crop
 from cryoshift_core.errors import InputError
-from cryoshift_core.tomography.mrc import check_fits, checked_pixel_size, read_data, read_header
+from cryoshift_core.tomography.mrc import check_fits, checked_voxel_size, read_data, read_header
 from cryoshift_core.tomography.volumes import Particles
 
 from . import grids, montage, star
 
-Cubes = tuple[Sequence[np.ndarray | grids.OnDisk], float]
+Imaged = tuple[Sequence[np.ndarray | grids.OnDisk], float]
 
 
-def _read_mrc(path: Path, pixel_size: float | None) -> Cubes:
+def _read_mrc(path: Path, voxel_size: float | None) -> Imaged:
     header = read_header(path)
-    size = checked_pixel_size(path, header.pixel_size, pixel_size)
+    size = checked_voxel_size(path, header.voxel_size, voxel_size)
     data = read_data(path, header, mmap=True)
     nz, ny, nx = data.shape
     if not header.stack and nz == ny == nx:
@@ -32,26 +32,26 @@ def _read_mrc(path: Path, pixel_size: float | None) -> Cubes:
     return [data[start : start + ny] for start in range(0, nz, ny)], size
 
 
-def _read_em(path: Path, pixel_size: float | None) -> Cubes:
-    volume = grids.read_em(path, pixel_size, mmap=True)
-    return [volume.data], volume.pixel_size
+def _read_em(path: Path, voxel_size: float | None) -> Imaged:
+    volume = grids.read_em(path, voxel_size, mmap=True)
+    return [volume.data], volume.voxel_size
 
 
-def _read_hdf(path: Path, pixel_size: float | None) -> Cubes:
+def _read_hdf(path: Path, voxel_size: float | None) -> Imaged:
     images = grids.open_hdf(path)
-    sizes = [checked_pixel_size(path, found, pixel_size) for _, found in images]
+    sizes = [checked_voxel_size(path, found, voxel_size) for _, found in images]
     if max(sizes) > 1.01 * min(sizes):
         raise InputError(f"{path} has {min(sizes):.3g} to {max(sizes):.3g} A per voxel; wanted one pixel size.")
     return [grid for grid, _ in images], sizes[0]
 
 
-def _read_png(path: Path, pixel_size: float | None) -> Cubes:
-    cube, size = montage.read_montage(path, pixel_size)
+def _read_png(path: Path, voxel_size: float | None) -> Imaged:
+    cube, size = montage.read_montage(path, voxel_size)
     return [cube], size
 
 
 # ending of the file's name -> its reader: path, pixel size or None -> cubes and their pixel size
-SOURCES: dict[str, Callable[[Path, float | None], Cubes]] = {
+SOURCES: dict[str, Callable[[Path, float | None], Imaged]] = {
     ".mrc": _read_mrc,
     ".mrcs": _read_mrc,
     ".em": _read_em,
@@ -74,7 +74,7 @@ def _members(folder: Path) -> list[Path]:
     raise InputError(f"Folder {folder} holds no {' files, no '.join(endings)} files; wanted one per subtomogram.")
 
 
-def read_subtomograms(path: str | Path, box: int | None = None, pixel_size: float | None = None) -> Particles:
+def read_subtomograms(path: str | Path, box: int | None = None, voxel_size: float | None = None) -> Particles:
     """Subtomograms from a stack (.mrcs, .mrc, .hdf), a folder of one file per cube, or a STAR with _rlnImageName.
 
     A folder holds .mrc, .em (Dynamo's particle_000001.em), .hdf, or .png (see `montage`), one cube each, taken in the
@@ -85,7 +85,7 @@ def read_subtomograms(path: str | Path, box: int | None = None, pixel_size: floa
     Parameters
     ----------
     box : voxels; larger cubes are cropped to their centre
-    pixel_size : A per voxel; overrides the STAR's _rlnImagePixelSize and the headers
+    voxel_size : A per voxel; overrides the STAR's _rlnImagePixelSize and the headers
 
     Returns
     -------
@@ -105,8 +105,8 @@ def read_subtomograms(path: str | Path, box: int | None = None, pixel_size: floa
         block, table, rest = star.table_with(path, "rlnImageName")
         about = {"kind": "star", "block": block, "rest": rest, "angles": star.angles_of(path, table)}
         for source in (rest.get("optics", {}), table):
-            if not pixel_size and "rlnImagePixelSize" in source:
-                pixel_size = float(star.numbers(path, source, "rlnImagePixelSize")[0])
+            if not voxel_size and "rlnImagePixelSize" in source:
+                voxel_size = float(star.numbers(path, source, "rlnImagePixelSize")[0])
         wanted = {}
         for row, name in enumerate(table["rlnImageName"]):
             index, _, file = name.rpartition("@")
@@ -118,7 +118,7 @@ def read_subtomograms(path: str | Path, box: int | None = None, pixel_size: floa
             wanted.setdefault(target, []).append((row, int(index or 1) - 1))
     cubes, first = None, 0.0
     for file, rows in wanted.items():
-        stack, size = SOURCES.get(file.suffix.lower(), _read_mrc)(file, pixel_size)
+        stack, size = SOURCES.get(file.suffix.lower(), _read_mrc)(file, voxel_size)
         if path.is_dir() and len(stack) != 1:
             raise InputError(f"{file} holds {len(stack)} cubes; wanted one per file of a folder: give it by itself.")
         if cubes is None:
@@ -140,4 +140,4 @@ def read_subtomograms(path: str | Path, box: int | None = None, pixel_size: floa
             if x < edge or (box is None and x != edge):
                 raise InputError(f"{name} has {x} voxels per edge; wanted {edge}: set a smaller box.")
             cubes[row, 0] = crop(torch.from_numpy(np.array(stack[index], np.float32)), edge)
-    return Particles(table, cubes=cubes, pixel_size=first, **about)
+    return Particles(table, subtomograms=cubes, voxel_size=first, **about)

@@ -110,11 +110,11 @@ def _positions(path: str | Path, table: Table, optics: Table, tomogram: Volume) 
     size = np.array(tomogram.data.shape[::-1])
     if CENTRED.format("X") in table:
         centred = _vectors(path, table, [CENTRED.format(axis) for axis in "XYZ"])
-        return centred / tomogram.pixel_size + size / 2, f" (from A around the centre, {tomogram.pixel_size:g} A/voxel)"
+        return centred / tomogram.voxel_size + size / 2, f" (from A around the centre, {tomogram.voxel_size:g} A/voxel)"
     warp = next((columns for columns in IN_ANGSTROM if columns.format("X") in table), None)
     if warp:
         xyz = _vectors(path, table, [warp.format(axis) for axis in "XYZ"])
-        return xyz / tomogram.pixel_size, f" (from A, {tomogram.pixel_size:g} A/voxel)"
+        return xyz / tomogram.voxel_size, f" (from A, {tomogram.voxel_size:g} A/voxel)"
     xyz = _vectors(path, table, [PIXELS.format(axis) for axis in "XYZ"])
     unbinned = _per_row(path, table, optics, "rlnTomoTiltSeriesPixelSize")
     from_warp = any(name.endswith(".tomostar") for name in _names(table))
@@ -125,7 +125,7 @@ def _positions(path: str | Path, table: Table, optics: Table, tomogram: Volume) 
     if unbinned is None:
         return xyz, ""
     was = f"{unbinned.min():g}" if np.ptp(unbinned) < 1e-6 else f"{unbinned.min():g} to {unbinned.max():g}"
-    return xyz * (unbinned / tomogram.pixel_size)[:, None], f" (scaled from {was} to {tomogram.pixel_size:g} A)"
+    return xyz * (unbinned / tomogram.voxel_size)[:, None], f" (scaled from {was} to {tomogram.voxel_size:g} A)"
 
 
 def _shifts(path: str | Path, table: Table, optics: Table, tomogram: Volume) -> np.ndarray:
@@ -133,10 +133,10 @@ def _shifts(path: str | Path, table: Table, optics: Table, tomogram: Volume) -> 
     shift = np.zeros((len(next(iter(table.values()))), 3))
     for axis, letter in enumerate("XYZ"):
         if f"rlnOrigin{letter}Angst" in table:
-            shift[:, axis] = numbers(path, table, f"rlnOrigin{letter}Angst") / tomogram.pixel_size
+            shift[:, axis] = numbers(path, table, f"rlnOrigin{letter}Angst") / tomogram.voxel_size
         elif f"rlnOrigin{letter}" in table:
             pixel = _image_pixel(path, table, optics)
-            scale = 1.0 if pixel is None else pixel / tomogram.pixel_size
+            scale = 1.0 if pixel is None else pixel / tomogram.voxel_size
             shift[:, axis] = numbers(path, table, f"rlnOrigin{letter}") * scale
     return shift
 

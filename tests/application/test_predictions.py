@@ -13,7 +13,7 @@ from scipy import ndimage
 import data_fetch
 from cryoshift_core.application import predictions, prevalence
 from cryoshift_core.application.predictions import NOT_CLASSIFIED
-from cryoshift_core.application.target_data import Experiment
+from cryoshift_core.application.target_data import TargetData
 from cryoshift_core.data import Unlabelled, normalize
 from cryoshift_core.tomography import extraction, star
 from cryoshift_core.tomography.volumes import ContrastGuess, Particles
@@ -25,10 +25,10 @@ STRANGE = torch.tensor([False, False, True, False])
 
 
 def experiment_of(particles, kept, n=8):
-    """Cubes of noise for the `kept` rows of `particles`."""
+    """Imaged of noise for the `kept` rows of `particles`."""
     g = torch.Generator().manual_seed(0)
     cubes = Unlabelled(torch.randn(len(kept), 1, n, n, n, generator=g), 10.0, torch.zeros(len(kept)).long(), "mine")
-    return Experiment(cubes, np.array(kept), particles, "bright", ContrastGuess("bright", 9.0, "skewness"))
+    return TargetData(cubes, np.array(kept), particles, "bright", ContrastGuess("bright", 9.0, "skewness"))
 
 
 def star_input(tmp_path):
@@ -280,7 +280,7 @@ def test_the_lattice_of_the_shipped_tomogram_comes_out_of_its_angles():
     sample = data_fetch.sample()
     volume = readers.read_tomogram(sample.tomogram)
     picks = readers.read_picks(sample.coordinates, volume)
-    x, kept = extraction.extract(volume.data, picks.zyx, 16, volume.pixel_size)
+    x, kept = extraction.extract(volume.data, picks.zyx, 16, volume.voxel_size)
     some = slice(None, None, 20)
     x, angles = normalize(x[some]), picks.angles[kept[some]]
     average, inverse = (predictions.class_average(x, a)[0] for a in (angles, -angles[:, ::-1]))

@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from cryoshift_core.application import predictions, prevalence, report
-from cryoshift_core.application.target_data import Experiment
+from cryoshift_core.application.target_data import TargetData
 from cryoshift_core.data import Unlabelled
 from cryoshift_core.tomography.volumes import ContrastGuess, Particles, Volume
 
@@ -53,7 +53,7 @@ def case():
     volume = Volume(rng.normal(size=(28, 32, 36)).astype(np.float32), 12.5, f"in/{HOSTILE}.mrc")
     cubes = Unlabelled(torch.randn(N, 1, 10, 10, 10, generator=g), 12.5, torch.zeros(N).long(), f"mine {HOSTILE}")
     guess = ContrastGuess("unsure", 0.3, "skewness +0.01 (+0.3 standard errors)")
-    data = Experiment(cubes, np.arange(1, N + 1), particles, "dark", guess, volume)
+    data = TargetData(cubes, np.arange(1, N + 1), particles, "dark", guess, volume)
     p = torch.tensor([[4.0, 0, -9]] * 30 + [[0.0, 3, -9]] * 10).add(torch.rand(N, 3, generator=g)).softmax(1)
     strange = torch.zeros(N, dtype=torch.bool)
     strange[[0, 3, 5, 31, 39]] = True
@@ -107,8 +107,10 @@ def test_the_shares_are_those_of_the_counts(tmp_path, case):
 def test_parts_without_anything_to_say_are_left_out(tmp_path, case):
     data = case["experiment"]
     guess = ContrastGuess("bright", 9.0, "skewness")
-    cubes = replace(data.cubes, x=data.cubes.x.repeat(3, 1, 1, 1, 1), groups=torch.zeros(3 * N).long(), name="stack")
-    plain = Experiment(cubes, np.arange(3 * N), Particles({"rlnImageName": ["a"] * 3 * N}), "bright", guess)
+    cubes = replace(
+        data.subtomograms, x=data.subtomograms.x.repeat(3, 1, 1, 1, 1), groups=torch.zeros(3 * N).long(), name="stack"
+    )
+    plain = TargetData(cubes, np.arange(3 * N), Particles({"rlnImageName": ["a"] * 3 * N}), "bright", guess)
     p = case["probabilities"].repeat(3, 1)[:, :2]
     counts = prevalence.counts(p, CLASSES[:2], None, torch.Generator())
     page = Page(report.write(tmp_path / "r.html", plain, p, CLASSES[:2], counts=counts, inputs=["s.mrcs"]))
@@ -138,20 +140,20 @@ def test_averages_are_those_of_cubes_that_fit(case):
     found = report.averages(data, p, CLASSES, strange)
     assert list(found) == list(CLASSES[:2]), "nobody is of the third"
     rows = ((p.argmax(1) == 1) & ~strange).nonzero().flatten()
-    expected = predictions.class_average(data.cubes.x[rows], data.particles.angles[data.kept][rows.numpy()])
+    expected = predictions.class_average(data.subtomograms.x[rows], data.particles.angles[data.kept][rows.numpy()])
     torch.testing.assert_close(found[CLASSES[1]], expected, atol=1e-5, rtol=1e-4)
     assert report.averages(replace(data, particles=replace(data.particles, angles=None)), p, CLASSES) == {}
 
 
 def test_how_it_was_made_comes_from_the_manifest(tmp_path):
     manifest = {
-        "parameters": {"classes": "TRiC,ice", "box": 0, "pixel_size": 12.5, "tomogram": ""},
+        "parameters": {"classes": "TRiC,ice", "box": 0, "voxel_size": 12.5, "tomogram": ""},
         "seed": 3, "profile": {"name": "laptop"}, "commit": "abc-dirty", "started": "2025-02-03T04:05:06+00:00",
         "versions": {"cryoshift-core": "0.1.0", "torch": "2.13"}, "inputs": {"t.mrc": "0123456789abcdef"},
     }  # fmt: skip
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     rows = report.made(tmp_path / "manifest.json", method="cryoshift", chosen_step=120)
     assert list(rows)[:2] == ["method", "chosen step"]
-    assert rows["parameters"] == "classes = TRiC,ice, pixel_size = 12.5" and rows["commit"] == "abc-dirty"
+    assert rows["parameters"] == "classes = TRiC,ice, voxel_size = 12.5" and rows["commit"] == "abc-dirty"
     assert rows["date"].startswith("2025-02-03") and rows["input files"] == "t.mrc (sha256 0123456789ab)"
     assert all(isinstance(value, str) for value in rows.values())

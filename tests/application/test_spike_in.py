@@ -15,7 +15,7 @@ from cryoshift_core.simulation.optics import Optics, tilt_scheme
 from cryoshift_core.simulation.optics import transfer as optics_transfer
 from cryoshift_core.tomography import extraction, mrc
 from cryoshift_core.tomography.background import find_background
-from cryoshift_core.tomography.wedge import estimate_wedge, fit_wedge, turns_that_keep
+from cryoshift_core.tomography.wedge import estimate_wedge, fit_wedge, rotations_that_keep
 from cryoshift_core.warps import Envelope, mean_spectrum, shell_amplitude
 from data_fetch import readers
 
@@ -37,7 +37,7 @@ def ice(bank, optics, n=30, path=imaging.image_by_transfer, labels=None):
 
 
 def series(low, high, pretilt=0, **more):
-    return Optics(**{"pixel_size": PIXEL, **more}, tilts=tilt_scheme(low, high, 3, pretilt))
+    return Optics(**{"voxel_size": PIXEL, **more}, tilts=tilt_scheme(low, high, 3, pretilt))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def wedge(boxes):
 
 
 def spiked(boxes, wedge, n=30, seed=0, classes=CLASSES, **more):
-    given = {"snr": 0.3, "pixel_size": PIXEL, "optics": Optics(pixel_size=PIXEL), "wedge": wedge, **more}
+    given = {"snr": 0.3, "voxel_size": PIXEL, "optics": Optics(voxel_size=PIXEL), "wedge": wedge, **more}
     return spike_in.spike(classes, boxes, n, generator=generator(seed), **given)
 
 
@@ -133,14 +133,14 @@ def test_the_wedge_of_a_real_tomogram_is_found():
     volume = mrc.read_mrc(sample.tomogram)
     points = readers.read_picks(sample.coordinates, volume).zyx
     at = find_background(volume.data, points, 24, 60, generator())
-    found = fit_wedge(extraction.extract(volume.data, at, 24, volume.pixel_size)[0], volume.pixel_size)
+    found = fit_wedge(extraction.extract(volume.data, at, 24, volume.voxel_size)[0], volume.voxel_size)
     assert abs(found.tilt_axis) <= 4 and -68 <= found.low <= -58 and 58 <= found.high <= 68, "tilted to 60 degrees"
 
 
 def test_the_wedge_of_small_voxels_is_not_taken_for_wider_than_it_is():
     """Dose weighting leaves little of the late, high tilts beyond 15 A or so."""
     bank = specimens.templates(("apoferritin",), 5.0, 48, generator=generator())
-    x = normalize(ice(bank, series(-60, 60, pixel_size=5.0), 40))
+    x = normalize(ice(bank, series(-60, 60, voxel_size=5.0), 40))
     found, finest = fit_wedge(x, 5.0), fit_wedge(x, 12.0)
     assert -66 <= found.low <= -54 and 54 <= found.high <= 66
     assert finest is None or finest.high < 50, "with all shells the test would fail"
@@ -159,7 +159,7 @@ def test_turns_that_would_move_the_wedge_are_not_made(optics, kept):
     index, _ = fourier.half_ball(BOX)
     wedge = torch.zeros(BOX * BOX * (BOX // 2 + 1), dtype=torch.bool)
     wedge[index] = optics_transfer(optics, BOX)[1] > 0
-    assert turns_that_keep(wedge.view(BOX, BOX, -1)) == kept
+    assert rotations_that_keep(wedge.view(BOX, BOX, -1)) == kept
 
 
 # Strength
@@ -170,9 +170,9 @@ def test_the_optics_are_fitted_so_that_spikes_have_the_targets_spectrum(bank):
     target = normalize(ice(bank, optics, labels=torch.arange(90) % 3))
     background = normalize(ice(bank, optics, 40))
     wedge = estimate_wedge(background, PIXEL)
-    how = {"pixel_size": PIXEL, "wedge": wedge}
+    how = {"voxel_size": PIXEL, "wedge": wedge}
     fitted, snr = spike_in.fit_optics(
-        CLASSES, target, background, optics=Optics(pixel_size=PIXEL), generator=generator(), **how
+        CLASSES, target, background, optics=Optics(voxel_size=PIXEL), generator=generator(), **how
     )
     assert 900 <= fitted.b_factor <= 10000 and snr > 0
     p_t, p_s, p_b = (
@@ -220,7 +220,7 @@ def test_boxes_that_are_used_again_are_turned(boxes, wedge):
 
 
 def test_no_particle_and_decoys_are_classes_too(boxes, wedge):
-    made = spiked(boxes, wedge, 30, classes=("TRiC", "ice"), decoys=("apoferritin",))
+    made = spiked(boxes, wedge, 30, classes=("TRiC", "ice"), outliers=("apoferritin",))
     assert made.classes == ("TRiC", "ice", "apoferritin")
     assert (made.snr[made.y == 1] == 0).all() and (made.snr[made.y != 1] > 0).all()
     assert made.snr[made.y != 1].mean().item() == pytest.approx(0.3, rel=1e-4)
@@ -247,7 +247,7 @@ def test_the_average_particle_tells_strength_and_filter(bank, wedge, snr, highpa
     white = torch.randn(120, 1, BOX, BOX, BOX, generator=generator(7))
     seen = wedge * Envelope(1.0, 0.0, highpass)(squared_frequency((BOX, BOX, BOX)))
     target = spiked(white, seen, n=600, seed=5, snr=snr).x
-    how = {"pixel_size": PIXEL, "optics": Optics(pixel_size=PIXEL), "wedge": wedge}
+    how = {"voxel_size": PIXEL, "optics": Optics(voxel_size=PIXEL), "wedge": wedge}
     transfer, found = spike_in.fit_average(CLASSES, target, white.flip(0), **how)
     assert found == pytest.approx(snr, rel=0.35)
     again = spiked(white.flip(0), transfer, n=600, seed=6, snr=found).x
@@ -258,7 +258,7 @@ def test_the_average_particle_tells_strength_and_filter(bank, wedge, snr, highpa
 
 def test_an_imitation_is_made_by_the_average_or_by_the_spectra_or_not_at_all(bank, boxes, wedge):
     strong = Unlabelled(spiked(boxes, wedge, n=90, snr=0.5).x, PIXEL, torch.zeros(90), "toy")
-    optics = Optics(pixel_size=PIXEL)
+    optics = Optics(voxel_size=PIXEL)
     made = spike_in.imitate(CLASSES, strong, boxes, 60, optics=optics, seed=1)
     assert made.snr.mean() == pytest.approx(0.5, rel=0.4) and len(made) == 60
     assert spike_in.imitate(CLASSES, strong, boxes, 60, optics=optics, snr=0.1).snr.mean() == pytest.approx(0.1)

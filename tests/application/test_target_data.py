@@ -30,7 +30,7 @@ def cubes():
     g = torch.Generator().manual_seed(0)
     bank = specimens.templates(CLASSES, 16.0, 24, generator=g)
     specimen = specimens.specimens(torch.arange(24) % 2, bank, generator=g)
-    return imaging.image_by_transfer(specimen, bank, Optics(pixel_size=16.0), generator=g).x[:, 0].numpy()
+    return imaging.image_by_transfer(specimen, bank, Optics(voxel_size=16.0), generator=g).x[:, 0].numpy()
 
 
 def from_stack(path, **options):
@@ -41,9 +41,9 @@ def from_stack(path, **options):
 def test_a_stack_of_dark_cubes_is_turned_and_told_so(tmp_path, cubes):
     mrc.write_mrc(tmp_path / "s.mrcs", -cubes, 16.0)
     data = from_stack(tmp_path / "s.mrcs")
-    assert data.contrast == "dark" and data.cubes.pixel_size == pytest.approx(16.0)
+    assert data.contrast == "dark" and data.subtomograms.voxel_size == pytest.approx(16.0)
     expected = normalize(torch.from_numpy(cubes)[:, None])
-    torch.testing.assert_close(data.cubes.x, expected)
+    torch.testing.assert_close(data.subtomograms.x, expected)
     forced = from_stack(tmp_path / "s.mrcs", contrast="bright")
     assert any("look dark" in w for w in forced.warnings)
 
@@ -52,9 +52,9 @@ def test_wide_cubes_are_cropped_in_fourier_space(tmp_path, cubes):
     wide = np.pad(cubes[:3], ((0, 0), (18, 18), (18, 18), (18, 18)))
     mrc.write_mrc(tmp_path / "s.mrcs", wide + 0.01 * np.random.default_rng(0).normal(size=wide.shape), 16.0)
     data = from_stack(tmp_path / "s.mrcs", contrast="bright")
-    assert data.cubes.x.shape[-1] == target_data.LARGEST
-    assert data.cubes.pixel_size == pytest.approx(16.0 * 60 / target_data.LARGEST)
-    assert from_stack(tmp_path / "s.mrcs", contrast="bright", box=24).cubes.x.shape[-1] == 24
+    assert data.subtomograms.x.shape[-1] == target_data.LARGEST
+    assert data.subtomograms.voxel_size == pytest.approx(16.0 * 60 / target_data.LARGEST)
+    assert from_stack(tmp_path / "s.mrcs", contrast="bright", box=24).subtomograms.x.shape[-1] == 24
 
 
 @pytest.mark.parametrize(
@@ -105,29 +105,31 @@ def test_boxes_of_ice_come_as_the_cubes_do(tmp_path, cubes):
     data = from_stack(tmp_path / "s.mrcs")
     ice = target_data.background(readers.read_subtomograms(tmp_path / "ice.mrcs"), data)
     assert ice.shape == (4, 1, 24, 24, 24)
-    assert torch.corrcoef(torch.stack([ice.flatten(), data.cubes.x[:4].flatten()]))[0, 1] > 0.99, "turned as they were"
+    assert torch.corrcoef(torch.stack([ice.flatten(), data.subtomograms.x[:4].flatten()]))[0, 1] > 0.99, (
+        "turned as they were"
+    )
     mrc.write_mrc(tmp_path / "small.mrcs", cubes[:4, 4:20, 4:20, 4:20], 16.0)
     with pytest.raises(InputError, match="box"):
         target_data.background(readers.read_subtomograms(tmp_path / "small.mrcs"), data)
 
 
-def test_a_wrong_pixel_size_shows_in_the_width_of_the_average_particle():
+def test_a_wrong_voxel_size_shows_in_the_width_of_the_average_particle():
     classes = ("TRiC", "apoferritin")
 
     def x(pixel, scenario, part):
-        request = scenarios.Request(scenario, classes, 150, 32, pixel, part, seed=3)
-        made = scenarios.make(request, progress=False)
+        request = scenarios.DatasetConfig(scenario, classes, 150, 32, pixel, part, seed=3)
+        made = scenarios.simulate(request, progress=False)
         return (made if part == "source" else made[0]).x
 
     source = x(12.0, "broad", "source")
     for pixel in (8.5, 17.0):  # what the particles really have, while the file says 12
-        (said,) = target_data.pixel_size_doubts(source, x(pixel, "in_situ_1", "train"), 12.0, classes)
+        (said,) = target_data.voxel_size_doubts(source, x(pixel, "in_situ_1", "train"), 12.0, classes)
         suggested = float(said.split("pixel size is ")[1].split()[0])
         assert suggested == pytest.approx(pixel, rel=0.08), said
-    assert target_data.pixel_size_doubts(source, x(12.0, "in_situ_1", "train"), 12.0, classes) == []
-    assert target_data.pixel_size_doubts(source, x(17.0, "in_situ_1", "train"), 12.0, ("membrane", "ice")) == []
+    assert target_data.voxel_size_doubts(source, x(12.0, "in_situ_1", "train"), 12.0, classes) == []
+    assert target_data.voxel_size_doubts(source, x(17.0, "in_situ_1", "train"), 12.0, ("membrane", "ice")) == []
     noise = torch.randn(50, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert target_data.pixel_size_doubts(source, noise, 12.0, classes) == []
+    assert target_data.voxel_size_doubts(source, noise, 12.0, classes) == []
 
 
 def test_shares_too_small_to_be_trusted_are_named():
@@ -174,7 +176,7 @@ def test_the_notebook_takes_a_tomogram_with_coordinates(tmp_path, monkeypatch):
         tomogram=str(sample.tomogram),
         coordinates=str(sample.coordinates),
         classes="membrane,ice",
-        pixel_size=39.0,
+        voxel_size=39.0,
         contrast="bright",
         box=26,
     )
@@ -239,7 +241,7 @@ def test_particles_go_from_star_to_classes_and_back_to_star(tmp_path, monkeypatc
         ({"clases": "TRiC"}, "Unknown parameter 'clases'"),
         ({"subtomograms": "broken.mrcs"}, "broken.mrcs is not an MRC file"),
         ({"tomogram": "broken.mrcs"}, "wanted tomogram and coordinates"),
-        ({"pixel_size": "ten"}, "Parameter 'pixel_size' is 'ten'"),
+        ({"voxel_size": "ten"}, "Parameter 'voxel_size' is 'ten'"),
     ],
 )
 def test_the_notebook_stops_with_one_sentence(tmp_path, monkeypatch, parameters, message):

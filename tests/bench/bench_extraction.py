@@ -60,7 +60,7 @@ def whole_path(path: str) -> None:
     volumes.guess_contrast(tomogram.data)
     ready = time.process_time()
     zyx = np.random.default_rng(0).uniform(20, np.array(tomogram.data.shape) - 20, size=(MANY, 3))
-    done = sum(len(kept) for _, kept in extraction.cut(tomogram.data, zyx, BOX, tomogram.pixel_size))
+    done = sum(len(kept) for _, kept in extraction.cut(tomogram.data, zyx, BOX, tomogram.voxel_size))
     assert done == MANY
     unit = 1 if sys.platform == "darwin" else 1024
     print(f"large_header_and_contrast {ready - start:.1f} CPU-s")

@@ -33,7 +33,7 @@ def cpu_seconds(work: Callable[[], object], repeats: int = 7) -> float:
 def floor(box: int, n: int, generator: torch.Generator) -> None:
     """What no simulator can avoid: the normal draws of the sampled half-ball and one irfftn a cube."""
     index, k = fourier.half_ball(box)
-    seen = optics.transfer(optics.Optics(pixel_size=384.0 / box), box)[1] > 0
+    seen = optics.transfer(optics.Optics(voxel_size=384.0 / box), box)[1] > 0
     index, k = index[seen], k[seen]
     for _ in range(0, n, imaging.CHUNK):
         grid = torch.zeros(imaging.CHUNK, box * box * (box // 2 + 1), dtype=torch.complex64)
@@ -47,7 +47,7 @@ def main() -> None:
     for box in (32, 40, 48):
         pixel = 384.0 / box
         bank = specimens.templates(CLASSES, pixel, box, generator=g)
-        setting = optics.Optics(pixel_size=pixel)
+        setting = optics.Optics(voxel_size=pixel)
         labels = torch.arange(224) % len(CLASSES)  # 32 of each
         specimen = specimens.specimens(labels, bank, generator=g)
         fast = cpu_seconds(lambda b=bank, s=specimen, o=setting: imaging.image_by_transfer(s, b, o, generator=g))
@@ -73,7 +73,9 @@ def main() -> None:
             print(f"classifier_step_{box}_batch32 {1e3 * cpu_seconds(step):.0f} CPU-ms")
             print(f"classifier_forward_{box}_batch32 {1e3 * cpu_seconds(lambda n=net, x=x: n(x)):.0f} CPU-ms")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    scenarios.make(scenarios.Request("source", CLASSES, 10_000, 32, 12.0, "source", tomograms=24), progress=False)
+    scenarios.simulate(
+        scenarios.DatasetConfig("source", CLASSES, 10_000, 32, 12.0, "source", tomograms=24), progress=False
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
     print(f"memory_10000_cubes_32 {peak:.2f} GB peak of the whole process ({before:.2f} GB before)")
 

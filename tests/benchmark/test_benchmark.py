@@ -12,7 +12,7 @@ from cryoshift_core.benchmark.__main__ import main
 from cryoshift_core.benchmark.jobs import Job, tier_jobs
 from cryoshift_core.errors import InputError
 from cryoshift_core.methods import METHODS, resolve
-from cryoshift_core.simulation.scenarios import SCENARIOS, Request
+from cryoshift_core.simulation.scenarios import SCENARIOS, DatasetConfig
 
 T2, T4 = 4.30265, 2.77645  # Student's t, 97.5 %, for 3 and 5 seeds
 
@@ -352,7 +352,7 @@ def test_the_command_lists_its_jobs_and_refuses_a_wrong_part(capsys):
 
 def test_requests_share_the_seed_with_the_training():
     train, test = runner.requests(Job("laptop", "core", "oracle", "in_situ_1", 23))
-    assert train.seed == test.seed == 23 and isinstance(train, Request) and (train.n, test.n) == (1000, 500)
+    assert train.seed == test.seed == 23 and isinstance(train, DatasetConfig) and (train.n, test.n) == (1000, 500)
 
 
 def test_another_profile_leaves_the_committed_evidence_alone(tmp_path, monkeypatch, capsys):

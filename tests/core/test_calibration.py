@@ -6,12 +6,12 @@ from helpers.toy import source, target
 from torch import nn
 
 from cryoshift_core import calibration, metrics
-from cryoshift_core.calibration import Detector
-from cryoshift_core.data import NONE_OF_THESE, Labelled
+from cryoshift_core.calibration import UnknownDetector
+from cryoshift_core.data import UNKNOWN, Labelled
 from cryoshift_core.errors import InputError
 from cryoshift_core.models import Classifier
 from cryoshift_core.simulation import scenarios
-from cryoshift_core.warps import Warps, carried
+from cryoshift_core.warps import Warps, target_styled
 
 F = 6
 
@@ -99,19 +99,19 @@ def test_the_warps_carry_the_cubes_before_anything_is_fitted():
     s, (t, _) = source(60), target(60)
     warps = Warps(("spectrum",), s.x, t.x, generator())
     model = Classifier(3).eval()
-    first, again = (carried(s.x, warps, generator(3)) for _ in range(2))
+    first, again = (target_styled(s.x, warps, generator(3)) for _ in range(2))
     assert torch.equal(first, again) and not torch.allclose(first, s.x, atol=0.1)
-    assert carried(s.x, None, generator()) is s.x
-    one, two = (Detector.fit(model, s, None, warps, generator(3)) for _ in range(2))
-    plain = Detector.fit(model, s, None, None, generator(3))
+    assert target_styled(s.x, None, generator()) is s.x
+    one, two = (UnknownDetector.fit(model, s, None, warps, generator(3)) for _ in range(2))
+    plain = UnknownDetector.fit(model, s, None, None, generator(3))
     assert one.threshold == two.threshold != plain.threshold
     assert torch.equal(one.score(model, t.x), two.score(model, t.x)) and one.score(model, t.x).shape == (60,)
 
 
 @pytest.mark.parametrize("with_decoys", [False, True])
 def test_strange_cubes_are_found_and_known_ones_kept(with_decoys):
-    model, decoys = Seeing(), clusters(200, STRANGE, 5) if with_decoys else None
-    detector = Detector.fit(model, clusters(600, KNOWN, 0), decoys, None, generator())
+    model, outliers = Seeing(), clusters(200, STRANGE, 5) if with_decoys else None
+    detector = UnknownDetector.fit(model, clusters(600, KNOWN, 0), outliers, None, generator())
     assert (detector.judge is not None) is with_decoys
     held = (detector.score(model, clusters(1500, KNOWN, 1).x) > detector.threshold).float().mean()
     assert 0.02 < float(held) < 0.09
@@ -126,34 +126,34 @@ def test_decoys_help_against_their_like():
     near = torch.cat([2.0 * torch.eye(F)[3:4], 2.0 * torch.eye(F)[4:5]])
     x = clusters(400, near, 2).x
     shares = []
-    for decoys in (None, clusters(300, near, 5)):
-        detector = Detector.fit(model, known, decoys, None, generator())
+    for outliers in (None, clusters(300, near, 5)):
+        detector = UnknownDetector.fit(model, known, outliers, None, generator())
         shares.append(float((detector.score(model, x) > detector.threshold).float().mean()))
     assert shares[1] > shares[0] + 0.1
 
 
 def test_the_false_rejection_is_the_callers_to_set():
     model, known = Seeing(), clusters(600, KNOWN, 0)
-    strict, loose = (Detector.fit(model, known, None, None, generator(), share) for share in (0.01, 0.3))
+    strict, loose = (UnknownDetector.fit(model, known, None, None, generator(), share) for share in (0.01, 0.3))
     assert strict.threshold > loose.threshold
     with pytest.raises(InputError, match="share"):
-        Detector.fit(model, known, None, None, generator(), 0.0)
+        UnknownDetector.fit(model, known, None, None, generator(), 0.0)
     with pytest.raises(InputError, match="known cubes"):
-        Detector.fit(model, known.subset(torch.arange(6)), None, None, generator())
+        UnknownDetector.fit(model, known.subset(torch.arange(6)), None, None, generator())
 
 
 def test_answers_are_classes_or_none_of_these():
     p = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     given = calibration.answers(p, torch.tensor([0.0, 2.0, 1.0]), 1.0)
-    assert given.tolist() == [0, NONE_OF_THESE, 0] and given.dtype == torch.int64
+    assert given.tolist() == [0, UNKNOWN, 0] and given.dtype == torch.int64
     with pytest.raises(InputError, match="one of each"):
         calibration.answers(p, torch.zeros(2), 1.0)
 
 
 def test_decoys_are_no_class_and_never_the_unseen_molecule():
-    assert "subunit_60S" in calibration.decoys(("TRiC",)) and "ice" in calibration.decoys(())
-    assert set(calibration.decoys(("subunit_60S", "membrane"))).isdisjoint({"subunit_60S", "membrane"})
-    assert scenarios.UNSEEN not in calibration.decoys(())
+    assert "subunit_60S" in calibration.outliers(("TRiC",)) and "ice" in calibration.outliers(())
+    assert set(calibration.outliers(("subunit_60S", "membrane"))).isdisjoint({"subunit_60S", "membrane"})
+    assert scenarios.UNSEEN not in calibration.outliers(())
 
 
 def test_no_target_label_gets_in():
@@ -162,8 +162,8 @@ def test_no_target_label_gets_in():
         with pytest.raises(TypeError, match="Labelled"):
             calibration.calibrate(model, wrong, None, generator())
         with pytest.raises(TypeError, match="Labelled"):
-            Detector.fit(model, wrong, None, None, generator())
+            UnknownDetector.fit(model, wrong, None, None, generator())
         with pytest.raises(TypeError, match="Labelled"):
-            Detector.fit(model, known, wrong, None, generator())
-    for function in (calibration.calibrate, Detector.fit, Detector.score):
+            UnknownDetector.fit(model, known, wrong, None, generator())
+    for function in (calibration.calibrate, UnknownDetector.fit, UnknownDetector.score):
         assert not {"y", "key", "target", "labels"} & set(inspect.signature(function).parameters)

@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from cryoshift_core import data
-from cryoshift_core.data import AnswerKey, Labelled, Unlabelled
+from cryoshift_core.data import HeldOutLabels, Labelled, Unlabelled
 from cryoshift_core.errors import InputError
 
 X = torch.randn(12, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
 GROUPS = torch.arange(12) // 3
 TARGET = Unlabelled(X, 12.0, GROUPS, "in_situ_1")
-KEY = AnswerKey(torch.tensor([0, 1, -1] * 4), ("a", "b"))
+KEY = HeldOutLabels(torch.tensor([0, 1, -1] * 4), ("a", "b"))
 
 
 def test_unlabelled_has_no_field_for_a_label():
-    assert {f.name for f in fields(Unlabelled)} == {"x", "pixel_size", "groups", "name"}
+    assert {f.name for f in fields(Unlabelled)} == {"x", "voxel_size", "groups", "name"}
     with pytest.raises(TypeError):
         Unlabelled(X, 12.0, GROUPS, "t", y=torch.zeros(12))
     with pytest.raises(AttributeError):
@@ -25,7 +25,7 @@ def test_unlabelled_has_no_field_for_a_label():
 
 
 def test_reveal_leaves_out_none_of_these():
-    revealed = KEY.reveal(TARGET)
+    revealed = KEY.join(TARGET)
     assert isinstance(revealed, Labelled) and len(revealed) == 8
     assert torch.equal(revealed.x, X[KEY.y >= 0]) and revealed.y.tolist() == [0, 1] * 4
 
@@ -58,7 +58,7 @@ def test_wrong_shapes_are_refused(x, y, message):
         Labelled(x, y, ("a", "b"), 12.0, torch.ones(12), GROUPS)
 
 
-@pytest.mark.parametrize("domain", [TARGET, KEY, KEY.reveal(TARGET)])
+@pytest.mark.parametrize("domain", [TARGET, KEY, KEY.join(TARGET)])
 def test_files_come_back_as_they_went(tmp_path, domain):
     path = tmp_path / "d.safetensors"
     data.save(path, domain)
@@ -71,5 +71,5 @@ def test_files_come_back_as_they_went(tmp_path, domain):
 
 def test_a_key_does_not_load_as_a_target(tmp_path):
     data.save(tmp_path / "k.safetensors", KEY)
-    with pytest.raises(InputError, match="holds AnswerKey"):
+    with pytest.raises(InputError, match="holds HeldOutLabels"):
         data.load(tmp_path / "k.safetensors", Unlabelled)

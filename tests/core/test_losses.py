@@ -120,11 +120,11 @@ def test_a_term_warp_or_view_can_be_left_out_and_unknown_names_are_refused():
 
 def test_self_training_follows_only_sure_answers_and_moves_the_student_alone():
     logits = torch.zeros(4, 3, requires_grad=True)
-    taught = torch.tensor(
+    teacher_probabilities = torch.tensor(
         [[0.9, 0.05, 0.05], [0.1, 0.1, 0.8001], [0.5, 0.3, 0.2], [0.34, 0.33, 0.33]], requires_grad=True
     )
-    loss = self_training(logits, taught)
+    loss = self_training(logits, teacher_probabilities)
     assert loss.item() == pytest.approx(2 / 4 * math.log(3))
     loss.backward()
-    assert taught.grad is None and logits.grad[2:].abs().max() == 0
+    assert teacher_probabilities.grad is None and logits.grad[2:].abs().max() == 0
     assert logits.grad[0, 0] < 0 < logits.grad[0, 1] and logits.grad[1, 2] < 0

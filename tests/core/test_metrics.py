@@ -4,7 +4,7 @@ import torch
 from sklearn import metrics
 
 from cryoshift_core.benchmark import statistics
-from cryoshift_core.data import AnswerKey
+from cryoshift_core.data import HeldOutLabels
 from cryoshift_core.errors import InputError
 from cryoshift_core.metrics import (
     a_distance,
@@ -14,9 +14,9 @@ from cryoshift_core.metrics import (
     interval,
     macro_f1,
     nll,
-    none_recall,
     reliability,
     scores,
+    unknown_recall,
 )
 from cryoshift_core.metrics import recall as metrics_recall
 
@@ -27,7 +27,7 @@ def predictions(n=300, seed=0):
     g = torch.Generator().manual_seed(seed)
     y = torch.randint(3, (n,), generator=g)
     logits = torch.randn(n, 3, generator=g) + 1.5 * torch.eye(3)[y]
-    return logits.softmax(1), AnswerKey(y, CLASSES)
+    return logits.softmax(1), HeldOutLabels(y, CLASSES)
 
 
 def test_scores_agree_with_scikit_learn():
@@ -45,31 +45,31 @@ def test_scores_agree_with_scikit_learn():
 def test_cubes_of_none_of_the_classes_do_not_count():
     p, key = predictions()
     more = torch.cat([p, torch.full((50, 3), 1 / 3)])
-    with_unknown = AnswerKey(torch.cat([key.y, torch.full((50,), -1)]), CLASSES)
+    with_unknown = HeldOutLabels(torch.cat([key.y, torch.full((50,), -1)]), CLASSES)
     assert scores(more, with_unknown) == scores(p, key)
     assert confusion(more, with_unknown).sum() == 300
     with pytest.raises(InputError, match="nothing to score"):
-        scores(p[:2], AnswerKey(torch.tensor([-1, -1]), CLASSES))
+        scores(p[:2], HeldOutLabels(torch.tensor([-1, -1]), CLASSES))
     with pytest.raises(InputError, match="wanted"):
         scores(p[:2], key)
 
 
 def test_a_class_that_does_not_occur_is_nan_and_left_out_of_the_mean():
     p = torch.eye(3)[[0, 1, 1, 2]]
-    key = AnswerKey(torch.tensor([0, 1, 0, 1]), CLASSES)
+    key = HeldOutLabels(torch.tensor([0, 1, 0, 1]), CLASSES)
     recall = metrics_recall(p, key)
     assert recall[:2].tolist() == [0.5, 0.5] and np.isnan(recall[2])
     assert balanced_accuracy(p, key) == 0.5
 
 
 def test_none_recall_counts_both_kinds_of_cubes():
-    key = AnswerKey(torch.tensor([-1, -1, -1, -1, 0, 1, 2, 2, 1]), CLASSES)
+    key = HeldOutLabels(torch.tensor([-1, -1, -1, -1, 0, 1, 2, 2, 1]), CLASSES)
     given = torch.tensor([-1, -1, -1, 2, 0, 1, 1, -1, 1])
-    assert none_recall(given, key) == (0.75, pytest.approx(0.2))
-    recall, false = none_recall(given[4:], key.subset(torch.arange(4, 9)))
+    assert unknown_recall(given, key) == (0.75, pytest.approx(0.2))
+    recall, false = unknown_recall(given[4:], key.subset(torch.arange(4, 9)))
     assert np.isnan(recall) and false == pytest.approx(0.2)
     with pytest.raises(InputError, match="one per cube"):
-        none_recall(given[1:], key)
+        unknown_recall(given[1:], key)
 
 
 def test_ece_of_known_cases():

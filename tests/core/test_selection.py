@@ -6,7 +6,7 @@ from helpers.toy import CLASSES, source, target
 from torch import nn
 
 from cryoshift_core import losses, selection
-from cryoshift_core.data import AnswerKey, Labelled
+from cryoshift_core.data import HeldOutLabels, Labelled
 from cryoshift_core.errors import InputError
 from cryoshift_core.training import Fit
 
@@ -175,7 +175,7 @@ def test_renaming_the_classes_changes_no_choice():
     logits = {step: answers(Y, 2.0) + torch.randn(30, 3, generator=g) for step in (1, 2, 3)}
     fit, v, t = made({step: (answers(Y), logits[step]) for step in logits})
     other, w, _ = made({step: (answers(Y)[:, order], logits[step][:, order]) for step in logits})
-    w = Labelled(w.x, order.argsort()[w.y], CLASSES, w.pixel_size, w.snr, w.groups)
+    w = Labelled(w.x, order.argsort()[w.y], CLASSES, w.voxel_size, w.snr, w.groups)
     for rule in selection.RULES:
         one, two = (selection.choose(f, val, t, rule=rule) for f, val in ((fit, v), (other, w)))
         assert (one.step, one.agreement) == (two.step, two.agreement)
@@ -199,7 +199,7 @@ def test_renaming_the_classes_changes_nothing():
 def test_labelled_targets_are_refused():
     fit, v, _ = made({1: (answers(Y), answers(Y))})
     key = target(30)[1]
-    assert isinstance(key, AnswerKey)
+    assert isinstance(key, HeldOutLabels)
     for labelled in (source(30), key):
         with pytest.raises(TypeError, match="Unlabelled"):
             selection.choose(fit, v, labelled)

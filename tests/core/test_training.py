@@ -58,7 +58,7 @@ def test_each_method_trains_every_parameter_and_keeps_its_curves(domains, method
 def test_a_target_with_labels_is_refused_by_type(domains):
     s, t, v, key = domains
     with pytest.raises(TypeError, match="Labelled.*Unlabelled.*label"):
-        fit("mada", s, key.reveal(t), validation=v, **FEW)
+        fit("mada", s, key.join(t), validation=v, **FEW)
     with pytest.raises(TypeError, match="source"):
         fit("mada", t, t, validation=v, **FEW)
     assert not {"y", "labels", "classes"} & {f.name for f in fields(Unlabelled)}
@@ -171,7 +171,7 @@ def test_a_finished_run_is_loaded_and_another_configuration_is_not(domains, tmp_
     assert not taken and same(first.model.state_dict(), again.model.state_dict())
     assert again.cpu_seconds == pytest.approx(first.cpu_seconds)
     fit("source_only", s, t, validation=v, folder=tmp_path, **{**FEW, "lr": 1e-4})
-    other = Labelled(s.x.clone(), s.y, s.classes, s.pixel_size, s.snr, s.groups)
+    other = Labelled(s.x.clone(), s.y, s.classes, s.voxel_size, s.snr, s.groups)
     other.x[0, 0, 0, 0, 0] += 1
     fit("source_only", other, t, validation=v, folder=tmp_path, **FEW)
     assert len(taken) == 8 and len(list(tmp_path.glob("*.pt"))) == 3 and not list(tmp_path.glob("*.partial"))

@@ -85,10 +85,10 @@ def test_constant_volume(tmp_path):
 
 
 def test_missing_voxel_size(tmp_path):
-    path = mrc(tmp_path / "a.mrc", pixel_size=0.0)
-    says(lambda: read_mrc(path), "a.mrc", "no voxel size", "pixel_size")
-    assert read_mrc(path, pixel_size=10.0).pixel_size == 10.0
-    says(lambda: read_mrc(path, pixel_size=-4.0), "-4")
+    path = mrc(tmp_path / "a.mrc", voxel_size=0.0)
+    says(lambda: read_mrc(path), "a.mrc", "no voxel size", "voxel_size")
+    assert read_mrc(path, voxel_size=10.0).voxel_size == 10.0
+    says(lambda: read_mrc(path, voxel_size=-4.0), "-4")
 
 
 def test_voxels_that_are_not_cubic(tmp_path):
@@ -168,7 +168,7 @@ def test_subtomograms_that_do_not_fit(tmp_path):
     mrc(mixed / "1.mrc")
     mrc(mixed / "2.mrc", GOOD[:6, :6, :6])
     says(lambda: readers.read_subtomograms(mixed), "2.mrc", "6 voxels")
-    mrc(mixed / "2.mrc", pixel_size=5.0)
+    mrc(mixed / "2.mrc", voxel_size=5.0)
     says(lambda: readers.read_subtomograms(mixed), "2.mrc", "5 A", "10 A")
 
 
@@ -252,8 +252,8 @@ def test_files_that_are_no_structures(tmp_path):
 def test_empty_selections(tmp_path):
     path = tmp_path / "one.pdb"
     path.write_text(ATOM.format(0) + "END\n")
-    says(lambda: structures.potential(path, pixel_size=5.0, chains="Q*"), "'Q*'", "no atoms", "chains A")
-    says(lambda: structures.potential(path, pixel_size=5.0, assembly="2"), "assembly '2'")
+    says(lambda: structures.potential(path, voxel_size=5.0, chains="Q*"), "'Q*'", "no atoms", "chains A")
+    says(lambda: structures.potential(path, voxel_size=5.0, assembly="2"), "assembly '2'")
     path.write_text(ATOM.format(0).replace("ALA", "HOH").replace("ATOM  ", "HETATM") + "END\n")
     says(lambda: structures.template(path, 10.0, 32), "one.pdb")
 

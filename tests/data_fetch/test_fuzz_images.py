@@ -28,7 +28,7 @@ WORDS = [0, 1, -1, 2**31 - 1, -(2**31), 2**16, 10_000, 401]
 
 
 def subtomograms(path):
-    return readers.read_subtomograms(path, pixel_size=10.0)
+    return readers.read_subtomograms(path, voxel_size=10.0)
 
 
 # name -> what writes a whole file, and its reader
@@ -65,8 +65,8 @@ def checked(reader, path):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < LIMIT, f"{peak} bytes"
-    assert isinstance(out, Volume | Particles) and 0 < out.pixel_size < 1e4
-    values = np.asarray(out.data if isinstance(out, Volume) else out.cubes, np.float32)
+    assert isinstance(out, Volume | Particles) and 0 < out.voxel_size < 1e4
+    values = np.asarray(out.data if isinstance(out, Volume) else out.subtomograms, np.float32)
     assert np.isfinite(values).all() and values.min() < values.max()
     return True
 

@@ -43,7 +43,7 @@ def test_em_volume(tmp_path, dtype):
     volume = readers.read_tomogram(em(tmp_path / "a.em", data, 13.68))
     assert isinstance(volume, Volume) and isinstance(volume.data, np.memmap)
     np.testing.assert_array_equal(volume.data, data)
-    assert volume.pixel_size == pytest.approx(13.68) and volume.path.endswith("a.em")
+    assert volume.voxel_size == pytest.approx(13.68) and volume.path.endswith("a.em")
 
 
 def test_em_of_a_big_endian_machine(tmp_path):
@@ -53,13 +53,13 @@ def test_em_of_a_big_endian_machine(tmp_path):
     (tmp_path / "a.em").write_bytes(bytes(raw[:512]) + VOLUME.astype(">f4").tobytes())
     volume = readers.read_tomogram(tmp_path / "a.em")
     np.testing.assert_array_equal(volume.data, VOLUME)
-    assert volume.pixel_size == 10.0
+    assert volume.voxel_size == 10.0
 
 
 def test_em_says_what_is_wrong(tmp_path):
     path = tmp_path / "a.em"
-    says(lambda: readers.read_tomogram(em(path, pixel_size=0)), "a.em", "no voxel size", "pixel_size")
-    assert readers.read_tomogram(path, 8.0).pixel_size == 8.0
+    says(lambda: readers.read_tomogram(em(path, voxel_size=0)), "a.em", "no voxel size", "voxel_size")
+    assert readers.read_tomogram(path, 8.0).voxel_size == 8.0
     says(lambda: readers.read_tomogram(patch(em(path), 3, 8, "u1")), "EM type 8", "1, 2, 4, 5, 9")
     says(lambda: readers.read_tomogram(patch(em(path), 0, 77, "u1")), "not an EM file")
     says(lambda: readers.read_tomogram(patch(em(path), 4, [-8, 7, 6])), "-8 x 7 x 6")
@@ -87,9 +87,11 @@ def test_folder_of_dynamos_particles(tmp_path):
         em(tmp_path / f"particle_{i + 1:06d}.em", cube)
     particles = readers.read_subtomograms(tmp_path)
     assert particles.table == {"rlnImageName": [f"particle_{i:06d}.em" for i in (1, 2, 3)]}
-    np.testing.assert_array_equal(particles.cubes[:, 0], CUBES)
-    assert particles.pixel_size == 10.0 and particles.kind == ""
-    np.testing.assert_array_equal(readers.read_subtomograms(tmp_path, box=6).cubes[:, 0], CUBES[:, 1:7, 1:7, 1:7])
+    np.testing.assert_array_equal(particles.subtomograms[:, 0], CUBES)
+    assert particles.voxel_size == 10.0 and particles.kind == ""
+    np.testing.assert_array_equal(
+        readers.read_subtomograms(tmp_path, box=6).subtomograms[:, 0], CUBES[:, 1:7, 1:7, 1:7]
+    )
     em(tmp_path / "particle_000004.em", CUBES[0], 5.0)
     says(lambda: readers.read_subtomograms(tmp_path), "particle_000004.em", "5 A", "10 A")
     em(tmp_path / "particle_000004.em", VOLUME)
@@ -101,7 +103,7 @@ def test_folder_of_dynamos_particles(tmp_path):
 
 def test_hdf_tomogram_stays_on_disk(tmp_path):
     volume = readers.read_tomogram(hdf(tmp_path / "a.hdf"))
-    assert isinstance(volume.data, grids.OnDisk) and volume.pixel_size == 10.0
+    assert isinstance(volume.data, grids.OnDisk) and volume.voxel_size == 10.0
     works_as_a_tomogram(volume, VOLUME)
     whole = grids.read_hdf(tmp_path / "a.hdf")
     assert type(whole.data) is np.ndarray and (whole.data == VOLUME).all()
@@ -119,8 +121,8 @@ def test_hdf_stack_of_subtomograms(tmp_path):
     many = RNG.normal(size=(12, 8, 8, 8)).astype(np.float32)  # "10" sorts before "2" as text
     path = hdf(tmp_path / "stack.hdf", many)
     particles = readers.read_subtomograms(path)
-    np.testing.assert_array_equal(particles.cubes[:, 0], many)
-    assert particles.table["rlnImageName"][10] == "000011@stack.hdf" and particles.pixel_size == 10.0
+    np.testing.assert_array_equal(particles.subtomograms[:, 0], many)
+    assert particles.table["rlnImageName"][10] == "000011@stack.hdf" and particles.voxel_size == 10.0
     says(lambda: readers.read_tomogram(path), "12 images", "subtomograms")
     says(lambda: readers.read_subtomograms(tmp_path), "stack.hdf holds 12 cubes", "one per file")
 
@@ -129,8 +131,8 @@ def test_hdf_says_what_is_wrong(tmp_path):
     import h5py
 
     path = tmp_path / "a.hdf"
-    says(lambda: readers.read_tomogram(hdf(path, apix=None)), "no voxel size", "pixel_size")
-    assert readers.read_tomogram(path, 8.0).pixel_size == 8.0
+    says(lambda: readers.read_tomogram(hdf(path, apix=None)), "no voxel size", "voxel_size")
+    assert readers.read_tomogram(path, 8.0).voxel_size == 8.0
     says(lambda: readers.read_tomogram(hdf(path, [VOLUME[0]])), "(7, 8)", "z, y, x")
     says(lambda: readers.read_tomogram(hdf(path, [np.full((2, 2, 2), 7.0)])), "constant")
     says(lambda: readers.read_tomogram(hdf(path, [VOLUME * np.inf])), "not finite")
@@ -213,7 +215,7 @@ def test_zarr_tomogram_stays_on_disk(tmp_path, version, lead):
     data = VOLUME.reshape((1,) * lead + VOLUME.shape)
     path = ome(tmp_path / "a.zarr", data, version, chunks=(1,) * lead + (4, 4, 4))
     volume = readers.read_tomogram(path)
-    assert isinstance(volume.data, grids.OnDisk) and volume.pixel_size == 10.0
+    assert isinstance(volume.data, grids.OnDisk) and volume.voxel_size == 10.0
     works_as_a_tomogram(volume, VOLUME)
     assert type(grids.read_zarr(path).data) is np.ndarray
 
@@ -224,13 +226,13 @@ def test_zarr_units_and_levels(tmp_path):
         ome(path, version=version, scales=scales, unit="nanometer")
         for wanted, level, size in ((None, 0, 5.0), (0, 0, 5.0), (10.03, 1, 10.03), (7.0, 0, 7.0)):
             volume = readers.read_tomogram(path, wanted)
-            assert volume.pixel_size == pytest.approx(size)
+            assert volume.voxel_size == pytest.approx(size)
             np.testing.assert_array_equal(volume.data, VOLUME[:: 2**level, :: 2**level, :: 2**level])
     twice = {"image": {"coordinateTransformations": [{"type": "scale", "scale": [2.0, 2.0, 2.0]}]}}
-    assert readers.read_tomogram(ome(path, scales=scales, unit="nanometer", **twice)).pixel_size == 10.0
+    assert readers.read_tomogram(ome(path, scales=scales, unit="nanometer", **twice)).voxel_size == 10.0
     ome(path, unit=None)
-    says(lambda: readers.read_tomogram(path), "no voxel size", "pixel_size")
-    assert readers.read_tomogram(path, 12.0).pixel_size == 12.0
+    says(lambda: readers.read_tomogram(path), "no voxel size", "voxel_size")
+    assert readers.read_tomogram(path, 12.0).voxel_size == 12.0
 
 
 def test_zarr_shards_and_codecs(tmp_path):
@@ -315,9 +317,9 @@ def test_png_montage(tmp_path, columns, rows, n, size, dtype, gap):
     cube = cube_of(n, dtype)
     path = png(tmp_path / "a.png", cube, columns, rows, gap)
     assert Image.open(path).size == (size if gap else (size[0] - 1, size[1] - 1))
-    particles = readers.read_subtomograms(path, pixel_size=13.68)
-    np.testing.assert_array_equal(particles.cubes[0, 0], cube.astype(np.float32))
-    assert particles.pixel_size == 13.68 and particles.cubes.shape == (1, 1, n, n, n)
+    particles = readers.read_subtomograms(path, voxel_size=13.68)
+    np.testing.assert_array_equal(particles.subtomograms[0, 0], cube.astype(np.float32))
+    assert particles.voxel_size == 13.68 and particles.subtomograms.shape == (1, 1, n, n, n)
 
 
 def test_layouts_are_told_apart_by_size():
@@ -332,13 +334,13 @@ def test_png_folders_per_class_are_kept_as_a_column(tmp_path):
     cubes = [cube_of(28) for _ in range(3)]
     for cube, name in zip(cubes, ("ribosome/b.png", "TRiC/a.png", "ribosome/a.png"), strict=True):
         png(tmp_path / name, cube, 6, 5)
-    particles = readers.read_subtomograms(tmp_path, pixel_size=10.0)
+    particles = readers.read_subtomograms(tmp_path, voxel_size=10.0)
     assert particles.table == {
         "rlnImageName": ["TRiC/a.png", "ribosome/a.png", "ribosome/b.png"],
         "csFolder": ["TRiC", "ribosome", "ribosome"],
     }
-    np.testing.assert_array_equal(particles.cubes[:, 0], np.float32([cubes[1], cubes[2], cubes[0]]))
-    flat = readers.read_subtomograms(tmp_path / "ribosome", pixel_size=10.0)
+    np.testing.assert_array_equal(particles.subtomograms[:, 0], np.float32([cubes[1], cubes[2], cubes[0]]))
+    flat = readers.read_subtomograms(tmp_path / "ribosome", voxel_size=10.0)
     assert flat.table == {"rlnImageName": ["a.png", "b.png"]}
 
 
@@ -357,9 +359,9 @@ def chunk(name, data):
 def test_png_says_what_is_wrong(tmp_path):
     path = png(tmp_path / "a.png", cube_of(28), 6, 5)
     raw = path.read_bytes()
-    read = lambda: readers.read_subtomograms(path, pixel_size=10.0)  # noqa: E731
-    says(lambda: readers.read_subtomograms(path), "a.png", "no voxel size", "pixel_size")
-    says(lambda: readers.read_subtomograms(path, pixel_size=-1.0), "-1")
+    read = lambda: readers.read_subtomograms(path, voxel_size=10.0)  # noqa: E731
+    says(lambda: readers.read_subtomograms(path), "a.png", "no voxel size", "voxel_size")
+    says(lambda: readers.read_subtomograms(path, voxel_size=-1.0), "-1")
     for content, words in (
         (b"", "not a PNG"),
         (b"GIF89a" + bytes(100), "not a PNG"),
@@ -375,28 +377,28 @@ def test_png_says_what_is_wrong(tmp_path):
     says(read, "colour type 0 and 1 bits", "8 or 16 bits")
     Image.new("L", (174, 145), 5).save(path)
     says(read, "constant")
-    says(lambda: readers.read_subtomograms(tmp_path / "no.png", pixel_size=1.0), "not a file")
+    says(lambda: readers.read_subtomograms(tmp_path / "no.png", voxel_size=1.0), "not a file")
 
 
 def test_png_chunks_other_than_pixels_are_left_alone(tmp_path):
     path = png(tmp_path / "a.png", cube_of(28, np.uint8), 6, 5)
-    raw, cubes = path.read_bytes(), readers.read_subtomograms(path, pixel_size=10.0).cubes
+    raw, cubes = path.read_bytes(), readers.read_subtomograms(path, voxel_size=10.0).subtomograms
     for name, data in (
         (b"IHDR", struct.pack(">IIBBBBB", 174, 145, 8, 2, 0, 0, 0)),
         (b"IHDR", struct.pack(">IIBBBBB", 99_000, 99_000, 8, 0, 0, 0, 0)),
         (b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 26))),
     ):
         path.write_bytes(raw[:33] + chunk(name, data) + raw[33:])
-        assert torch.equal(readers.read_subtomograms(path, pixel_size=10.0).cubes, cubes)
+        assert torch.equal(readers.read_subtomograms(path, voxel_size=10.0).subtomograms, cubes)
     long = struct.pack(">I", 2**31 - 5) + b"fdAT"
     path.write_bytes(raw[:33] + long + raw[33:])
     tracemalloc.start()
-    says(lambda: readers.read_subtomograms(path, pixel_size=10.0), "a chunk goes on", len(raw) + 8)
+    says(lambda: readers.read_subtomograms(path, voxel_size=10.0), "a chunk goes on", len(raw) + 8)
     assert tracemalloc.get_traced_memory()[1] < 2e6
     tracemalloc.stop()
     with path.open("r+b") as file:
         file.truncate(1 << 25)
-    says(lambda: readers.read_subtomograms(path, pixel_size=10.0), "33554432 bytes", "at most")
+    says(lambda: readers.read_subtomograms(path, voxel_size=10.0), "33554432 bytes", "at most")
 
 
 def test_a_png_bomb_is_refused_unread(tmp_path):
@@ -404,7 +406,7 @@ def test_a_png_bomb_is_refused_unread(tmp_path):
     packed = zlib.compress(bytes(50_000_000), 9)
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
     tracemalloc.start()
-    says(lambda: readers.read_subtomograms(tmp_path / "a.png", pixel_size=10.0), "100000 x 100000 pixels")
+    says(lambda: readers.read_subtomograms(tmp_path / "a.png", voxel_size=10.0), "100000 x 100000 pixels")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2e6
@@ -427,7 +429,7 @@ def test_compressed_volumes_name_the_way_out(tmp_path):
 
 def test_a_stack_whose_axes_are_swapped(tmp_path):
     path = mrc(tmp_path / "a.mrcs", CUBES.reshape(24, 8, 8), mapc=2, mapr=1, maps=3)
-    np.testing.assert_array_equal(readers.read_subtomograms(path).cubes[:, 0], CUBES.swapaxes(2, 3))
+    np.testing.assert_array_equal(readers.read_subtomograms(path).subtomograms[:, 0], CUBES.swapaxes(2, 3))
     path = mrc(tmp_path / "a.mrcs", CUBES.reshape(24, 8, 8), mapc=3, mapr=2, maps=1)
     says(lambda: readers.read_subtomograms(path), "24 x 8 x 8", "a stack of cubes")
 
@@ -446,7 +448,9 @@ def test_a_star_of_subtomograms_brings_their_angles(tmp_path):
     turned = {"rlnAngleRot": [1, 2], "rlnAngleTilt": [3, 4], "rlnAnglePsi": [5, 6]}
     star.write_star(tmp_path / "P.STAR", {"particles": {"rlnImageName": names} | turned})
     found = readers.read_subtomograms(tmp_path / "P.STAR")
-    assert found.angles.tolist() == [[1, 3, 5], [2, 4, 6]] and np.array_equal(found.cubes[1, 0].numpy(), cubes[0])
+    assert found.angles.tolist() == [[1, 3, 5], [2, 4, 6]] and np.array_equal(
+        found.subtomograms[1, 0].numpy(), cubes[0]
+    )
 
 
 def test_the_depth_that_a_stack_claims_is_no_voxel_size(tmp_path):
@@ -455,7 +459,7 @@ def test_the_depth_that_a_stack_claims_is_no_voxel_size(tmp_path):
     raw = bytearray(path.read_bytes())
     raw[48:52] = np.float32(16.0).tobytes()  # z cell: as if images were 1 A apart
     path.write_bytes(raw)
-    assert readers.read_subtomograms(path).pixel_size == pytest.approx(10.0)
+    assert readers.read_subtomograms(path).voxel_size == pytest.approx(10.0)
 
 
 def test_a_home_folder_is_understood(tmp_path, monkeypatch):

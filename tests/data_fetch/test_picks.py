@@ -287,12 +287,12 @@ def oriented(xyz, turn, **more):
 
 
 def test_copick_counts_angstrom_and_adds_the_shift(tmp_path):
-    turns = np.tile(np.eye(4), (2, 1, 1))
-    turns[:, :3, :3] = [relion_matrix(10, 20, 30), relion_matrix(40, 50, 60)]
-    turns[:, :3, 3] = [[10, 20, 30], [0, 0, 0]]
+    rotations = np.tile(np.eye(4), (2, 1, 1))
+    rotations[:, :3, :3] = [relion_matrix(10, 20, 30), relion_matrix(40, 50, 60)]
+    rotations[:, :3, 3] = [[10, 20, 30], [0, 0, 0]]
     points = [
         oriented(xyz * 10 - t[:3, 3], {"transformation_": t.tolist()}, instance_id=i, score=0.5)
-        for i, (xyz, t) in enumerate(zip(XYZ, turns, strict=True), 5)
+        for i, (xyz, t) in enumerate(zip(XYZ, rotations, strict=True), 5)
     ]
     picks = {"pickable_object_name": "ribosome", "run_name": "TS_1", "points": points, "trust_orientation": True}
     found = read(write_json(tmp_path / "a.json", picks))
@@ -324,16 +324,16 @@ def test_a_copick_run_is_all_its_picks(tmp_path):
 
 
 def test_portal_points_count_voxels(tmp_path):
-    turns = Rotation.random(2, random_state=0).as_matrix()
+    rotations = Rotation.random(2, random_state=0).as_matrix()
     lines = [
         json.dumps(oriented(xyz, {"xyz_rotation_matrix": turn.tolist()}, type="orientedPoint"))
-        for xyz, turn in zip(XYZ, turns, strict=True)
+        for xyz, turn in zip(XYZ, rotations, strict=True)
     ]
     (tmp_path / "a.ndjson").write_text("\n".join(lines))
     found = read(tmp_path / "a.ndjson")
     assert np.allclose(found.zyx, XYZ[:, ::-1]) and found.table["type"] == ["orientedPoint"] * 2
-    assert np.allclose([relion_matrix(*a) for a in found.angles], turns)
-    assert np.allclose([json.loads(t) for t in found.table["xyz_rotation_matrix"]], turns)
+    assert np.allclose([relion_matrix(*a) for a in found.angles], rotations)
+    assert np.allclose([json.loads(t) for t in found.table["xyz_rotation_matrix"]], rotations)
     plain = [json.dumps(oriented(xyz, {}, type="instancePoint", instance_id=i)) for i, xyz in enumerate(XYZ)]
     (tmp_path / "b.ndjson").write_text("\n".join(plain) + "\n\n")
     assert read(tmp_path / "b.ndjson").angles is None and read(tmp_path / "b.ndjson").groups.tolist() == [0, 1]

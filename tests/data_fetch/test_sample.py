@@ -80,7 +80,7 @@ def test_build_sample_writes_what_the_three_files_hold(tmp_path):
     out.mkdir()
     build(tmp_path, out)
     volume = read_mrc(out / "hiv_vlp_tomogram.mrc")
-    assert np.corrcoef(volume.data.ravel(), tomogram.ravel())[0, 1] > 0.99999 and volume.pixel_size == 40
+    assert np.corrcoef(volume.data.ravel(), tomogram.ravel())[0, 1] > 0.99999 and volume.voxel_size == 40
     read = readers.read_picks(out / "hiv_gag_coordinates.star", volume)
     assert np.allclose(np.sort(read.zyx, 0), np.sort(points / 4, 0), atol=1e-3)
     tilt, psi = lattice_angles(np.array([[0.0, 1.0, 0.0]]))  # along y

@@ -26,8 +26,8 @@ def says(call, *words):
     assert not [word for word in words if str(word) not in message], message
 
 
-def mrc(path, data=GOOD, pixel_size=10.0, **header):
-    write_mrc(path, data, pixel_size)
+def mrc(path, data=GOOD, voxel_size=10.0, **header):
+    write_mrc(path, data, voxel_size)
     if header:
         with mrcfile.open(path, "r+", permissive=True) as file:
             for name, value in header.items():
@@ -43,11 +43,11 @@ def patch(path, offset, value, dtype="<i4"):
     return path
 
 
-def em(path, data=VOLUME, pixel_size=10.0):
+def em(path, data=VOLUME, voxel_size=10.0):
     import emfile
 
     emfile.write(path, data, overwrite=True)
-    return patch(path, 96 + 4 * 6, round(1000 * pixel_size))  # emfile misplaces parameters it is given
+    return patch(path, 96 + 4 * 6, round(1000 * voxel_size))  # emfile misplaces parameters it is given
 
 
 def hdf(path, images=(VOLUME,), apix=10.0, **attributes):

@@ -2,7 +2,7 @@
 
 import torch
 
-from cryoshift_core.data import AnswerKey, Labelled, Unlabelled
+from cryoshift_core.data import HeldOutLabels, Labelled, Unlabelled
 from cryoshift_core.warps import robust_z, smooth
 
 CLASSES = ("small", "middle", "large")
@@ -25,6 +25,6 @@ def source(n: int = 60, box: int = 16, seed: int = 0) -> Labelled:
     return Labelled(x, y, CLASSES, 10.0, torch.full((n,), float("nan")), torch.arange(n))
 
 
-def target(n: int = 60, box: int = 16, seed: int = 1) -> tuple[Unlabelled, AnswerKey]:
+def target(n: int = 60, box: int = 16, seed: int = 1) -> tuple[Unlabelled, HeldOutLabels]:
     x, y = _cubes(n, box, True, seed)
-    return Unlabelled(x, 10.0, torch.arange(n), "toy"), AnswerKey(y, CLASSES)
+    return Unlabelled(x, 10.0, torch.arange(n), "toy"), HeldOutLabels(y, CLASSES)

@@ -191,7 +191,7 @@ def test_any_box_keeps_the_particle_in_the_centre(box):
     pixel = 288.0 / box * 1.1
     bank = specimens.templates(("apoferritin",), pixel, box, generator=generator())
     specimen = specimens.specimens(torch.zeros(4, dtype=torch.long), bank, generator=generator(), offset=0.0)
-    x = imaging.image_by_transfer(specimen, bank, Optics(pixel_size=pixel), generator=generator(), noise=False).x
+    x = imaging.image_by_transfer(specimen, bank, Optics(voxel_size=pixel), generator=generator(), noise=False).x
     weight = x.mean((0, 1)).clamp_min(x.mean((0, 1)).max() / 2)
     weight = weight - weight.min()
     grid = torch.stack(torch.meshgrid(*[torch.arange(box) - box // 2] * 3, indexing="ij")).float()
@@ -222,7 +222,7 @@ def test_same_generator_same_cubes(bank):
     assert torch.equal(cubes(7), cubes(7)) and not torch.equal(cubes(7), cubes(8))
 
 
-def test_optics_of_another_pixel_size_are_refused(bank):
+def test_optics_of_another_voxel_size_are_refused(bank):
     specimen = specimens.specimens(torch.tensor([0]), bank, generator=generator())
     with pytest.raises(InputError, match="10.0 A"):
-        imaging.image_by_transfer(specimen, bank, Optics(pixel_size=10.0), generator=generator())
+        imaging.image_by_transfer(specimen, bank, Optics(voxel_size=10.0), generator=generator())

@@ -22,7 +22,7 @@ def test_ctf_agrees_with_torch_ctf(defocus, amplitude, cs):
         torch.tensor(defocus), 0.0, 0.0, 300.0, cs, amplitude, 0.0, pixel, (n, n), rfft=True, fftshift=False
     )
     k = torch.hypot(torch.fft.fftfreq(n)[:, None], torch.fft.rfftfreq(n)[None]) / pixel
-    ours = ctf(k, Optics(pixel_size=pixel, defocus=defocus, amplitude_contrast=amplitude, cs=cs))
+    ours = ctf(k, Optics(voxel_size=pixel, defocus=defocus, amplitude_contrast=amplitude, cs=cs))
     assert ours[0, 0] == pytest.approx(amplitude, abs=1e-6)
     torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
 
@@ -94,7 +94,7 @@ def test_structural_share_keeps_the_noise_power():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"pixel_size": 0.0}, {"tilts": ()}, {"tilts": (85.0,)}, {"structural_fraction": 1.0}]
+    "wrong", [{"voxel_size": 0.0}, {"tilts": ()}, {"tilts": (85.0,)}, {"structural_fraction": 1.0}]
 )
 def test_impossible_optics_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cryoshift_core.data import AnswerKey, Labelled, Unlabelled
+from cryoshift_core.data import HeldOutLabels, Labelled, Unlabelled
 from cryoshift_core.errors import InputError
 from cryoshift_core.simulation import scenarios, specimens, structures
-from cryoshift_core.simulation.scenarios import FACTORS, SCENARIOS, Request
+from cryoshift_core.simulation.scenarios import FACTORS, SCENARIOS, DatasetConfig
 
-REQUEST = Request("in_situ_1", ("TRiC", "apoferritin"), 12, 24, 16.0, "train", tomograms=3)
+REQUEST = DatasetConfig("in_situ_1", ("TRiC", "apoferritin"), 12, 24, 16.0, "train", tomograms=3)
 
 
 def make(**changes):
-    return scenarios.make(replace(REQUEST, **changes), progress=False)
+    return scenarios.simulate(replace(REQUEST, **changes), progress=False)
 
 
 def test_every_factor_has_three_levels_and_the_composites_raise_all_of_them():
@@ -30,10 +30,10 @@ def test_every_factor_has_three_levels_and_the_composites_raise_all_of_them():
 
 def test_a_target_comes_apart_from_its_key():
     target, key = make()
-    assert isinstance(target, Unlabelled) and isinstance(key, AnswerKey)
+    assert isinstance(target, Unlabelled) and isinstance(key, HeldOutLabels)
     assert target.x.shape == (12, 1, 24, 24, 24) and key.y.bincount().tolist() == [6, 6]
     assert key.snr.isfinite().all() and (key.snr > 0).all(), "the realised SNR of every target cube is known"
-    assert isinstance(make(scenario="source", part="source"), Labelled)
+    assert isinstance(make(scenario="source", split="source"), Labelled)
     median = target.x.flatten(1).median(1).values
     assert median.abs().max() < 1e-5, "normalised per cube"
 
@@ -41,7 +41,7 @@ def test_a_target_comes_apart_from_its_key():
 def test_parts_share_nothing_and_the_same_request_gives_the_same_cubes():
     train, _ = make()
     again, _ = make()
-    test, _ = make(part="test")
+    test, _ = make(split="test")
     other, _ = make(seed=1)
     assert torch.equal(train.x, again.x)
     for different in (test, other):
@@ -60,7 +60,7 @@ def test_poses_are_paired_across_levels(monkeypatch):
 
 
 def test_unseen_molecules_get_the_answer_none_of_these():
-    _, key = make(scenario="structure_3", n=60, box=24, pixel_size=16.0, tomograms=1)
+    _, key = make(scenario="structure_3", n=60, box=24, voxel_size=16.0, tomograms=1)
     assert 1 <= int((key.y == -1).sum()) <= 15 and set(key.y.tolist()) == {-1, 0, 1}
 
 
@@ -71,7 +71,7 @@ def test_imbalance():
 
 
 def test_the_paper_scenario_has_its_snr():
-    d = make(scenario="paper", part="source", n=64, tomograms=8)
+    d = make(scenario="paper", split="source", n=64, tomograms=8)
     assert d.snr.min() > 0.02 and d.snr.max() < 13 and d.snr.log10().std() > 0.5
 
 
@@ -97,12 +97,12 @@ def test_processing_changes_what_it_says():
 
 
 def test_cache_returns_the_same_domain_and_keeps_the_key_apart(tmp_path):
-    first, key = scenarios.load_or_make(REQUEST, tmp_path, progress=False)
+    first, key = scenarios.load_or_simulate(REQUEST, tmp_path, progress=False)
     names = sorted(p.name for p in tmp_path.iterdir())
     assert len(names) == 2 and names[0].endswith(".key.safetensors")
-    second, key_again = scenarios.load_or_make(REQUEST, tmp_path, progress=False)
+    second, key_again = scenarios.load_or_simulate(REQUEST, tmp_path, progress=False)
     assert torch.equal(first.x, second.x) and torch.equal(key.y, key_again.y)
-    assert replace(REQUEST, pixel_size=15.0).file_name != REQUEST.file_name
+    assert replace(REQUEST, voxel_size=15.0).file_name != REQUEST.file_name
 
 
 def test_a_structure_file_that_changed_is_simulated_anew(tmp_path):
@@ -121,7 +121,7 @@ def test_a_structure_file_that_changed_is_simulated_anew(tmp_path):
         ({"scenario": "in_situ_9"}, "Unknown scenario 'in_situ_9'"),
         ({"classes": ()}, "at least one class"),
         ({"n": 1}, "1 cubes of 2 classes"),
-        ({"classes": ("ribosome_80S",), "box": 24, "pixel_size": 8.0}, "at least"),
+        ({"classes": ("ribosome_80S",), "box": 24, "voxel_size": 8.0}, "at least"),
         ({"classes": ("ribosom_80S",)}, "ribosome_80S"),
     ],
 )
@@ -132,9 +132,9 @@ def test_bad_requests_are_refused_in_one_sentence(changes, message):
 
 
 def test_a_background_has_room_for_a_particle_and_no_key(tmp_path):
-    made = scenarios.load_or_make(replace(REQUEST, part="background"), tmp_path, progress=False)
+    made = scenarios.load_or_simulate(replace(REQUEST, split="background"), tmp_path, progress=False)
     assert isinstance(made, Unlabelled) and made.x.shape == (12, 1, 24, 24, 24)
-    again = scenarios.load_or_make(replace(REQUEST, part="background"), tmp_path, progress=False)
+    again = scenarios.load_or_simulate(replace(REQUEST, split="background"), tmp_path, progress=False)
     assert torch.equal(made.x, again.x) and len(list(tmp_path.glob("*"))) == 1
     generator = torch.Generator().manual_seed(0)
     bank = specimens.templates(("TRiC", "apoferritin"), 16.0, 24, generator=generator)
@@ -146,10 +146,11 @@ def test_a_background_has_room_for_a_particle_and_no_key(tmp_path):
 
 
 def test_a_turned_tilt_axis_is_another_domain_and_no_turn_is_the_old_one():
-    plain, turned = (replace(REQUEST, part="source", scenario="source", tilt_axis=a) for a in (0.0, 40.0))
+    plain, turned = (replace(REQUEST, split="source", scenario="source", tilt_axis=a) for a in (0.0, 40.0))
     assert plain.file_name == replace(plain, tilt_axis=0.0).file_name != turned.file_name
     power = [
-        torch.fft.rfftn(scenarios.make(r, progress=False).x[:, 0], dim=(1, 2, 3)).abs().mean(0) for r in (plain, turned)
+        torch.fft.rfftn(scenarios.simulate(r, progress=False).x[:, 0], dim=(1, 2, 3)).abs().mean(0)
+        for r in (plain, turned)
     ]
     assert power[0][10, 0, 1] < 0.2 * power[0][1, 0, 10], "the wedge is missing about the beam"
     # z, y, x = 8, 6, 5 lies on the plane of beam and turned axis, 8, -6, 5 at 46 degrees from the untilted section

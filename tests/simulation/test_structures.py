@@ -43,7 +43,7 @@ def write_pdb(path, atoms):
 def test_potential_equals_a_direct_fourier_sum_over_atoms(tmp_path, pixel):
     atoms = few_atoms()
     box = int(np.ceil(80 / pixel / 2)) * 2
-    volume = structures.potential(write_pdb(tmp_path / "few.pdb", atoms), pixel_size=pixel, box=box)
+    volume = structures.potential(write_pdb(tmp_path / "few.pdb", atoms), voxel_size=pixel, box=box)
     xyz = np.array([p for _, p in atoms])
     mass = np.array([MASSES[e] for e, _ in atoms])
     xyz = xyz - mass @ xyz / mass.sum()
@@ -60,12 +60,12 @@ def test_potential_equals_a_direct_fourier_sum_over_atoms(tmp_path, pixel):
     inside = np.maximum(np.maximum(abs(kx), abs(ky)), abs(kz)) < 0.45 / pixel
     error = np.linalg.norm((measured - direct)[inside]) / np.linalg.norm(direct[inside])
     assert error < 0.01
-    assert volume.data.shape == (box,) * 3 and volume.pixel_size == pixel
+    assert volume.data.shape == (box,) * 3 and volume.voxel_size == pixel
 
 
 @pytest.fixture(scope="module")
 def capsid():
-    return structures.potential(CAPSID, pixel_size=4.0, box=78)
+    return structures.potential(CAPSID, voxel_size=4.0, box=78)
 
 
 def test_shipped_capsid_is_the_one_that_its_coordinates_give(capsid):

@@ -1,4 +1,4 @@
-"""Cubes out of a tomogram: against known cubes put in, SciPy's interpolation, and a disk larger than memory."""
+"""Imaged out of a tomogram: against known cubes put in, SciPy's interpolation, and a disk larger than memory."""
 
 import subprocess
 import sys
@@ -79,7 +79,7 @@ def test_cubes_put_in_between_voxels_come_out_to_interpolation_error():
     assert max(correlation(found, cube) for found in off) < 0.99, "the test can tell a shift of 0.7 voxels"
 
 
-def test_round_trip_to_another_pixel_size():
+def test_round_trip_to_another_voxel_size():
     def density(n, pixel):
         z, y, x = np.meshgrid(*[(np.arange(n) - n // 2) * pixel] * 3, indexing="ij")
         blobs = ((0, 0, 0), (40, -20, 10), (-30, 30, -40))
@@ -139,7 +139,7 @@ def test_positions_come_in_many_forms():
         assert cubes.shape == (0, 1, 8, 8, 8) and len(kept) == 0
 
 
-@pytest.mark.parametrize("how", [{}, {"pad": True}, {"flip_z": True}, {"to_pixel_size": 13.3}])
+@pytest.mark.parametrize("how", [{}, {"pad": True}, {"flip_z": True}, {"to_voxel_size": 13.3}])
 def test_only_slices_of_a_tomogram_are_asked_for(how):
     wanted, _ = extraction.extract(NOISE, POINTS, 8, 10.0, **how)
     assert torch.equal(extraction.extract(Store(NOISE), POINTS, 8, 10.0, **how)[0], wanted)
@@ -202,14 +202,14 @@ def test_a_box_that_is_not_finite_is_refused(value):
 # On disk
 
 
-@pytest.mark.parametrize("how", [{}, {"to_pixel_size": 13.3}, {"pad": True, "flip_z": True}])
+@pytest.mark.parametrize("how", [{}, {"to_voxel_size": 13.3}, {"pad": True, "flip_z": True}])
 def test_cubes_on_disk_are_those_in_memory(tmp_path, how):
     wanted, kept = extraction.extract(NOISE, POINTS, 10, 10.0, **how)
     cubes, index = extract_to(tmp_path / "new" / "cubes.safetensors", NOISE, POINTS, 10, 10.0, **how, progress=False)
     assert torch.allclose(cubes, wanted, atol=1e-5) and np.array_equal(index, kept)
     with safe_open(tmp_path / "new" / "cubes.safetensors", "pt") as file:
         assert torch.equal(file.get_tensor("cubes"), cubes) and file.get_tensor("kept").tolist() == list(kept)
-        assert float(file.metadata()["pixel_size"]) == how.get("to_pixel_size", 10.0)
+        assert float(file.metadata()["voxel_size"]) == how.get("to_voxel_size", 10.0)
     cubes[:] = 0  # in memory only
     store = Store(NOISE)
     again, _ = extract_to(tmp_path / "new" / "cubes.safetensors", store, POINTS, 10, 10.0, **how, progress=False)

@@ -65,8 +65,8 @@ def test_contrast_of_noisy_molecules_of_either_sign(name):
 
 
 def test_contrast_of_simulated_cubes_after_the_microscope():
-    request = scenarios.Request("in_situ_1", ("TRiC", "ribosome_70S"), 60, 32, 12.0, "source", 2)
-    x = scenarios.make(request, progress=False).x
+    request = scenarios.DatasetConfig("in_situ_1", ("TRiC", "ribosome_70S"), 60, 32, 12.0, "source", 2)
+    x = scenarios.simulate(request, progress=False).x
     assert (volumes.guess_contrast(x).sign, volumes.guess_contrast(-x).sign) == ("bright", "dark")
 
 
@@ -129,10 +129,10 @@ def test_extract_drops_and_reports_boxes_over_the_border():
     assert list(kept) == [0, 2, 3] and torch.equal(cubes[2, 0], torch.from_numpy(data[8:, 8:, 8:]))
 
 
-def test_extract_to_another_pixel_size_keeps_the_centre():
+def test_extract_to_another_voxel_size_keeps_the_centre():
     data = np.zeros((40, 40, 40), np.float32)
     data[20, 19, 21] = 1
-    cubes, _ = extraction.extract(data, np.array([[20, 19, 21]]), 10, 10.0, to_pixel_size=20.0)
+    cubes, _ = extraction.extract(data, np.array([[20, 19, 21]]), 10, 10.0, to_voxel_size=20.0)
     assert cubes.shape == (1, 1, 10, 10, 10) and int(cubes.argmax()) == 555
 
 
@@ -157,9 +157,9 @@ def test_mrc_round_trip(tmp_path, dtype):
     mrc.write_mrc(tmp_path / "a.mrc", data, 12.5)
     read = mrc.read_mrc(tmp_path / "a.mrc")
     assert np.array_equal(read.data, data.astype(np.float32)) and read.data.dtype == np.float32
-    assert read.pixel_size == pytest.approx(12.5)
+    assert read.voxel_size == pytest.approx(12.5)
     assert np.array_equal(mrc.read_mrc(tmp_path / "a.mrc", mmap=True).data, data)
-    assert mrc.read_mrc(tmp_path / "a.mrc", pixel_size=3.0).pixel_size == 3.0
+    assert mrc.read_mrc(tmp_path / "a.mrc", voxel_size=3.0).voxel_size == 3.0
     assert [p.name for p in tmp_path.iterdir()] == ["a.mrc"]
 
 
@@ -215,15 +215,15 @@ def test_subtomograms_from_stack_folder_and_star(tmp_path):
         mrc.write_mrc(folder / f"{i}.mrc", cubes[i, 0].numpy(), 10.0)
     for name in ("stack.mrcs", "flat.mrc"):
         found = readers.read_subtomograms(tmp_path / name)
-        read, pixel, names = found.cubes, found.pixel_size, found.table["rlnImageName"]
+        read, pixel, names = found.subtomograms, found.voxel_size, found.table["rlnImageName"]
         assert torch.equal(read, cubes) and pixel == 10.0 and names[11] == f"000012@{name}"
     found = readers.read_subtomograms(folder, box=6)
-    read, names = found.cubes, found.table["rlnImageName"]
+    read, names = found.subtomograms, found.table["rlnImageName"]
     assert torch.equal(read, crop(cubes[:3], 6)) and names == ["0.mrc", "1.mrc", "2.mrc"]
     images = ["000012@stack.mrcs", "folder/1.mrc"]
     star = coordinates_star(tmp_path / "a.star", rlnImageName=images, rlnImagePixelSize=[12, 12])
     found = readers.read_subtomograms(star)
-    read, pixel, names = found.cubes, found.pixel_size, found.table["rlnImageName"]
+    read, pixel, names = found.subtomograms, found.voxel_size, found.table["rlnImageName"]
     assert torch.equal(read, cubes[[11, 1]]) and pixel == 12.0 and names == images
 
 
