@@ -18,10 +18,10 @@ from torch import Tensor
 from .. import data
 from ..data import ROTATIONS_180, Labelled, Unlabelled
 from ..errors import InputError
-from ..fourier import squared_frequency
+from ..fourier import shell_sums, shells, squared_frequency
 from ..simulation import imaging, scenarios, specimens, structures
 from ..simulation.optics import Optics
-from ..tomography.wedge import estimate_wedge, fourier_voxels, mean_power, rotations_that_keep
+from ..tomography.wedge import estimate_wedge, mean_power, rotations_that_keep
 from ..warps import shell_amplitude, signal_envelope
 
 OFFSET = 2.0  # voxels: picking error of a spiked molecule
@@ -67,22 +67,22 @@ def fit_optics(
     box = background.shape[-1]
     if x.shape[1:] != background.shape[1:]:
         raise InputError(f"Target boxes are {tuple(x.shape[2:])} and background boxes {tuple(background.shape[2:])}.")
-    k = fourier_voxels(box)
-    shell, twice = k.norm(dim=-1).round().long().flatten(), torch.where(k[..., 2] == 0, 1.0, 2.0)
+    shell = shells((box,) * 3)
+    twice = torch.where(torch.arange(box // 2 + 1) == 0, 1.0, 2.0)  # samples with kx > 0 also stand for their mirrors
 
-    def shells(power: Tensor) -> Tensor:
-        return torch.bincount(shell, (power * twice).flatten().double())[1 : box // 2]
+    def sums(power: Tensor) -> Tensor:
+        return shell_sums((power * twice).double(), shell)[1 : box // 2]
 
-    p_t, p_b = shells(mean_power(x)), shells(mean_power(background))
+    p_t, p_b = sums(mean_power(x)), sums(mean_power(background))
     k2 = ((torch.arange(1, box // 2) / box) / voxel_size).square().double()
-    modes = shells(torch.ones_like(k[..., 0]))
+    modes = sums(torch.ones(shell.shape))
     weight = modes.sqrt() / p_t * _kept(p_b / modes)
     labels = torch.arange(len(classes)).repeat(4)
     bank = specimens.templates(classes, voxel_size, box, generator=generator)
     specimen = specimens.specimens(labels, bank, generator=generator)
     plain = replace(optics, voxel_size=voxel_size, b_factor=0.0, tilts=_all_round(optics.tilts))
     cubes = imaging.image_by_transfer(specimen, bank, plain, generator=generator, noise=False).x
-    p_s = shells(mean_power(_through(cubes, wedge)))
+    p_s = sums(mean_power(_through(cubes, wedge)))
     best, found = np.inf, (0.0, 0.0)
     for b_factor in (voxel_size**2 * b for b in B_FACTORS):
         signal = p_s * torch.exp(-0.5 * b_factor * k2)

@@ -14,6 +14,7 @@ from skimage.measure import marching_cubes
 from torch import Tensor
 
 from ..application.pictures import COLOURS, middle, show
+from ..fourier import shell_means, shells
 from ..metrics import Reliability
 
 
@@ -54,11 +55,7 @@ def radial_spectrum(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Mean power of (N, 1, n, n, n) cubes on shells: frequencies in cycles per voxel, and power."""
     n = x.shape[-1]
     power = torch.fft.rfftn(x[:, 0], dim=(1, 2, 3)).abs().square().mean(0) / n**3
-    full, half = torch.fft.fftfreq(n), torch.fft.rfftfreq(n)
-    radius = (full[:, None, None] ** 2 + full[:, None] ** 2 + half**2).sqrt()
-    shell = (radius * n).round().long().flatten()
-    count = torch.bincount(shell)
-    mean = torch.zeros(len(count)).index_add(0, shell, power.cpu().flatten()) / count
+    mean, _ = shell_means(power.cpu(), shells((n, n, n)))
     return np.arange(1, n // 2) / n, mean[1 : n // 2].numpy()
 
 

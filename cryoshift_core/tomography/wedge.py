@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data import ROTATIONS_180
 from ..errors import InputError
-from ..fourier import frequencies, full_from_half, power_spectrum, to_tilt_frame
+from ..fourier import frequency_vectors, full_from_half, power_spectrum, to_tilt_frame
 from .background import FEWEST
 
 FINEST = 25.0  # A: finer detail is not looked at for the missing wedge
@@ -18,7 +18,7 @@ FINEST = 25.0  # A: finer detail is not looked at for the missing wedge
 
 def fourier_voxels(n: int) -> Tensor:
     """(n, n, n // 2 + 1, 3) zyx of an rfftn, in Fourier voxels."""
-    return torch.stack(torch.broadcast_tensors(*frequencies((n, n, n))), -1) * n
+    return frequency_vectors((n, n, n)) * n
 
 
 @dataclass(frozen=True)
