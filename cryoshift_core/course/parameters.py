@@ -1,7 +1,7 @@
-"""Profiles, and the typed parameters of the notebooks: checked before any work, each problem in one sentence."""
+"""Typed parameters of the notebooks, checked before any work; each problem is reported in one sentence."""
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,25 +14,44 @@ from data_fetch.catalog import PUBLIC
 from ..application.profiles import PROFILES
 from ..errors import InputError
 
+LISTED = 8  # names in an error message
 
-def _refuse(wanted: str) -> None:
-    raise PydanticCustomError("refused", "{wanted}", {"wanted": wanted})
+
+def _refuse(expected: str) -> None:
+    raise PydanticCustomError("refused", "{expected}", {"expected": expected})
+
+
+def nearest(value: str, choices: Iterable[str]) -> str | None:
+    """The choice that `value` is most likely a misspelling of; None if none is close."""
+
+    def likeness(choice: str) -> float:
+        parts = (choice, *choice.split("_"))  # pixel, in pixel_size
+        return max(difflib.SequenceMatcher(None, value.lower(), part.lower()).ratio() for part in parts)
+
+    best = max(choices, key=likeness, default=None)
+    return best if best is not None and likeness(best) >= 0.65 else None
 
 
 def did_you_mean(value: str, choices: Iterable[str]) -> str:
-    """The way out of a typing mistake, or nothing."""
-    lower = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(value.lower(), lower, n=1, cutoff=0.5)
-    return f"; did you mean '{lower[close[0]]}'?" if close else "."
+    """End of an error sentence: "; did you mean 'laptop'?", or "." if no choice is close to `value`."""
+    close = nearest(value, choices)
+    return f"; did you mean '{close}'?" if close else "."
+
+
+def listing(choices: Sequence[str]) -> str:
+    """The choices, separated by commas; the first LISTED of a longer list, and how many there are."""
+    if len(choices) <= LISTED + 2:
+        return ", ".join(choices)
+    return f"{', '.join(choices[:LISTED])}, ... ({len(choices)} in all)"
 
 
 def _choice(names: Callable[[], Iterable[str]]) -> Any:
-    """A text out of `names`, which are looked up when it is checked: this room imports none of its users."""
+    """Type of a text that is one of `names`. The names are looked up at each check, since they may be registered."""
 
     def check(value: str) -> str:
         choices = list(names())
         if value not in choices:
-            _refuse(f"one of {', '.join(choices)}{did_you_mean(value, choices)}")
+            _refuse(f"one of {listing(choices)}{did_you_mean(value, choices)}")
         return value
 
     return Annotated[str, AfterValidator(check)]
@@ -67,8 +86,7 @@ def _check_classes(text: str) -> str:
     for name in names:
         if name not in known and not Path(name).expanduser().is_file() and not PUBLIC.fullmatch(name):
             found = f"'{name}' is neither a file nor a built-in class" if name else "a name between commas is empty"
-            wanted = f"files, entries such as pdb:6zu5, or names out of {', '.join(known)}"
-            _refuse(f"{wanted}: {found}{did_you_mean(name, known)}")
+            _refuse(f"files, entries such as pdb:6zu5, or some of {listing(known)}: {found}{did_you_mean(name, known)}")
     if len(set(names)) < len(names):
         _refuse("each class once.")
     return text
@@ -76,13 +94,13 @@ def _check_classes(text: str) -> str:
 
 def _check_exists(value: str) -> str:
     if value and not Path(value).expanduser().exists():
-        _refuse(f"a path that exists, seen from {Path.cwd()}.")
+        _refuse(f"a path that exists; the current folder is {Path.cwd()}.")
     return value
 
 
 def _check_folder(value: str) -> str:
     if value and Path(value).expanduser().exists() and not Path(value).expanduser().is_dir():
-        _refuse("a folder, but this is a file.")
+        _refuse("a folder; this is a file.")
     return value
 
 
@@ -100,28 +118,28 @@ Amount = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")]
 
 
 class Parameters(BaseModel):
-    """Every parameter that a notebook may declare. A description ends the sentence "wanted ..." of an error.
+    """Every parameter that a notebook may declare. A description completes the sentence "expected ..." of an error.
 
-    "" or 0 for classes, pixel_size, box and seeds leaves the choice to the profile or to the user's file.
+    The values "" and 0 of classes, pixel_size, box and seeds mean: take it from the profile or from the user's file.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     # fmt: off
-    profile: _choice(lambda: PROFILES) = Field("laptop", description="a profile's name")
+    profile: _choice(lambda: PROFILES) = Field("laptop", description="the name of a profile")
     seed: int = Field(0, ge=0, lt=2**31, description="a whole number from 0 to 2147483647")
-    device: _choice(_devices) = Field("auto", description="a device's name")
-    out_dir: Folder = Field("", description="a folder's path")
-    method: _choice(_methods) = Field("cryoshift", description="a method's name")
-    scenario: _choice(_scenarios) = Field("in_situ_1", description="a scenario's name")
+    device: _choice(_devices) = Field("auto", description="the name of a device")
+    out_dir: Folder = Field("", description="the path of a folder")
+    method: _choice(_methods) = Field("cryoshift", description="the name of a method")
+    scenario: _choice(_scenarios) = Field("in_situ_1", description="the name of a scenario")
     classes: Classes = Field("", description="class names, files, and entries such as pdb:6zu5, separated by commas")
     pixel_size: float = Field(0.0, ge=0, le=100, description="a number of A per voxel up to 100, or 0 for automatic")
     box: Box = Field(0, description="a whole number of voxels from 16 to 96, or 0 for automatic")
     seeds: int = Field(0, ge=0, le=100, description="a whole number of seeds up to 100, or 0 for the profile's")
-    subtomograms: Existing = Field("", description="a path to a stack, a folder of cubes or a STAR file")
-    tomogram: Existing = Field("", description="a path to a tomogram")
-    coordinates: Existing = Field("", description="a path to a list of positions")
-    background: Existing = Field("", description="a path to boxes of ice: a stack, a folder of cubes or a STAR file")
+    subtomograms: Existing = Field("", description="the path of a stack, a folder of subtomograms or a STAR file")
+    tomogram: Existing = Field("", description="the path of a tomogram")
+    coordinates: Existing = Field("", description="the path of a list of positions")
+    background: Existing = Field("", description="the path of particle-free boxes: a stack, a folder or a STAR file")
     contrast: _choice(lambda: ("auto", "dark", "bright")) = Field("auto", description="auto, dark or bright")
     molecule: _choice(_class_names) = Field("ribosome_80S", description="a class name")
     defocus: float = Field(4.0, ge=-20, le=20, description="a number from -20 to 20 um, underfocus positive")
@@ -135,25 +153,40 @@ class Parameters(BaseModel):
 FIELDS = Parameters.model_fields
 
 
+def _type(name: str) -> str:
+    annotation = FIELDS[name].annotation
+    return annotation.__name__ if isinstance(annotation, type) else "text"
+
+
+def unknown(name: str, value: Any, declared: Iterable[str]) -> str:
+    """Sentence for a parameter that the selected notebook does not declare: the nearest name, then all with types."""
+    names = [known for known in declared if known in FIELDS]
+    close = nearest(name, names)
+    hint = f"; did you mean '{close}' ({_type(close)}: {FIELDS[close].description})?" if close else "."
+    return f"Unknown parameter '{name}' is {value!r}; expected one of " + (
+        ", ".join(f"{known} ({_type(known)})" for known in names) + hint
+    )
+
+
 def _sentence(name: str, value: Any, kind: str, message: str) -> str:
     """One sentence for one of pydantic's findings."""
     text = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     if kind == "refused":
-        wanted = message
+        expected = message
     elif kind == "string_type":
-        wanted = f'{FIELDS[name].description}, as text: put it in quotes, or with papermill pass -r {name} "{value}".'
+        expected = f'{FIELDS[name].description}, as text: put it in quotes, or with papermill pass -r {name} "{value}".'
     else:
-        wanted = f"{FIELDS[name].description}, such as {name} = {FIELDS[name].default!r}."
-    return f"Parameter '{name}' is {text} ({type(value).__name__}); wanted {wanted}"
+        expected = f"{FIELDS[name].description}, such as {name} = {FIELDS[name].default!r}."
+    return f"Parameter '{name}' is {text} ({type(value).__name__}); expected {expected}"
 
 
 def check(values: dict[str, Any], declared: Iterable[str] | None = None) -> Parameters:
-    """Validate parameters.
+    """Validated parameters.
 
     Parameters
     ----------
     values : name -> value
-    declared : the names this notebook has; anything else in `values` is unknown. None: all of FIELDS.
+    declared : names that this notebook has; any other name in `values` is unknown. None: all of FIELDS.
 
     Raises
     ------
@@ -161,23 +194,22 @@ def check(values: dict[str, Any], declared: Iterable[str] | None = None) -> Para
         with one sentence for each problem, all in one line.
     """
     names = list(FIELDS if declared is None else declared)
-    problems = [
-        f"Unknown parameter '{name}' is {value!r}; wanted one of {', '.join(names)}{did_you_mean(name, names)}"
-        for name, value in values.items()
-        if name not in names
-    ]
+    problems = [unknown(name, value, names) for name, value in values.items() if name not in names]
     if ours := [name for name in names if name not in FIELDS]:
-        problems.append(f"The parameters cell declares {', '.join(ours)}; wanted names that runs.Parameters has.")
+        problems.append(
+            f"The parameters cell declares {', '.join(ours)}{did_you_mean(ours[0], FIELDS)} Expected names that "
+            "cryoshift_core.course.parameters.Parameters has."
+        )
     parameters = None
     try:
         parameters = Parameters.model_validate({n: v for n, v in values.items() if n in names and n in FIELDS})
     except ValidationError as error:
-        problems += [_sentence(e["loc"][0], e["input"], e["type"], e["msg"]) for e in error.errors()]
+        problems += [_sentence(str(e["loc"][0]), e["input"], e["type"], e["msg"]) for e in error.errors()]
     given = {name for name in ("subtomograms", "tomogram", "coordinates") if values.get(name)}
     if len(given) == 1 and "subtomograms" not in given or len(given) > 1 and "subtomograms" in given:
         problems.append(
-            f"Given: {' and '.join(sorted(given))}; wanted tomogram and coordinates, or subtomograms alone."
+            f"Got {' and '.join(sorted(given))}; expected either tomogram and coordinates, or subtomograms alone."
         )
-    if problems:
+    if problems or parameters is None:
         raise InputError(" ".join(problems))
     return parameters

@@ -1,4 +1,4 @@
-"""`make tutorial`: run the series of notebooks, show where it is, and leave pages to open.
+"""The command behind `make tutorial`: runs the series of notebooks, shows its progress, and writes pages to open.
 
 python -m cryoshift_core tutorial [--profile laptop] [--only 02 05] [--out runs/laptop] [-p name=value]
 """
@@ -12,7 +12,9 @@ import html
 import io
 import json
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -27,15 +29,16 @@ from PIL import Image
 
 from ..application.profiles import PROFILES
 from ..errors import InputError
-from ..runtime import root
-from .parameters import FIELDS, check, did_you_mean
+from ..runtime import root, write_text
+from .parameters import FIELDS, check, did_you_mean, unknown
+from .run import MANIFEST, read_manifest, running_elsewhere, unfinished_folder
 
 KERNEL = "python3"
 
 
 @dataclass
 class Result:
-    """One notebook's outcome. `error` is empty when it ran through."""
+    """Outcome of one notebook. `error` is empty if it succeeded; otherwise `folder` is the NAME.unfinished folder."""
 
     name: str
     title: str
@@ -46,7 +49,7 @@ class Result:
 
 
 class Progress:
-    """One live line on a terminal, a line every 15 s in a log."""
+    """Progress of one notebook: a line that is updated in place on a terminal, or a new line every 15 s in a log."""
 
     def __init__(self, name: str, position: str, n_cells: int, started: float):
         self.name, self.position, self.n_cells, self.cell = name, position, n_cells, 0
@@ -87,65 +90,86 @@ def _clock(seconds: float) -> str:
 
 
 def own_kernel_first() -> None:
-    """Let the kernel named python3 be this environment's, whatever other kernels the user has registered."""
+    """Make the kernel named python3 the one of this environment, even if the user has registered another one."""
     ours = Path(sys.prefix) / "share" / "jupyter"
     others = [path for path in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if path]
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(ours), *others])
 
 
 def execute(source: Path, folder: Path, parameters: dict[str, Any], position: str = "1/1", began: float = 0) -> Result:
-    """Run one notebook through papermill into folder/<name>.ipynb and .html.
+    """Outcome of one notebook that papermill executed, and that is then in `Result.folder` as .ipynb and .html.
+
+    Results of an earlier run in `folder` stay untouched until this run has succeeded; then they are moved aside.
 
     Parameters
     ----------
     source : the .ipynb
-    folder : made if missing; parameter `out_dir` of the notebook, if it has one
+    folder : where its results belong; the value of the notebook's parameter `out_dir`, if it has one
     parameters : name -> value; names that the notebook does not declare are left out
-    position, began : for the line of progress, as in "2/7", and the series' time.monotonic()
+    position, began : for the line of progress: for example "2/7", and time.monotonic() at the start of the series
     """
     own_kernel_first()
-    folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.expanduser().resolve()
+    unfinished = unfinished_folder(folder)
     notebook = nbformat.read(source, as_version=4)
     declared = papermill.inspect_notebook(str(source))
     given = {name: value for name, value in {"out_dir": str(folder), **parameters}.items() if name in declared}
+    earlier = {read_manifest(place).get("id") for place in (folder, unfinished)}
     result = Result(source.stem, _title(notebook), folder)
-    executed = folder / source.name
-    start, wall_clock = time.monotonic(), time.time()
-    with Progress(source.stem, position, len(notebook.cells) + bool(given), began or start) as progress:
-        try:
-            papermill.execute_notebook(
-                str(source),
-                str(executed),
-                given,
-                kernel_name=KERNEL,
-                progress_bar=False,
-                on_cell_start=progress.on_cell,
-                extra_arguments=["--log-level=CRITICAL"],
-            )
-        except papermill.PapermillExecutionError as error:
-            result.error = f"cell [{error.exec_count}]: {error.ename}: {_first_line(error.evalue)}"
-        except Exception as error:  # a dead kernel or a full disk must not take the other notebooks along
-            where = f"cell {progress.cell} of {progress.n_cells}"
-            result.error = f"{where}: {type(error).__name__}: {_first_line(error)}"
-    result.seconds = time.monotonic() - start
-    if executed.is_file():
-        _make_page(executed, pictures_from=source.parent)
-    manifest = folder / "manifest.json"
-    if manifest.is_file() and manifest.stat().st_mtime >= wall_clock - 1:
-        result.manifest = json.loads(manifest.read_text())
-    if not result.error and result.manifest.get("status") != "finished":
-        result.error = "it ran through, but wrote no finished manifest.json; its last cell must call run.finish()"
+    start = time.monotonic()
+    # Papermill writes elsewhere: the run renames its folder while papermill still writes after each cell.
+    with tempfile.TemporaryDirectory(prefix="cryoshift-") as temporary:
+        executed = Path(temporary) / source.name
+        with Progress(source.stem, position, len(notebook.cells) + bool(given), began or start) as progress:
+            try:
+                papermill.execute_notebook(
+                    str(source),
+                    str(executed),
+                    given,
+                    kernel_name=KERNEL,
+                    progress_bar=False,
+                    on_cell_start=progress.on_cell,
+                    extra_arguments=["--log-level=CRITICAL"],
+                )
+            except papermill.PapermillExecutionError as error:
+                result.error = f"cell [{error.exec_count}]: {error.ename}: {_first_line(error.evalue)}"
+            except Exception as error:  # a dead kernel or a full disk must not stop the other notebooks
+                where = f"cell {progress.cell} of {progress.n_cells}"
+                result.error = f"{where}: {type(error).__name__}: {_first_line(error)}"
+        result.seconds = time.monotonic() - start
+        own = [place for place in (folder, unfinished) if _is_ours(read_manifest(place), earlier)]
+        if own:
+            result.folder, result.manifest = own[0], read_manifest(own[0])
+        if not result.error and result.manifest.get("status") != "finished":
+            result.error = "it ran through, but wrote no finished manifest.json; its last cell must call run.finish()"
+        if not own:
+            result.folder = unfinished
+            if running_elsewhere(read_manifest(unfinished)):  # that folder belongs to the other run
+                return result
+            shutil.rmtree(unfinished, ignore_errors=True)
+        if result.error and own:
+            result.manifest |= {"status": "failed", "error": result.error}
+            write_text(result.folder / MANIFEST, json.dumps(result.manifest, indent=2) + "\n")
+        if executed.is_file():
+            _make_page(executed, pictures_from=source.parent)
+            result.folder.mkdir(parents=True, exist_ok=True)
+            for made in (executed, executed.with_suffix(".html")):
+                shutil.move(made, result.folder / made.name)
     return result
 
 
+def _is_ours(manifest: dict[str, Any], earlier: set[str | None]) -> bool:
+    """Whether a kernel that this process has started wrote the manifest, in the present run."""
+    return manifest.get("process", {}).get("parent") == os.getpid() and manifest["id"] not in earlier
+
+
 def _make_page(executed: Path, pictures_from: Path) -> None:
-    """Leave each progress bar of an executed notebook in its last state, and write the notebook as HTML beside it."""
+    """Write an executed notebook as HTML beside it. In both, each progress bar is cut to its last state."""
     resources = {"metadata": {"path": str(pictures_from), "name": executed.stem}}
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(nbformat.read(executed, as_version=4), resources)
     nbformat.write(notebook, executed)
     body, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)
-    executed.with_suffix(".html").write_text(body)
+    write_text(executed.with_suffix(".html"), body)
 
 
 def _first_line(error: Any) -> str:
@@ -158,7 +182,7 @@ def _title(notebook: nbformat.NotebookNode) -> str:
 
 
 def _thumbnail(executed: Path) -> str:
-    """The last figure of an executed notebook, shrunk, as an <img>; "" if there is none."""
+    """The last figure of an executed notebook as a small <img>; "" if there is none."""
     if not executed.is_file():
         return ""
     outputs = [out for cell in nbformat.read(executed, as_version=4).cells for out in cell.get("outputs", [])]
@@ -172,12 +196,12 @@ def _thumbnail(executed: Path) -> str:
 
 
 def write_index(results: list[Result], out: Path, profile: str) -> Path:
-    """index.html: one row per notebook, with a picture, its status, time, memory and scores."""
+    """Path of index.html: one row per notebook, with a picture, its status, time, memory and scores."""
     rows = []
     for r in results:
         page = r.folder / f"{r.name}.html"
         link = html.escape(os.path.relpath(page, out))
-        memory = f"{r.manifest['peak_memory_mb']} MB" if r.manifest else ""
+        memory = _memory(r)
         status = f'<span class="bad">{html.escape(r.error)}</span>' if r.error else "finished"
         scores = "<br>".join(html.escape(line) for line in _scores(r))
         title = f'<a href="{link}">{html.escape(r.title)}</a>' if page.is_file() else html.escape(r.title)
@@ -195,10 +219,11 @@ def write_index(results: list[Result], out: Path, profile: str) -> Path:
         + "".join(rows)
         + "</table></html>"
     )
-    index = out / "index.html"
-    partial = index.with_suffix(".partial")
-    partial.write_text(page)
-    return partial.replace(index)
+    return write_text(out / "index.html", page)
+
+
+def _memory(result: Result) -> str:
+    return f"{result.manifest['peak_memory_mb']} MB" if result.manifest else ""
 
 
 def _scores(result: Result) -> list[str]:
@@ -206,19 +231,25 @@ def _scores(result: Result) -> list[str]:
 
 
 def _number(value: Any) -> str:
-    if isinstance(value, list) and len(value) == 3 and all(isinstance(v, int | float) for v in value):
-        return f"{value[0]:.3g} [{value[1]:.3g}, {value[2]:.3g}]"
+    """Text of a score of a manifest: 0.853 [0.832, 0.871] for an interval, a, b, c for a list, n/a for None."""
+    if isinstance(value, dict) and set(value) == {"mean", "low", "high"}:
+        mean = _number(value["mean"])
+        return mean if value["low"] is None else f"{mean} [{_number(value['low'])}, {_number(value['high'])}]"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_number(item)}" for name, item in value.items())
     if isinstance(value, list):
-        return ", ".join(_number(v) for v in value)
+        return ", ".join(_number(item) for item in value)
     return "n/a" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _assignment(text: str) -> tuple[str, Any]:
-    """name=value, read as the parameter's own type: a text needs no quotes."""
+def _assignment(text: str, declared: list[str]) -> tuple[str, Any]:
+    """Name and value of "name=value". The value is read as the parameter's type, so a text needs no quotes."""
     name, equals, value = text.partition("=")
-    if not equals or name not in FIELDS:
-        raise InputError(f"'-p {text}' sets no parameter; wanted name=value with a name out of {', '.join(FIELDS)}.")
-    if FIELDS[name].annotation is str:
+    if not equals:
+        raise InputError(f"Option -p is '{text}'; expected NAME=VALUE, such as -p seed=1.")
+    if name not in declared:
+        raise InputError(unknown(name, value, declared))
+    if name not in FIELDS or FIELDS[name].annotation is str:
         return name, value
     try:
         return name, ast.literal_eval(value)
@@ -229,68 +260,72 @@ def _assignment(text: str) -> tuple[str, Any]:
 def _select(folder: Path, only: list[str] | None) -> list[Path]:
     found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not found:
-        raise InputError(f"{folder.resolve()} holds no notebooks; run this from the root of the repository.")
+        raise InputError(
+            f"{folder.resolve()} holds no notebooks; expected 00_*.ipynb and so on. "
+            "Run this command from the root of the repository."
+        )
     if only is None:
-        found = [path for path in found if path.stem < "07"]
-    elif unknown := [name for name in only if not any(path.stem.startswith(name) for path in found)]:
-        names = [path.stem for path in found]
-        wanted = f"{', '.join(names)}{did_you_mean(unknown[0], names)}"
-        raise InputError(f"--only {unknown[0]} names no notebook; wanted some of {wanted}")
-    else:
-        found = [path for path in found if path.stem.startswith(tuple(only))]
-    if not found:
-        raise InputError(f"{folder} holds no notebook; run this from the repository, or name them with --notebooks.")
-    return found
+        return [path for path in found if path.stem < "07"]
+    names = [path.stem for path in found]
+    for name in only:
+        if not any(known.startswith(name) for known in names):
+            raise InputError(f"--only is {name}; expected some of {', '.join(names)}{did_you_mean(name, names)}")
+    return [path for path in found if path.stem.startswith(tuple(only))]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m cryoshift_core tutorial", description="Run the series of notebooks.")
-    parser.add_argument("--profile", default="laptop", help=" or ".join(PROFILES))
+    """Exit status of the command: 0 if all notebooks succeeded, 1 if one failed, 2 for bad arguments."""
+    parser = argparse.ArgumentParser(
+        "python -m cryoshift_core tutorial", description="Run the notebooks of the course, one after the other."
+    )
+    parser.add_argument("--profile", default="laptop", help="amount of work: " + " or ".join(PROFILES))
     parser.add_argument("--only", nargs="+", metavar="NN", help="notebooks, by number or name (default: 00 to 06)")
-    parser.add_argument("--out", type=Path, help="where results go (default: runs/<profile>)")
-    parser.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the notebooks")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: runs/<profile>)")
+    parser.add_argument(
+        "-p", action="append", default=[], metavar="NAME=VALUE", help="value of a notebook parameter; may be repeated"
+    )
     parser.add_argument("--notebooks", type=Path, default=root() / "notebooks", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
-        parameters = {"profile": options.profile, **dict(_assignment(text) for text in options.p)}
-        check(parameters)
+        check({"profile": options.profile})
         sources = _select(options.notebooks, options.only)
-        declared = {name for source in sources for name in papermill.inspect_notebook(str(source))}
-        if unused := [name for name in parameters if name not in declared and name != "profile"]:
-            wanted = ", ".join(sorted(declared))
-            raise InputError(f"No selected notebook has the parameter {unused[0]}; wanted one of {wanted}.")
+        declared = list(dict.fromkeys(name for path in sources for name in papermill.inspect_notebook(str(path))))
+        parameters = {"profile": options.profile, **dict(_assignment(text, declared) for text in options.p)}
+        check({name: value for name, value in parameters.items() if name in FIELDS})
         if parameters.get("out_dir") and len(sources) > 1:
-            raise InputError("-p out_dir is one folder for several notebooks; give --out, or --only one notebook.")
+            raise InputError(
+                f"-p out_dir is one folder for {len(sources)} notebooks; expected one notebook. "
+                "Use --out, or choose one with --only."
+            )
     except InputError as error:
         print(f"InputError: {error}", file=sys.stderr)
         return 2
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # kernels inherit it; spinning threads starve one another
-    out = (options.out or root() / "runs" / options.profile).resolve()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for the kernels: spinning threads slow each other down
+    out = (options.out or root() / "runs" / options.profile).expanduser().resolve()
     out.mkdir(parents=True, exist_ok=True)
     started, results = time.monotonic(), []
     try:
         for i, source in enumerate(sources, 1):
-            folder = Path(parameters.get("out_dir") or out / source.stem).expanduser()
+            folder = Path(parameters.get("out_dir") or out / source.stem)
             result = execute(source, folder, parameters, f"{i}/{len(sources)}", started)
             results.append(result)
             outcome = f"FAILED in {result.error}" if result.error else f"finished in {_clock(result.seconds)}"
             print(f"[{i}/{len(sources)}] {source.stem}: {outcome}", flush=True)
             index = write_index(results, out, options.profile)
     except KeyboardInterrupt:
-        print(f"\nStopped; {len(results)} of {len(sources)} notebooks are finished and stay in {out}", file=sys.stderr)
+        print(f"\nStopped; {len(results)} of {len(sources)} notebooks have ended; see {out}", file=sys.stderr)
         return 130
     print_summary(results, index, time.monotonic() - started)
     return int(any(result.error for result in results))
 
 
 def print_summary(results: list[Result], index: Path, seconds: float) -> None:
-    """One screen: what every notebook reported, and where to look."""
+    """Print one screen: what every notebook reported, and which page to open."""
     print(f"\n{'notebook':36s} {'time':>6s} {'memory':>8s}  scores")
     for r in results:
-        memory = f"{r.manifest['peak_memory_mb']} MB" if r.manifest else ""
         lines = [f"FAILED in {r.error}"] if r.error else _scores(r)[:6] or ["finished"]
-        print(f"{r.name:36s} {_clock(r.seconds):>6s} {memory:>8s}  {lines[0]}")
+        print(f"{r.name:36s} {_clock(r.seconds):>6s} {_memory(r):>8s}  {lines[0]}")
         for line in lines[1:]:
             print(f"{'':54s}{line}")
     print(f"\n{_clock(seconds)} in all. Open {index}")
