@@ -1,37 +1,76 @@
-"""What the Cryo-Shift notebooks import, in the order in which to read it.
+"""Classify macromolecules in cryo-electron subtomograms, from simulated labels and unlabelled experimental data.
 
-Each room is one idea and imports only rooms above it::
+The public interface in ten lines::
 
-    volumes      normalise, contrast, crop, extract, change the pixel size
-    files        MRC volumes and STAR tables on disk
-    extraction   more cubes of a tomogram than memory holds, on disk
-    structures   atoms -> potential; the shipped templates; a template by name or by file
-    optics       CTF, dose filter, tilt geometry, transfer bank
-    simulate     specimen -> cubes, by the fast path and by the tilt path
-    domains      Labelled, Unlabelled, HeldOutLabels; train/test splits
-    scenarios    the named source and target domains
-    models       classifiers and discriminators
-    warp         warp modules
-    losses       gradient reversal, MADA, image realism, CORAL, MMD, MCC
-    methods      name -> sum of terms, one entry per method
-    training     the one loop: fit(method, source, target)
-    selection    choosing a checkpoint without labels
-    calibration  honest confidences, and "none of these", without labels
-    evaluation   metrics, intervals, gap closed
-    experiment   somebody's particles -> unlabelled cubes
-    answers      predictions -> tables in the format that came in; shares with intervals; class averages
-    spikein      known molecules in somebody's own ice: an accuracy without annotation
-    parameters   profiles, and the typed parameters of the notebooks
-    runs         run folders, generators and manifests
-    figures      every plot that the notebooks show
-    report       one page for the one who asked: classes, galleries, warnings
-    explore      sliders in Jupyter, a grid of frames when headless
-    trials       methods x scenarios x seeds -> one CSV, a row per model trained and scored
-    evidence     `make evidence`: what that CSV says, in tables, verdicts and figures
-    tutorial     `make tutorial`: the series through papermill, with an index page
+    import cryoshift_core as cs
 
-The physics (volumes to simulate) and the learning (models to training) meet only in domains and in the notebooks.
-Imaged are float32 tensors (N, 1, Z, Y, X), protein bright; lengths are in A, angles in degrees.
+    source = cs.simulate_source(["ribosome_80S", "TRiC"], n=2000, box=32, voxel_size=12.0, seed=0)  # Labelled
+    target = cs.read_subtomograms("particles.star")  # Unlabelled
+    fit = cs.fit("cryoshift", source, target, seed=0)  # never a target label
+    classifier = cs.select(fit, target)  # label-free
+    table = classifier.predict(target)  # class, calibrated probability, unknown
+    classifier.save("model.safetensors")
+    cs.load("model.safetensors").predict(target)  # box, voxel size, contrast, classes, calibration are inside
+
+The root of the package is the method; read it in this order: errors, runtime, fourier, data, models, losses, warps,
+methods, training, selection, calibration, classifier, metrics. Five wings stand beside it: `simulation`, `tomography`,
+`application`, `course` and `benchmark`. Subtomograms are float32 tensors (N, 1, Z, Y, X); lengths are in A, angles in
+degrees. Importing the package imports neither torch nor a wing; each name is loaded when it is first used.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.2.0"
+
+_WHERE = {
+    "Classifier": "classifier",
+    "HeldOutLabels": "data",
+    "InputError": "errors",
+    "Labelled": "data",
+    "Term": "methods",
+    "TrainingConfig": "training",
+    "Unlabelled": "data",
+    "classify": "application.pipeline",
+    "fit": "training",
+    "load": "classifier",
+    "load_labels": "simulation.scenarios",
+    "read_subtomograms": "application.target_data",
+    "register": "methods",
+    "select": "classifier",
+    "simulate_source": "simulation.scenarios",
+    "simulate_target": "simulation.scenarios",
+}
+
+__all__ = [*_WHERE, "__version__"]
+
+if TYPE_CHECKING:
+    from .application.pipeline import classify as classify
+    from .application.target_data import read_subtomograms as read_subtomograms
+    from .classifier import Classifier as Classifier
+    from .classifier import load as load
+    from .classifier import select as select
+    from .data import HeldOutLabels as HeldOutLabels
+    from .data import Labelled as Labelled
+    from .data import Unlabelled as Unlabelled
+    from .errors import InputError as InputError
+    from .methods import Term as Term
+    from .methods import register as register
+    from .simulation.scenarios import load_labels as load_labels
+    from .simulation.scenarios import simulate_source as simulate_source
+    from .simulation.scenarios import simulate_target as simulate_target
+    from .training import TrainingConfig as TrainingConfig
+    from .training import fit as fit
+
+
+def __getattr__(name: str) -> Any:
+    """A public name from the module that defines it (PEP 562)."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
-"""How far to believe an answer: confidences made honest, and "none of these", both without a target label.
+"""Calibrated confidence and an unknown class, both without a target label.
 
-Everything here is fitted on labelled source cubes that were not trained on, target_styled to the target by the warps of the
-fit: they look like target cubes, and their labels are free.
+Everything here is fitted on labelled source subtomograms that were not trained on, warped towards the target: they
+resemble the target, and their labels are known.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 from scipy.optimize import minimize_scalar
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from .data import UNKNOWN, Labelled
 from .errors import InputError
-from .models import Classifier, embed, predict
+from .models import Network, embed, predict
 from .warps import Warps, target_styled
 
 OUTLIERS = ("subunit_30S", "subunit_40S", "subunit_60S", "ice", "membrane")
@@ -29,80 +29,112 @@ FALSE_REJECTION = 0.05
 
 def _check(known: Labelled, name: str) -> None:
     if not isinstance(known, Labelled):
-        raise TypeError(f"{name} got a {type(known).__name__}; wanted Labelled source cubes: no target label is used.")
+        raise TypeError(f"{name} expected Labelled source subtomograms, got {type(known).__name__}: no target labels.")
 
 
-def calibrated(probabilities: Tensor, temperature: float) -> Tensor:
-    """Probabilities (N, K) at another temperature; above 1 they become less sure, and the best class stays the best."""
+def apply_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """Probabilities (N, K) at another temperature: less confident above 1; the most probable class stays the same."""
     return (probabilities.clamp_min(1e-30).log() / temperature).softmax(1)
 
 
-def temperature(probabilities: Tensor, y: Tensor) -> float:
+def fit_temperature(probabilities: Tensor, y: Tensor) -> float:
     """The temperature, 0.05 to 20, that makes labels y (N,) most likely under p (N, K) (Guo et al. 2017)."""
     if len(probabilities) != len(y) or not len(y):
-        raise InputError(f"{len(probabilities)} predictions for {len(y)} labels; wanted as many, and at least one.")
-    p, rows = probabilities.double(), torch.arange(len(y))
+        raise InputError(f"Expected a label for each prediction, and at least one, got {len(probabilities)}, {len(y)}.")
+    p, rows = probabilities.double(), torch.arange(len(y), device=y.device)
 
     def nll(log_t: float) -> float:
-        return float(-calibrated(p, math.exp(log_t))[rows, y].clamp_min(1e-30).log().mean())
+        return float(-apply_temperature(p, math.exp(log_t))[rows, y].clamp_min(1e-30).log().mean())
 
     return math.exp(minimize_scalar(nll, bounds=(math.log(0.05), math.log(20)), method="bounded").x)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """`temperature` above 1 where the model was too sure of itself; `n` cubes told it."""
+    """`temperature`, above 1 where the network was overconfident, fitted on `n` subtomograms."""
 
     temperature: float
     n: int
 
     def probabilities(self, predicted: Tensor) -> Tensor:
-        """What `models.predict` gave, (N, K), with honest confidences."""
-        return calibrated(predicted, self.temperature)
+        """Calibrated probabilities (N, K) of those of `models.predict`."""
+        return apply_temperature(predicted, self.temperature)
 
 
-def calibrate(model: Classifier, validation: Labelled, warps: Warps | None, generator: torch.Generator) -> Calibration:
-    """Fit the temperature on validation cubes target_styled to the target; TypeError for anything but Labelled source.
+def calibrate(
+    network: Network,
+    validation: Labelled,
+    warps: Warps | None,
+    generator: torch.Generator,
+    device: str | torch.device = "auto",
+) -> Calibration:
+    """The temperature fitted on validation subtomograms warped towards the target.
 
-    It corrects what is wrong with the confidence on cubes like these. Where the target is harder than its imitation,
-    the model stays too sure. Without warps nothing looks like the target, and the confidence is left as it is: on plain
-    source cubes a model is right so often that a fit would make it surer still.
+    It corrects overconfidence on subtomograms like these. Where the target is harder than the warped source, the
+    network stays overconfident. Without warps nothing resembles the target, and the temperature is 1: on the plain
+    source a network is right so often that a fit would make it more confident still.
+
+    Raises
+    ------
+    TypeError
+        `validation` is not Labelled
     """
     _check(validation, "calibrate")
     if warps is None:
         return Calibration(1.0, 0)
-    predicted = predict(model, target_styled(validation.x, warps, generator))
-    return Calibration(temperature(predicted, validation.y), len(validation))
+    predicted = predict(network, target_styled(validation.x, warps, generator), device=device)
+    return Calibration(fit_temperature(predicted, validation.y), len(validation))
 
 
 def outliers(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Built-in things to simulate that are none of `classes`; never the molecule that scenarios keep as unseen."""
+    """Built-in auxiliary outliers to simulate: none of `classes`, and never the scenarios' unseen molecule."""
     return tuple(name for name in OUTLIERS if name not in classes)
 
 
-def _features(model: Classifier, x: Tensor) -> np.ndarray:
-    return embed(model, x).double().numpy()
+@dataclass(frozen=True, eq=False)
+class OutlierScore:
+    """A logistic regression "known against outlier" on standardised features: the logit is linear in them.
+
+    `centre`, `spread` and `weight` are (F,), `bias` (1,).
+    """
+
+    centre: np.ndarray
+    spread: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+
+    @classmethod
+    def fit(cls, known: np.ndarray, outliers: np.ndarray) -> OutlierScore:
+        """Fitted on features (N, F) of known subtomograms and (M, F) of outliers."""
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=3000, class_weight="balanced"))
+        model.fit(np.concatenate([known, outliers]), np.repeat([0, 1], [len(known), len(outliers)]))
+        scale, regression = model[0], model[1]
+        return cls(scale.mean_, scale.scale_, regression.coef_[0], regression.intercept_)
+
+    def logit(self, f: np.ndarray) -> np.ndarray:
+        """(N,), positive for outliers, of features (N, F)."""
+        return (f - self.centre) / self.spread @ self.weight + self.bias
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UnknownDetector:
-    """Tells cubes that are none of the classes: the higher the score, the stranger the cube.
+    """Out-of-distribution detector: subtomograms with a score above the threshold belong to no class.
 
     The score is the log of the Mahalanobis distance to the nearest class in feature space (Lee et al. 2018), plus,
-    where there are outliers, the logit of a logistic regression "known against decoy" on the same features. Each is
-    standardised on known cubes. The distance finds what no decoy resembles, the logit what outliers resemble.
+    where there are auxiliary outliers, the logit of a logistic regression "known against outlier". Each is standardised
+    on known subtomograms. The distance finds what no outlier resembles, the logit what outliers resemble.
 
     Attributes
     ----------
     means, precision : (K, F) of the classes, and (F, F) shared by them (Ledoit-Wolf)
-    judge : the logistic regression, or None
-    centre, spread : (1,) or (2,), of distance and logit on known cubes
-    threshold : above it a cube is rejected
+    outlier_score : the logistic regression, or None
+    centre, spread : (1,) or (2,), of distance and logit on known subtomograms
+    threshold : scores above it mean unknown
     """
 
     means: np.ndarray
     precision: np.ndarray
-    judge: Pipeline | None
+    outlier_score: OutlierScore | None
     centre: np.ndarray
     spread: np.ndarray
     threshold: float
@@ -110,71 +142,79 @@ class UnknownDetector:
     @classmethod
     def fit(
         cls,
-        model: Classifier,
+        network: Network,
         known: Labelled,
         outliers: Labelled | None,
         warps: Warps | None,
         generator: torch.Generator,
         false_rejection: float = FALSE_REJECTION,
+        device: str | torch.device = "auto",
     ) -> UnknownDetector:
-        """Learn from every other cube of `known`; the rest sets the threshold.
+        """A detector fitted on every other subtomogram of `known`; the rest sets the threshold.
 
         Parameters
         ----------
-        known : source cubes of the classes that the model was not trained on, e.g. the validation set
-        outliers : source cubes of other things, see :func:`outliers`; their labels do not matter
-        warps, generator : to carry both to the target
-        false_rejection : share of known cubes above the threshold
+        known : source subtomograms that were not trained on, e.g. the validation set
+        outliers : source subtomograms of other things, see :func:`outliers`; their labels do not matter
+        warps, generator : warp both towards the target
+        false_rejection : fraction of known subtomograms above the threshold
 
         Raises
         ------
         TypeError
-            for anything but Labelled source cubes.
+            for anything but Labelled source subtomograms
         InputError
-            where a class has fewer than two cubes in either half, or `false_rejection` is no share.
+            a class has fewer than two subtomograms in the first half, or `false_rejection` is not within 0 and 1
         """
         _check(known, "UnknownDetector.fit")
         if outliers is not None:
             _check(outliers, "UnknownDetector.fit")
         if not 0 < false_rejection < 1:
-            raise InputError(f"false_rejection={false_rejection}; wanted a share between 0 and 1, such as 0.05.")
-        f, y = _features(model, target_styled(known.x, warps, generator)), known.y.numpy()
-        order = np.argsort(y, kind="stable")  # so that each class gives every other cube
+            raise InputError(f"Expected false_rejection between 0 and 1, such as 0.05, got {false_rejection}.")
+
+        def features(x: Tensor) -> np.ndarray:
+            return embed(network, target_styled(x, warps, generator), device=device).double().numpy()
+
+        f, y = features(known.x), known.y.numpy()
+        order = np.argsort(y, kind="stable")  # each class gives every other subtomogram
         one, other = order[::2], order[1::2]
         counts = np.bincount(y[one], minlength=len(known.classes))
         if counts.min() < 2:
-            raise InputError(f"Class {known.classes[counts.argmin()]!r} has under 3 known cubes; wanted more of it.")
+            name = known.classes[int(counts.argmin())]
+            raise InputError(f"Expected at least 3 known subtomograms of each class, got fewer of {name!r}: add some.")
         means = np.stack([f[one][y[one] == k].mean(0) for k in range(len(known.classes))])
         precision = LedoitWolf().fit(f[one] - means[y[one]]).precision_
-        judge = None
-        if outliers is not None:
-            strange = _features(model, target_styled(outliers.x, warps, generator))
-            judge = make_pipeline(
-                StandardScaler(), LogisticRegression(C=0.1, max_iter=3000, class_weight="balanced")
-            ).fit(np.concatenate([f[one], strange]), np.repeat([0, 1], [len(one), len(strange)]))
-        raw = _evidence(f[one], means, precision, judge)
+        outlier_score = None if outliers is None else OutlierScore.fit(f[one], features(outliers.x))
+        raw = _evidence(f[one], means, precision, outlier_score)
         centre, spread = raw.mean(0), raw.std(0) + 1e-12
-        told = ((_evidence(f[other], means, precision, judge) - centre) / spread).sum(1)
-        return cls(means, precision, judge, centre, spread, float(np.quantile(told, 1 - false_rejection)))
+        scores = ((_evidence(f[other], means, precision, outlier_score) - centre) / spread).sum(1)
+        threshold = float(np.quantile(scores, 1 - false_rejection))
+        return cls(means, precision, outlier_score, centre, spread, threshold)
 
-    def score(self, model: Classifier, x: Tensor) -> Tensor:
-        """Strangeness (N,) of target cubes (N, 1, Z, Y, X), which are not warped."""
-        raw = _evidence(_features(model, x), self.means, self.precision, self.judge)
+    def score(self, network: Network, x: Tensor, device: str | torch.device = "auto") -> Tensor:
+        """Out-of-distribution score (N,) of target subtomograms (N, 1, Z, Y, X), which are not warped."""
+        return self.score_features(embed(network, x, device=device))
+
+    def score_features(self, features: Tensor) -> Tensor:
+        """Out-of-distribution score (N,) of features (N, F)."""
+        raw = _evidence(features.double().numpy(), self.means, self.precision, self.outlier_score)
         return torch.from_numpy(((raw - self.centre) / self.spread).sum(1)).float()
 
 
-def _evidence(f: np.ndarray, means: np.ndarray, precision: np.ndarray, judge: Pipeline | None) -> np.ndarray:
-    """Features (N, F) -> log distance to the nearest class, and the logit where there is a judge: (N, 1 or 2)."""
+def _evidence(
+    f: np.ndarray, means: np.ndarray, precision: np.ndarray, outlier_score: OutlierScore | None
+) -> np.ndarray:
+    """Log distance of features (N, F) to the nearest class, and the outlier logit where there is one: (N, 1 or 2)."""
     away = f[:, None] - means
     distance = np.einsum("nkf,fg,nkg->nk", away, precision, away, optimize=True).min(1)
     columns = [np.log(distance + 1e-12)]
-    if judge is not None:
-        columns.append(judge.decision_function(f))
+    if outlier_score is not None:
+        columns.append(outlier_score.logit(f))
     return np.stack(columns, 1)
 
 
-def answers(probabilities: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """The likeliest class (N,) of each cube, UNKNOWN (-1) where its score is above the threshold."""
+def assign(probabilities: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """Most probable class (N,) of each subtomogram, UNKNOWN (-1) where its score exceeds the threshold."""
     if len(probabilities) != len(scores):
-        raise InputError(f"{len(probabilities)} predictions and {len(scores)} scores; wanted one of each per cube.")
+        raise InputError(f"Expected a score for each prediction, got {len(probabilities)} and {len(scores)}.")
     return torch.where(scores > threshold, UNKNOWN, probabilities.argmax(1))

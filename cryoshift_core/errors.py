@@ -1,7 +1,5 @@
-"""The one exception that users see."""
-
-from __future__ import annotations
+"""The exception for bad input."""
 
 
 class InputError(ValueError):
-    """Bad input, said in one sentence: what was found where, what was wanted, and the way out."""
+    """Bad input, in one line: what was found where, what was expected, and a way out."""

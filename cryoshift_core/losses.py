@@ -1,7 +1,7 @@
-"""The terms that a method adds up: plain functions of logits, features and probabilities.
+"""Losses: plain functions of logits, features and probabilities.
 
-Domain convention: discriminators of features give a positive logit for "source"; the image discriminator gives a
-positive logit for "target" (real). All binary losses take logits: no sigmoid ever stands before them.
+Domain convention: a discriminator of features has a positive logit for "source"; the image discriminator has a positive
+logit for "target" (real). All binary losses take logits, without a sigmoid before them.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from torch import Tensor
 
 class _ReverseGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, strength: float) -> Tensor:
-        ctx.strength = strength
+    def forward(ctx, x: Tensor, coefficient: float) -> Tensor:
+        ctx.coefficient = coefficient
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return -ctx.strength * gradient, None
+        return -ctx.coefficient * gradient, None
 
 
-def reverse_gradient(x: Tensor, strength: float) -> Tensor:
-    """Identity forwards, gradient times `-strength` backwards (Ganin & Lempitsky 2015)."""
-    return _ReverseGradient.apply(x, strength)
+def reverse_gradient(x: Tensor, coefficient: float) -> Tensor:
+    """`x` unchanged, with its gradient multiplied by `-coefficient` (Ganin & Lempitsky 2015)."""
+    return _ReverseGradient.apply(x, coefficient)
 
 
 def ramp(progress: float) -> float:
-    """2 / (1 + exp(-10 p)) - 1 for p in [0, 1]: 0 at the start, never above 1 (Ganin & Lempitsky 2015)."""
+    """2 / (1 + exp(-10 p)) - 1 for p in [0, 1]: from 0 to nearly 1 (Ganin & Lempitsky 2015)."""
     return 2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0
 
 
 def gate(features: Tensor, p: Tensor) -> Tensor:
-    """Features (N, F) and class probabilities p (N, K) -> p_k * f, (N, K, F), one input per class discriminator."""
+    """p_k * f, (N, K, F), of features (N, F) and probabilities p (N, K): the inputs of the class discriminators."""
     return p.unsqueeze(2) * features.unsqueeze(1)
 
 
@@ -47,8 +47,8 @@ def mada_loss(logits_d: Tensor, p: Tensor, domain: Tensor, gated: str = "feature
     logits_d : (N, K), from :class:`models.ClassDiscriminators`
     p : (N, K) class probabilities; used only where `gated` is "loss"
     domain : (N,) float, 1 for source and 0 for target
-    gated : "features", where p_k already multiplied the features (see :func:`gate`), or "loss", the published
-        code's variant, where p_k weighs the loss instead and the discriminator never sees which class is meant
+    gated : "features", where p_k has multiplied the features (see :func:`gate`), or "loss", where p_k weights the loss
+        instead (a published variant: the discriminator does not see which class is meant)
     """
     wanted = domain.unsqueeze(1).expand_as(logits_d)
     weight = p.detach() if gated == "loss" else None
@@ -56,7 +56,7 @@ def mada_loss(logits_d: Tensor, p: Tensor, domain: Tensor, gated: str = "feature
 
 
 def dann_loss(logits_d: Tensor, domain: Tensor) -> Tensor:
-    """Domain loss of DANN: logits (N,), domain (N,) float, 1 for source."""
+    """Domain loss of DANN (Ganin & Lempitsky 2015): logits (N,), domain (N,) float, 1 for source."""
     return F.binary_cross_entropy_with_logits(logits_d, domain)
 
 
@@ -83,7 +83,7 @@ def mmd(features_s: Tensor, features_t: Tensor, scales: tuple[float, ...] = (0.2
 
 
 def _squared_distances(x: Tensor) -> Tensor:
-    # cdist's gradient is undefined at distance 0, which the diagonal always has
+    # the gradient of torch.cdist is undefined at distance 0, the diagonal's
     norms = x.square().sum(1)
     return (norms[:, None] + norms[None, :] - 2 * x @ x.T).clamp_min(0)
 
@@ -99,19 +99,19 @@ def mcc(logits_t: Tensor, temperature: float = 2.5) -> Tensor:
     return (confusion.sum() - confusion.trace()) / p.shape[1]
 
 
-def self_training(logits_t: Tensor, teacher_probabilities: Tensor, sure: float = 0.8) -> Tensor:
-    """Cross-entropy against the teacher's answers where its probability exceeds `sure`, mean over *all* cubes.
+def self_training(logits_t: Tensor, teacher_probabilities: Tensor, threshold: float = 0.8) -> Tensor:
+    """Cross-entropy with the teacher's class where its probability exceeds `threshold`, mean over *all* subtomograms.
 
-    The student (N, K logits) sees a changed view of the cubes that the teacher (N, K probabilities) has judged; the
+    The student (logits (N, K)) sees an augmented version of what the teacher (probabilities (N, K)) has classified; the
     teacher is a moving average of the student (Tarvainen & Valpola 2017; Sohn et al. 2020).
     """
-    confidence, answer = teacher_probabilities.max(1)
-    each = F.cross_entropy(logits_t, answer, reduction="none")
-    return (each * (confidence > sure)).mean()
+    confidence, label = teacher_probabilities.max(1)
+    each = F.cross_entropy(logits_t, label, reduction="none")
+    return (each * (confidence > threshold)).mean()
 
 
 def realism(logits: Tensor, real: bool) -> Tensor:
-    """Binary cross-entropy of patch logits with one wanted answer, for every player of the realism game.
+    """Binary cross-entropy of patch logits with one target value, for both sides of realism training.
 
     The discriminator minimises ``realism(D(target), True) + realism(D(warped), False)``, the warps minimise
     ``realism(D(warped), True)``, the non-saturating form (Goodfellow et al. 2014).
@@ -120,7 +120,7 @@ def realism(logits: Tensor, real: bool) -> Tensor:
 
 
 def information_maximisation(probabilities: Tensor) -> Tensor:
-    """Marginal entropy minus mean conditional entropy of p (N, K), in nats: high when sure and diverse."""
+    """Marginal entropy minus mean conditional entropy of p (N, K), in nats: high for confident, diverse predictions."""
     p = probabilities.clamp_min(1e-12)
     marginal = p.mean(0)
     return -(marginal * marginal.log()).sum() + (p * p.log()).sum(1).mean()

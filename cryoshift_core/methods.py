@@ -1,8 +1,8 @@
-"""Every method is a named sum of terms. To add one, add an entry to METHODS (and to TERMS, if the term is new)."""
+"""Methods: each is a named sum of loss terms. :func:`register` adds one, from a script or a notebook cell too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,155 +12,263 @@ from torch import Tensor, nn
 
 from . import losses
 from .errors import InputError
-from .models import ClassDiscriminators, Classifier, DomainDiscriminator
+from .models import ClassDiscriminators, DomainDiscriminator
+from .runtime import did_you_mean
 
 
 @dataclass
 class Batch:
-    """What a term may look at; there is no target label among it. A term costs what it looks at, once.
+    """Inputs to a loss term. Contains no target labels. Features are computed lazily and cached.
 
     Attributes
     ----------
-    model : the classifier
-    x_s, y_s : source cubes (N, 1, Z, Y, X) and their classes (N,)
-    x_w : their warped copies, or None where the method has no warps
-    x_t : target cubes, as the classifier is to see them
-    strength : of the reversal and of whatever is to set in slowly, 0 at first and never above 1
-    adversary : the discriminator of features, if a term asks for one
-    teacher_probabilities : (N, K) probabilities of the teacher for x_t before its change of view, if a term asks for them
+    network : the classifier network
+    x_s, y_s : source subtomograms (N, 1, Z, Y, X) and their classes (N,)
+    x_w : the same subtomograms warped, or None where the method has no warps
+    x_t : target subtomograms, after the student augmentation
+    reversal : coefficient of gradient reversal and of every term with a warm-up, rising from 0 to at most 1
+    teacher_probabilities : (N, K) of the teacher for x_t before the student augmentation, where a term needs them
     """
 
-    model: nn.Module
+    network: nn.Module
     x_s: Tensor
     y_s: Tensor
     x_w: Tensor | None
     x_t: Tensor
-    strength: float
-    adversary: nn.Module | None = None
+    reversal: float
     teacher_probabilities: Tensor | None = None
 
     @cached_property
     def features_s(self) -> Tensor:
-        return self.model.features(self.x_s)
+        """Features (N, F) of the source."""
+        return self.network.features(self.x_s)
 
     @cached_property
     def features_w(self) -> Tensor:
-        return self.model.features(self.x_w)
+        """Features (N, F) of the warped source."""
+        return self.network.features(self.x_w)
 
     @cached_property
     def features_t(self) -> Tensor:
-        return self.model.features(self.x_t)
+        """Features (N, F) of the target."""
+        return self.network.features(self.x_t)
 
     @cached_property
     def logits_t(self) -> Tensor:
-        return self.model.head(self.features_t)
+        """Logits (N, K) of the target."""
+        return self.network.head(self.features_t)
 
     @property
-    def features_near(self) -> Tensor:
-        """Of the source cubes that are to look like target cubes: the copies, where there are any."""
+    def features_aligned(self) -> Tensor:
+        """Source features that are aligned with the target: of the warped source where there is one."""
         return self.features_s if self.x_w is None else self.features_w
 
     @property
     def domain(self) -> Tensor:
-        """1 for source, 0 for target, in the order of `both`."""
-        ones = torch.ones(len(self.features_near), device=self.features_near.device)
+        """1 for source and 0 for target, (2N,), in the order of `reversed_features`."""
+        ones = torch.ones(len(self.features_aligned), device=self.features_aligned.device)
         return torch.cat([ones, torch.zeros(len(self.features_t), device=ones.device)])
 
     @property
-    def both(self) -> Tensor:
-        return losses.reverse_gradient(torch.cat([self.features_near, self.features_t]), self.strength)
+    def probabilities(self) -> Tensor:
+        """Class probabilities (2N, K) in the order of `reversed_features`, without gradient."""
+        return torch.cat([self.network.head(self.features_aligned), self.logits_t]).softmax(1).detach()
+
+    @property
+    def reversed_features(self) -> Tensor:
+        """Source, then target features (2N, F) behind a gradient reversal: the input of a discriminator."""
+        return losses.reverse_gradient(torch.cat([self.features_aligned, self.features_t]), self.reversal)
 
 
-def _mada(b: Batch, gated: str = "features") -> Tensor:
-    # a gate is not to be moved to please the adversary
-    p = torch.cat([b.model.head(b.features_near), b.logits_t]).softmax(1).detach()
-    shown = losses.gate(b.both, p) if gated == "features" else b.both.unsqueeze(1).expand(-1, p.shape[1], -1)
-    return losses.mada_loss(b.adversary(shown), p, b.domain, gated)
+Adversary = Callable[[int, int], nn.Module]
 
 
-TERMS: dict[str, Callable[[Batch], Tensor]] = {
-    "source": lambda b: F.cross_entropy(b.model.head(b.features_s), b.y_s),
-    "warped": lambda b: F.cross_entropy(b.model.head(b.features_w), b.y_s),
-    "mada": _mada,
-    "mada_loss_gated": lambda b: _mada(b, gated="loss"),
-    "dann": lambda b: losses.dann_loss(b.adversary(b.both), b.domain),
-    "coral": lambda b: b.strength * losses.coral(b.features_near, b.features_t),
-    "mmd": lambda b: b.strength * losses.mmd(b.features_near, b.features_t),
-    "mcc": lambda b: b.strength * losses.mcc(b.logits_t),
-    "im": lambda b: -b.strength * losses.information_maximisation(b.logits_t.softmax(1)),
-    "teacher": lambda b: b.strength * losses.self_training(b.logits_t, b.teacher_probabilities),
+@dataclass(frozen=True)
+class Term:
+    """One loss term.
+
+    Attributes
+    ----------
+    loss : `loss(batch)`, or `loss(batch, adversary)` for a term with an adversary -> scalar
+    adversary : (n_features, n_classes) -> discriminator, trained with the network; None for none
+    supervised : uses source labels; a method needs at least one such term
+    teacher : needs a moving average of the network (`Batch.teacher_probabilities`)
+    """
+
+    loss: Callable[..., Tensor]
+    adversary: Adversary | None = None
+    supervised: bool = False
+    teacher: bool = False
+
+    def __call__(self, batch: Batch, adversary: nn.Module | None = None) -> Tensor:
+        return self.loss(batch) if self.adversary is None else self.loss(batch, adversary)
+
+
+def _mada(b: Batch, adversary: nn.Module) -> Tensor:
+    p = b.probabilities  # without gradient: the network must not move the gate to please the adversary
+    return losses.mada_loss(adversary(losses.gate(b.reversed_features, p)), p, b.domain)
+
+
+def _mada_loss_gated(b: Batch, adversary: nn.Module) -> Tensor:
+    p = b.probabilities
+    ungated = b.reversed_features.unsqueeze(1).expand(-1, p.shape[1], -1)
+    return losses.mada_loss(adversary(ungated), p, b.domain, gated="loss")
+
+
+TERMS: dict[str, Term] = {
+    "source": Term(lambda b: F.cross_entropy(b.network.head(b.features_s), b.y_s), supervised=True),
+    "warped": Term(lambda b: F.cross_entropy(b.network.head(b.features_w), b.y_s), supervised=True),
+    "mada": Term(_mada, ClassDiscriminators),
+    "mada_loss_gated": Term(_mada_loss_gated, ClassDiscriminators),
+    "dann": Term(
+        lambda b, adversary: losses.dann_loss(adversary(b.reversed_features), b.domain),
+        lambda n_features, n_classes: DomainDiscriminator(n_features),
+    ),
+    "coral": Term(lambda b: b.reversal * losses.coral(b.features_aligned, b.features_t)),
+    "mmd": Term(lambda b: b.reversal * losses.mmd(b.features_aligned, b.features_t)),
+    "mcc": Term(lambda b: b.reversal * losses.mcc(b.logits_t)),
+    "im": Term(lambda b: -b.reversal * losses.information_maximisation(b.logits_t.softmax(1))),
+    "teacher": Term(lambda b: b.reversal * losses.self_training(b.logits_t, b.teacher_probabilities), teacher=True),
 }
-SUPERVISED = {"source", "warped"}
-
-
-def adversary(terms: dict[str, float], model: Classifier, n_classes: int) -> nn.Module | None:
-    """The discriminator of features that the terms ask for, if any."""
-    if {"mada", "mada_loss_gated"} & terms.keys():
-        return ClassDiscriminators(model.n_features, n_classes)
-    return DomainDiscriminator(model.n_features) if "dann" in terms else None
 
 
 @dataclass(frozen=True)
 class Method:
-    """A sum of (term, weight), the warps that make the copies, and the game that trains the warps, if any.
+    """A sum of weighted terms, and how the source and the target are shown to the network.
 
-    `game` is "realism" (fool an image discriminator), "min-max" (maximise the task loss) or None (not trained).
-    `view` names the warps through which the classifier sees target cubes; a teacher sees them as they are. `norm` is
-    the classifier's, see :class:`models.Classifier`. `gradual` lets the warps set in with the reversal's ramp, for a
-    method that learns from the copies alone: at full strength from the start they hide what there is to learn.
+    Attributes
+    ----------
+    terms : (name in TERMS, weight) pairs
+    warps : names in warps.WARPS, applied to the source for the terms that use the warped source
+    warp_training : "realism" (warps fool an image discriminator), "min-max" (warps maximise the task loss) or None
+    student_augmentation : warps through which the network sees the target; a teacher sees it without
+    norm : normalisation of the network, see :class:`models.Network`
+    warm_up : the warps' amount rises with the reversal coefficient. For a method without the term "source": warps at
+        their full amount from the first step hide what there is to learn
+    oracle : trained on target labels, as an upper bound
     """
 
     terms: tuple[tuple[str, float], ...]
     description: str
     warps: tuple[str, ...] = ()
-    game: str | None = None
-    view: tuple[str, ...] = ()
+    warp_training: str | None = None
+    student_augmentation: tuple[str, ...] = ()
     norm: str = "group"
-    gradual: bool = False
+    warm_up: bool = False
     oracle: bool = False
 
 
 _SOURCE = ("source", 1.0)
-_COPIES = (_SOURCE, ("warped", 1.0))
+_BOTH = (_SOURCE, ("warped", 1.0))
 _WARPS = ("deformation", "spectrum", "noise")
-_IMITATION = ("shift", "crowding", "spectrum", "histogram")
+_TARGET_STYLE = ("shift", "crowding", "spectrum", "histogram")
+
 METHODS: dict[str, Method] = {
-    "source_only": Method((_SOURCE,), "cross-entropy on the simulated cubes: no adaptation, the lower bound"),
+    "source_only": Method((_SOURCE,), "cross-entropy on the simulated source: no adaptation, the lower bound"),
     "dann": Method((_SOURCE, ("dann", 1.0)), "one domain discriminator behind a gradient reversal"),
     "mada": Method((_SOURCE, ("mada", 1.0)), "one domain discriminator per class, gated by the prediction"),
     "coral": Method((_SOURCE, ("coral", 1.0)), "equal means and covariances of the features"),
     "mmd": Method((_SOURCE, ("mmd", 1.0)), "equal kernel means of the features"),
     "mcc": Method((_SOURCE, ("mcc", 1.0)), "target predictions confuse classes as little as possible"),
     "self_training": Method(
-        (_SOURCE, ("teacher", 1.0)), "follows its own moving average where that is sure", view=("shift", "optics")
+        (_SOURCE, ("teacher", 1.0)),
+        "pseudo-labels of its own moving average above a confidence threshold",
+        student_augmentation=("shift", "optics"),
     ),
-    "adabn": Method((_SOURCE,), "batch normalisation with each domain's own statistics", norm="batch"),
-    "warp_only": Method(_COPIES, "originals and warped copies; the warps play for realism", _WARPS, "realism"),
-    "warp_minmax": Method(_COPIES, "originals and warped copies; the warps play against the task", _WARPS, "min-max"),
+    "adabn": Method((_SOURCE,), "batch normalisation with the statistics of each domain", norm="batch"),
+    "warp_only": Method(_BOTH, "original and warped source; the warps are trained for realism", _WARPS, "realism"),
+    "warp_minmax": Method(_BOTH, "original and warped source; the warps maximise the task loss", _WARPS, "min-max"),
     "cryoshift_reference": Method(
-        (*_COPIES, ("mada", 1.0)), "the published recipe with its defects repaired", _WARPS, "realism"
+        (*_BOTH, ("mada", 1.0)),
+        "the published recipe with its defects repaired, and a spectrum warp",
+        _WARPS,
+        "realism",
     ),
     "cryoshift": Method(
         (("warped", 1.0),),
-        "copies alone, with the target's spectrum, grey values, neighbours and picking errors",
-        _IMITATION,
-        gradual=True,
+        "warped source alone, with the target's spectrum, grey values, neighbours and picking errors",
+        _TARGET_STYLE,
+        warm_up=True,
     ),
-    # The terms of source_only: notebook 05 passes the *revealed* target-train set as its source. An upper bound.
-    "oracle": Method((_SOURCE,), "trained on target labels: the upper bound, never a method to use", oracle=True),
+    # Has the terms of source_only: the caller passes the labelled target-train set as its source.
+    "oracle": Method((_SOURCE,), "trained on target labels: the upper bound, not a method to use", oracle=True),
 }
 
 
+def register(
+    name: str,
+    *,
+    terms: Mapping[str, float | Term | Callable[..., Tensor]],
+    weights: Mapping[str, float] | None = None,
+    adversary: Adversary | None = None,
+    description: str = "",
+    warps: tuple[str, ...] = (),
+    warp_training: str | None = None,
+    student_augmentation: tuple[str, ...] = (),
+    norm: str = "group",
+    warm_up: bool = False,
+    overwrite: bool = False,
+) -> Method:
+    """Add a method to METHODS, and its new terms to TERMS; the method is returned.
+
+    Parameters
+    ----------
+    terms : term -> weight of a known term, or a new term: a :class:`Term`, or a function `loss(batch)`
+        (`loss(batch, adversary)` where `adversary` is given)
+    weights : of the new terms, 1 for those not named
+    adversary : (n_features, n_classes) -> discriminator, for the new terms that are plain functions
+    overwrite : replace a method or a term of the same name instead of refusing, e.g. when a cell is run again
+    others : as in :class:`Method`
+
+    Raises
+    ------
+    InputError
+        a name that is taken, an unknown term, or no supervised term
+    """
+    if name in METHODS and not overwrite:
+        raise InputError(f"A method {name!r} exists; choose another name, or pass overwrite=True.")
+    new = {
+        term: value if isinstance(value, Term) else Term(value, adversary)
+        for term, value in terms.items()
+        if callable(value)
+    }
+    for term, value in terms.items():
+        if term in new and term in TERMS and not overwrite:
+            raise InputError(f"A term {term!r} exists; choose another name, or pass overwrite=True.")
+        if term not in new and term not in TERMS:
+            raise InputError(
+                f"Expected a term out of {', '.join(TERMS)}, or a function, got {term!r}: {value!r}"
+                f"{did_you_mean(term, TERMS)}"
+            )
+    if unknown := set(weights or {}) - new.keys():
+        raise InputError(f"Expected weights of new terms ({', '.join(new) or 'none'}), got {sorted(unknown)}.")
+    if not any((new.get(term) or TERMS[term]).supervised for term in terms):
+        raise InputError(f"Expected a term with source labels, such as source or warped, got {', '.join(terms)}.")
+    weighted = tuple(
+        (term, float((weights or {}).get(term, 1.0) if term in new else value))  # type: ignore[arg-type]
+        for term, value in terms.items()
+    )
+    TERMS.update(new)
+    METHODS[name] = Method(
+        weighted, description or name, tuple(warps), warp_training, tuple(student_augmentation), norm, warm_up
+    )
+    return METHODS[name]
+
+
 def resolve(name: str, without: tuple[str, ...] = ()) -> tuple[dict[str, float], Method]:
-    """Terms (name -> weight) of a method and the method, less the terms, warps and views named in `without`."""
+    """Terms (name -> weight) of a method, and the method, without the terms and warps named in `without`."""
     if name not in METHODS:
-        raise InputError(f"method={name!r} is unknown; wanted one of {', '.join(METHODS)}.")
+        raise InputError(f"Expected a method out of {', '.join(METHODS)}, got {name!r}{did_you_mean(name, METHODS)}")
     method = METHODS[name]
     terms = {term: weight for term, weight in method.terms if term not in without}
-    if unknown := set(without) - dict(method.terms).keys() - {*method.warps, *method.view}:
-        raise InputError(f"without={sorted(unknown)} names nothing that {name!r} has: {method.terms}, {method.warps}.")
-    if not SUPERVISED & terms.keys():
-        raise InputError(f"without={sorted(without)} leaves {name!r} no labelled term; keep source or warped.")
+    has = [*dict(method.terms), *method.warps, *method.student_augmentation]
+    if unknown := set(without) - set(has):
+        raise InputError(f"Expected `without` to name parts of {name!r} ({', '.join(has)}), got {sorted(unknown)}.")
+    if not any(TERMS[term].supervised for term in terms):
+        raise InputError(f"without={sorted(without)} leaves {name!r} no term with source labels; keep one.")
     kept = tuple(warp for warp in method.warps if warp not in without)
-    view = tuple(warp for warp in method.view if warp not in without) if "teacher" in terms else method.view
-    return terms, replace(method, warps=kept, view=view, game=method.game if kept else None)
+    seen = method.student_augmentation
+    if any(TERMS[term].teacher for term in terms):
+        seen = tuple(warp for warp in seen if warp not in without)
+    training = method.warp_training if kept else None
+    return terms, replace(method, warps=kept, student_augmentation=seen, warp_training=training)

@@ -1,4 +1,4 @@
-"""Scores against an answer key, with intervals. Notebook 05 and `trials` alone call these with target labels."""
+"""Scores of predictions against held-out labels, and means with intervals."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ UNBOUNDED: Bounds = (-math.inf, math.inf)
 FRACTION: Bounds = (0.0, 1.0)  # of accuracies, recalls and other fractions
 
 
-def _known(probabilities: Tensor, key: HeldOutLabels | Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and labels of the cubes that are of one of the classes; the others (-1) have no right answer."""
-    y = key.y if isinstance(key, HeldOutLabels) else key
+def _known(probabilities: Tensor, labels: HeldOutLabels | Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and labels of the subtomograms of a known class; those labelled UNKNOWN are left out."""
+    y = labels.y if isinstance(labels, HeldOutLabels) else labels
     if probabilities.ndim != 2 or len(probabilities) != len(y):
-        raise InputError(f"{tuple(probabilities.shape)} probabilities for {len(y)} answers; wanted (N, K) and (N,).")
+        raise InputError(f"Expected probabilities (N, K) for {len(y)} labels, got shape {tuple(probabilities.shape)}.")
     kept = y != UNKNOWN
     if not bool(kept.any()):
-        raise InputError("Not one cube of the answer key is of a known class; there is nothing to score.")
+        raise InputError("No label is of a known class: there is nothing to score.")
     return probabilities[kept].double().numpy(), y[kept].numpy()
 
 
-def balanced_accuracy(probabilities: Tensor, key: HeldOutLabels | Tensor) -> float:
-    """Mean of the recalls of the classes that occur in the key."""
-    p, y = _known(probabilities, key)
+def balanced_accuracy(probabilities: Tensor, labels: HeldOutLabels | Tensor) -> float:
+    """Mean recall of the classes that occur among the labels."""
+    p, y = _known(probabilities, labels)
     return float(np.nanmean(_recall(p, y)))
 
 
-def macro_f1(probabilities: Tensor, key: HeldOutLabels | Tensor) -> float:
-    """Unweighted mean of the classes' F1 scores, over the classes that occur in the key."""
-    p, y = _known(probabilities, key)
+def macro_f1(probabilities: Tensor, labels: HeldOutLabels | Tensor) -> float:
+    """Unweighted mean of the F1 scores of the classes that occur among the labels."""
+    p, y = _known(probabilities, labels)
     return float(metrics.f1_score(y, p.argmax(1), labels=np.unique(y), average="macro", zero_division=0))
 
 
-def recall(probabilities: Tensor, key: HeldOutLabels | Tensor) -> np.ndarray:
+def recall(probabilities: Tensor, labels: HeldOutLabels | Tensor) -> np.ndarray:
     """Recall of each class, (K,); NaN for a class that does not occur."""
-    return _recall(*_known(probabilities, key))
+    return _recall(*_known(probabilities, labels))
 
 
 def _recall(p: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -58,15 +58,15 @@ def _recall(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.array([(predicted[y == k] == k).mean() if (y == k).any() else np.nan for k in range(p.shape[1])])
 
 
-def confusion(probabilities: Tensor, key: HeldOutLabels | Tensor) -> np.ndarray:
+def confusion(probabilities: Tensor, labels: HeldOutLabels | Tensor) -> np.ndarray:
     """Counts (K, K): rows are true classes, columns predicted ones."""
-    p, y = _known(probabilities, key)
+    p, y = _known(probabilities, labels)
     return metrics.confusion_matrix(y, p.argmax(1), labels=np.arange(p.shape[1]))
 
 
-def nll(probabilities: Tensor, key: HeldOutLabels | Tensor) -> float:
-    """Mean negative log-likelihood of the right class, nats."""
-    p, y = _known(probabilities, key)
+def nll(probabilities: Tensor, labels: HeldOutLabels | Tensor) -> float:
+    """Mean negative log-likelihood of the true class, nats."""
+    p, y = _known(probabilities, labels)
     return float(-np.log(np.clip(p[np.arange(len(y)), y], 1e-12, None)).mean())
 
 
@@ -81,15 +81,15 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: |accuracy - confidence| averaged over cubes, 0 is perfect."""
+        """Expected calibration error: mean of |accuracy - confidence|, weighted by the bins' counts; 0 is perfect."""
         filled = self.count > 0
         gap = np.abs(self.accuracy[filled] - self.confidence[filled])
         return float((gap * self.count[filled]).sum() / self.count.sum())
 
 
-def reliability(probabilities: Tensor, key: HeldOutLabels | Tensor, n_bins: int = 10) -> Reliability:
-    """Confidence against accuracy in `n_bins` equal bins of the highest probability."""
-    p, y = _known(probabilities, key)
+def reliability(probabilities: Tensor, labels: HeldOutLabels | Tensor, n_bins: int = 10) -> Reliability:
+    """Accuracy by confidence, in `n_bins` equal bins of the highest probability."""
+    p, y = _known(probabilities, labels)
     confidence, right = p.max(1), p.argmax(1) == y
     edges = np.linspace(0, 1, n_bins + 1)
     which = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
@@ -100,43 +100,45 @@ def reliability(probabilities: Tensor, key: HeldOutLabels | Tensor, n_bins: int 
     return Reliability(edges, count, mean_confidence, accuracy)
 
 
-def ece(probabilities: Tensor, key: HeldOutLabels | Tensor, n_bins: int = 10) -> float:
+def ece(probabilities: Tensor, labels: HeldOutLabels | Tensor, n_bins: int = 10) -> float:
     """Expected calibration error, see :class:`Reliability`."""
-    return reliability(probabilities, key, n_bins).ece
+    return reliability(probabilities, labels, n_bins).ece
 
 
-def unknown_recall(answers: Tensor, key: HeldOutLabels) -> tuple[float, float]:
-    """Share of the cubes of no class that were rejected, and of the known ones that were; NaN where there are none.
+def unknown_recall(predicted: Tensor, labels: HeldOutLabels) -> tuple[float, float]:
+    """Fractions called unknown: of the subtomograms of no class, and of those of a known class; NaN for none.
 
-    `answers` (N,) as of `calibration.answers`: -1 for a rejected cube.
+    `predicted` (N,) as of `calibration.assign`: -1 for unknown.
     """
-    if len(answers) != len(key):
-        raise InputError(f"{len(answers)} answers for a key of {len(key)}; wanted one per cube.")
-    rejected, unseen = (answers == UNKNOWN).double(), key.y == UNKNOWN
+    if len(predicted) != len(labels):
+        raise InputError(f"Expected a prediction for each of {len(labels)} labels, got {len(predicted)}.")
+    rejected, unseen = (predicted == UNKNOWN).double(), labels.y == UNKNOWN
     return float(rejected[unseen].mean()), float(rejected[~unseen].mean())
 
 
-def scores(probabilities: Tensor, key: HeldOutLabels | Tensor) -> dict[str, float]:
-    """The scalars of a report."""
+def scores(probabilities: Tensor, labels: HeldOutLabels | Tensor) -> dict[str, float]:
+    """Balanced accuracy, macro F1, ECE and NLL by name."""
     functions = (balanced_accuracy, macro_f1, ece, nll)
-    return {function.__name__: function(probabilities, key) for function in functions}
+    return {function.__name__: function(probabilities, labels) for function in functions}
 
 
 def a_distance(features_s: Tensor, features_t: Tensor, seed: int = 0) -> float:
     """Proxy A-distance 2 (1 - 2 error) of a linear source-against-target classifier, 5-fold cross-validated.
 
-    0 where the domains cannot be told apart, 2 where they always can (Ben-David et al. 2007). Both sides (N, F) are
-    cut to equal numbers, so that guessing has an error of one half; a worse error than that counts as 0.
+    0 where the domains cannot be told apart, 2 where they always can (Ben-David et al. 2007). Features (N, F) of both
+    sides are cut to equal numbers, so that chance has an error of one half; a larger error counts as 0.
     """
     n = min(len(features_s), len(features_t))
     if n < 10:
-        raise InputError(f"{len(features_s)} source and {len(features_t)} target cubes; wanted at least 10 of each.")
-    generator = torch.Generator().manual_seed(seed)
-    sides = [f.flatten(1)[torch.randperm(len(f), generator=generator)[:n]] for f in (features_s, features_t)]
+        raise InputError(f"Expected at least 10 subtomograms of each domain, got {len(features_s)}, {len(features_t)}.")
+    generator = torch.Generator("cpu").manual_seed(seed)
+    sides = [
+        f.flatten(1)[torch.randperm(len(f), generator=generator, device="cpu")[:n]] for f in (features_s, features_t)
+    ]
     x = torch.cat(sides).double().cpu().numpy()
     domain = np.repeat([0, 1], n)
-    judge = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
-    error = float((cross_val_predict(judge, x, domain, cv=5) != domain).mean())
+    discriminator = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
+    error = float((cross_val_predict(discriminator, x, domain, cv=5) != domain).mean())
     return max(0.0, 2 * (1 - 2 * error))
 
 

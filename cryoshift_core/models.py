@@ -1,11 +1,14 @@
-"""Classifiers and discriminators: small, free of the box size, and cheap on two CPU cores.
+"""Networks: classifiers and discriminators, free of the box size and cheap on two CPU cores.
 
-The normalisation is a GroupNorm, which looks at one cube at a time: the two domains never share a statistic, and a
-cube's class does not depend on the other cubes of its batch. A classifier with ``norm="batch"`` exists as a baseline:
-it is always given one domain at a time, and :func:`predict` normalises with the statistics of what it predicts.
+The default normalisation is GroupNorm. It looks at one subtomogram at a time, so that the two domains never share a
+statistic and a prediction does not depend on the rest of its batch. ``norm="batch"`` exists as a baseline: it is always
+given one domain at a time, and :func:`outputs` normalises with the statistics of what it is given.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +19,14 @@ from .runtime import pick_device
 
 SMALLEST_BOX, LARGEST_BOX = 16, 96
 GROUPS = 4
-NORMS = {"group": lambda channels: nn.GroupNorm(GROUPS, channels), "batch": nn.BatchNorm3d}
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "group": lambda channels: nn.GroupNorm(GROUPS, channels),
+    "batch": nn.BatchNorm3d,
+}
 
 
 class ResidualBlock(nn.Module):
-    """Two 3^3 convolutions, each behind a normalisation and ReLU, beside a (pooled) shortcut; `stride` 1 or 2."""
+    """Two 3^3 convolutions, each after a normalisation and ReLU, beside a (pooled) shortcut; `stride` 1 or 2."""
 
     def __init__(self, n_in: int, n_out: int, stride: int = 1, norm: str = "group"):
         super().__init__()
@@ -33,13 +39,13 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.relu(self.norm1(x)))
         h = self.conv2(F.relu(self.norm2(h)))
-        # ceil_mode keeps the shortcut's size equal to that of a strided convolution for odd boxes too
+        # ceil_mode keeps the shortcut's size equal to that of a strided convolution for odd boxes
         kept = F.avg_pool3d(x, 2, ceil_mode=True) if self.stride == 2 else x
         return h + self.shortcut(kept)
 
 
-def strided_encoder(width: int, norm: str) -> nn.Sequential:
-    """The default: the resolution is halved by the first layer, where a 3-D network spends most of its time."""
+def strided_layers(width: int, norm: str) -> nn.Sequential:
+    """Layers of the default encoder: the first one halves the resolution, where a 3-D network is most expensive."""
     return nn.Sequential(
         nn.Conv3d(1, width, 3, stride=2, padding=1),
         ResidualBlock(width, 2 * width, stride=2, norm=norm),
@@ -50,7 +56,7 @@ def strided_encoder(width: int, norm: str) -> nn.Sequential:
     )
 
 
-def light_encoder(width: int, norm: str) -> nn.Sequential:
+def light_layers(width: int, norm: str) -> nn.Sequential:
     """Plain convolution and pooling, in the spirit of the light variant of Bandyopadhyay et al. (2022)."""
     layers: list[nn.Module] = []
     n_in = 1
@@ -60,40 +66,68 @@ def light_encoder(width: int, norm: str) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-ENCODERS = {"strided": strided_encoder, "light": light_encoder}
+class PooledEncoder(nn.Module):
+    """Convolutional layers, then the mean and the maximum over the box of each channel: any box of 16 to 96 voxels."""
+
+    def __init__(self, layers: nn.Module, channels: int):
+        super().__init__()
+        self.layers = layers
+        self.n_features = 2 * channels
+
+    def features(self, x: Tensor) -> Tensor:
+        """Subtomograms (N, 1, Z, Y, X) -> features (N, n_features)."""
+        if x.ndim != 5 or x.shape[1] != 1 or min(x.shape[2:]) < SMALLEST_BOX or max(x.shape[2:]) > LARGEST_BOX:
+            raise InputError(
+                f"Expected subtomograms (N, 1, Z, Y, X) with {SMALLEST_BOX} to {LARGEST_BOX} voxels a side, "
+                f"got shape {tuple(x.shape)}."
+            )
+        h = self.layers(x)
+        return torch.cat([h.mean((2, 3, 4)), h.amax((2, 3, 4))], dim=1)
 
 
-class Classifier(nn.Module):
-    """3-D classifier for boxes of any size from 16 to 96 voxels, odd ones too.
+# Name -> encoder of a width (channels of the first layer) and a normalisation out of NORMS. An encoder is an nn.Module
+# with `features`, (N, 1, Z, Y, X) -> (N, F), and `n_features`, F.
+ENCODERS: dict[str, Callable[[int, str], nn.Module]] = {
+    "strided": lambda width, norm: PooledEncoder(strided_layers(width, norm), 4 * width),
+    "light": lambda width, norm: PooledEncoder(light_layers(width, norm), 4 * width),
+}
+
+
+class Network(nn.Module):
+    """Classifier network: an encoder, a LayerNorm over its features, and a linear head.
 
     Parameters
     ----------
     n_classes : K
-    encoder : "strided" (default) or "light"
-    width : channels of the first layer, a multiple of 4
+    encoder : a name out of ENCODERS, or an nn.Module with `features(x) -> (N, F)` and `n_features`, F
+    width : channels of the first layer of a named encoder, a multiple of 4
     norm : "group", or "batch" for the baseline of adaptive batch normalisation (Li et al. 2018)
     """
 
-    def __init__(self, n_classes: int, encoder: str = "strided", width: int = 8, norm: str = "group"):
+    def __init__(self, n_classes: int, encoder: str | nn.Module = "strided", width: int = 8, norm: str = "group"):
         super().__init__()
-        if encoder not in ENCODERS:
-            raise InputError(f"encoder={encoder!r} is unknown; wanted one of {', '.join(ENCODERS)}.")
-        if width < GROUPS or width % GROUPS:
-            raise InputError(f"width={width} is not a positive multiple of {GROUPS}; take e.g. 8 or 16.")
-        self.encoder = ENCODERS[encoder](width, norm)
-        self.n_features = 8 * width
-        self.norm = nn.LayerNorm(self.n_features)  # per cube: keeps the features' scale bounded for the adversary
+        if isinstance(encoder, nn.Module):
+            if not callable(getattr(encoder, "features", None)) or not isinstance(
+                getattr(encoder, "n_features", None), int
+            ):
+                raise InputError(
+                    f"Expected an encoder with features(x) -> (N, F) and the number n_features, got "
+                    f"{type(encoder).__name__} without: add both."
+                )
+            self.encoder = encoder
+        else:
+            if encoder not in ENCODERS:
+                raise InputError(f"Expected an encoder out of {', '.join(ENCODERS)}, or an nn.Module, got {encoder!r}.")
+            if width < GROUPS or width % GROUPS:
+                raise InputError(f"Expected a width that is a positive multiple of {GROUPS}, such as 8, got {width}.")
+            self.encoder = ENCODERS[encoder](width, norm)
+        self.n_features = int(self.encoder.n_features)
+        self.norm = nn.LayerNorm(self.n_features)  # bounds the scale of the features for the adversary
         self.classify = nn.Linear(self.n_features, n_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Imaged (N, 1, Z, Y, X) -> features (N, F): the mean and the maximum over the box of each channel."""
-        if x.ndim != 5 or x.shape[1] != 1 or min(x.shape[2:]) < SMALLEST_BOX or max(x.shape[2:]) > LARGEST_BOX:
-            raise InputError(
-                f"The classifier got cubes of shape {tuple(x.shape)}; wanted (N, 1, Z, Y, X) "
-                f"with {SMALLEST_BOX} to {LARGEST_BOX} voxels a side."
-            )
-        h = self.encoder(x)
-        return self.norm(torch.cat([h.mean((2, 3, 4)), h.amax((2, 3, 4))], dim=1))
+        """Subtomograms (N, 1, Z, Y, X) -> features (N, F)."""
+        return self.norm(self.encoder.features(x))
 
     def head(self, features: Tensor) -> Tensor:
         """Features (N, F) -> logits (N, K)."""
@@ -104,9 +138,9 @@ class Classifier(nn.Module):
 
 
 class ImageDiscriminator(nn.Module):
-    """Patch-level judge of realism: cubes (N, 1, Z, Y, X) -> logits (N, 1, z, y, x), positive for "target".
+    """Patch discriminator of images: subtomograms (N, 1, Z, Y, X) -> logits (N, 1, z, y, x), positive for "target".
 
-    Its end is linear, so that an undecided judge says 0; the sigmoid belongs to the loss.
+    The last layer is linear; the sigmoid belongs to the loss.
     """
 
     def __init__(self, width: int = 8):
@@ -125,7 +159,7 @@ class ImageDiscriminator(nn.Module):
 
 
 class DomainDiscriminator(nn.Module):
-    """Features (N, F) -> one logit (N,), positive for "source"; the adversary of DANN."""
+    """Domain discriminator of DANN: features (N, F) -> one logit (N,), positive for "source"."""
 
     def __init__(self, n_features: int, hidden: int = 32):
         super().__init__()
@@ -136,7 +170,7 @@ class DomainDiscriminator(nn.Module):
 
 
 class ClassDiscriminators(nn.Module):
-    """K small networks evaluated at once: gated features (N, K, F) -> logits (N, K), positive for "source"."""
+    """K domain discriminators evaluated at once: gated features (N, K, F) -> logits (N, K), positive for "source"."""
 
     def __init__(self, n_features: int, n_classes: int, hidden: int = 32):
         super().__init__()
@@ -154,31 +188,49 @@ class ClassDiscriminators(nn.Module):
         return torch.einsum("nkh,kh->nk", hidden, self.weight2) + self.bias2
 
 
-@torch.no_grad()
-def predict(model: Classifier, x: Tensor, batch: int = 64, device: str = "cpu") -> Tensor:
-    """Class probabilities (N, K) on the CPU for cubes (N, 1, Z, Y, X) of one domain."""
-    model, place = _settled(model, x, batch, device)
-    return torch.cat([model(part.to(place)).softmax(1).cpu() for part in x.split(batch)])
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a network says of N subtomograms: logits (N, K) and features (N, F), on the CPU."""
+
+    logits: Tensor
+    features: Tensor
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(N, K), softmax of the logits."""
+        return self.logits.softmax(1)
 
 
 @torch.no_grad()
-def embed(model: Classifier, x: Tensor, batch: int = 64, device: str = "cpu") -> Tensor:
-    """Features (N, F) on the CPU for cubes (N, 1, Z, Y, X) of one domain."""
-    model, place = _settled(model, x, batch, device)
-    return torch.cat([model.features(part.to(place)).cpu() for part in x.split(batch)])
+def outputs(network: nn.Module, x: Tensor, batch: int = 64, device: str | torch.device = "auto") -> Outputs:
+    """Logits and features of subtomograms (N, 1, Z, Y, X) of one domain; the network is left in eval mode."""
+    network, chosen = _settled(network, x, batch, device)
+    features = torch.cat([network.features(part.to(chosen)) for part in x.split(batch)])
+    logits = torch.cat([network.head(part) for part in features.split(batch)])
+    return Outputs(logits.cpu(), features.cpu())
 
 
-def _settled(model: Classifier, x: Tensor, batch: int, device: str) -> tuple[Classifier, torch.device]:
-    """The model on its device, not training; batch normalisation has the statistics of these cubes."""
-    place = pick_device(device)
-    model = model.to(place).eval()
-    batch_norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm3d)]
+def predict(network: nn.Module, x: Tensor, batch: int = 64, device: str | torch.device = "auto") -> Tensor:
+    """Class probabilities (N, K) of subtomograms (N, 1, Z, Y, X) of one domain, on the CPU."""
+    return outputs(network, x, batch, device).probabilities
+
+
+def embed(network: nn.Module, x: Tensor, batch: int = 64, device: str | torch.device = "auto") -> Tensor:
+    """Features (N, F) of subtomograms (N, 1, Z, Y, X) of one domain, on the CPU."""
+    return outputs(network, x, batch, device).features
+
+
+def _settled(network: nn.Module, x: Tensor, batch: int, device: str | torch.device) -> tuple[nn.Module, torch.device]:
+    """The network on its device in eval mode; batch normalisation takes the statistics of `x`."""
+    chosen = pick_device(device)
+    network = network.to(chosen).eval()
+    batch_norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm3d)]
     if batch_norms:
         for m in batch_norms:
             m.reset_running_stats()
             m.momentum = None  # a plain mean over the batches
             m.train()
         for part in x.split(batch):
-            model(part.to(place))
-        model.eval()
-    return model, place
+            network(part.to(chosen))
+        network.eval()
+    return network, chosen

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterator
+import types
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -66,6 +68,56 @@ def code_digest(*names: str) -> str:
                         del body[0]
             digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n{ast.dump(tree)}\n".encode())
     return digest.hexdigest()
+
+
+def function_digest(function: object, depth: int = 3) -> str:
+    """Digest of what a function does: its bytecode, constants, defaults, closure and the functions that it calls.
+
+    Called functions count where they stand in the same module as the function (a notebook cell, a script), up to
+    `depth` calls away.
+    """
+    digest = hashlib.sha256()
+
+    def add(value: object, left: int) -> None:
+        code = getattr(value, "__code__", None)
+        if isinstance(value, types.CodeType):
+            digest.update(value.co_code + repr(value.co_names).encode())
+            for constant in value.co_consts:
+                add(constant, left)
+        elif code is not None:
+            add(code, left)
+            add(value.__defaults__ or (), left)  # type: ignore[attr-defined]
+            add(tuple((value.__kwdefaults__ or {}).items()), left)  # type: ignore[attr-defined]
+            for cell in value.__closure__ or ():  # type: ignore[attr-defined]
+                add(cell.cell_contents, left - 1)
+            if left > 0:
+                names = value.__globals__  # type: ignore[attr-defined]
+                called = (names.get(name) for name in code.co_names)
+                for part in called:
+                    if getattr(part, "__module__", None) == value.__module__ and part is not value:
+                        add(part, left - 1)
+        elif isinstance(value, type):
+            for name, part in sorted(vars(value).items()):
+                if callable(part) or isinstance(part, int | float | str | tuple):
+                    digest.update(name.encode())
+                    add(part, left - 1)
+        elif isinstance(value, tuple):
+            for part in value:
+                add(part, left)
+        elif isinstance(value, int | float | str | bytes | None):
+            digest.update(repr(value).encode())
+        else:
+            digest.update(type(value).__qualname__.encode())
+
+    add(function, depth)
+    return digest.hexdigest()
+
+
+def did_you_mean(value: str, choices: Iterable[str]) -> str:
+    """ "; did you mean 'X'?" with the choice most like `value`, or "." where none is like it."""
+    lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(value.lower(), lower, n=1, cutoff=0.5)
+    return f"; did you mean '{lower[close[0]]}'?" if close else "."
 
 
 def root() -> Path:

@@ -1,8 +1,8 @@
-"""Choosing a checkpoint without a target label: rules that score, gates that must hold, and alarms."""
+"""Selection without a target label: validators that score checkpoints, validity checks, and warnings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,58 +10,85 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 from torch import Tensor
 
-from .data import Labelled, Unlabelled
+from .data import Unlabelled
 from .errors import InputError
 from .losses import information_maximisation
-from .models import Classifier, embed, predict
+from .models import Outputs, outputs
+from .runtime import did_you_mean
 from .training import Fit
 from .warps import target_styled
 
-__all__ = ["RULES", "Choice", "choose", "class_ami", "consensus", "gates", "information_maximisation"]
-AGREEMENT = 0.8  # the IM and the EnsV choice must answer alike on the target this often, relative to validation cubes
-LEAST_AMI = 0.2  # a trained classifier reaches 0.13 on cubes of white noise, where there are no clusters at all
+AGREEMENT = 0.8  # least agreement of the IM and the EnsV choice on the target, relative to that on the source
+LEAST_AMI = 0.2  # a trained classifier reaches 0.13 on white noise, which has no clusters at all
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One checkpoint as a validator sees it; it contains no target label.
+
+    Attributes
+    ----------
+    step : of the checkpoint
+    source : logits and features of the source-validation subtomograms (warped where the fit has warps)
+    source_y : (N,) their classes
+    target : logits and features of the target subtomograms
+    """
+
+    step: int
+    source: Outputs
+    source_y: Tensor
+    target: Outputs
+
+    @property
+    def source_accuracy(self) -> float:
+        """Accuracy on the source-validation subtomograms."""
+        return float((self.source.logits.argmax(1) == self.source_y).float().mean())
 
 
 def consensus(probabilities: Tensor, voters: Tensor | None = None) -> Tensor:
-    """Share of the target on which each candidate answers as the ensemble does.
+    """Fraction of the target on which each candidate predicts the ensemble's class, (M,).
 
     EnsV (Hu et al. 2024, "Towards reliable model selection for unsupervised domain adaptation", NeurIPS Datasets and
-    Benchmarks): the mean of the candidates' probabilities serves as the model to compare with.
+    Benchmarks): the mean of the candidates' probabilities is the reference.
 
     Parameters
     ----------
     probabilities : (M, N, K) target predictions of M candidates
     voters : (V, N, K) those of the ensemble; None: the same
-
-    Returns
-    -------
-    (M,) in 0 to 1
     """
     ensemble = (probabilities if voters is None else voters).mean(0).argmax(1)
     return (probabilities.argmax(2) == ensemble).float().mean(1)
 
 
-# Each rule scores candidates from their target predictions (M, N, K), in the order of their steps; the highest wins.
-RULES: dict[str, Callable[[Tensor], Tensor]] = {
-    "im": lambda p: torch.stack([information_maximisation(q) for q in p]),
-    "ensv": consensus,
-    "last": lambda p: torch.arange(len(p)).float(),
+def _probabilities(candidates: Sequence[Candidate]) -> Tensor:
+    return torch.stack([c.target.probabilities for c in candidates])
+
+
+def _im(candidates: Sequence[Candidate]) -> Tensor:
+    return torch.stack([information_maximisation(p) for p in _probabilities(candidates)])
+
+
+# Name -> validator: candidates, in the order of their steps -> scores (M,), the higher the better.
+VALIDATORS: dict[str, Callable[[Sequence[Candidate]], Tensor]] = {
+    "im": _im,
+    "ensv": lambda candidates: consensus(_probabilities(candidates)),
+    "last": lambda candidates: torch.arange(len(candidates), device="cpu").float(),
 }
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and whether to believe it.
+    """The selected checkpoint.
 
     Attributes
     ----------
-    fit, step : whose candidate to use; `fit.model` holds its weights. Where `fell_back`, the fallback and its step
-    reason : why, in words
-    warning : what speaks against the adapted model, "" where nothing does
-    fell_back : True where the fallback took the adapted model's place
-    class_ami : see :func:`class_ami`, of the adapted model's candidate; NaN without gates
-    agreement : share of the target on which the IM and the EnsV choice answer alike
-    table : a row per candidate: step, source_val_acc, im_score, ensv_agreement, gate ("" where it passes)
+    fit, step : the fit and its candidate to use; `fit.network` holds its weights. The fallback's where `fell_back`
+    reason : of the choice, in words
+    warning : what speaks against the adapted network, "" where nothing does
+    fell_back : the fallback replaced the adapted network
+    class_ami : :func:`class_ami` of the adapted network's candidate; NaN without checks
+    agreement : fraction of the target on which the IM and the EnsV choice agree
+    table : a row per candidate: step, source_val_acc, im_score, ensv_agreement, problem ("" where it is valid)
     """
 
     fit: Fit
@@ -74,124 +101,135 @@ class Choice:
     table: tuple[dict[str, float | str], ...]
 
 
-def gates(
+def problem(
     probabilities: Tensor, accuracy: float, best_accuracy: float, tolerance: float = 0.03, smallest: float | None = None
 ) -> str:
-    """ "" where a candidate passes, else what is wrong with it.
+    """What makes a candidate invalid, in words; "" for a valid one.
 
     Parameters
     ----------
     probabilities : (N, K) target predictions
     accuracy, best_accuracy : source-validation accuracy of this candidate, and of the best one
-    tolerance : how far below the best a candidate may be
-    smallest : least share of the target that each class must be predicted for. None: 2 %, and with more than five
-        classes 0.1 / K, because the rarest of 20 classes at 10:1 is truly 1.3 % of the target
+    tolerance : allowed distance from the best accuracy
+    smallest : least fraction of the target that each class must be predicted for. None: 2 %, and 0.1 / K with more than
+        five classes, because the rarest of 20 classes at 10:1 is truly 1.3 % of the target
     """
     if accuracy < best_accuracy - tolerance:
-        return f"source-validation accuracy {accuracy:.2f} is more than {tolerance} under the best, {best_accuracy:.2f}"
+        return f"source-validation accuracy {accuracy:.2f} is more than {tolerance} below the best, {best_accuracy:.2f}"
     n_classes = probabilities.shape[1]
     smallest = min(0.02, 0.1 / n_classes) if smallest is None else smallest
-    shares = torch.bincount(probabilities.argmax(1), minlength=n_classes) / len(probabilities)
-    if float(shares.min()) < smallest:
-        return f"class {int(shares.argmin())} gets {float(shares.min()):.1%} of the target, under {smallest:.1%}"
+    fractions = torch.bincount(probabilities.argmax(1), minlength=n_classes) / len(probabilities)
+    if float(fractions.min()) < smallest:
+        return f"class {int(fractions.argmin())} has {float(fractions.min()):.1%} of the target, under {smallest:.1%}"
     return ""
 
 
-@torch.no_grad()
-def class_ami(model: Classifier, target: Unlabelled, seed: int = 0) -> float:
-    """Agreement (adjusted mutual information) of k-means on the target's features with the predictions.
+def class_ami(target: Outputs, seed: int = 0) -> float:
+    """Agreement (adjusted mutual information) of k-means clusters of the target's features with its predicted classes.
 
-    An alarm, not a score: near 0 the predicted classes are no clusters of the target at all.
+    It is a check and no score: near 0 the predicted classes are no clusters of the target.
     """
-    features = embed(model, target.x)
-    predicted = model.head(features).argmax(1)
-    k = model.classify.out_features
-    clusters = KMeans(min(k, len(features)), n_init=5, random_state=seed).fit_predict(features.numpy())
+    predicted = target.logits.argmax(1)
+    k = min(target.logits.shape[1], len(target.features))
+    clusters = KMeans(k, n_init=5, random_state=seed).fit_predict(target.features.numpy())
     return float(adjusted_mutual_info_score(predicted.numpy(), clusters))
+
+
+def candidates(fit: Fit, target: Unlabelled, device: str | torch.device = "auto") -> list[Candidate]:
+    """Every checkpoint of a fit with its source-validation and target outputs, in the order of their steps.
+
+    The source-validation subtomograms are warped towards the target where the fit has warps: on plain ones a method
+    that learns from the warped source is best early, when the warps are still weak.
+    """
+    x = target_styled(fit.validation.x, fit.warps, torch.Generator("cpu").manual_seed(0))
+    found = []
+    for step in sorted(fit.candidates):
+        network = fit.restore(step)
+        source = outputs(network, x, device=device)
+        found.append(Candidate(step, source, fit.validation.y, outputs(network, target.x, device=device)))
+    return found
 
 
 def choose(
     fit: Fit,
-    validation: Labelled,
     target: Unlabelled,
     *,
     rule: str = "im",
-    gated: bool = True,
+    checked: bool = True,
     fallback: Fit | None = None,
     tolerance: float = 0.03,
     agreement: float = AGREEMENT,
     least_ami: float = LEAST_AMI,
+    device: str | torch.device = "auto",
 ) -> Choice:
-    """The candidate that `rule` likes best among those that pass the gates, unless something speaks against them all.
+    """The valid candidate with the best score, or the fallback where a check speaks against all of them.
 
-    Three things do: no candidate passes; the best by IM and the best by EnsV answer alike on the target less than
-    `agreement` times as often as on the validation cubes (in heavy noise two sound checkpoints differ there, too); the
-    chosen one's :func:`class_ami` is under `least_ami`. Then `fallback` is chosen with a warning. Without a fallback
-    the candidate stays (the last one where none passes), with the same warning. The model of `fit` holds the weights
-    of its own candidate afterwards.
+    Three checks do: no candidate is valid (:func:`problem`); the best by IM and the best by EnsV agree on the target
+    less than `agreement` times as often as on the source-validation subtomograms (in heavy noise two sound checkpoints
+    differ there, too); :func:`class_ami` of the chosen one is under `least_ami`. Without a fallback the chosen
+    candidate stays (the last one where none is valid), with the same warning. `fit.network` holds its weights
+    afterwards.
 
     Parameters
     ----------
-    fit : trained by an adapting method
-    validation : labelled source cubes that were not trained on; where the fit has warps, they are target_styled to the target
-        first. On plain ones a method that learns from copies is best before the copies have become hard
-    target : the cubes that `fit` adapted to
-    rule : a name of RULES
-    gated : False takes the rule's word, without gates, alarms and fallback: for comparing rules
+    fit : of an adapting method
+    target : the subtomograms that `fit` was adapted to
+    rule : a name in VALIDATORS
+    checked : False selects by the rule alone, without checks and fallback: to compare rules
     fallback : a fit of `source_only` on the same source, used at the step that it has selected
-    tolerance : see :func:`gates`
+    tolerance : see :func:`problem`
 
     Raises
     ------
     TypeError
-        where the target is not Unlabelled, or the validation set is not Labelled.
+        the target is not Unlabelled
     InputError
-        for an unknown rule.
+        an unknown rule
     """
     if not isinstance(target, Unlabelled):
-        raise TypeError(f"choose got a {type(target).__name__}; wanted Unlabelled: no target label may be seen here.")
-    if not isinstance(validation, Labelled):
-        raise TypeError(f"choose got a {type(validation).__name__} to validate on; wanted Labelled source cubes.")
-    if rule not in RULES:
-        raise InputError(f"rule={rule!r} is unknown; wanted one of {', '.join(RULES)}.")
-    steps, known, answers = sorted(fit.candidates), [], []
-    x = target_styled(validation.x, fit.warps, torch.Generator().manual_seed(0))
-    for step in steps:
-        model = fit.restore(step)
-        known.append(predict(model, x).argmax(1))
-        answers.append(predict(model, target.x))
-    accuracies = [float((y == validation.y).float().mean()) for y in known]
-    found = [gates(p, accuracy, max(accuracies), tolerance) for p, accuracy in zip(answers, accuracies, strict=True)]
-    passed = [i for i, problem in enumerate(found) if not (gated and problem)]
-    voters = passed or list(range(len(steps)))
-    p = torch.stack(answers)
-    best = {name: voters[int(score(p[voters]).argmax())] for name, score in RULES.items()}
-    chosen = best[rule if passed else "last"]
-    one, other = best["im"], best["ensv"]
-    alike = float((p[one].argmax(1) == p[other].argmax(1)).float().mean())
-    usual = float((known[one] == known[other]).float().mean())
-    model = fit.restore(steps[chosen])
-    ami = class_ami(model, target) if gated else float("nan")
-    reason = f"the best by {rule!r} of the {len(passed)} of {len(steps)} checkpoints that pass"
-    doubts = []
-    if not passed:
-        reason = "the last checkpoint, for want of a better one"
-        doubts.append(f"no checkpoint passes the gates (the last one: {found[-1]})")
-    if gated and alike < agreement * usual:
-        doubts.append(
-            f"the best by IM and the best by EnsV answer alike on {alike:.0%} of the target only, "
-            f"and on {usual:.0%} of the validation cubes"
+        raise TypeError(f"Expected an Unlabelled target, got {type(target).__name__}: selection sees no target label.")
+    if rule not in VALIDATORS:
+        raise InputError(
+            f"Expected a rule out of {', '.join(VALIDATORS)}, got {rule!r}{did_you_mean(rule, VALIDATORS)}"
         )
-    if gated and ami < least_ami:
-        doubts.append(f"the predicted classes are no clusters of the target (ClassAMI {ami:.2f}, under {least_ami:g})")
-    columns = zip(steps, accuracies, RULES["im"](p).tolist(), consensus(p, p[voters]).tolist(), found, strict=True)
-    names = ("step", "source_val_acc", "im_score", "ensv_agreement", "gate")
-    table = tuple(dict(zip(names, row, strict=True)) for row in columns)
-    if not doubts:
-        return Choice(fit, steps[chosen], reason, "", False, ami, alike, table)
-    why = f"{fit.method} is in doubt: {'; '.join(doubts)}"
-    if fallback is None:
-        warning = f"{why}. Trust source_only rather than this model."
-        return Choice(fit, steps[chosen], reason, warning, False, ami, alike, table)
-    warning = f"{why}. The answers come from {fallback.method} instead."
-    return Choice(fallback, fallback.selected, f"{fallback.method}, as a fallback", warning, True, ami, alike, table)
+    every = candidates(fit, target, device)
+    best_accuracy = max(c.source_accuracy for c in every)
+    problems = [problem(c.target.probabilities, c.source_accuracy, best_accuracy, tolerance) for c in every]
+    valid = [c for c, found in zip(every, problems, strict=True) if not (checked and found)]
+    voters = valid or every
+
+    def best(name: str) -> Candidate:
+        return voters[int(VALIDATORS[name](voters).argmax())]
+
+    chosen, im, ensv = best(rule if valid else "last"), best("im"), best("ensv")
+    agree = float((im.target.logits.argmax(1) == ensv.target.logits.argmax(1)).float().mean())
+    usual = float((im.source.logits.argmax(1) == ensv.source.logits.argmax(1)).float().mean())
+    fit.restore(chosen.step)
+    ami = class_ami(chosen.target) if checked else float("nan")
+    reason = f"the best by {rule!r} of the {len(valid)} valid out of {len(every)} checkpoints"
+    warnings = []
+    if not valid:
+        reason = "the last checkpoint, because none is valid"
+        warnings.append(f"no checkpoint is valid (the last one: {problems[-1]})")
+    if checked and agree < agreement * usual:
+        warnings.append(
+            f"the best by IM and the best by EnsV agree on {agree:.0%} of the target, "
+            f"and on {usual:.0%} of the validation subtomograms"
+        )
+    if checked and ami < least_ami:
+        warnings.append(
+            f"the predicted classes are no clusters of the target (ClassAMI {ami:.2f}, under {least_ami:g})"
+        )
+    p = _probabilities(every)
+    im_scores, votes = _im(every).tolist(), consensus(p, _probabilities(voters)).tolist()
+    names = ("step", "source_val_acc", "im_score", "ensv_agreement", "problem")
+    rows = zip([c.step for c in every], [c.source_accuracy for c in every], im_scores, votes, problems, strict=True)
+    table = tuple(dict(zip(names, row, strict=True)) for row in rows)
+    if not warnings:
+        return Choice(fit, chosen.step, reason, "", False, ami, agree, table)
+    why = f"{fit.method} may be wrong here: {'; '.join(warnings)}"
+    if fallback is None or not checked:
+        warning = f"{why}. Compare with source_only before you use it."
+        return Choice(fit, chosen.step, reason, warning, False, ami, agree, table)
+    warning = f"{why}. The predictions come from {fallback.method} instead."
+    return Choice(fallback, fallback.selected, f"{fallback.method}, the fallback", warning, True, ami, agree, table)

@@ -1,142 +1,215 @@
-"""The one training loop. It never receives a target label: the target's type has no field for one."""
+"""The training loop. It never receives a target label: the target's type has no field for one."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import json
+import logging
 import math
 import time
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import losses
 from .data import Labelled, Unlabelled, augment
 from .errors import InputError
-from .methods import TERMS, Batch, adversary, resolve
-from .models import Classifier, ImageDiscriminator, predict
-from .runtime import pick_device
-from .warps import Warps
+from .methods import TERMS, Batch, Method, resolve
+from .models import ImageDiscriminator, Network, outputs
+from .runtime import atomic, code_digest, function_digest, pick_device
+from .warps import WARPS, Warps
 
-GAME_EVERY, GAME_SHARE = 4, 4  # the game is played each 4th step, on a quarter of the batch: it is the costly part
-GAME_LR = {"warps": 5e-4, "discriminator": 1e-3}
-TEACHER_MEMORY = 0.99  # share of the teacher's weights that a step keeps; the newer at the start
-LOOKED_AT = 512  # cubes at most that an evaluation during training predicts, or whose spectra are measured
+log = logging.getLogger("cryoshift_core")
+
+ADVERSARIAL_EVERY, ADVERSARIAL_SHARE = 4, 4  # the warps are trained every 4th step on a quarter of the batch, for speed
+ADVERSARIAL_LR = {"warps": 5e-4, "discriminator": 1e-3}
+TEACHER_DECAY = 0.99  # of the moving average of the weights; smaller in the first steps
+EVALUATED = 512  # at most so many subtomograms are predicted at an evaluation, or measured for the warps
+CODE = ("data", "fourier", "losses", "methods", "models", "training", "warps")  # modules whose code changes a fit
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Budget and network of a fit. The defaults are those of the laptop profile.
+
+    Attributes
+    ----------
+    steps, batch : optimiser steps, each on `batch` source and as many target subtomograms
+    lr, weight_decay : peak learning rate and weight decay of AdamW; see :func:`learning_rate`
+    encoder, width : of :class:`models.Network`
+    evaluations : points of the learning curves, evenly spaced; the fit can be resumed from each
+    candidates : checkpoints kept for selection, evenly spaced, the last step among them
+    rotations : 180-degree rotations of the source augmentation, see :func:`data.augment`. The target is rotated about
+        the tilt axis only, because an asymmetric tilt range breaks the other symmetries. (0, 1) where the axis is not y
+    weights : other weights for the method's terms, e.g. {"mada": 0.3}
+    without : terms and warps to leave out, e.g. ("spectrum",)
+    """
+
+    steps: int = 400
+    batch: int = 32
+    lr: float = 3e-3
+    weight_decay: float = 1e-2
+    encoder: str | nn.Module = "strided"
+    width: int = 8
+    evaluations: int = 8
+    candidates: int = 4
+    rotations: tuple[int, ...] = (0, 1, 2, 3)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+    def points(self, n: int) -> set[int]:
+        """At most n steps, evenly spaced, the last one among them."""
+        n = min(n, self.steps)
+        return {round(self.steps * i / n) for i in range(1, n + 1)}
 
 
 @dataclass
 class Fit:
-    """A trained classifier with everything a reader may want to see of its training.
+    """A trained network with the record of its training.
 
     Attributes
     ----------
-    model : Classifier on the CPU, eval mode, holding the weights of step `selected`
-    history : lists of equal length per evaluation point: step, each term's mean since the last point, source_val_acc,
-        im_score, seconds
-    candidates : step -> state_dict, one per evaluation point, the last step among them
-    warps : the warp modules as trained, or None
+    network : on the CPU, in eval mode, with the weights of step `selected`
+    history : name -> values, one per evaluation: step, each term's mean since the last evaluation,
+        source_val_acc, im_score, seconds
+    candidates : step -> state_dict of the network
+    warps : the warp modules after training, or None
+    validation : labelled source subtomograms that were not trained on
     """
 
     method: str
-    model: Classifier
+    network: Network
     history: dict[str, list[float]]
     candidates: dict[int, dict[str, Tensor]]
     selected: int
     warps: Warps | None
-    cpu_seconds: float
+    validation: Labelled
+    config: TrainingConfig
     seconds: float
-    classes: tuple[str, ...]
+    cpu_seconds: float
 
-    def restore(self, step: int) -> Classifier:
-        """Put the weights of candidate `step` into the model."""
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in label order."""
+        return self.validation.classes
+
+    def restore(self, step: int) -> Network:
+        """The network with the weights of candidate `step`."""
         if step not in self.candidates:
-            raise InputError(f"step={step} is no candidate; wanted one of {sorted(self.candidates)}.")
-        self.model.load_state_dict(self.candidates[step])
+            raise InputError(f"Expected a step out of {sorted(self.candidates)}, got {step}.")
+        self.network.load_state_dict(self.candidates[step])
         self.selected = step
-        return self.model
+        return self.network
 
 
 def learning_rate(progress: float, peak: float) -> float:
-    """Warm up linearly over the first tenth, then half a cosine down to 1 % of `peak`. It looks at no loss."""
+    """Linear warm-up over the first tenth, then half a cosine down to 1 % of `peak`; depends on no loss."""
     if progress < 0.1:
         return peak * max(progress / 0.1, 0.05)
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9)))
 
 
-def _spread(n_data: int, n: int) -> Tensor:
+def _evenly(n_data: int, n: int) -> Tensor:
     """At most n indices, evenly spaced over the data."""
-    return torch.linspace(0, n_data - 1, min(n, n_data)).round().long()
+    return torch.linspace(0, n_data - 1, min(n, n_data), device="cpu").round().long()
 
 
 def _fingerprint(*tensors: Tensor) -> list:
-    return [[list(t.shape), zlib.crc32(t.cpu().contiguous().numpy())] for t in tensors]
-
-
-SAVED = ("step", "history", "recent", "candidates", "seconds", "cpu_seconds")
+    return [[list(t.shape), zlib.crc32(t.detach().cpu().contiguous().numpy())] for t in tensors]
 
 
 @dataclass
 class _State:
-    """A run under way. What the names in SAVED, the modules, optimisers and generator hold survives a kill."""
+    """A fit in progress. `save` keeps all that the rest of the training depends on."""
 
     modules: nn.ModuleDict
     optimisers: dict[str, torch.optim.Optimizer]
     generator: torch.Generator
     terms: dict[str, float]
-    game: str | None
-    batch: int
-    gradual: bool
-    rotations: tuple[int, ...]
-    place: torch.device
+    method: Method
+    config: TrainingConfig
+    device: torch.device
     step: int = 0
     history: dict[str, list[float]] = field(default_factory=dict)
     recent: dict[str, list[float]] = field(default_factory=dict)  # term -> values since the last evaluation
-    candidates: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
-    def save(self, path: Path) -> None:
-        kept = {name: getattr(self, name) for name in SAVED}
+    SAVED = ("step", "history", "recent", "seconds", "cpu_seconds")
+
+    def save(self, folder: Path) -> None:
+        """Write state.pt; candidates are files of their own, so that each is written once."""
+        kept: dict[str, Any] = {name: getattr(self, name) for name in self.SAVED}
         kept["modules"], kept["generator"] = self.modules.state_dict(), self.generator.get_state()
         kept["optimisers"] = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        torch.save(kept, partial)
-        partial.replace(path)
+        with atomic(folder / "state.pt") as partial:
+            torch.save(kept, partial)
 
-    def load(self, path: Path) -> None:
-        kept = torch.load(path, weights_only=True, map_location="cpu")
-        for name in SAVED:
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote."""
+        kept = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+        for name in self.SAVED:
             setattr(self, name, kept[name])
         self.modules.load_state_dict(kept["modules"])
         self.generator.set_state(kept["generator"])
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(kept["optimisers"][name])
 
+    @property
+    def kept(self) -> Network:
+        """The network that is evaluated and handed out: the teacher, where there is one."""
+        return self.modules["teacher" if "teacher" in self.modules else "network"]  # type: ignore[return-value]
 
-def _check(source: Labelled, target: Unlabelled, steps: int, batch: int) -> None:
+
+def _check(source: Labelled, target: Unlabelled, config: TrainingConfig) -> None:
     if not isinstance(target, Unlabelled):
         raise TypeError(
-            f"fit got a {type(target).__name__} as its target; wanted domains.Unlabelled, because adaptation must "
-            "not be able to see a target label: keep the labels in an HeldOutLabels."
+            f"Expected an Unlabelled target, got {type(target).__name__}: adaptation must not see a target label. "
+            "Keep the labels in HeldOutLabels."
         )
     if not isinstance(source, Labelled):
-        raise TypeError(f"fit got a {type(source).__name__} as its source; wanted domains.Labelled.")
+        raise TypeError(f"Expected a Labelled source, got {type(source).__name__}.")
     if source.x.shape[1:] != target.x.shape[1:]:
         raise InputError(
-            f"Source cubes are {tuple(source.x.shape[2:])} and target cubes {tuple(target.x.shape[2:])} voxels; "
-            "wanted the same box: crop the larger with volumes.crop."
+            f"Expected source and target of the same box, got {tuple(source.x.shape[2:])} and "
+            f"{tuple(target.x.shape[2:])} voxels: crop the larger with data.crop."
         )
+    if source.contrast != target.contrast:
+        raise InputError(f"The source is {source.contrast} and the target {target.contrast}: negate x of one of them.")
     counts = torch.bincount(source.y, minlength=len(source.classes))
     if int(counts.min()) == 0:
-        raise InputError(f"Class {source.classes[int(counts.argmin())]!r} has no source cube; add some or drop it.")
-    if len(target) < 2 or steps < 1 or batch < 2:
-        raise InputError(f"{len(target)} target cubes, steps={steps}, batch={batch}; wanted at least 2, 1 and 2.")
+        raise InputError(
+            f"Class {source.classes[int(counts.argmin())]!r} has no source subtomogram; add some or drop it."
+        )
+    if len(target) < 2:
+        raise InputError(
+            f"Expected at least 2 target subtomograms to adapt to, got {len(target)}: give a stack, a folder or a list "
+            "of positions of several particles."
+        )
+    for name, least in {"steps": 1, "batch": 2, "evaluations": 1, "candidates": 1}.items():
+        if getattr(config, name) < least:
+            raise InputError(f"Expected {name} of at least {least}, got {getattr(config, name)}.")
+
+
+def _key(method: Method, terms: dict[str, float], config: TrainingConfig, seed: int, data: list) -> str:
+    """Digest of everything that changes a number of a fit: recipe, budget, seed, data and code."""
+    encoder: object = config.encoder
+    if isinstance(encoder, nn.Module):
+        encoder = [function_digest(type(encoder)), _fingerprint(*encoder.state_dict().values())]
+    parts = [function_digest(part) for name in terms for part in (TERMS[name].loss, TERMS[name].adversary)]
+    parts += [function_digest(WARPS[name]) for name in (*method.warps, *method.student_augmentation)]
+    budget = [config.steps, config.batch, config.lr, config.weight_decay, config.width, config.evaluations]
+    recipe = [method.warps, method.warp_training, method.student_augmentation, method.norm, method.warm_up]
+    everything = [terms, recipe, encoder, budget, config.candidates, config.rotations, seed, data, parts]
+    return hashlib.sha256(json.dumps([everything, code_digest(*CODE)]).encode()).hexdigest()[:16]
 
 
 def fit(
@@ -145,186 +218,208 @@ def fit(
     target: Unlabelled,
     *,
     validation: Labelled | None = None,
-    steps: int = 400,
-    batch: int = 32,
-    lr: float = 3e-3,
-    weight_decay: float = 1e-2,
-    encoder: str = "strided",
-    width: int = 8,
+    config: TrainingConfig = TrainingConfig(),  # noqa: B008 (frozen)
     seed: int = 0,
-    device: str = "auto",
-    folder: Path | None = None,
+    device: str | torch.device = "auto",
+    folder: str | Path | None = None,
     progress: bool = True,
-    checkpoint_every: int = 50,
-    evaluate_every: int = 50,
-    without: tuple[str, ...] = (),
-    weights: dict[str, float] | None = None,
-    rotations: tuple[int, ...] = (0, 1, 2, 3),
 ) -> Fit:
-    """Train `method` on labelled source cubes and unlabelled target cubes of one box size.
+    """Train `method` on a labelled source and an unlabelled target of one box size.
 
     Parameters
     ----------
     method : a name in :data:`methods.METHODS`
-    validation : labelled source cubes not trained on; None holds out a tenth of the source
-    steps, batch : optimiser steps, each on `batch` source and as many target cubes
-    folder : where to keep checkpoints. The same call again loads a finished run and continues an interrupted one, to
-        the numbers of an uninterrupted run (bit-equal on the CPU with the same number of threads)
-    without : terms and warps to leave out, e.g. ("spectrum",)
-    weights : other weights for the method's terms, e.g. {"mada": 0.3}
-    rotations : those that a source cube may be given, see :func:`augment`; a target cube, whose tilts may be lopsided, is
-        turned about the tilt axis y at most. (0, 1) where the tilt axis is not y
+    validation : labelled source subtomograms that are not trained on; None holds out a tenth of the source
+    config : budget and network
+    seed : of every random draw; the same seed gives the same numbers on the same device
+    folder : where checkpoints are kept. The same call again loads a finished fit, and resumes an interrupted one with
+        the numbers of an uninterrupted one (bit-equal on the CPU with the same number of threads). Fits are kept apart
+        by recipe, budget, seed, data and code
 
     Raises
     ------
     TypeError
-        where the target is anything but Unlabelled.
+        the target is not Unlabelled, or the source not Labelled
     InputError
-        for an unknown method or term, boxes that differ, a class without cubes.
+        an unknown method or term, boxes that differ, a class without subtomograms, fewer than 2 target subtomograms
     """
-    _check(source, target, steps, batch)
-    terms, recipe = resolve(method, tuple(without))
-    if set(weights or {}) - terms.keys():
-        raise InputError(f"weights={sorted(weights)} names a term that {method!r} lacks; it has {', '.join(terms)}.")
-    terms |= weights or {}
-    place = pick_device(device)
-    generator = torch.Generator().manual_seed(seed)
+    _check(source, target, config)
+    terms, recipe = resolve(method, tuple(config.without))
+    if unknown := set(config.weights) - terms.keys():
+        raise InputError(f"Expected weights of the terms of {method!r} ({', '.join(terms)}), got {sorted(unknown)}.")
+    terms |= config.weights
+    chosen = pick_device(device)
+    generator = torch.Generator("cpu").manual_seed(seed)
     if validation is None:
-        order = torch.randperm(len(source), generator=generator)
+        order = torch.randperm(len(source), generator=generator, device="cpu")
         held = max(1, len(source) // 10)
         validation, source = source.subset(order[:held]), source.subset(order[held:])
-    # whatever changes a number is part of the key
-    config = dict(
-        method=method, terms=terms, warps=recipe.warps, game=recipe.game, steps=steps, batch=batch, lr=lr, seed=seed
-    )
-    config |= dict(weight_decay=weight_decay, encoder=encoder, width=width, evaluate_every=evaluate_every, format=3)
-    config |= dict(seed=seed, view=recipe.view, norm=recipe.norm, gradual=recipe.gradual, rotations=rotations)
-    config["data"] = _fingerprint(source.x, source.y, target.x, validation.x, validation.y)
-    key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
-    path = Path(folder) / f"{method}-{key}.pt" if folder is not None else None
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        modules = nn.ModuleDict({"model": Classifier(len(source.classes), encoder, width, recipe.norm)})
-        if rival := adversary(terms, modules["model"], len(source.classes)):
-            modules["adversary"] = rival
-        if "teacher" in terms:
-            modules["teacher"] = copy.deepcopy(modules["model"]).requires_grad_(False)
-        some_s, some_t = (d.x[_spread(len(d), LOOKED_AT)] for d in (source, target))
-        if recipe.warps:
-            modules["warps"] = Warps(recipe.warps, some_s, some_t, generator, source.voxel_size)
-            modules["warps"].requires_grad_(recipe.game is not None)
-        if recipe.view:
-            modules["view"] = Warps(recipe.view, some_s, some_t, generator, source.voxel_size)
-        if recipe.game == "realism":
-            modules["discriminator"] = ImageDiscriminator()
-    modules.to(place)
-    learners = [p for name in ("model", "adversary") if name in modules for p in modules[name].parameters()]
-    optimisers = {"task": torch.optim.AdamW(learners, lr=lr, weight_decay=weight_decay)}
-    for name, rate in GAME_LR.items() if recipe.game else ():
-        if name in modules and list(modules[name].parameters()):
-            optimisers[name] = torch.optim.Adam(modules[name].parameters(), lr=rate, betas=(0.5, 0.99))
-    state = _State(modules, optimisers, generator, terms, recipe.game, batch, recipe.gradual, rotations, place)
-    if path is not None and path.exists():
-        state.load(path)
-    wall, cpu = time.perf_counter() - state.seconds, time.process_time() - state.cpu_seconds
-    with tqdm(total=steps, initial=state.step, desc=method, mininterval=1, ascii=True, disable=not progress) as bar:
-        while state.step < steps:
-            here = state.step / steps
-            for group in optimisers["task"].param_groups:
-                group["lr"] = learning_rate(here, lr)
-            for name, value in _step(state, source, target, losses.ramp(here)).items():
-                state.recent.setdefault(name, []).append(value)
-            state.step += 1
-            done = state.step == steps
-            state.seconds, state.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-            if done or state.step % evaluate_every == 0:
-                _evaluate(state, validation, target)
-            if path is not None and (done or state.step % checkpoint_every == 0):
-                state.save(path)
-            bar.update()
+    state = _start(source, target, terms, recipe, config, seed, generator, chosen)
+    checkpoints = None
+    if folder is not None:
+        data = _fingerprint(source.x, source.y, target.x, validation.x, validation.y)
+        checkpoints = Path(folder) / f"{method}-{_key(recipe, terms, config, seed, data)}"
+        if (checkpoints / "state.pt").exists():
+            state.load(checkpoints)
+            log.info("loaded from %s: step %d of %d", checkpoints, state.step, config.steps)
+    candidates = _train(state, source, target, validation, checkpoints, method if progress else "")
     return Fit(
         method=method,
-        model=_kept(modules).cpu().eval(),
+        network=state.kept.cpu().eval(),
         history=state.history,
-        candidates=state.candidates,
-        selected=steps,
-        warps=modules["warps"].cpu().eval() if "warps" in modules else None,
-        cpu_seconds=state.cpu_seconds,
+        candidates=candidates,
+        selected=config.steps,
+        warps=state.modules["warps"].cpu().eval() if "warps" in state.modules else None,  # type: ignore[arg-type]
+        validation=validation,
+        config=config,
         seconds=state.seconds,
-        classes=source.classes,
+        cpu_seconds=state.cpu_seconds,
     )
 
 
-def _step(state: _State, source: Labelled, target: Unlabelled, strength: float) -> dict[str, float]:
-    """One step of the classifier (and its adversary), then, when it is due, one of the game. -> each term's value"""
-    modules, generator, batch, terms, place = state.modules, state.generator, state.batch, state.terms, state.place
-    model = modules["model"].train()
-    chosen = torch.randint(len(source), (batch,), generator=generator)
-    x_s, y_s = augment(source.x[chosen], generator, state.rotations).to(place), source.y[chosen].to(place)
-    x_t = target.x[torch.randint(len(target), (batch,), generator=generator)]
-    x_t = augment(x_t, generator, tuple(turn for turn in state.rotations if turn in (0, 2))).to(place)
+def _start(
+    source: Labelled,
+    target: Unlabelled,
+    terms: dict[str, float],
+    method: Method,
+    config: TrainingConfig,
+    seed: int,
+    generator: torch.Generator,
+    device: torch.device,
+) -> _State:
+    """Networks, warps, discriminators and optimisers before the first step."""
+    n_classes = len(source.classes)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        network = Network(n_classes, copy.deepcopy(config.encoder), config.width, method.norm)
+        modules = nn.ModuleDict({"network": network})
+        adversaries = {
+            name: build(network.n_features, n_classes) for name in terms if (build := TERMS[name].adversary) is not None
+        }
+        if adversaries:
+            modules["adversaries"] = nn.ModuleDict(adversaries)
+        if any(TERMS[name].teacher for name in terms):
+            modules["teacher"] = copy.deepcopy(network).requires_grad_(False)
+        some_s, some_t = (d.x[_evenly(len(d), EVALUATED)] for d in (source, target))
+        if method.warps:
+            modules["warps"] = Warps(method.warps, some_s, some_t, generator, source.voxel_size)
+            modules["warps"].requires_grad_(method.warp_training is not None)
+        if method.student_augmentation:
+            names = method.student_augmentation
+            modules["student_augmentation"] = Warps(names, some_s, some_t, generator, source.voxel_size)
+        if method.warp_training == "realism":
+            modules["discriminator"] = ImageDiscriminator()
+    modules.to(device)
+    learners = [p for name in ("network", "adversaries") if name in modules for p in modules[name].parameters()]
+    optimisers: dict[str, torch.optim.Optimizer] = {
+        "task": torch.optim.AdamW(learners, lr=config.lr, weight_decay=config.weight_decay)
+    }
+    for name, rate in ADVERSARIAL_LR.items() if method.warp_training else ():
+        if name in modules and list(modules[name].parameters()):
+            optimisers[name] = torch.optim.Adam(modules[name].parameters(), lr=rate, betas=(0.5, 0.99))
+    return _State(modules, optimisers, generator, terms, method, config, device)
+
+
+def _train(
+    state: _State, source: Labelled, target: Unlabelled, validation: Labelled, folder: Path | None, title: str
+) -> dict[int, dict[str, Tensor]]:
+    """Take the steps that are left; the candidates are returned, step -> state_dict."""
+    config = state.config
+    evaluated, kept = config.points(config.evaluations), config.points(config.candidates)
+    candidates = {
+        step: load_file(folder / f"candidate_{step:06d}.safetensors")
+        for step in sorted(kept)
+        if step <= state.step and folder
+    }
+    wall, cpu = time.perf_counter() - state.seconds, time.process_time() - state.cpu_seconds
+    bar = tqdm(total=config.steps, initial=state.step, desc=title, mininterval=1, ascii=True, disable=not title)
+    with bar:
+        while state.step < config.steps:
+            done = state.step / config.steps
+            for group in state.optimisers["task"].param_groups:
+                group["lr"] = learning_rate(done, config.lr)
+            for name, value in _step(state, source, target, losses.ramp(done)).items():
+                state.recent.setdefault(name, []).append(value)
+            state.step += 1
+            state.seconds, state.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+            if state.step in evaluated:
+                _evaluate(state, validation, target)
+            if state.step in kept:
+                weights = {name: value.detach().cpu().clone() for name, value in state.kept.state_dict().items()}
+                candidates[state.step] = weights
+                if folder is not None:
+                    with atomic(folder / f"candidate_{state.step:06d}.safetensors") as partial:
+                        save_file(weights, partial)
+            if folder is not None and state.step in evaluated | kept:
+                state.save(folder)
+            bar.update()
+    return candidates
+
+
+def _step(state: _State, source: Labelled, target: Unlabelled, reversal: float) -> dict[str, float]:
+    """One step of the network and its adversaries, then one of the warps when due; each term's value is returned."""
+    modules, generator, batch, device = state.modules, state.generator, state.config.batch, state.device
+    network = modules["network"].train()
+    chosen = torch.randint(len(source), (batch,), generator=generator, device="cpu")
+    x_s, y_s = augment(source.x[chosen], generator, state.config.rotations).to(device), source.y[chosen].to(device)
+    x_t = target.x[torch.randint(len(target), (batch,), generator=generator, device="cpu")]
+    about_axis = tuple(rotation for rotation in state.config.rotations if rotation in (0, 2))
+    x_t = augment(x_t, generator, about_axis).to(device)
     with torch.no_grad():
-        teacher_probabilities = modules["teacher"](x_t).softmax(1) if "teacher" in modules else None
-        seen_t = modules["view"](x_t, generator=generator) if "view" in modules else x_t
-        x_w = modules["warps"](x_s, strength if state.gradual else 1.0, generator) if "warps" in modules else None
-    rival = modules["adversary"] if "adversary" in modules else None
-    seen = Batch(model, x_s, y_s, x_w, seen_t, strength, rival, teacher_probabilities)
-    values = {name: TERMS[name](seen) for name in terms}
-    loss = sum(terms[name] * value for name, value in values.items())
+        teacher = modules["teacher"](x_t).softmax(1) if "teacher" in modules else None
+        seen = modules["student_augmentation"](x_t, generator=generator) if "student_augmentation" in modules else x_t
+        amount = reversal if state.method.warm_up else 1.0
+        x_w = modules["warps"](x_s, amount, generator) if "warps" in modules else None
+    inputs = Batch(network, x_s, y_s, x_w, seen, reversal, teacher)
+    adversaries = modules["adversaries"] if "adversaries" in modules else {}
+    values = {name: TERMS[name](inputs, adversaries[name] if name in adversaries else None) for name in state.terms}
+    loss = sum(state.terms[name] * value for name, value in values.items())
     state.optimisers["task"].zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[union-attr]
     state.optimisers["task"].step()
     if "teacher" in modules:
-        keep = min(TEACHER_MEMORY, (state.step + 1) / (state.step + 10))
-        for old, new in zip(modules["teacher"].parameters(), model.parameters(), strict=True):
+        keep = min(TEACHER_DECAY, (state.step + 1) / (state.step + 10))
+        for old, new in zip(modules["teacher"].parameters(), network.parameters(), strict=True):
             old.lerp_(new.detach(), 1 - keep)
-    values = {name: float(value.detach()) for name, value in values.items()}
-    if "warps" in state.optimisers and state.step % GAME_EVERY == 0:
-        n = max(2, batch // GAME_SHARE)
-        values |= _play(state, x_s[:n], y_s[:n], x_t[:n])
-    return values
+    scalars = {name: float(value.detach()) for name, value in values.items()}
+    if "warps" in state.optimisers and state.step % ADVERSARIAL_EVERY == 0:
+        n = max(2, batch // ADVERSARIAL_SHARE)
+        scalars |= _train_warps(state, x_s[:n], y_s[:n], x_t[:n])
+    return scalars
 
 
-def _play(state: _State, x_s: Tensor, y_s: Tensor, x_t: Tensor) -> dict[str, float]:
-    """One move of the warps, and in the realism game one of the image discriminator before it."""
+def _train_warps(state: _State, x_s: Tensor, y_s: Tensor, x_t: Tensor) -> dict[str, float]:
+    """One step of the warps; for realism one of the image discriminator before it. Their losses are returned."""
     modules, optimisers = state.modules, state.optimisers
     warped = modules["warps"](x_s, generator=state.generator)
-    if state.game == "min-max":
-        gain = nn.functional.cross_entropy(modules["model"](warped), y_s)
+    if state.method.warp_training == "min-max":
+        task = nn.functional.cross_entropy(modules["network"](warped), y_s)
         optimisers["warps"].zero_grad(set_to_none=True)
-        (-gain).backward()  # the classifier's gradients from here are cleared before its next step
+        (-task).backward()  # the network's gradients from here are cleared before its next step
         optimisers["warps"].step()
-        return {"game_warps": float(gain.detach())}
-    judge = modules["discriminator"]
-    caught = losses.realism(judge(x_t), True) + losses.realism(judge(warped.detach()), False)
+        return {"warps": float(task.detach())}
+    discriminator = modules["discriminator"]
+    recognised = losses.realism(discriminator(x_t), True) + losses.realism(discriminator(warped.detach()), False)
     optimisers["discriminator"].zero_grad(set_to_none=True)
-    caught.backward()
+    recognised.backward()
     optimisers["discriminator"].step()
-    fooled = losses.realism(judge(warped), True)
+    fooled = losses.realism(discriminator(warped), True)
     optimisers["warps"].zero_grad(set_to_none=True)
     fooled.backward()
     optimisers["warps"].step()
-    return {"game_discriminator": float(caught.detach()), "game_warps": float(fooled.detach())}
-
-
-def _kept(modules: nn.ModuleDict) -> Classifier:
-    """The classifier that is judged and handed out: the teacher, where there is one."""
-    return modules["teacher"] if "teacher" in modules else modules["model"]
+    return {"discriminator": float(recognised.detach()), "warps": float(fooled.detach())}
 
 
 def _evaluate(state: _State, validation: Labelled, target: Unlabelled) -> None:
-    """Append a row to the learning curves and keep the weights; the target is looked at, its labels do not exist."""
-    model, device = _kept(state.modules), str(state.place)
-    few = _spread(len(validation), LOOKED_AT)
-    right = predict(model, validation.x[few], device=device).argmax(1) == validation.y[few]
-    p_t = predict(model, target.x[_spread(len(target), LOOKED_AT)], device=device)
-    row = {"step": state.step, **{name: sum(values) / len(values) for name, values in state.recent.items()}}
+    """Append a point to the learning curves. The target is predicted; its labels do not exist here."""
+    few = _evenly(len(validation), EVALUATED)
+    right = outputs(state.kept, validation.x[few], device=state.device).logits.argmax(1) == validation.y[few]
+    p_t = outputs(state.kept, target.x[_evenly(len(target), EVALUATED)], device=state.device).probabilities
+    row = {"step": float(state.step), **{name: sum(values) / len(values) for name, values in state.recent.items()}}
     row["source_val_acc"] = float(right.float().mean())
     row["im_score"] = float(losses.information_maximisation(p_t))
     row["seconds"] = state.seconds
-    earlier = len(state.candidates)
-    for name in {**state.history, **row}:  # a term that took no part since the last point is NaN
+    earlier = len(state.history.get("step", ()))
+    for name in {**state.history, **row}:  # NaN for a term without a value since the last evaluation
         state.history.setdefault(name, [math.nan] * earlier).append(row.get(name, math.nan))
     state.recent = {}
-    state.candidates[state.step] = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}

@@ -1,8 +1,8 @@
-"""Warp modules: bounded, inspectable changes that carry a simulated cube towards the target domain.
+"""Warp modules: bounded, inspectable changes that make a simulated subtomogram resemble the target domain.
 
 Each is an nn.Module called as ``warp(x, amount=1.0, generator=None)`` with x (N, 1, Z, Y, X); `amount` 0 is the
-identity and 1 the full effect. Imaged are zyx, beam z, tilt axis y. A generator makes the draws repeatable; it may live
-on the CPU.
+identity and 1 the full effect. Axes are zyx, the beam is z, the tilt axis y. A generator makes the draws repeatable; it
+may be on the CPU while x is elsewhere.
 """
 
 from __future__ import annotations
@@ -15,45 +15,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .data import normalize
 from .errors import InputError
-from .fourier import frequencies, power_spectrum, radial_bands, squared_frequency, wavelength
+from .fourier import ctf, frequencies, power_spectrum, radial_bands, shell_means, shells, squared_frequency
 from .models import GROUPS
+
+SAMPLE = 5000  # voxels on which a warp measures the median and the deviation of a subtomogram
+
+
+def _device(generator: torch.Generator | None, like: Tensor) -> torch.device:
+    return generator.device if generator else like.device
 
 
 def _uniform(n: int, low: float, high: float, generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """n draws, shaped to multiply cubes (n, 1, 1, 1, 1)."""
-    u = torch.rand(n, generator=generator, device=generator.device if generator else like.device)
+    """n draws, shaped to multiply subtomograms (n, 1, 1, 1, 1)."""
+    u = torch.rand(n, generator=generator, device=_device(generator, like))
     return (low + (high - low) * u).to(like.device).view(n, 1, 1, 1, 1)
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
-    return torch.randn(shape, generator=generator, device=generator.device if generator else like.device).to(
-        like.device
-    )
+    return torch.randn(shape, generator=generator, device=_device(generator, like)).to(like.device)
 
 
-def robust_z(x: Tensor) -> Tensor:
-    """Per-cube (x - median) / (1.4826 MAD), the pipeline's one normaliser, with gradients through x alone.
-
-    Some 5,000 voxels of a large cube tell both medians to 2 %, at a fraction of the time.
-    """
-    flat = x.detach().flatten(1)
-    flat = flat[:, :: max(1, flat.shape[1] // 5000) | 1]  # an odd stride, so as to meet every column of an even box
-    median = flat.median(1).values
-    spread = 1.4826 * (flat - median[:, None]).abs().median(1).values
-    return (x - median.view(-1, 1, 1, 1, 1)) / spread.clamp_min(1e-6).view(-1, 1, 1, 1, 1)
-
-
-def gaussian_kernel(sigma: float) -> Tensor:
-    """1-D Gaussian of odd length 2 ceil(3 sigma) + 1: its peak is in the centre and its sum is 1."""
+def gaussian_kernel(sigma: float, device: torch.device | str = "cpu") -> Tensor:
+    """1-D Gaussian of odd length 2 ceil(3 sigma) + 1, with its peak in the centre and a sum of 1."""
     radius = math.ceil(3 * sigma)
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=device) / sigma) ** 2)
     return kernel / kernel.sum()
 
 
 def smooth(field: Tensor, sigma: float) -> Tensor:
-    """Gaussian smoothing of (N, C, Z, Y, X), axis by axis, edges repeated; `sigma` in voxels of the field."""
-    kernel = gaussian_kernel(sigma).to(field)
+    """Gaussian smoothing of (N, C, Z, Y, X), axis by axis, with repeated edges; `sigma` in voxels of the field."""
+    kernel = gaussian_kernel(sigma, field.device).to(field)
     channels = field.shape[1]
     for axis in (2, 3, 4):
         shape = [channels, 1, 1, 1, 1]
@@ -66,9 +59,9 @@ def smooth(field: Tensor, sigma: float) -> Tensor:
 
 
 class NoiseWarp(nn.Module):
-    """Additive per-voxel change, |delta| <= 0.8 standard deviations, from an encoder-decoder fed with cube and noise.
+    """Additive change of each voxel, |delta| <= 0.8 standard deviations, by an encoder-decoder of image and noise.
 
-    The last layer is linear, so that before the tanh both signs are equally within reach.
+    The last layer before the tanh is linear: both signs are equally easy to reach.
     """
 
     bound = 0.8
@@ -84,6 +77,7 @@ class NoiseWarp(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def delta(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The change (N, 1, Z, Y, X) in standard deviations."""
         n, _, *box = x.shape
         pad = [(-side) % 4 for side in reversed(box)]
         h = self.encode(F.pad(x, (0, pad[0], 0, pad[1], 0, pad[2]), mode="replicate"))
@@ -100,7 +94,7 @@ class NoiseWarp(nn.Module):
 
 
 class DeformationWarp(nn.Module):
-    """Smooth displacement of at most 1 voxel, from a persistent decoder fed with the coarse cube and noise."""
+    """Smooth displacement of at most 1 voxel, by a persistent decoder of the coarse image and noise."""
 
     bound = 1.0
 
@@ -111,6 +105,7 @@ class DeformationWarp(nn.Module):
         self.sigma = sigma
 
     def coarse_field(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Displacement on a grid 4 times as coarse as the box, as :meth:`field`."""
         coarse = F.avg_pool3d(x, 4, ceil_mode=True)
         noise = _normal((len(x), 3, *coarse.shape[2:]), generator, x)
         h = self.last(F.relu(self.norm(self.encode(torch.cat([coarse, noise], 1)))))
@@ -131,7 +126,7 @@ class DeformationWarp(nn.Module):
 
 
 def mean_spectrum(x: Tensor) -> Tensor:
-    """Mean power over cubes, leaning on each frequency's neighbours where there are few cubes."""
+    """Mean power (Z, Y, X // 2 + 1) of subtomograms, smoothed over neighbouring frequencies where N is small."""
     total = torch.stack([power_spectrum(part).sum(0) for part in x.split(64)]).sum(0) / len(x)
     total[0, 0, 0] = total[[0, 1], [1, 0], [0, 0]].mean()  # the mean grey value is no part of the spectrum
     log = total.clamp_min(1e-8).log()[None, None]
@@ -144,40 +139,40 @@ def shell_amplitude(x: Tensor) -> tuple[Tensor, Tensor]:
     """Spherical average of the average particle's transform: (n // 2 - 1,) amplitudes, and samples in each shell.
 
     Shells are one Fourier voxel thick about 1, 2, ... n // 2 - 1. Particles stand in the centre of their boxes and
-    noise does not, so that the mean over a domain needs no label and leaves the particles.
+    noise does not: the mean over a domain leaves the particles and needs no label.
     """
     mean = x[:, 0].mean(0)
     transform = torch.fft.rfftn(torch.fft.ifftshift(mean), dim=(0, 1, 2)).real
-    shell = (squared_frequency(mean.shape).sqrt() * len(mean)).round().long().flatten().to(x.device)
     inside = slice(1, len(mean) // 2)
-    samples = torch.bincount(shell)[inside]
-    return torch.bincount(shell, transform.flatten())[inside] / samples, samples
+    amplitude, samples = shell_means(transform, shells(mean.shape, x.device))
+    return amplitude[inside], samples[inside]
 
 
 @dataclass(frozen=True)
 class Envelope:
     """Transfer from the source's average particle to the target's, at squared frequencies k2 (cycles / voxel)^2::
 
-        gain * exp(-b_factor_voxels k^2) * (1 - exp(-2 (pi highpass k)^2))
+        gain * exp(-B k^2) * (1 - exp(-2 (pi highpass k)^2))
 
-    The b_factor_voxels (voxel^2) holds what blurs the target and not the source: misalignment, radiation damage, a low-pass
-    filter, picking errors. The last factor is a Gaussian background of `highpass` voxels taken off; 0 for none.
+    B is `b_factor_voxels` (voxel^2) and stands for what blurs the target but not the source: misalignment, radiation
+    damage, a low-pass filter, picking errors. The last factor removes a Gaussian background of `highpass` voxels; 0
+    removes none.
     """
 
     gain: float
     b_factor_voxels: float
     highpass: float
 
-    def __call__(self, k2: Tensor, share: Tensor | float = 1.0) -> Tensor:
-        """Transfer at k2, with a `share` of the b_factor_voxels (broadcast against k2)."""
+    def __call__(self, k2: Tensor, fraction: Tensor | float = 1.0) -> Tensor:
+        """Transfer at k2, with a `fraction` of the B-factor (broadcast against k2)."""
         kept = 1 - torch.exp(-2 * (math.pi * self.highpass) ** 2 * k2) if self.highpass else 1.0
-        return self.gain * kept * torch.exp(-self.b_factor_voxels * share * k2)
+        return self.gain * kept * torch.exp(-self.b_factor_voxels * fraction * k2)
 
 
 def signal_envelope(source_x: Tensor, target_x: Tensor) -> Envelope:
-    """The envelope that carries the source's :func:`shell_amplitude` to the target's, shells weighed by their samples.
+    """The envelope that maps the source's :func:`shell_amplitude` to the target's, shells weighted by their samples.
 
-    Gain within 0.2-5, b_factor_voxels 0-200 voxel^2, high-pass none or 2-8 voxels. The classes are taken to be about as
+    Gain within 0.2-5, B-factor 0-200 voxel^2, high-pass none or 2-8 voxels. It assumes that the classes are about as
     frequent in both domains. Gain 1 and nothing else where two halves of the source show no common, centred particle.
     """
     (one, samples), (other, _) = (shell_amplitude(part) for part in (source_x[::2], source_x[1::2]))
@@ -186,14 +181,14 @@ def signal_envelope(source_x: Tensor, target_x: Tensor) -> Envelope:
         return Envelope(1.0, 0.0, 0.0)
     k2 = (torch.arange(1, len(s) + 1, device=s.device) / source_x.shape[-1]).square()
     halves = [shell_amplitude(part)[0] for part in (target_x[::2], target_x[1::2])]
-    chance = float((samples * (halves[0] - halves[1]).square()).mean()) / 4  # of a shell's misfit, were the model right
+    chance = float((samples * (halves[0] - halves[1]).square()).mean()) / 4  # a shell's misfit of the right model
 
     def fitted(b_factor_voxels: float, highpass: float) -> tuple[float, Envelope]:
         model = s * Envelope(1.0, b_factor_voxels, highpass)(k2)
         gain = float((samples * model * t).sum() / (samples * model * model).sum())
         gain = min(5.0, max(0.2, gain))
         misfit = float((samples * (gain * model - t).square()).sum())
-        used = (b_factor_voxels > 0) + (highpass > 0)  # a parameter must earn its place (Akaike 1974)
+        used = (b_factor_voxels > 0) + (highpass > 0)  # each parameter costs something (Akaike 1974)
         return misfit + 2 * used * chance, Envelope(gain, b_factor_voxels, highpass)
 
     grid = [fitted(4.0 * i, h) for i in range(51) for h in (0.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0)]
@@ -201,17 +196,18 @@ def signal_envelope(source_x: Tensor, target_x: Tensor) -> Envelope:
 
 
 class SpectrumWarp(nn.Module):
-    """Rescale the signal and add coloured noise, so that a source cube's power spectrum meets the target's.
+    """Rescales the signal and adds coloured noise so that the power spectrum equals one of the target's.
 
-    Closed form, and label-free: with P_x the mean source spectrum, P_t the target's (mean times one target cube's own
-    smooth deviation, drawn anew for each cube) and a signal gain a(k) within a factor `spread` of
-    :func:`signal_envelope`, of whose b_factor_voxels a random part is taken: an average is blurred by picking errors, too,
+    Closed form and label-free. P_x is the mean source spectrum; P_t is the target's mean spectrum times the smooth
+    deviation of one target subtomogram, drawn for each input. The signal gain a(k) is within a factor `spread` of
+    :func:`signal_envelope`, with a random fraction of its B-factor, because picking errors blur an average too. Then
 
         g = min(a, sqrt(P_t / P_x)),    P_n = P_t - g^2 P_x,    out = g x + sqrt(P_n) noise,
 
-    per frequency on the whole half-ball, so that wedge, envelope and noise colour are met together. The *mean* source
-    spectrum is used, not the cube's own: a bright molecule keeps its excess over the average. A spectrum alone cannot
-    tell signal from noise; the gain can. The realism game may bend P_t by radial gains within a factor of 2.
+    per frequency on the whole half grid, which matches wedge, envelope and noise colour together. The *mean* source
+    spectrum is used instead of the input's own: a bright molecule keeps its excess over the average. A spectrum alone
+    cannot separate signal from noise; the gain can. Realism training may change P_t by radial gains within a factor
+    of 2.
     """
 
     def __init__(
@@ -225,36 +221,38 @@ class SpectrumWarp(nn.Module):
         super().__init__()
         self.register_buffer("source", source)  # (Z, Y, X // 2 + 1), mean power
         self.register_buffer("target", target)
-        self.register_buffer("bank", bank)  # (cubes, bands), log deviation of each target cube from the mean
+        self.register_buffer("bank", bank)  # (M, bands), log deviation of each target subtomogram from the mean
         box = (source.shape[0], source.shape[1], 2 * (source.shape[2] - 1) + source.shape[1] % 2)
-        self.register_buffer("bands", radial_bands(box, bank.shape[1]), persistent=False)
-        self.theta = nn.Parameter(torch.zeros(bank.shape[1]))
+        self.register_buffer("bands", radial_bands(box, bank.shape[1], bank.device), persistent=False)
+        self.theta = nn.Parameter(torch.zeros(bank.shape[1], device=bank.device))
         self.envelope = envelope
-        self.register_buffer("k2", squared_frequency(box), persistent=False)
+        self.register_buffer("k2", squared_frequency(box, bank.device), persistent=False)
         self.spread, self.box = spread, box
 
     @classmethod
     def estimate(cls, source_x: Tensor, target_x: Tensor, n_bands: int = 8) -> SpectrumWarp:
-        """Measure both domains' spectra on normalised cubes (N, 1, Z, Y, X) of one box size; 100 each are plenty."""
+        """The warp for the spectra of normalised subtomograms (N, 1, Z, Y, X) of one box size; 100 each suffice."""
         if source_x.shape[1:] != target_x.shape[1:] or len(set(source_x.shape[3:])) > 1:
             raise InputError(
-                f"Source cubes are {tuple(source_x.shape[1:])} and target cubes {tuple(target_x.shape[1:])}; "
-                "wanted one box size for both: crop the larger."
+                f"Expected one cubic box for source and target, got {tuple(source_x.shape[2:])} and "
+                f"{tuple(target_x.shape[2:])}: crop the larger."
             )
         target = mean_spectrum(target_x)
-        bands = radial_bands(tuple(target_x.shape[2:]), n_bands)
+        bands = radial_bands(tuple(target_x.shape[2:]), n_bands, target_x.device)
         modes = bands.sum((1, 2, 3))
         power = torch.cat([torch.einsum("nzyx,bzyx->nb", power_spectrum(p), bands) for p in target_x.split(64)])
         deviation = (power / torch.einsum("zyx,bzyx->b", target, bands)).clamp_min(1e-6).log()
-        # A single cube's band power fluctuates by itself; keep only the spread beyond that.
-        twins = torch.where(torch.arange(bands.shape[3]) == 0, 2.0, 1.0)  # kx = 0 holds each Friedel pair twice
+        # The band power of a single subtomogram fluctuates by chance; keep only the spread beyond that.
+        twins = torch.where(
+            torch.arange(bands.shape[3], device=bands.device) == 0, 2.0, 1.0
+        )  # kx = 0 holds each Friedel pair twice
         chance = torch.polygamma(1, modes.square() / (bands.square() * twins).sum((1, 2, 3)))
         spread = deviation.var(0).clamp_min(1e-12)
         shrunk = (deviation - deviation.mean(0)) * (1 - chance / spread).clamp_min(0).sqrt()
         return cls(mean_spectrum(source_x), target, shrunk.clamp(-2, 2), signal_envelope(source_x, target_x))
 
-    def wanted(self, choice: Tensor) -> Tensor:
-        """Target power (N, Z, Y, X // 2 + 1) after the cubes `choice` of the bank, with the learnt radial gains."""
+    def target_power(self, choice: Tensor) -> Tensor:
+        """Target power (N, Z, Y, X // 2 + 1) of the bank entries `choice`, with the learned radial gains."""
         log_gain = self.bank[choice] + math.log(2) * torch.tanh(self.theta)
         return self.target * torch.einsum("nb,bzyx->nzyx", log_gain, self.bands).exp()
 
@@ -262,12 +260,12 @@ class SpectrumWarp(nn.Module):
         if amount == 0:
             return x
         if tuple(x.shape[2:]) != self.box:
-            raise InputError(f"The spectra were measured on boxes {self.box}, the cubes are {tuple(x.shape[2:])}.")
-        device = generator.device if generator else x.device
+            raise InputError(f"The spectra are those of boxes {self.box}, got subtomograms of {tuple(x.shape[2:])}.")
+        device = _device(generator, x)
         choice = torch.randint(len(self.bank), (len(x),), generator=generator, device=device).to(x.device)
-        p_x, p_t = self.source, self.wanted(choice)
-        share = _uniform(len(x), 0.0, 1.0, generator, x)[:, 0]
-        a = self.spread ** _uniform(len(x), -1.0, 1.0, generator, x)[:, 0] * self.envelope(self.k2, share)
+        p_x, p_t = self.source, self.target_power(choice)
+        fraction = _uniform(len(x), 0.0, 1.0, generator, x)[:, 0]
+        a = self.spread ** _uniform(len(x), -1.0, 1.0, generator, x)[:, 0] * self.envelope(self.k2, fraction)
         a = a**amount
         if amount != 1:
             p_t = p_t**amount * p_x ** (1 - amount)
@@ -276,12 +274,11 @@ class SpectrumWarp(nn.Module):
         spectrum = torch.fft.rfftn(x[:, 0], dim=(1, 2, 3))
         noise = torch.fft.rfftn(_normal(tuple(x[:, 0].shape), generator, x), dim=(1, 2, 3))
         out = torch.fft.irfftn(g * spectrum + sigma * noise, s=self.box, dim=(1, 2, 3))
-        return robust_z(out.unsqueeze(1))
+        return normalize(out.unsqueeze(1), SAMPLE)
 
 
 class ShiftWarp(nn.Module):
-    """Picking error: moves the cube by up to 2 voxels, uniformly in that ball, exactly (a Fourier phase), periodically.
-    Nothing is learnt."""
+    """Picking error: a shift uniform in a ball of 2 voxels, exact (a Fourier phase) and periodic. No parameters."""
 
     bound = 2.0
 
@@ -299,8 +296,8 @@ class ShiftWarp(nn.Module):
 
 
 class CrowdingWarp(nn.Module):
-    """Neighbours: adds another cube of the batch, moved aside periodically by 0.4-0.5 of the box along some axis and at
-    random along the others, with up to 1.2 times its grey values. Nothing is learnt."""
+    """Neighbours: adds another subtomogram of the batch with up to 1.2 times its grey values, shifted periodically by
+    0.4-0.5 of the box along one axis and at random along the others. No parameters."""
 
     bound = 1.2
 
@@ -308,26 +305,27 @@ class CrowdingWarp(nn.Module):
         if amount == 0:
             return x
         n, box = len(x), x.shape[2:]
-        place = generator.device if generator else x.device
+        device = _device(generator, x)
 
         def draw(*shape: int) -> Tensor:
-            return torch.rand(shape, generator=generator, device=place)
+            return torch.rand(shape, generator=generator, device=device)
 
-        other = torch.randperm(n, generator=generator, device=place).tolist()
+        other = torch.randperm(n, generator=generator, device=device).tolist()
         aside = (draw(n, 3) - 0.5).cpu()
-        axis, far = torch.randint(3, (n,), generator=generator, device=place).cpu(), draw(n).cpu()
-        aside[torch.arange(n), axis] = (0.4 + 0.1 * far) * aside[torch.arange(n), axis].sign()
-        steps = (aside * torch.tensor(box)).round().long().tolist()
+        axis, far = torch.randint(3, (n,), generator=generator, device=device).cpu(), draw(n).cpu()
+        rows = torch.arange(n, device="cpu")
+        aside[rows, axis] = (0.4 + 0.1 * far) * aside[rows, axis].sign()
+        steps = (aside * torch.tensor(box, device="cpu")).round().long().tolist()
         near = torch.stack([x[o].roll(step, (1, 2, 3)) for o, step in zip(other, steps, strict=True)])
-        return robust_z(x + amount * _uniform(n, 0, self.bound, generator, x) * near)
+        return normalize(x + amount * _uniform(n, 0, self.bound, generator, x) * near, SAMPLE)
 
 
 class OpticsWarp(nn.Module):
-    """Another microscope: further missing wedge 0-25 degrees, another defocus (1-8 um in place of the source's 3 um, on
-    average), contrast exp(+-0.3), background gradient up to 0.5 s.d. edge to edge. Nothing is learnt.
+    """Another acquisition: 0-25 degrees more missing wedge, another defocus (1-8 um instead of the source's 3 um, on
+    average), contrast times exp(+-0.3), and a background gradient of up to 0.5 s.d. from edge to edge. No parameters.
 
-    Each frequency is multiplied by the ratio of the two contrast transfer functions, at most 3 in size. The cube's own
-    defocus need not be known exactly: this is to randomise, not to restore.
+    Each frequency is multiplied by the ratio of the two contrast transfer functions, at most 3 in size. The input's own
+    defocus need not be known exactly: the aim is to randomise, not to restore.
     """
 
     defocus, source_defocus, largest = (1.0, 8.0), 3.0, 3.0
@@ -338,9 +336,9 @@ class OpticsWarp(nn.Module):
 
     def ctf_ratio(self, radius: Tensor, defocus: Tensor) -> Tensor:
         """CTF at `defocus` over that at the source's; radius in cycles per voxel, defocus in um (n, 1, 1, 1)."""
-        chi = math.pi * wavelength(300.0) * 1e4 * (radius / self.voxel_size).square()
-        old, new = torch.sin(chi * self.source_defocus + 0.07), torch.sin(chi * defocus + 0.07)
-        ratio = new * old / (old.square() + 0.05**2)  # where the source saw nothing there is only noise to multiply
+        k_A, optics = radius / self.voxel_size, {"voltage": 300.0, "cs": 0.0, "amplitude_contrast": 0.07}
+        old, new = ctf(k_A, defocus=self.source_defocus, **optics), ctf(k_A, defocus=defocus, **optics)
+        ratio = new * old / (old.square() + 0.05**2)  # bounded at the zeros, which hold only noise
         return ratio.clamp(-self.largest, self.largest)
 
     def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
@@ -371,54 +369,56 @@ class OpticsWarp(nn.Module):
 
 
 def grey_quantiles(x: Tensor, levels: int = 65) -> Tensor:
-    """Grey values (N, levels) of each cube at ranks that are dense in both tails, the extremes included.
+    """Grey values (N, levels) of each subtomogram at ranks that are dense in both tails, the extremes included.
 
-    From some 4,000 voxels of each cube, as in :func:`robust_z`. The ranks are those of evenly spaced normal scores.
+    The ranks are those of evenly spaced normal scores, on about 4,000 voxels of each subtomogram.
     """
     flat = x.detach().flatten(1)
     ordered = flat[:, :: max(1, flat.shape[1] // 4000) | 1].sort(1).values
-    share = torch.special.ndtr(torch.linspace(-3.5, 3.5, levels))
-    share[0], share[-1] = 0, 1
-    return ordered[:, (share * (ordered.shape[1] - 1)).round().long()]
+    rank = torch.special.ndtr(torch.linspace(-3.5, 3.5, levels, device=x.device))
+    rank[0], rank[-1] = 0, 1
+    return ordered[:, (rank * (ordered.shape[1] - 1)).round().long()]
 
 
 KNOTS = 257
 
 
 class HistogramWarp(nn.Module):
-    """Gives each cube the distribution of grey values of a target cube, drawn anew: what clipping or a non-linear
-    denoiser leaves behind, and what no filter can imitate. The order of the voxels is kept; nothing is learnt."""
+    """Maps the grey values to the distribution of a target subtomogram, drawn for each input; the order of the voxels
+    is kept. It imitates clipping and non-linear denoisers, which no filter can. No parameters."""
 
     def __init__(self, target: Tensor):
         super().__init__()
-        self.register_buffer("target", target)  # (cubes, levels), grey values
+        self.register_buffer("target", target)  # (M, levels), grey values
 
     @classmethod
     def estimate(cls, target_x: Tensor) -> HistogramWarp:
+        """The warp for the grey values of target subtomograms (M, 1, Z, Y, X)."""
         return cls(grey_quantiles(target_x))
 
     def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         if amount == 0:
             return x
-        device = generator.device if generator else x.device
+        device = _device(generator, x)
         choice = torch.randint(len(self.target), (len(x),), generator=generator, device=device).to(x.device)
         own, wanted = grey_quantiles(x, self.target.shape[1]), self.target[choice]
-        # the map from own to wanted values on evenly spaced knots, so that a voxel finds its place without a search
+        # the map from own to wanted values on evenly spaced knots: no search for each voxel
         low, width = own[:, :1], (own[:, -1:] - own[:, :1]).clamp_min(1e-6) / (KNOTS - 1)
         knots = low + width * torch.arange(KNOTS, device=x.device)
         above = torch.searchsorted(own.contiguous(), knots.contiguous()).clamp(1, own.shape[1] - 1)
         left, right = own.gather(1, above - 1), own.gather(1, above)
-        share = ((knots - left) / (right - left).clamp_min(1e-6)).clamp(0, 1)
-        table = torch.lerp(wanted.gather(1, above - 1), wanted.gather(1, above), share)
-        place = ((x.flatten(1) - low) / width).clamp(0, KNOTS - 1.001)
-        step = place.long()
-        mapped = torch.lerp(table.gather(1, step), table.gather(1, step + 1), place - step)
+        weight = ((knots - left) / (right - left).clamp_min(1e-6)).clamp(0, 1)
+        table = torch.lerp(wanted.gather(1, above - 1), wanted.gather(1, above), weight)
+        position = ((x.flatten(1) - low) / width).clamp(0, KNOTS - 1.001)
+        step = position.long()
+        mapped = torch.lerp(table.gather(1, step), table.gather(1, step + 1), position - step)
         return x + amount * (mapped.view_as(x) - x)
 
 
-# In the order in which they are applied: the spectrum after the modules whose blur it should make good. Each entry
-# builds its warp from what it may measure: source cubes as the earlier warps leave them, target cubes, voxels in A.
-WARPS: dict[str, Callable[[Callable[[], Tensor], Tensor, float], nn.Module]] = {
+# Name -> builder(source, target, voxel_size), in the order in which the warps are applied: the spectrum comes after the
+# warps whose blur it compensates. `source()` gives source subtomograms after the earlier warps, `target` target ones.
+Builder = Callable[[Callable[[], Tensor], Tensor, float], nn.Module]
+WARPS: dict[str, Builder] = {
     "shift": lambda source, target, voxel_size: ShiftWarp(),
     "crowding": lambda source, target, voxel_size: CrowdingWarp(),
     "deformation": lambda source, target, voxel_size: DeformationWarp(),
@@ -430,7 +430,7 @@ WARPS: dict[str, Callable[[Callable[[], Tensor], Tensor, float], nn.Module]] = {
 
 
 class Warps(nn.Module):
-    """The named warps in turn."""
+    """The named warps, applied one after the other in the order of WARPS."""
 
     def __init__(
         self,
@@ -459,7 +459,7 @@ class Warps(nn.Module):
 
 @torch.no_grad()
 def target_styled(x: Tensor, warps: Warps | None, generator: torch.Generator) -> Tensor:
-    """Source cubes (N, 1, Z, Y, X) as the warps would have them look in the target; without warps as they are."""
+    """Source subtomograms (N, 1, Z, Y, X) warped towards the target at full amount; unchanged without warps."""
     if warps is None:
         return x
     return torch.cat([warps(part, generator=generator) for part in x.split(64)])

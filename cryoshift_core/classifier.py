@@ -1,0 +1,301 @@
+"""A trained, selected and calibrated classifier: what a fit becomes, what predicts, and what is saved."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from . import __version__
+from .calibration import Calibration, OutlierScore, UnknownDetector, assign, calibrate
+from .data import NORMALISATION, UNKNOWN, Labelled, Unlabelled
+from .errors import InputError
+from .methods import METHODS
+from .models import Network, outputs
+from .runtime import atomic
+from .selection import choose
+from .training import Fit
+
+FORMAT = "cryoshift-classifier/1"
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predictions for N subtomograms, in their order.
+
+    Attributes
+    ----------
+    classes : names of the K classes
+    probabilities : (N, K) calibrated
+    score : (N,) out-of-distribution score, or None where the classifier has no detector
+    unknown : (N,) bool, True where a subtomogram fits no class, or None where the classifier has no detector
+    """
+
+    classes: tuple[str, ...]
+    probabilities: Tensor
+    score: Tensor | None = None
+    unknown: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    @property
+    def confidence(self) -> Tensor:
+        """(N,) probability of the most probable class."""
+        return self.probabilities.amax(1)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) index of the most probable class, UNKNOWN (-1) for the unknown class."""
+        most = self.probabilities.argmax(1)
+        return most if self.unknown is None else torch.where(self.unknown, UNKNOWN, most)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Name of the class of each subtomogram, "unknown" for the unknown class."""
+        return ["unknown" if k == UNKNOWN else self.classes[k] for k in self.labels.tolist()]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A dictionary per subtomogram: class, confidence, unknown, and the probability of each class."""
+        unknown = [None] * len(self) if self.unknown is None else self.unknown.tolist()
+        return [
+            {"class": name, "confidence": max(p), "unknown": u, **dict(zip(self.classes, p, strict=True))}
+            for name, p, u in zip(self.class_names, self.probabilities.tolist(), unknown, strict=True)
+        ]
+
+    def save_csv(self, path: str | Path) -> Path:
+        """Write `rows` as CSV, atomically; the path is returned."""
+        with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, ["class", "confidence", "unknown", *self.classes], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows())
+        return Path(path)
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A network with all that is needed to use it on other subtomograms of the same kind.
+
+    Attributes
+    ----------
+    network : on the CPU, in eval mode
+    classes : names, in label order
+    box, voxel_size, contrast : of the subtomograms: voxels, A, "bright" or "dark"
+    calibration : temperature of the probabilities
+    detector : of the unknown class, or None
+    recipe : method, step, seed-free settings of the network and the training
+    normalisation, version : of the input values, and of the library that made it
+    """
+
+    network: Network
+    classes: tuple[str, ...]
+    box: int
+    voxel_size: float
+    contrast: str
+    calibration: Calibration
+    detector: UnknownDetector | None
+    recipe: dict[str, Any]
+    normalisation: str = NORMALISATION
+    version: str = __version__
+
+    def predict(self, subtomograms: Unlabelled, device: str | torch.device = "auto") -> Predictions:
+        """Class, calibrated probability and unknown class of each subtomogram.
+
+        Raises
+        ------
+        TypeError
+            anything but Unlabelled
+        InputError
+            another voxel size (beyond 1 %), box or contrast than the classifier was trained on
+        """
+        if not isinstance(subtomograms, Unlabelled):
+            raise TypeError(f"Expected Unlabelled subtomograms, got {type(subtomograms).__name__}.")
+        size, box = subtomograms.voxel_size, tuple(subtomograms.x.shape[2:])
+        if abs(size / self.voxel_size - 1) > 0.01:
+            raise InputError(
+                f"Expected voxels of {self.voxel_size:g} A, got {size:g} A in '{subtomograms.name}': resample with "
+                f"tomography.volumes.rescale(x, {size:g}, {self.voxel_size:g}, {self.box}) and normalise again."
+            )
+        if box != (self.box,) * 3:
+            raise InputError(
+                f"Expected boxes of {self.box} voxels, got {box} in '{subtomograms.name}': extract such boxes, "
+                f"or crop larger ones with data.crop(x, {self.box}) and normalise again."
+            )
+        if subtomograms.contrast != self.contrast:
+            raise InputError(
+                f"Expected protein {self.contrast}, got {subtomograms.contrast} in '{subtomograms.name}': negate x and "
+                f"set contrast='{self.contrast}'."
+            )
+        found = outputs(self.network, subtomograms.x, device=device)
+        probabilities = self.calibration.probabilities(found.probabilities)
+        if self.detector is None:
+            return Predictions(self.classes, probabilities)
+        score = self.detector.score_features(found.features)
+        unknown = assign(probabilities, score, self.detector.threshold) == UNKNOWN
+        return Predictions(self.classes, probabilities, score, unknown)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the classifier as one safetensors file (tensors, and JSON as metadata), atomically; no pickle."""
+        tensors = {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
+        about: dict[str, Any] = {
+            "classes": list(self.classes),
+            "box": self.box,
+            "voxel_size": self.voxel_size,
+            "contrast": self.contrast,
+            "normalisation": self.normalisation,
+            "calibration": asdict(self.calibration),
+            "recipe": self.recipe,
+            "version": self.version,
+            "detector": None,
+        }
+        if self.detector is not None:
+            about["detector"] = {"threshold": self.detector.threshold}
+            arrays = {name: getattr(self.detector, name) for name in ("means", "precision", "centre", "spread")}
+            if self.detector.outlier_score is not None:
+                arrays |= {f"outlier.{name}": value for name, value in vars(self.detector.outlier_score).items()}
+            tensors |= {f"detector.{name}": torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+        with atomic(path) as partial:
+            save_file(tensors, partial, metadata={"format": FORMAT, "about": json.dumps(about)})
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path, encoder: nn.Module | None = None) -> Classifier:
+        """The classifier that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        encoder : an untrained copy of the encoder, for a classifier that was trained with an nn.Module as encoder
+
+        Raises
+        ------
+        InputError
+            no such file, not a classifier, written by another format, or an encoder that is missing or does not fit
+        """
+        if not Path(path).is_file():
+            raise InputError(f"{path} is not a file; expected a classifier written by Classifier.save.")
+        try:
+            with safe_open(path, framework="pt") as f:
+                text = dict(f.metadata() or {})
+                tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no mapping)
+        except SafetensorError as error:
+            raise InputError(f"{path} is not a safetensors file ({error}); expected one of Classifier.save.") from error
+        if text.get("format") != FORMAT:
+            raise InputError(f"Expected the format {FORMAT} in {path}, got {text.get('format', 'none')}.")
+        about = json.loads(text["about"])
+        recipe = about["recipe"]
+        if recipe["encoder"] is None and encoder is None:
+            raise InputError(f"{path} was trained with an encoder of its own; pass an untrained copy as encoder=...")
+        network = Network(len(about["classes"]), encoder or recipe["encoder"], recipe["width"], recipe["norm"])
+        weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise InputError(f"The weights in {path} do not fit the network ({reason}): pass its encoder.") from error
+        detector = None
+        if about["detector"] is not None:
+            arrays = {n.removeprefix("detector."): t.numpy() for n, t in tensors.items() if n.startswith("detector.")}
+            parts = {n.removeprefix("outlier."): arrays.pop(n) for n in list(arrays) if n.startswith("outlier.")}
+            score = OutlierScore(**parts) if parts else None
+            detector = UnknownDetector(**arrays, outlier_score=score, threshold=about["detector"]["threshold"])
+        return cls(
+            network=network.eval(),
+            classes=tuple(about["classes"]),
+            box=about["box"],
+            voxel_size=about["voxel_size"],
+            contrast=about["contrast"],
+            calibration=Calibration(**about["calibration"]),
+            detector=detector,
+            recipe=recipe,
+            normalisation=about["normalisation"],
+            version=about["version"],
+        )
+
+
+def select(
+    fit: Fit,
+    target: Unlabelled,
+    *,
+    fallback: Fit | None = None,
+    outliers: Labelled | None = None,
+    rule: str = "im",
+    seed: int = 0,
+    device: str | torch.device = "auto",
+) -> Classifier:
+    """The calibrated classifier of the best checkpoint of `fit`, selected without a target label.
+
+    The checkpoint is that of :func:`selection.choose`. Calibration and the unknown class need the warps of the fit,
+    because they are fitted on the warped source; without warps the probabilities stay uncalibrated and nothing is
+    called unknown.
+
+    Parameters
+    ----------
+    fit : of the method
+    target : the subtomograms that it was adapted to
+    fallback : a fit of `source_only`, used where a check speaks against `fit`; its warning is in `recipe["warning"]`
+    outliers : simulated source subtomograms of other things (:func:`calibration.outliers`), for the unknown class
+    rule : a name in selection.VALIDATORS
+    seed : of the warps' draws
+    """
+    choice = choose(fit, target, rule=rule, fallback=fallback, device=device)
+    chosen = choice.fit
+    return finish(chosen, outliers=outliers, seed=seed, device=device, step=choice.step, warning=choice.warning)
+
+
+def finish(
+    fit: Fit,
+    *,
+    outliers: Labelled | None = None,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    step: int | None = None,
+    warning: str = "",
+) -> Classifier:
+    """The calibrated classifier of one candidate of a fit: `step`, or the one that the fit has selected.
+
+    Parameters as in :func:`select`; `warning` is kept in the recipe.
+    """
+    network = fit.restore(fit.selected if step is None else step)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    calibration = calibrate(network, fit.validation, fit.warps, generator, device)
+    detector = None
+    if fit.warps is not None:
+        detector = UnknownDetector.fit(network, fit.validation, outliers, fit.warps, generator, device=device)
+    named = isinstance(fit.config.encoder, str)
+    recipe = {
+        "method": fit.method,
+        "step": fit.selected,
+        "steps": fit.config.steps,
+        "batch": fit.config.batch,
+        "lr": fit.config.lr,
+        "weights": dict(fit.config.weights),
+        "without": list(fit.config.without),
+        "encoder": fit.config.encoder if named else None,
+        "width": fit.config.width,
+        "norm": METHODS[fit.method].norm,
+        "warning": warning,
+    }
+    return Classifier(
+        network=copy.deepcopy(network).cpu().eval(),  # the fit may restore another candidate later
+        classes=fit.classes,
+        box=fit.validation.x.shape[-1],
+        voxel_size=fit.validation.voxel_size,
+        contrast=fit.validation.contrast,
+        calibration=calibration,
+        detector=detector,
+        recipe=recipe,
+    )
+
+
+def load(path: str | Path, encoder: nn.Module | None = None) -> Classifier:
+    """The classifier saved at `path`; see :meth:`Classifier.load`."""
+    return Classifier.load(path, encoder)
