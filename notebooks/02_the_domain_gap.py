@@ -129,13 +129,13 @@ plt.show()
 # fall as they should?
 
 # %%
-p_val = models.predict(fit.model, validation.x, device=run.params.device)
-p_t = models.predict(fit.model, target.x, device=run.params.device)
+p_val = models.predict(fit.network, validation.x, device=run.params.device)
+p_t = models.predict(fit.network, target.x, device=run.params.device)
 shares = {
     name: torch.bincount(q.argmax(1), minlength=n).div(len(q)).tolist()
     for name, q in (("source", p_val), ("target", p_t))
 }
-fig = pictures.class_shares(shares, source.classes)
+fig = pictures.class_fractions(shares, source.classes)
 run.save_figure(fig, "predicted_shares")
 plt.show()
 
@@ -154,7 +154,7 @@ print(f"mean confidence: source {confidence['source']:.2f}, target {confidence['
 # domains were alike, the colours would mix.
 
 # %%
-f_s, f_t = (models.embed(fit.model, x[:300]) for x in (validation.x, target.x))
+f_s, f_t = (models.embed(fit.network, x[:300]) for x in (validation.x, target.x))
 fig = figures.embedding({"source": f_s, "target": f_t}, "features of source_only")
 run.save_figure(fig, "features")
 plt.show()
@@ -176,8 +176,8 @@ table = []
 for factor in run.progress(scenarios.FACTORS, "factors"):
     ask = DatasetConfig(f"{factor}_2", p.classes, few, p.box, p.voxel_size, "train", 2, run.params.seed)
     cubes = scenarios.load_or_simulate(ask, run.data_folder, progress=False)[0]
-    features = models.embed(fit.model, cubes.x)
-    sure = models.predict(fit.model, cubes.x).max(1).values.mean().item()
+    features = models.embed(fit.network, cubes.x)
+    sure = models.predict(fit.network, cubes.x).max(1).values.mean().item()
     table.append({"factor": factor, "a_distance": metrics.a_distance(f_s[:few], features, seed=0), "confidence": sure})
 run.save_table(table, "factors")
 

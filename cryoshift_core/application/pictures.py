@@ -1,4 +1,7 @@
-"""Pictures of subtomograms and tomograms. Each function draws on axes or returns a matplotlib Figure."""
+"""Pictures of subtomograms and tomograms. Each function draws on given axes or returns a matplotlib Figure.
+
+Colours are those of Okabe and Ito (2008), which people with colour-vision deficiencies can tell apart.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,31 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+# Blue and orange stand for source and target, and for nothing else.
 COLOURS = {
-    "source": "#4C72B0",
-    "target": "#DD8452",
-    "warped": "#55A868",
-    "source_only": "#8C8C8C",
-    "oracle": "#222222",
-    "cryoshift_reference": "#C44E52",
-    "cryoshift": "#55A868",
+    "source": "#0072B2",
+    "target": "#E69F00",
+    "warped": "#56B4E9",
+    "source_only": "#7F7F7F",
+    "oracle": "#000000",
+    "cryoshift_reference": "#D55E00",
+    "cryoshift": "#009E73",
 }
+OTHERS = ("#D55E00", "#56B4E9", "#CC79A7", "#009E73", "#7F7F7F", "#000000")  # for lines and bars without a fixed colour
+POSITION = "#F0E442"  # yellow: particle positions on a grey section
+# Markers of classes and groups on a grey section; the marker's shape changes when the colours have been used up.
+GROUP_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7")
+GROUP_MARKERS = "os^Dv*P"
+HATCHES = ("", "///", "...", "xxx", "\\\\\\")
 
 
 def use_style() -> None:
-    """Small, plain figures that stay readable in a notebook."""
+    """Set matplotlib's defaults to small, plain figures that stay readable in a notebook."""
     plt.rcParams.update(
         {
             "figure.dpi": 100,
@@ -31,6 +42,7 @@ def use_style() -> None:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.titlesize": 9,
+            "axes.prop_cycle": cycler(color=OTHERS),
             "legend.frameon": False,
             "image.cmap": "gray",
             "image.interpolation": "nearest",
@@ -39,7 +51,10 @@ def use_style() -> None:
 
 
 def show(ax: Axes, image: Tensor | np.ndarray, title: str = "", *, spread: float | None = None) -> None:
-    """One grey image without ticks. `spread`: half the grey range in units of the image; None takes 1st to 99th %."""
+    """Draw one grey image without ticks.
+
+    `spread` is half the grey range, in units of the image; None takes the 1st to the 99th percentile.
+    """
     image = np.asarray(image, dtype=float)
     low, high = (-spread, spread) if spread else np.percentile(image, [1, 99])
     ax.imshow(image, vmin=low, vmax=high if high > low else low + 1, cmap="gray")
@@ -49,51 +64,99 @@ def show(ax: Axes, image: Tensor | np.ndarray, title: str = "", *, spread: float
         spine.set_visible(False)
 
 
-def middle(cube: Tensor) -> Tensor:
-    """The central xy slice of a (..., Z, Y, X) cube."""
-    return cube.reshape(-1, *cube.shape[-3:])[0, cube.shape[-3] // 2]
+def middle(subtomogram: Tensor) -> Tensor:
+    """The central xy section (Y, X) of the first subtomogram of (..., Z, Y, X)."""
+    return subtomogram.reshape(-1, *subtomogram.shape[-3:])[0, subtomogram.shape[-3] // 2]
 
 
 def gallery(
     rows: Mapping[str, Tensor], columns: Sequence[str], *, projection: bool = False, size: float = 1.25
 ) -> Figure:
-    """Rows of cubes: name -> (n, 1, Z, Y, X), one column per entry of `columns`; central slices or projections."""
+    """A figure with one row of subtomograms per name, as central xy sections or as projections along z.
+
+    Parameters
+    ----------
+    rows : name -> (n, 1, Z, Y, X)
+    columns : n titles, shown above the first row
+    size : inches per picture
+    """
     fig, axes = plt.subplots(
         len(rows), len(columns), figsize=(size * len(columns) + 0.6, size * len(rows) + 0.35), squeeze=False
     )
-    for i, (line, (name, cubes)) in enumerate(zip(axes, rows.items(), strict=True)):
-        for ax, cube, column in zip(line, cubes, columns, strict=True):
-            show(ax, cube[0].mean(0) if projection else middle(cube), column if i == 0 else "")
+    for i, (line, (name, subtomograms)) in enumerate(zip(axes, rows.items(), strict=True)):
+        for ax, subtomogram, column in zip(line, subtomograms, columns, strict=True):
+            show(ax, subtomogram[0].mean(0) if projection else middle(subtomogram), column if i == 0 else "")
         line[0].set_ylabel(name, fontsize=8)
     fig.tight_layout(pad=0.3)
     return fig
 
 
 def one_of_each(x: Tensor, y: Tensor, n_classes: int) -> Tensor:
-    """The first cube of each class, (K, 1, Z, Y, X); a class without a cube gives zeros."""
+    """The first subtomogram of each class, (K, 1, Z, Y, X); zeros for a class without one."""
     first = [(y == k).nonzero().flatten()[:1] for k in range(n_classes)]
     return torch.stack([x[i[0]] if len(i) else torch.zeros_like(x[0]) for i in first])
 
 
-def tomogram(data: np.ndarray, zyx: np.ndarray | None, groups: np.ndarray | None, voxel_size: float) -> Figure:
-    """Up to three z slices of a tomogram with the coordinates within one voxel of each; a colour per group."""
+def tomogram(
+    data: np.ndarray,
+    zyx: np.ndarray | None,
+    groups: np.ndarray | None,
+    voxel_size: float,
+    names: Sequence[str] = (),
+) -> Figure:
+    """A figure of up to three z sections of a tomogram, with the positions within one voxel of each.
+
+    Parameters
+    ----------
+    data : (Z, Y, X); it may stay on disk
+    zyx : (N, 3) positions in voxels, or None
+    groups : (N,) integers from 0, such as predicted classes; each has its own colour and marker
+    voxel_size : A
+    names : of the groups; with names the figure has a legend
+    """
     heights = zyx[:, 0] if zyx is not None and len(zyx) else np.arange(len(data))
     levels = np.unique(np.quantile(heights, (0.15, 0.5, 0.85)).round().astype(int))
-    size = (10 * len(levels) / 3, 3.6)
+    size = (10 * len(levels) / 3, 4.0 if names else 3.6)
     fig, axes = plt.subplots(1, len(levels), figsize=size, squeeze=False, layout="constrained")
     for ax, z in zip(axes[0], levels, strict=True):
         show(ax, data[z], f"z = {z} ({z * voxel_size / 10:.0f} nm)")
-        if zyx is not None:
-            near = np.abs(zyx[:, 0] - z) <= 1
-            colour = None if groups is None else plt.get_cmap("tab10")(groups[near] % 10)
-            ax.scatter(zyx[near, 2], zyx[near, 1], s=5, c=colour if colour is not None else "orange", linewidths=0)
+        if zyx is None:
+            continue
+        near = np.abs(zyx[:, 0] - z) <= 1
+        for group in [None] if groups is None else np.unique(groups):
+            shown = near if groups is None else near & (groups == group)
+            ax.scatter(zyx[shown, 2], zyx[shown, 1], s=6, linewidths=0, **_group_style(group))
+    if names:
+        marks = [plt.Line2D([], [], ls="", ms=5, mew=0, **_line_style(k)) for k in range(len(names))]
+        legend = fig.legend(marks, names, loc="outside lower center", ncols=min(len(names), 5), fontsize=8)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a class may be named after a file with a dollar sign
     return fig
 
 
-def orthoslices(axes: Sequence[Axes], data: np.ndarray, zyx: np.ndarray, at: np.ndarray) -> None:
-    """The xy, xz and yz sections of a tomogram through the position `at` (z, y, x), protein bright or dark as it is.
+def _group_style(group: int | None) -> dict[str, str]:
+    """Colour and marker of a group for Axes.scatter."""
+    if group is None:
+        return {"c": POSITION, "marker": "o"}
+    style = _line_style(int(group))
+    return {"c": style["color"], "marker": style["marker"]}
 
-    Positions `zyx` (N, 3) within one voxel of a section are dots; cross-hairs point at `at` and leave it free.
+
+def _line_style(group: int) -> dict[str, str]:
+    n = len(GROUP_COLOURS)
+    return {"color": GROUP_COLOURS[group % n], "marker": GROUP_MARKERS[group // n % len(GROUP_MARKERS)]}
+
+
+def orthoslices(axes: Sequence[Axes], data: np.ndarray, zyx: np.ndarray, at: np.ndarray) -> None:
+    """Draw the xy, xz and yz sections of a tomogram through a position, with the grey values as they are.
+
+    Positions within one voxel of a section are dots. Cross-hairs point at `at` and leave it free.
+
+    Parameters
+    ----------
+    axes : three
+    data : (Z, Y, X)
+    zyx, at : (N, 3) and (3,), voxels
     """
     centre = np.clip(np.round(at).astype(int), 0, np.array(data.shape) - 1)
     for ax, (across, down, right) in zip(axes, ((0, 1, 2), (1, 0, 2), (2, 0, 1)), strict=True):
@@ -101,22 +164,25 @@ def orthoslices(axes: Sequence[Axes], data: np.ndarray, zyx: np.ndarray, at: np.
         title = f"{'zyx'[right]}{'zyx'[down]}, {'zyx'[across]} = {centre[across]}"
         show(ax, np.asarray(data[section], np.float32), title)
         close = zyx[np.abs(zyx[:, across] - at[across]) <= 1]
-        ax.scatter(close[:, right], close[:, down], s=2, c="orange", linewidths=0)
+        ax.scatter(close[:, right], close[:, down], s=2, c=POSITION, linewidths=0)
         free = 0.08 * max(data.shape)
         for line, along, level in ((ax.hlines, right, down), (ax.vlines, down, right)):
             far = data.shape[along] - 1
             starts, ends = [0, min(far, at[along] + free)], [max(0, at[along] - free), far]
-            line([at[level]] * 2, starts, ends, color="deepskyblue", lw=0.9)
+            line([at[level]] * 2, starts, ends, color="#56B4E9", lw=0.9)
 
 
-def class_shares(shares: Mapping[str, Sequence[float]], classes: Sequence[str]) -> Figure:
-    """Predicted share of each class, one group of bars per method."""
+def class_fractions(fractions: Mapping[str, Sequence[float]], classes: Sequence[str]) -> Figure:
+    """A bar chart of a value per class, such as the predicted fraction: method -> (K,) values from 0 to 1."""
     fig, ax = plt.subplots(figsize=(min(14, 0.9 * len(classes) + 1.8), 2.8), layout="constrained")
-    width = 0.8 / len(shares)
-    for i, (name, values) in enumerate(shares.items()):
-        ax.bar(np.arange(len(classes)) + (i - (len(shares) - 1) / 2) * width, values, width, label=name,
-               color=COLOURS.get(name))  # fmt: skip
+    width = 0.8 / len(fractions)
+    for i, (name, values) in enumerate(fractions.items()):
+        at = np.arange(len(classes)) + (i - (len(fractions) - 1) / 2) * width
+        ax.bar(at, values, width, label=name, color=COLOURS.get(name), hatch=HATCHES[i % len(HATCHES)],
+               edgecolor="white", linewidth=0)  # fmt: skip
     ax.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
-    ax.set(ylabel="share of the cubes")
-    fig.legend(fontsize=8, loc="outside upper center", ncols=len(shares))
+    for label in ax.get_xticklabels():
+        label.set_parse_math(False)
+    ax.set(ylabel="fraction of the subtomograms")
+    fig.legend(fontsize=8, loc="outside upper center", ncols=len(fractions))
     return fig

@@ -1,4 +1,4 @@
-"""What goes back to the one who asked: tables in the format that came in, shares of the classes, class averages."""
+"""Predictions as files: tables in the format of the input, one table per class, and class averages."""
 
 from __future__ import annotations
 
@@ -17,77 +17,81 @@ from ..tomography import star
 from ..tomography.volumes import rotation_from_relion
 from .target_data import TargetData
 
-NOT_CLASSIFIED, NONE = "not_classified", "none_of_these"
+NOT_CLASSIFIED, UNKNOWN_CLASS = "not_classified", "none_of_these"
 INPUT_CLASS, PROBABILITY = "csInputClassNumber", "csProbability_"
 OURS = ("csClass", "csConfidence", "csNoneOfThese", INPUT_CLASS)
-DYNAMO_CLASS = 22  # columns of a Dynamo table, counted from 1
+DYNAMO_CLASS = 22  # column of a Dynamo table, counted from 1
 
 
 def safe_names(classes: Sequence[str]) -> list[str]:
-    """Class names fit for files and STAR labels: letters, digits and _, and no two alike, upper case or lower."""
+    """Class names for files and STAR labels: letters, digits and _, each name once, upper and lower case alike."""
     out: list[str] = []
-    taken = {NOT_CLASSIFIED, NONE}
+    taken = {NOT_CLASSIFIED, UNKNOWN_CLASS}
     for name in classes:
-        plain = found = re.sub(r"[^A-Za-z0-9_]+", "_", name)[:60].strip("_") or "class"
-        again = 1
-        while found.lower() in taken:
-            again += 1
-            found = f"{plain}_{again}"
-        taken.add(found.lower())
-        out.append(found)
+        plain = safe = re.sub(r"[^A-Za-z0-9_]+", "_", name)[:60].strip("_") or "class"
+        number = 1
+        while safe.lower() in taken:
+            number += 1
+            safe = f"{plain}_{number}"
+        taken.add(safe.lower())
+        out.append(safe)
     return out
 
 
 def check_probabilities(probabilities: Tensor, classes: Sequence[str], n: int) -> None:
+    """Raise InputError unless the probabilities are finite and (n, K) for K classes, with n above 0."""
     if probabilities.shape != (n, len(classes)) or not n:
         raise InputError(
-            f"{tuple(probabilities.shape)} probabilities for {n} cubes and {len(classes)} classes; wanted a row per "
-            "cube and a column per class: give those that predict returned for these cubes."
+            f"Expected probabilities of {n} subtomograms and {len(classes)} classes, got {tuple(probabilities.shape)}; "
+            "give those that predict returned for these subtomograms."
         )
     if not torch.isfinite(probabilities).all():
-        raise InputError("Some probabilities are not finite; wanted those of a model that was trained: fit it again.")
+        raise InputError("Expected finite probabilities, got NaN or infinite values; train the model again.")
 
 
 def write(
     folder: str | Path,
-    experiment: TargetData,
+    target: TargetData,
     probabilities: Tensor,
     classes: Sequence[str],
-    strange: Tensor | None = None,
+    unknown: Tensor | None = None,
 ) -> list[Path]:
-    """predictions.star, a STAR per class in classes/, and predictions.tbl where a Dynamo table came in.
+    """Paths of the files written: predictions.star, classes/<class>.star, and predictions.tbl for a Dynamo table.
 
-    predictions.star has the tables of the input with all columns and rows in their order, and in the last table
-    `_rlnClassNumber` (1 to K; 0: not classified, for the box reaches over the border), `_csClass`, `_csConfidence`,
-    `_csProbability_<class>` and, where `strange` is given, `_csNoneOfThese`, beside the likeliest class. An own
-    `_rlnClassNumber` goes on as `_csInputClassNumber`; columns of earlier answers are replaced. classes/<class>.star
-    holds the rows of one class that fit it, classes/none_of_these.star the others; a class without a row has no file,
-    and those of earlier answers are removed. In predictions.tbl column 22, "class", is set.
+    predictions.star has all tables, columns and rows of the input in their order. The last table gains
+    `_rlnClassNumber` (1 to K; 0 where the box reaches over the border, which is not classified), `_csClass`,
+    `_csConfidence`, `_csProbability_<class>` and, if `unknown` is given, `_csNoneOfThese`. The likeliest class is given
+    for particles of the unknown class, too. An `_rlnClassNumber` of the input is kept as `_csInputClassNumber`. Columns
+    of earlier predictions are replaced. classes/<class>.star holds the rows of one class without those of the unknown
+    class, which are in classes/none_of_these.star. A class without rows has no file; files of earlier predictions in
+    the same folder are removed. In predictions.tbl, column 22 ("class") is set.
 
-    RELION (src/metadata_table.cpp, versions 3.1 to 5) keeps columns that it does not know, with a warning; it reads the
-    one row of `data_general`, its own list of label and value, as a list or as a loop. Dynamo: its wiki, "Table
-    convention". Class names are made safe, so that no cell of ours needs quotes, which older ones do not read.
+    RELION (src/metadata_table.cpp, versions 3.1 to 5) keeps columns that it does not know, with a warning. It reads
+    `data_general`, which has one row, as a list or as a loop. Dynamo: its wiki, "Table convention". Class names are
+    made safe, so that no cell of ours needs quotes, which older programs do not read.
 
     Parameters
     ----------
-    probabilities : (M, K) for the cubes of `experiment`
-    strange : (M,) bool, cubes that fit no class
+    folder : is made if it does not exist
+    probabilities : (M, K) of the M subtomograms of `target`
+    classes : K names
+    unknown : (M,) bool, True for the unknown class
 
     Raises
     ------
     InputError
-        another number of probabilities, classes or marks than of cubes.
+        the numbers of probabilities, classes or unknown-class values do not fit the subtomograms
     """
-    folder, particles, kept = Path(folder), experiment.particles, experiment.kept
+    folder, particles, kept = Path(folder), target.particles, target.kept
     check_probabilities(probabilities, classes, len(kept))
-    if strange is not None and strange.shape != (len(kept),):
-        raise InputError(f"{tuple(strange.shape)} marks for {len(kept)} cubes; wanted one per cube.")
+    if unknown is not None and unknown.shape != (len(kept),):
+        raise InputError(f"Expected an unknown-class value for {len(kept)} subtomograms, got {tuple(unknown.shape)}.")
     names = safe_names(classes)
-    number, p = np.zeros(len(experiment), int), np.zeros((len(experiment), len(names)))
+    number, p = np.zeros(len(target), int), np.zeros((len(target), len(names)))
     number[kept], p[kept] = probabilities.argmax(1).cpu().numpy() + 1, probabilities.double().cpu().numpy()
-    marked = np.zeros(len(experiment), bool)
-    if strange is not None:
-        marked[kept] = strange.cpu().numpy()
+    is_unknown = np.zeros(len(target), bool)
+    if unknown is not None:
+        is_unknown[kept] = unknown.cpu().numpy()
 
     table = {c: v for c, v in particles.table.items() if c not in OURS and not c.startswith(PROBABILITY)}
     if "rlnClassNumber" in table:
@@ -98,63 +102,76 @@ def write(
         "csConfidence": _decimals(p.max(1)),
     }
     table |= {PROBABILITY + name: _decimals(column) for name, column in zip(names, p.T, strict=True)}
-    if strange is not None:
-        table["csNoneOfThese"] = [str(int(mark)) for mark in marked]
+    if unknown is not None:
+        table["csNoneOfThese"] = [str(int(value)) for value in is_unknown]
 
-    wanted = {folder / "predictions.star": np.arange(len(experiment))}
-    parts = {name: (number == k) & ~marked for k, name in enumerate(names, 1)} | {NONE: marked}
-    wanted |= {folder / "classes" / f"{name}.star": np.flatnonzero(rows) for name, rows in parts.items() if rows.any()}
+    rows_of = {folder / "predictions.star": np.arange(len(target))}
+    parts = {name: (number == k) & ~is_unknown for k, name in enumerate(names, 1)} | {UNKNOWN_CLASS: is_unknown}
+    rows_of |= {folder / "classes" / f"{name}.star": np.flatnonzero(rows) for name, rows in parts.items() if rows.any()}
     single = all(len(values) == 1 for values in particles.rest.get("general", {}).values())
     lists = {"general"} & particles.rest.keys() if single else ()
     (folder / "classes").mkdir(parents=True, exist_ok=True)
-    for path, rows in wanted.items():
+    for path, rows in rows_of.items():
         part = {column: [values[row] for row in rows] for column, values in table.items()}
         star.write_star(path, particles.rest | {particles.block: part}, lists)
-    for path in set((folder / "classes").glob("*.star")) - set(wanted):
+    for path in set((folder / "classes").glob("*.star")) - set(rows_of):
         if "\n_csConfidence " in path.read_text(errors="replace"):
             path.unlink()
     if particles.kind == "dynamo":
         columns = list(particles.table.values())
-        columns += [["0"] * len(number)] * (DYNAMO_CLASS - len(columns))  # of a shorter table
+        columns += [["0"] * len(number)] * (DYNAMO_CLASS - len(columns))  # a table may have fewer than 22 columns
         columns[DYNAMO_CLASS - 1] = [str(k) for k in number]
         tbl = folder / "predictions.tbl"
         runtime.write_text(tbl, "".join(" ".join(row) + "\n" for row in zip(*columns, strict=True)))
-        return [*wanted, tbl]
-    return list(wanted)
+        return [*rows_of, tbl]
+    return list(rows_of)
 
 
 def _decimals(values: np.ndarray) -> list[str]:
     return [f"{value:.4f}" for value in values]
 
 
-def by_class(probabilities: Tensor, classes: Sequence[str], strange: Tensor | None) -> dict[str, Tensor]:
-    """Class -> indices of the cubes that fit it, the most certain first."""
-    best = probabilities.max(1)
-    fits = torch.ones(len(probabilities), dtype=torch.bool) if strange is None else ~strange
-    order = best.values.argsort(descending=True)
-    return {name: order[((best.indices == k) & fits)[order]] for k, name in enumerate(classes)}
-
-
-def class_average(cubes: Tensor, angles: np.ndarray) -> Tensor:
-    """Mean of cubes (N, 1, n, n, n) turned into the frame of the reference, (1, n, n, n); no missing wedge is mended.
-
-    RELION's matrix A of rot, tilt, psi takes a point of the reference to where it is in the particle (src/euler.cpp,
-    and getMatrix4x4 in src/jaz/tomography/particle_set.cpp), so the average at r is the mean of the particles at A r.
-    Outside a cube is nothing: corners fade.
+def by_class(probabilities: Tensor, classes: Sequence[str], unknown: Tensor | None) -> dict[str, Tensor]:
+    """Class -> indices of its subtomograms, the most confident first; the unknown class is left out.
 
     Parameters
     ----------
-    angles : (N, 3) rot, tilt, psi in degrees
+    probabilities : (M, K)
+    unknown : (M,) bool, or None
     """
-    if len(angles) != len(cubes) or not len(cubes):
-        raise InputError(f"{len(angles)} sets of angles for {len(cubes)} cubes; wanted one per cube, and a cube.")
-    matrix = torch.from_numpy(rotation_from_relion(angles).as_matrix()).float()
-    n = cubes.shape[-1]
-    line = (torch.arange(n) - n // 2).float()
+    best = probabilities.max(1)
+    known = torch.ones_like(best.indices, dtype=torch.bool) if unknown is None else ~unknown
+    order = best.values.argsort(descending=True)
+    return {name: order[((best.indices == k) & known)[order]] for k, name in enumerate(classes)}
+
+
+def class_average(subtomograms: Tensor, angles: np.ndarray) -> Tensor:
+    """Mean (1, n, n, n) of subtomograms rotated into the frame of the reference, without missing-wedge correction.
+
+    RELION's matrix A of rot, tilt and psi maps a point of the reference to its place in the particle (src/euler.cpp,
+    and getMatrix4x4 in src/jaz/tomography/particle_set.cpp), so the average at r is the mean of the particles at A r.
+    Points outside a subtomogram count as 0, which makes the corners of the average fade.
+
+    Parameters
+    ----------
+    subtomograms : (N, 1, n, n, n)
+    angles : (N, 3) rot, tilt, psi in degrees
+
+    Raises
+    ------
+    InputError
+        no subtomograms, or not one set of angles for each
+    """
+    if len(angles) != len(subtomograms) or not len(subtomograms):
+        found = f"{len(angles)} sets of angles for {len(subtomograms)} subtomograms"
+        raise InputError(f"Expected one set of angles for each subtomogram and at least one, got {found}.")
+    device, n = subtomograms.device, subtomograms.shape[-1]
+    matrix = torch.from_numpy(rotation_from_relion(angles).as_matrix()).float().to(device)
+    line = (torch.arange(n, device=device) - n // 2).float()
     z, y, x = torch.meshgrid(line, line, line, indexing="ij")
     points = torch.stack([x, y, z], -1)
-    total = torch.zeros(1, n, n, n)
-    for part, turn in zip(cubes.split(32), matrix.split(32), strict=True):
-        at = torch.einsum("bij,zyxj->bzyxi", turn, points)
+    total = torch.zeros(1, n, n, n, device=device)
+    for part, rotation in zip(subtomograms.split(32), matrix.split(32), strict=True):
+        at = torch.einsum("bij,zyxj->bzyxi", rotation, points)
         total += F.grid_sample(part, 2 * (at + n // 2) / (n - 1) - 1, align_corners=True).sum(0)
-    return total / len(cubes)
+    return total / len(subtomograms)

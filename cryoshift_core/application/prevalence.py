@@ -11,50 +11,63 @@ from scipy import optimize, stats
 from torch import Tensor
 
 from ..errors import InputError
+from ..metrics import Interval
 from .predictions import check_probabilities
 
 
 @dataclass(frozen=True)
-class Count:
-    """`n` cubes predicted as a class; its share as predicted, and freed of known confusion: (share, low, high).
+class Prevalence:
+    """Prevalence of one class.
 
-    `corrected` is None where no confusion was measured.
+    Attributes
+    ----------
+    n : subtomograms predicted as the class
+    raw : their fraction, with Wilson's 95 % interval
+    corrected : the fraction after correction for known confusion, with its 95 % bootstrap interval; None where no
+        confusion was measured
     """
 
     n: int
-    raw: tuple[float, float, float]
-    corrected: tuple[float, float, float] | None = None
+    raw: Interval
+    corrected: Interval | None = None
+
+    @property
+    def best(self) -> Interval:
+        """The corrected fraction where there is one, else the raw one."""
+        return self.corrected or self.raw
 
 
-def counts(
+def estimate_prevalence(
     probabilities: Tensor,
     classes: Sequence[str],
     confusion: np.ndarray | None,
     generator: torch.Generator,
     draws: int = 1000,
-) -> dict[str, Count]:
-    """How many cubes are of each class, with 95 % intervals, corrected for what the model is known to confuse.
+) -> dict[str, Prevalence]:
+    """Class -> prevalence with 95 % intervals, corrected for the confusion that was measured on known subtomograms.
 
-    If cubes of class i are predicted as j with probability C[i, j], predicted shares are q = w C for true shares w.
-    They are found by weighted least squares with w not negative and of sum 1 (the idea of Lipton et al. 2018,
-    "Detecting and correcting for label shift with black box predictors"; Saerens et al. 2002 do it by EM), for `draws`
-    bootstrap samples of both the predictions and the confusion: their mean is the corrected share, their quantiles
-    the interval. Where the confusion can hardly be inverted, the samples scatter over what is possible, and so does
-    the interval. The raw interval is Wilson's.
+    If subtomograms of class i are predicted as class j with probability C[i, j], then true fractions w give predicted
+    fractions q = w C. We solve for w by weighted least squares, with w >= 0 and sum 1 (the idea of Lipton et al. 2018,
+    "Detecting and correcting for label shift with black box predictors"; Saerens et al. 2002 use EM). We repeat this
+    for `draws` bootstrap samples of both the predictions and the confusion: the mean of the samples is the corrected
+    fraction, their quantiles are the interval. A confusion matrix that is nearly singular gives a wide interval.
 
-    It stands on two assumptions: cubes of a class are confused here as they were where the confusion was measured, and
-    cubes are independent, which boxes that overlap are not.
+    The correction assumes that the target's subtomograms are confused as the known ones are. The intervals assume
+    independent subtomograms; boxes that overlap are not independent.
 
     Parameters
     ----------
-    probabilities : (M, K); leave out cubes that fit none of the classes
-    confusion : (K, K) counts, rows true classes, columns predicted (`evaluation.confusion`), of cubes whose class is
-        known without a label of the target: spike-ins, or validation cubes target_styled by the warps; None: no correction
+    probabilities : (M, K), without the subtomograms of the unknown class
+    confusion : (K, K) counts, true classes in rows, predicted ones in columns (`metrics.confusion`), of subtomograms
+        with known classes that need no label of the target: spike-ins, or target-styled validation subtomograms.
+        None: no correction
+    generator : on the CPU
+    draws : bootstrap samples
 
     Raises
     ------
     InputError
-        no cubes, another number of classes, or a class that the confusion does not hold.
+        no subtomograms, another number of classes, or a class that does not occur in the confusion
     """
     k = len(classes)
     check_probabilities(probabilities, classes, len(probabilities))
@@ -63,31 +76,34 @@ def counts(
     raw = []
     for count in n.tolist():
         ends = stats.binomtest(count, total).proportion_ci(method="wilson")
-        raw.append((count / total, float(ends.low), float(ends.high)))
+        raw.append(Interval(count / total, float(ends.low), float(ends.high)))
     if confusion is None:
-        return {name: Count(int(n[i]), raw[i]) for i, name in enumerate(classes)}
-    known = torch.as_tensor(np.asarray(confusion, float))
+        return {name: Prevalence(int(n[i]), raw[i]) for i, name in enumerate(classes)}
+    known = torch.from_numpy(np.array(confusion, float))
     if known.shape != (k, k) or not torch.isfinite(known).all() or known.min() < 0:
-        raise InputError(f"The confusion is {tuple(known.shape)} for {k} classes; wanted (K, K) counts, rows true.")
+        found = f"{tuple(known.shape)} with values from {known.min():g}"
+        raise InputError(f"Expected a confusion of ({k}, {k}) counts for {k} classes, true in rows, got {found}.")
     if known.sum(1).min() < 1:
         name = classes[int(known.sum(1).argmin())]
-        raise InputError(f"The confusion holds no cube that is truly '{name}'; wanted some of each class.")
-    # One more cube, spread over the classes: what was not seen in few cubes is rare, not impossible.
+        raise InputError(f"Expected a confusion with subtomograms of each class, got none that is truly '{name}'.")
+    # One more subtomogram, spread over the classes: a confusion that few subtomograms did not show is rare, not
+    # impossible.
     chance = (known + 1 / k) / (known.sum(1, keepdim=True) + 1)
-    seen = _resampled(known.sum(1).round(), chance.expand(draws, k, k), generator)
-    seen = seen / seen.sum(-1, keepdim=True)
-    share = (n.double() + 1 / k) / (total + 1)
-    shares = _resampled(torch.tensor(total), share.expand(draws, k), generator) / total
-    found = np.stack([_unmixed(q, c, total) for q, c in zip(shares.numpy(), seen.numpy(), strict=True)])
-    low, high = np.quantile(found, [0.025, 0.975], axis=0)
-    corrected = [tuple(map(float, row)) for row in zip(found.mean(0), low, high, strict=True)]
-    return {name: Count(int(n[i]), raw[i], corrected[i]) for i, name in enumerate(classes)}
+    sampled = _resampled(known.sum(1).round(), chance.expand(draws, k, k), generator)
+    sampled = sampled / sampled.sum(-1, keepdim=True)
+    fraction = (n.double() + 1 / k) / (total + 1)
+    trials = torch.full((), total, device="cpu")
+    fractions = _resampled(trials, fraction.expand(draws, k), generator) / total
+    samples = np.stack([_solve(q, c, total) for q, c in zip(fractions.numpy(), sampled.numpy(), strict=True)])
+    low, high = np.quantile(samples, [0.025, 0.975], axis=0)
+    corrected = [Interval(*map(float, row)) for row in zip(samples.mean(0), low, high, strict=True)]
+    return {name: Prevalence(int(n[i]), raw[i], corrected[i]) for i, name in enumerate(classes)}
 
 
 def _resampled(n: Tensor, p: Tensor, generator: torch.Generator) -> Tensor:
     """Multinomial counts (..., K) of n draws with probabilities p (..., K), one class after the other."""
-    left, rest = n.double().expand(p.shape[:-1]).clone(), torch.ones(p.shape[:-1], dtype=torch.double)
-    out = torch.zeros(p.shape, dtype=torch.double)
+    out = torch.zeros_like(p, dtype=torch.double)
+    left, rest = n.double().expand(p.shape[:-1]).clone(), torch.ones_like(out[..., 0])
     for i in range(p.shape[-1] - 1):
         out[..., i] = torch.binomial(left, (p[..., i] / rest.clamp_min(1e-12)).clamp(0, 1), generator=generator)
         left, rest = left - out[..., i], rest - p[..., i]
@@ -95,8 +111,8 @@ def _resampled(n: Tensor, p: Tensor, generator: torch.Generator) -> Tensor:
     return out
 
 
-def _unmixed(q: np.ndarray, confusion: np.ndarray, n: int) -> np.ndarray:
-    """Shares w >= 0 of sum 1 for which w @ confusion is nearest to q (K,), in units of the counting error."""
+def _solve(q: np.ndarray, confusion: np.ndarray, n: int) -> np.ndarray:
+    """Fractions w >= 0 of sum 1 for which w @ confusion is nearest to q (K,), in units of the counting error."""
     weight = 1 / np.sqrt(q + 1 / n)
     system = np.vstack([confusion.T * weight[:, None], np.full(len(q), 1e3)])
     w = optimize.nnls(system, np.append(q * weight, 1e3))[0]

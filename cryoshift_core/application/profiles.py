@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
+
+from ..training import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Profile:
         more = max(1.0, len(classes) / len(self.classes))
         numbers = {name: round(more * getattr(self, name)) for name in ("n_source", "n_validation", "steps")}
         return replace(self, classes=tuple(classes), **numbers)
+
+    def training(self, **changes: Any) -> TrainingConfig:
+        """Budget and network of a fit, with `changes` to other fields of :class:`training.TrainingConfig`."""
+        config = TrainingConfig(steps=self.steps, batch=self.batch, encoder=self.encoder, width=self.width)
+        return replace(config, **changes)
 
 
 _SEVEN = ("ribosome_70S", "ribosome_80S", "TRiC", "apoferritin", "spliceosome", "TYMV_capsid", "RuvAB")

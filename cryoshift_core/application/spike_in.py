@@ -1,44 +1,47 @@
-"""Spike-in validation: known molecules put into somebody's own ice, for an accuracy that needs no annotation.
+"""Spike-in validation: simulated molecules inserted into particle-free boxes of the user's own tomogram.
 
-Particle-free boxes of the user's tomogram bring its noise, neighbours and filters; simulated molecules, seen through
-the same optics and missing wedge, bring a label that we put there ourselves. What it cannot show: how far the real
-molecules differ from the simulated ones, and what stands in the tomogram beside them.
+The boxes contribute the tomogram's noise, neighbours and filters, and the molecules have known classes, so the accuracy
+of a classifier can be measured without annotation. This accuracy does not include differences between real and
+simulated molecules, nor other contents of the tomogram.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from scipy import optimize
 from torch import Tensor
 
-from .. import data
+from .. import data, metrics
 from ..data import ROTATIONS_180, Labelled, Unlabelled
 from ..errors import InputError
 from ..fourier import shell_sums, shells, squared_frequency
+from ..runtime import pick_device
 from ..simulation import imaging, scenarios, specimens, structures
 from ..simulation.optics import Optics
 from ..tomography.wedge import estimate_wedge, mean_power, rotations_that_keep
 from ..warps import shell_amplitude, signal_envelope
 
-OFFSET = 2.0  # voxels: picking error of a spiked molecule
+OFFSET = 2.0  # voxels: picking error of an inserted molecule
 B_FACTORS = tuple(0.7 * i**2 for i in range(18))  # squared voxels, tried by fit_optics
 
 
-def _kept(power: Tensor) -> Tensor:
-    """Shells that no filter has removed; what is left in the others is rounding, clipping and leakage."""
+def _not_filtered_out(power: Tensor) -> Tensor:
+    """Shells with more than a tenth of the median power; in the others a filter has left only rounding and leakage."""
     return power > 0.1 * power.median()
 
 
-def _through(x: Tensor, wedge: Tensor) -> Tensor:
-    return torch.fft.irfftn(torch.fft.rfftn(x, dim=(2, 3, 4)) * wedge, s=x.shape[2:], dim=(2, 3, 4))
+def _apply(x: Tensor, transfer: Tensor) -> Tensor:
+    return torch.fft.irfftn(torch.fft.rfftn(x, dim=(2, 3, 4)) * transfer, s=x.shape[2:], dim=(2, 3, 4))
 
 
-def _all_round(tilts: tuple[float, ...]) -> tuple[float, ...]:
-    """A tilt series continued to +-80 degrees: `wedge` alone is to decide what is missing."""
+def _without_wedge(tilts: tuple[float, ...]) -> tuple[float, ...]:
+    """The tilt series extended to +-80 degrees, so that only the measured wedge determines what is missing."""
     beyond = [float(a) for a in range(-80, 81, 2) if not min(tilts) <= a <= max(tilts)]
     return tilts + tuple(sorted(beyond, key=abs))
 
@@ -53,44 +56,58 @@ def fit_optics(
     wedge: Tensor,
     generator: torch.Generator,
 ) -> tuple[Optics, float]:
-    """Optics and SNR with which spiked cubes have the target's mean spectrum, as far as shells can tell.
+    """Optics and SNR with which spike-ins have the mean radial power spectrum of the target.
 
-    The target's power is c * ice + a * molecules on each shell, with the molecules' power from noise-free cubes of all
-    classes under `optics` times an envelope exp(-B k^2 / 2): what misalignment and filters did to the signal. c and a
-    come from least squares on relative power, B from the smallest misfit. The defocus is taken as given: a wrong one
-    shows as another B. Classes that are far more frequent than others bend the fit towards their own spectrum.
+    On each shell the target's power is modelled as c * background + a * molecules. The molecules' power is that of
+    noise-free subtomograms of all classes under `optics`, times an envelope exp(-B k^2 / 2) for the effect of
+    misalignment and filters. c and a are fitted by least squares on relative power, B by the smallest misfit. The
+    defocus is taken as given; an error in it changes B. Classes that are much more frequent than others bias the fit
+    towards their own spectrum.
+
+    Parameters
+    ----------
+    classes : names or files
+    x, background : (N, 1, n, n, n) and (M, 1, n, n, n), protein bright
+    voxel_size : A
+    wedge : (n, n, n // 2 + 1), measured Fourier samples
+    generator : on the device of `x`
 
     Returns
     -------
-    optics with `voxel_size` and `b_factor` replaced, and the mean var(signal) / var(background) for `spike`
+    `optics` with `voxel_size` and `b_factor` replaced, and the mean var(signal) / var(background) for `spike`
     """
     box = background.shape[-1]
     if x.shape[1:] != background.shape[1:]:
-        raise InputError(f"Target boxes are {tuple(x.shape[2:])} and background boxes {tuple(background.shape[2:])}.")
-    shell = shells((box,) * 3)
-    twice = torch.where(torch.arange(box // 2 + 1) == 0, 1.0, 2.0)  # samples with kx > 0 also stand for their mirrors
+        raise InputError(
+            f"Expected background boxes of {tuple(x.shape[2:])} voxels as the target has, got "
+            f"{tuple(background.shape[2:])}."
+        )
+    device = background.device
+    shell = shells((box, box, box), device)
+    kx = torch.arange(box // 2 + 1, device=device)
+    conjugates = torch.where(kx == 0, 1.0, 2.0).expand(shell.shape)  # samples of the full grid for each of the half
 
-    def sums(power: Tensor) -> Tensor:
-        return shell_sums((power * twice).double(), shell)[1 : box // 2]
+    def radial(power: Tensor) -> Tensor:
+        return shell_sums((power * conjugates).double(), shell)[1 : box // 2]
 
-    p_t, p_b = sums(mean_power(x)), sums(mean_power(background))
-    k2 = ((torch.arange(1, box // 2) / box) / voxel_size).square().double()
-    modes = sums(torch.ones(shell.shape))
-    weight = modes.sqrt() / p_t * _kept(p_b / modes)
-    labels = torch.arange(len(classes)).repeat(4)
+    p_t, p_b = radial(mean_power(x)), radial(mean_power(background))
+    k2 = ((torch.arange(1, box // 2, device=device) / box) / voxel_size).square().double()
+    samples = radial(torch.ones_like(conjugates))
+    weight = samples.sqrt() / p_t * _not_filtered_out(p_b / samples)
+    labels = torch.arange(len(classes), device=device).repeat(4)
     bank = specimens.templates(classes, voxel_size, box, generator=generator)
     specimen = specimens.specimens(labels, bank, generator=generator)
-    plain = replace(optics, voxel_size=voxel_size, b_factor=0.0, tilts=_all_round(optics.tilts))
-    cubes = imaging.image_by_transfer(specimen, bank, plain, generator=generator, noise=False).x
-    p_s = sums(mean_power(_through(cubes, wedge)))
-    best, found = np.inf, (0.0, 0.0)
+    plain = replace(optics, voxel_size=voxel_size, b_factor=0.0, tilts=_without_wedge(optics.tilts))
+    molecules = imaging.image_by_transfer(specimen, bank, plain, generator=generator, noise=False).x
+    p_s = radial(mean_power(_apply(molecules, wedge)))
+    smallest, best = np.inf, (0.0, 0.0)
     for b_factor in (voxel_size**2 * b for b in B_FACTORS):
         signal = p_s * torch.exp(-0.5 * b_factor * k2)
         parts = torch.stack([p_b, signal], 1) * weight[:, None]
-        (c, a), misfit = optimize.nnls(parts.numpy(), (p_t * weight).numpy())
-        if misfit < best and c > 0:
-            best, found = misfit, (b_factor, float(a * signal.sum() / (c * p_b.sum())))
-    return replace(optics, voxel_size=voxel_size, b_factor=found[0]), found[1]
+        (c, a), misfit = optimize.nnls(parts.cpu().numpy(), (p_t * weight).cpu().numpy())
+        if misfit < smallest and c > 0:
+            smallest, best = misfit, (b_factor, float(a * signal.sum() / (c * p_b.sum())))
+    return replace(optics, voxel_size=voxel_size, b_factor=best[0]), best[1]
 
 
 def fit_average(
@@ -104,41 +121,46 @@ def fit_average(
     seed: int = 0,
     n: int = 400,
 ) -> tuple[Tensor, float] | None:
-    """Transfer and SNR with which the *average* of spiked cubes is that of the target's cubes, label-free.
+    """Transfer function and SNR with which the *average* spike-in equals the average subtomogram of the target.
 
-    Noise averages out and a centred particle does not, so this reads a strength of 0.05 times the noise as well as one
-    of 5, in filtered tomograms too. The transfer is `wedge` times the high-pass and half the b_factor_voxels of
-    :func:`warp.signal_envelope`: picking errors, which do not blur a cube, make the other half. The classes are taken
-    to be about equally frequent.
+    No label is needed. Averaging removes noise but not a centred particle, so this measures an SNR of 0.05 as well as
+    one of 5, in filtered tomograms too. The transfer function is `wedge` times the high-pass and half the B-factor of
+    :func:`warps.signal_envelope`; the other half comes from picking errors, which do not blur a single subtomogram.
+    Classes are assumed to be about equally frequent.
+
+    Parameters
+    ----------
+    as for :func:`fit_optics`; n : spike-ins to average
 
     Returns
     -------
-    (b, b, b // 2 + 1) for `spike` in place of the wedge, and its `snr`; None where the averages show no common particle
+    (n, n, n // 2 + 1) for the `wedge` of :func:`spike`, and its `snr`; None where the averages have no common particle
     """
-    k2 = squared_frequency(background.shape[2:])
-    generator = torch.Generator().manual_seed(seed)
+    device = background.device
+    k2 = squared_frequency(background.shape[2:], device)
+    generator = torch.Generator(device).manual_seed(seed)
     _, molecules = _molecules(classes, n, background.shape[-1], voxel_size, optics, generator, OFFSET)
-    scatter = molecules.var((1, 2, 3, 4)) > 0
+    scatters = molecules.var((1, 2, 3, 4)) > 0
     imaged = generator.get_state()
 
     def average(snr: float, transfer: Tensor) -> Tensor:
         generator.set_state(imaged)  # the same molecules in the same boxes each time
-        return _into_ice(molecules, scatter, background, snr, transfer, generator)[0]
+        return _insert(molecules, scatters, background, snr, transfer, generator)[0]
 
     envelope = signal_envelope(average(0.1, wedge.float()), x)
     transfer = wedge * replace(envelope, gain=1.0, b_factor_voxels=envelope.b_factor_voxels / 2)(k2)
-    wanted, samples = shell_amplitude(x)
+    measured, samples = shell_amplitude(x)
     snr = 0.1
-    for _ in range(4):  # the strength of a normalised cube is not linear in the SNR: a few steps towards it
-        found = shell_amplitude(average(snr, transfer))[0]
-        gain = float((samples * wanted * found).sum() / (samples * found * found).sum())
+    for _ in range(4):  # after normalisation the amplitude is not linear in the SNR: iterate
+        amplitude = shell_amplitude(average(snr, transfer))[0]
+        gain = float((samples * measured * amplitude).sum() / (samples * amplitude * amplitude).sum())
         if gain <= 0:
             return None
         snr = min(10.0, max(0.003, snr * gain**2))
-    likeness = float((samples * wanted * found).sum()) / float(
-        ((samples * wanted**2).sum() * (samples * found**2).sum()).sqrt()
+    similarity = float((samples * measured * amplitude).sum()) / float(
+        ((samples * measured**2).sum() * (samples * amplitude**2).sum()).sqrt()
     )
-    return (transfer, snr) if likeness > 0.7 else None
+    return (transfer, snr) if similarity > 0.7 else None
 
 
 def imitate(
@@ -150,29 +172,53 @@ def imitate(
     optics: Optics,
     snr: float = 0.0,
     seed: int = 0,
+    device: str | torch.device = "cpu",
 ) -> Labelled:
-    """n spike-ins that look like the target's cubes, without a label of theirs.
+    """n spike-ins, on the CPU, that look like the target's subtomograms; no label of the target is needed.
 
-    The wedge is that of the background; strength and envelope come from :func:`fit_average` or, where the target shows
-    no common particle, from :func:`fit_optics`. `snr` replaces the strength found.
+    The missing wedge is that of the background. SNR and envelope come from :func:`fit_average` or, where the target
+    has no common particle, from :func:`fit_optics`.
+
+    Parameters
+    ----------
+    classes : names or files
+    background : (M, 1, n, n, n) particle-free boxes, protein bright, normalised
+    optics : of the molecules; its voxel size is replaced by the target's
+    snr : replaces the estimated SNR unless it is 0
+    device : where the molecules are simulated
 
     Raises
     ------
     InputError
-        fewer than 20 background boxes, or a target that shows no molecule at all while `snr` is 0
+        fewer than 20 background boxes, or a target without a detectable molecule while `snr` is 0
     """
-    voxel_size = target.voxel_size
-    wedge = estimate_wedge(background, voxel_size)
-    generator = torch.Generator().manual_seed(seed)
-    how = {"voxel_size": voxel_size, "wedge": wedge}
-    match = fit_average(classes, target.x, background, optics=optics, seed=seed, **how)
-    if match:
-        how["wedge"], found = match
+    voxel_size, chosen = target.voxel_size, pick_device(device)
+    wedge = estimate_wedge(background, voxel_size).to(chosen)
+    x, background = target.x.to(chosen), background.to(chosen)
+    generator = torch.Generator(chosen).manual_seed(seed)
+    matched = fit_average(classes, x, background, voxel_size=voxel_size, optics=optics, wedge=wedge, seed=seed)
+    if matched:
+        transfer, estimated = matched
     else:
-        optics, found = fit_optics(classes, target.x, background, optics=optics, generator=generator, **how)
-    if not snr and found < 0.001:
-        raise InputError("The cubes show no more power than the ice; set spike_snr, such as 0.1.")
-    return spike(classes, background, n, snr=snr or found, optics=optics, generator=generator, **how)
+        transfer = wedge
+        optics, estimated = fit_optics(
+            classes, x, background, voxel_size=voxel_size, optics=optics, wedge=wedge, generator=generator
+        )
+    if not snr and estimated < 0.001:
+        raise InputError(
+            "The subtomograms have no more power than the background, so the SNR of spike-ins cannot be estimated; "
+            "set spike_snr, such as 0.1."
+        )
+    return spike(
+        classes,
+        background,
+        n,
+        snr=snr or estimated,
+        voxel_size=voxel_size,
+        optics=optics,
+        wedge=transfer,
+        generator=generator,
+    )
 
 
 def spike(
@@ -189,43 +235,56 @@ def spike(
     snr_class: str = "",
     outliers: Sequence[str] = (),
 ) -> Labelled:
-    """Known molecules in background boxes: cubes with labels that we put there ourselves.
+    """Spike-ins: simulated molecules of known class in background boxes, normalised, on the CPU.
 
-    Molecules are imaged noise-free with the CTF and dose of `optics`, masked with `wedge`, and scaled by *one* factor,
-    so that a large molecule stays stronger than a small one. Where n exceeds the boxes, they are used again, turned by
-    180 degrees about the axes that keep the wedge.
+    Molecules are imaged noise-free with the CTF and dose of `optics`, multiplied by `wedge`, and scaled by *one*
+    factor, so that large molecules stay stronger than small ones. Where n exceeds the number of boxes, boxes are used
+    again after rotations by 180 degrees that keep the missing wedge.
 
     Parameters
     ----------
-    classes, outliers : names or files; outliers are labelled after the classes, for molecules that nobody asked for
+    classes, outliers : names or files; outliers are molecules outside the classes, labelled after them
     background : (M, 1, b, b, b), raw or normalised, protein bright
-    n : cubes, as many of each class as of the others
-    snr : mean of var(signal) / var(box) over the cubes that hold a molecule, or over those of `snr_class`
-    wedge : (b, b, b // 2 + 1), from `estimate_wedge`, or any gain that the molecules should be seen through
+    n : spike-ins, equally many of each class
+    snr : mean of var(signal) / var(box) over the spike-ins with a molecule, or over those of `snr_class`
+    voxel_size : A
+    wedge : (b, b, b // 2 + 1), from `estimate_wedge`, or any other transfer function for the molecules
+    generator : on the device of `background`
     offset : picking error, voxels
 
     Returns
     -------
-    Labelled, normalised; `snr` holds each cube's own, `groups` the background box it stands in
+    `snr` holds the SNR of each spike-in, `groups` the index of its background box
+
+    Raises
+    ------
+    InputError
+        a wedge of another box, an SNR that is not positive, an unknown `snr_class`, too few spike-ins, no molecule
     """
     names = (*classes, *outliers)
     labels = tuple(structures.class_name(c) for c in names)
     box = background.shape[-1]
     if wedge.shape != (box, box, box // 2 + 1):
-        raise InputError(f"The wedge is {tuple(wedge.shape)} for boxes of {box}; wanted that of estimate_wedge.")
+        raise InputError(
+            f"Expected a wedge of {(box, box, box // 2 + 1)} for boxes of {box} voxels, got {tuple(wedge.shape)}; "
+            "see wedge.estimate_wedge."
+        )
     if not snr > 0:
-        raise InputError(f"The SNR to spike at is {snr:.3g}; wanted a number above 0: set spike_snr, such as 0.1.")
+        raise InputError(f"Expected an SNR above 0 for spike-ins, got {snr:.3g}; set spike_snr, such as 0.1.")
     if snr_class and snr_class not in labels:
-        raise InputError(f"snr_class is '{snr_class}'; wanted one of {', '.join(labels)}.")
+        raise InputError(f"Expected snr_class out of {', '.join(labels)}, got '{snr_class}'.")
     if n < len(names) or not len(background):
-        raise InputError(f"{n} cubes of {len(names)} classes in {len(background)} boxes; wanted one of each at least.")
+        raise InputError(
+            f"Expected a spike-in of each of {len(names)} classes and a background box at least, got {n} spike-ins and "
+            f"{len(background)} boxes."
+        )
     y, molecules = _molecules(names, n, box, voxel_size, optics, generator, offset)
     strength = molecules.var((1, 2, 3, 4))
     counted = y == labels.index(snr_class) if snr_class else strength > 0
     if not strength[counted].sum() > 0:
-        raise InputError(f"None of {', '.join(labels)} scatters; wanted a molecule among them to spike.")
-    x, own, which = _into_ice(molecules, counted, background, snr, wedge, generator)
-    return Labelled(x, y, labels, voxel_size, own, which)
+        raise InputError(f"Expected a molecule among the classes to insert, got {', '.join(labels)}, which are empty.")
+    x, own, which = _insert(molecules, counted, background, snr, wedge, generator)
+    return Labelled(x.cpu(), y.cpu(), labels, voxel_size, own.cpu(), which.cpu())
 
 
 def _molecules(
@@ -237,15 +296,16 @@ def _molecules(
     generator: torch.Generator,
     offset: float,
 ) -> tuple[Tensor, Tensor]:
-    """Classes (n,) drawn evenly, and their noise-free cubes (n, 1, box, box, box) without a missing wedge."""
+    """Evenly drawn classes (n,) and their noise-free subtomograms (n, 1, box, box, box) without a missing wedge."""
     y = scenarios.draw_labels(n, len(names), 1.0, generator)
     bank = specimens.templates(names, voxel_size, box, generator=generator)
     specimen = specimens.specimens(y, bank, generator=generator, offset=offset)
-    all_round = replace(optics, voxel_size=voxel_size, tilts=_all_round(optics.tilts))
-    return y, imaging.image_by_transfer(specimen, bank, all_round, generator=generator, noise=False).x
+    tilts = _without_wedge(optics.tilts)
+    optics = replace(optics, voxel_size=voxel_size, tilts=tilts)
+    return y, imaging.image_by_transfer(specimen, bank, optics, generator=generator, noise=False).x
 
 
-def _into_ice(
+def _insert(
     molecules: Tensor,
     counted: Tensor,
     background: Tensor,
@@ -253,14 +313,64 @@ def _into_ice(
     wedge: Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised cubes, the SNR of each, and the box in which it stands; `counted` ones have `snr` on average."""
-    signal = _through(molecules, wedge)
+    """Normalised spike-ins, the SNR of each, and the index of its box; the mean SNR of the `counted` ones is `snr`."""
+    signal = _apply(molecules, wedge)
     n, boxes = len(signal), len(background)
-    which = torch.randperm(boxes, generator=generator).repeat(-(-n // boxes))[:n]
-    ice, rotations = background[which].clone(), rotations_that_keep(wedge)
+    which = torch.randperm(boxes, generator=generator, device=generator.device).repeat(-(-n // boxes))[:n]
+    noise, rotations = background[which].clone(), rotations_that_keep(wedge)
     for start in range(boxes, n, boxes):
-        again, turn = slice(start, start + boxes), rotations[start // boxes % len(rotations)]
-        ice[again] = ice[again].flip(ROTATIONS_180[turn])
-    own = signal.var((1, 2, 3, 4), correction=0) / ice.var((1, 2, 3, 4), correction=0)
+        again, rotation = slice(start, start + boxes), rotations[start // boxes % len(rotations)]
+        noise[again] = noise[again].flip(ROTATIONS_180[rotation])
+    own = signal.var((1, 2, 3, 4), correction=0) / noise.var((1, 2, 3, 4), correction=0)
     factor = snr / own[counted].mean()
-    return data.normalize(ice + signal * factor.sqrt()), own * factor, which
+    return data.normalize(noise + signal * factor.sqrt()), own * factor, which
+
+
+@dataclass(frozen=True, eq=False)
+class SpikeInScore:
+    """Accuracy of a classifier on spike-ins.
+
+    Attributes
+    ----------
+    classes : K names
+    n : spike-ins of each class, (K,)
+    recall : of each class, (K,), from 0 to 1
+    balanced_accuracy : mean recall
+    confusion : (K, K) counts, true classes in rows, predicted ones in columns
+    correct : (N,) bool, which spike-ins were predicted as their own class
+    """
+
+    classes: tuple[str, ...]
+    n: np.ndarray
+    recall: np.ndarray
+    balanced_accuracy: float
+    confusion: np.ndarray
+    correct: np.ndarray
+
+    def worse_than(self, other: SpikeInScore) -> bool:
+        """Whether the accuracy is lower than that of `other` on the same spike-ins by more than 2 standard errors."""
+        gain = self.correct.astype(float) - other.correct
+        return bool(gain.mean() < -2 * gain.std(ddof=1) / len(gain) ** 0.5)
+
+
+def score(probabilities: Tensor, spikes: Labelled) -> SpikeInScore:
+    """Accuracy of predictions (N, K) for the N spike-ins."""
+    return SpikeInScore(
+        classes=spikes.classes,
+        n=np.bincount(spikes.y.numpy(), minlength=len(spikes.classes)),
+        recall=metrics.recall(probabilities, spikes.y),
+        balanced_accuracy=metrics.balanced_accuracy(probabilities, spikes.y),
+        confusion=metrics.confusion(probabilities, spikes.y),
+        correct=(probabilities.argmax(1).cpu() == spikes.y).numpy(),
+    )
+
+
+def table(scores: Mapping[str, SpikeInScore]) -> str:
+    """CSV text with a row per method and class, columns method, class, cubes, recall; scores by method."""
+    with io.StringIO(newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["method", "class", "cubes", "recall"])
+        for method, found in scores.items():
+            for name, n, recall in zip(found.classes, found.n, found.recall, strict=True):
+                writer.writerow([method, name, n, f"{recall:.4f}"])
+        return file.getvalue()

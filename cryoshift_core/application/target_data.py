@@ -1,4 +1,4 @@
-"""Experimental input to unlabelled cubes."""
+"""Experimental input as unlabelled subtomograms: contrast, box, voxel size, and what to check before using them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_fetch import readers
+
 from .. import data
 from ..data import Unlabelled
 from ..errors import InputError
+from ..fourier import shell_means
 from ..simulation import structures
 from ..tomography import extraction, volumes
 from ..tomography.volumes import ContrastGuess, Particles, Volume
 
-SMALLEST, LARGEST = 24, 48  # voxels: the edges that a box is given where nobody chose one
-ROOM = 1.3  # box edge over the largest diameter: neighbours and picking errors need some
+SMALLEST, LARGEST = 24, 48  # voxels: limits of a box that is chosen automatically
+MARGIN = 1.3  # box edge over the largest diameter: room for neighbours and picking errors
 
 
 @dataclass(frozen=True, eq=False)
 class TargetData:
-    """What came in, ready for a classifier.
+    """Experimental input, ready for a classifier.
 
     Attributes
     ----------
-    subtomograms : normalised, protein bright, at the model's pixel size; groups are the particles where the input names them
-    kept : (M,) which inputs the cubes belong to; the others' boxes reach over the tomogram's border
-    particles : all inputs, as they were read
-    contrast : the sign that the input was taken to have; guess: what its grey values say
-    tomogram : the volume that the cubes were cut from, or None for extracted subtomograms
+    subtomograms : normalised, protein bright, at the model's voxel size; `groups` are the particles' groups in the
+        input, such as virus-like particles
+    kept : (M,) the input row of each subtomogram; boxes of the other rows reach over the tomogram's border
+    particles : all input rows, as they were read
+    contrast : "bright" or "dark", the contrast that the input was taken to have
+    guess : the contrast that its grey values indicate
+    tomogram : the volume that the subtomograms were cut from; None for extracted subtomograms
     """
 
     subtomograms: Unlabelled
@@ -47,125 +52,253 @@ class TargetData:
 
     @property
     def warnings(self) -> list[str]:
-        """Plain sentences about what a reader should check before trusting anything."""
+        """Sentences about what to check before using the predictions."""
         out = []
         if self.guess.sign == "unsure":
-            out.append(f"The contrast could not be told ({self.guess.why}); it was taken as {self.contrast}.")
+            out.append(f"The data do not show the contrast ({self.guess.why}); it was taken as {self.contrast}.")
         elif self.guess.sign != self.contrast:
             out.append(f"The data look {self.guess.sign} ({self.guess.why}) but were taken as {self.contrast}.")
         if len(self.kept) < len(self):
             out.append(f"{len(self) - len(self.kept)} of {len(self)} boxes reach over the border: not classified.")
         if len(self.kept) < 100:
-            out.append(f"{len(self.kept)} cubes are few to adapt to; shares and confidences are rough.")
+            out.append(
+                f"{len(self.kept)} subtomograms are few for adaptation; class fractions and confidences are rough."
+            )
         return out
 
 
+def read_subtomograms(
+    path: str | Path, *, voxel_size: float | None = None, contrast: str = "auto", box: int | None = None
+) -> Unlabelled:
+    """Extracted subtomograms of a file or folder: normalised, protein bright.
+
+    Parameters
+    ----------
+    path : a stack (.mrcs, .mrc, .em, .hdf), a folder of such files or of .png files, or a STAR with _rlnImageName
+    voxel_size : A; None takes the file's own
+    contrast : "dark" (protein dark), "bright", or "auto": decide from the grey values
+    box : voxels; larger subtomograms are cropped to their centre. None: as in the file
+
+    Raises
+    ------
+    InputError
+        unreadable input, a box larger than the subtomograms, or grey values that do not show the contrast
+    """
+    particles = readers.read_subtomograms(path, box, voxel_size)
+    assert particles.subtomograms is not None  # readers of subtomograms always read them
+    x = volumes.to_bright(particles.subtomograms, contrast)
+    groups = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    return Unlabelled(data.normalize(x), particles.voxel_size, groups, Path(path).stem)
+
+
+def extract_subtomograms(
+    tomogram: str | Path,
+    coordinates: str | Path,
+    *,
+    box: int,
+    voxel_size: float | None = None,
+    contrast: str = "auto",
+) -> Unlabelled:
+    """Subtomograms cut from a tomogram around listed positions: normalised, protein bright.
+
+    Positions whose box reaches over the border are left out. `groups` are those of the list, such as virus-like
+    particles.
+
+    Parameters
+    ----------
+    tomogram : .mrc, .em, .hdf or .zarr
+    coordinates : .star, Dynamo .tbl, EMAN2 or copick .json, portal .ndjson, model2point's .txt
+    box : voxels of the tomogram
+    voxel_size : A; None takes the file's own
+    contrast : "dark" (protein dark), "bright", or "auto": decide from the grey values
+
+    Raises
+    ------
+    InputError
+        unreadable input, no box inside the tomogram, or grey values that do not show the contrast
+    """
+    volume = readers.read_tomogram(tomogram, voxel_size)
+    if contrast == "auto":
+        guess = volumes.guess_contrast(volume.data)
+        if guess.sign == "unsure":
+            raise InputError(f"{tomogram} does not show its contrast ({guess.why}); set contrast to bright or dark.")
+        contrast = guess.sign
+    particles = readers.read_picks(coordinates, volume)
+    x, kept = _cut(volume, particles, box, volume.voxel_size)
+    groups = _groups(particles, kept)
+    x = data.normalize(volumes.to_bright(x, contrast))
+    return Unlabelled(x, volume.voxel_size, groups, Path(tomogram).stem)
+
+
 def read_classes(text: str, default: Sequence[str]) -> tuple[str, ...]:
-    """Comma-separated names and files; two classes of one label are refused."""
+    """Class names and files out of a comma-separated text; `default` where it is empty.
+
+    Raises
+    ------
+    InputError
+        fewer than two classes, or two of the same label
+    """
     classes = tuple(c.strip() for c in text.split(",")) if text else tuple(default)
     labels = [structures.class_name(c) for c in classes]
-    twice = {label for label in labels if labels.count(label) > 1}
-    if twice:
-        raise InputError(f"classes name {', '.join(sorted(twice))} twice; wanted different labels: rename a file.")
+    repeated = {label for label in labels if labels.count(label) > 1}
+    if repeated:
+        found = ", ".join(sorted(repeated))
+        raise InputError(f"Expected classes with different labels, got {found} twice: rename a file.")
     if len(classes) < 2:
-        raise InputError(f"classes is '{text}'; wanted at least two to tell apart: add 'ice' for no particle.")
+        raise InputError(f"Expected at least two classes, got '{text}': add 'ice' for boxes without a particle.")
     return classes
 
 
 def choose_box(classes: Sequence[str], voxel_size: float, box: int = 0) -> tuple[int, float]:
-    """Box in voxels and pixel size in A that the classifier works at.
+    """Box in voxels and voxel size in A for the classifier.
 
-    A given `box` is kept at the data's pixel size. Otherwise the largest structure, with some room, decides; where
-    that takes more than 48 voxels, the pixel grows instead.
+    A given `box` is used at the data's voxel size. Otherwise the box is 1.3 times the largest structure, and at least
+    24 voxels; where it would exceed 48 voxels, the voxel size is increased instead.
+
+    Raises
+    ------
+    InputError
+        the largest structure does not fit the given box
     """
     largest = max(structures.diameter(c) for c in classes)
     if box:
         if largest > box * voxel_size:
             name = max(classes, key=structures.diameter)
             raise InputError(
-                f"'{name}' is {largest:.0f} A across and a box of {box} voxels of {voxel_size:g} A holds "
-                f"{box * voxel_size:.0f} A; wanted at least {math.ceil(largest / voxel_size)}: enlarge box, or leave 0."
+                f"Expected a box of at least {math.ceil(largest / voxel_size)} voxels of {voxel_size:g} A for "
+                f"'{name}', which is {largest:.0f} A across, got {box}: enlarge box, or set it to 0."
             )
         return box, voxel_size
-    wanted = 2 * math.ceil(ROOM * largest / voxel_size / 2)
-    if wanted <= LARGEST:
-        return max(SMALLEST, wanted), voxel_size
-    return LARGEST, ROOM * largest / LARGEST
+    edge = 2 * math.ceil(MARGIN * largest / voxel_size / 2)
+    if edge <= LARGEST:
+        return max(SMALLEST, edge), voxel_size
+    return LARGEST, MARGIN * largest / LARGEST
 
 
-def _sign(contrast: str, guess: ContrastGuess) -> str:
-    if contrast != "auto":
-        return contrast
+def _contrast(asked: str, guess: ContrastGuess) -> str:
+    """The contrast to use: the one asked for, else the guess; bright where the data do not show it."""
+    if asked not in ("auto", "bright", "dark"):
+        raise InputError(f"Expected contrast auto, bright or dark, got '{asked}'.")
+    if asked != "auto":
+        return asked
     return "dark" if guess.sign == "dark" else "bright"
+
+
+def _cut(tomogram: Volume, particles: Particles, box: int, voxel_size: float) -> tuple[Tensor, np.ndarray]:
+    assert particles.zyx is not None  # readers of coordinates always give positions
+    x, kept = extraction.extract(tomogram.data, particles.zyx, box, tomogram.voxel_size, voxel_size)
+    if not len(kept):
+        raise InputError(
+            f"Expected positions with a box of {box} voxels inside {tomogram.path}, got none of {len(particles)}; "
+            "choose a smaller box, or check that the coordinates belong to this tomogram."
+        )
+    return x, kept
+
+
+def _groups(particles: Particles, kept: np.ndarray) -> Tensor:
+    groups = np.zeros(len(particles), np.int64) if particles.groups is None else particles.groups
+    return torch.from_numpy(groups[kept])
 
 
 def from_tomogram(
     tomogram: Volume, particles: Particles, classes: Sequence[str], *, box: int = 0, contrast: str = "auto"
 ) -> TargetData:
-    """Cut a box around each position; `box` in voxels of the tomogram, 0: as the structures need it."""
-    n, model_pixel = choose_box(classes, tomogram.voxel_size, box)
-    x, kept = extraction.extract(tomogram.data, particles.zyx, n, tomogram.voxel_size, model_pixel)
-    if not len(kept):
-        raise InputError(f"No box of {n} voxels around a position lies inside {tomogram.path}; choose a smaller box.")
+    """Subtomograms cut from a tomogram around each position, for a classifier of `classes`.
+
+    Parameters
+    ----------
+    classes : names or files; they determine the box where `box` is 0
+    box : voxels of the tomogram
+    contrast : "auto", "bright" or "dark"; where the data do not show it, "auto" takes bright and adds a warning
+
+    Raises
+    ------
+    InputError
+        no box lies inside the tomogram, or the box is too small for a class
+    """
+    n, model_voxel = choose_box(classes, tomogram.voxel_size, box)
+    x, kept = _cut(tomogram, particles, n, model_voxel)
     guess = volumes.guess_contrast(tomogram.data)
-    sign = _sign(contrast, guess)
-    groups = torch.from_numpy(particles.groups[kept])
-    cubes = Unlabelled(data.normalize(volumes.to_bright(x, sign)), model_pixel, groups, Path(tomogram.path).stem)
-    return TargetData(cubes, kept, particles, sign, guess, tomogram)
+    sign = _contrast(contrast, guess)
+    x = data.normalize(volumes.to_bright(x, sign))
+    subtomograms = Unlabelled(x, model_voxel, _groups(particles, kept), Path(tomogram.path).stem)
+    return TargetData(subtomograms, kept, particles, sign, guess, tomogram)
 
 
 def from_subtomograms(
     particles: Particles, classes: Sequence[str], *, box: int = 0, contrast: str = "auto", name: str = "subtomograms"
 ) -> TargetData:
-    """Take extracted cubes as they are; cubes wider than 48 voxels are Fourier-cropped unless `box` says otherwise."""
-    x, pixel = particles.subtomograms, particles.voxel_size
-    n, model_pixel = choose_box(classes, pixel, x.shape[-1])
-    if not box and n > LARGEST:
-        n, model_pixel = LARGEST, pixel * n / LARGEST
-        x = volumes.rescale(x, pixel, model_pixel, n)
-    guess = volumes.guess_contrast(x)
-    sign = _sign(contrast, guess)
-    groups = torch.zeros(len(x), dtype=torch.long)
-    cubes = Unlabelled(data.normalize(volumes.to_bright(x, sign)), model_pixel, groups, name)
-    return TargetData(cubes, np.arange(len(x)), particles, sign, guess)
+    """Extracted subtomograms as they are; without a given `box`, those wider than 48 voxels are Fourier-cropped.
 
+    Parameters
+    ----------
+    classes : names or files
+    box : 0, or the box to which the particles were cropped when they were read
+    contrast : "auto", "bright" or "dark"; where the data do not show it, "auto" takes bright and adds a warning
+    name : of the data, for titles
 
-def background(boxes: Particles, like: TargetData) -> Tensor:
-    """Particle-free boxes of the tomogram that `like` came from, made as its cubes: same pixel, box, sign, normalised.
-
-    They must be at least as wide as its cubes.
+    Raises
+    ------
+    InputError
+        the box is too small for a class
     """
-    x = volumes.rescale(
-        boxes.subtomograms, boxes.voxel_size, like.subtomograms.voxel_size, like.subtomograms.x.shape[-1]
-    )
+    x, voxel_size = particles.subtomograms, particles.voxel_size
+    assert x is not None  # readers of subtomograms always read them
+    n, model_voxel = choose_box(classes, voxel_size, x.shape[-1])
+    if not box and n > LARGEST:
+        n, model_voxel = LARGEST, voxel_size * n / LARGEST
+        x = volumes.rescale(x, voxel_size, model_voxel, n)
+    guess = volumes.guess_contrast(x)
+    sign = _contrast(contrast, guess)
+    groups = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    subtomograms = Unlabelled(data.normalize(volumes.to_bright(x, sign)), model_voxel, groups, name)
+    return TargetData(subtomograms, np.arange(len(x)), particles, sign, guess)
+
+
+def prepare_background(boxes: Particles, like: TargetData) -> Tensor:
+    """Particle-free boxes (N, 1, n, n, n) with the voxel size, box, contrast and normalisation of `like`.
+
+    Parameters
+    ----------
+    boxes : of the tomogram that `like` came from, at least as wide as its subtomograms
+
+    Raises
+    ------
+    InputError
+        the boxes are smaller than the subtomograms
+    """
+    model = like.subtomograms
+    assert boxes.subtomograms is not None  # readers of subtomograms always read them
+    x = volumes.rescale(boxes.subtomograms, boxes.voxel_size, model.voxel_size, model.x.shape[-1])
     return data.normalize(volumes.to_bright(x, like.contrast))
 
 
 def _profile(x: Tensor) -> Tensor:
-    """Mean grey value of the average cube in shells one voxel wide, from the centre to the faces: (n // 2,)."""
+    """Mean grey value of the average subtomogram in shells one voxel wide, from the centre to the faces: (n // 2,)."""
     mean = x[:, 0].mean(0)
-    axes = [torch.arange(n) - n // 2 for n in mean.shape]
-    radius = sum(r.view([-1 if i == j else 1 for j in range(3)]) ** 2 for i, r in enumerate(axes)).sqrt()
-    shell, n = radius.round().long().flatten(), min(mean.shape) // 2
-    return (torch.bincount(shell, mean.flatten()) / torch.bincount(shell))[:n]
+    axes = [torch.arange(n, device=x.device) - n // 2 for n in mean.shape]
+    z, y, w = torch.meshgrid(*axes, indexing="ij")
+    shell = (z**2 + y**2 + w**2).sqrt().round().long()
+    return shell_means(mean, shell)[0][: min(mean.shape) // 2]
 
 
 def apparent_scale(source_x: Tensor, target_x: Tensor) -> tuple[float, float, float]:
-    """How much wider the average target particle is than the average simulated one, in voxels.
+    """Width of the average target particle over that of the average simulated particle, and two correlations.
 
-    The radial profile of the one is stretched until it fits the other: 1 where the pixel size and the structures are
-    right; a pixel size given too large makes the simulated particles too small, and the scale larger than 1.
+    The radial profile of the source is stretched until it fits the target's. The scale is 1 if voxel size and
+    structures are right. A voxel size that is too large makes the simulated particles too small, and the scale larger
+    than 1.
 
     Parameters
     ----------
-    source_x, target_x : cubes (N, 1, Z, Y, X) of one box
+    source_x, target_x : (N, 1, Z, Y, X) with the same box
 
     Returns
     -------
     the best scale within 0.5 to 2, and the correlation of the profiles at that scale and at 1
     """
-    source, target = _profile(source_x), _profile(target_x)
-    r = torch.arange(len(target), dtype=torch.float64)
+    source, target = _profile(source_x).cpu().numpy(), _profile(target_x).cpu().numpy()
+    r = np.arange(len(target), dtype=float)
 
     def fit(scale: float) -> float:
         inside = r / scale <= len(source) - 1
@@ -173,15 +306,21 @@ def apparent_scale(source_x: Tensor, target_x: Tensor) -> tuple[float, float, fl
         return float(np.corrcoef(stretched, target[inside])[0, 1])
 
     scales = np.geomspace(0.5, 2.0, 57)
-    found = [fit(scale) for scale in scales]
-    best = int(np.argmax(found))
-    return float(scales[best]), found[best], fit(1.0)
+    correlations = [fit(scale) for scale in scales]
+    best = int(np.argmax(correlations))
+    return float(scales[best]), correlations[best], fit(1.0)
 
 
-def voxel_size_doubts(source_x: Tensor, target_x: Tensor, voxel_size: float, classes: Sequence[str]) -> list[str]:
-    """A plain sentence where the average particle's width speaks against the pixel size, with a suggestion.
+def voxel_size_warnings(source_x: Tensor, target_x: Tensor, voxel_size: float, classes: Sequence[str]) -> list[str]:
+    """A sentence with a suggested voxel size where the width of the average particle contradicts the given one.
 
-    Small differences say little, for the classes need not be as frequent in both; a membrane has no width to go by.
+    Scales within 0.77 to 1.3 give no warning, because class fractions may differ between source and target. Classes
+    without a diameter, such as a membrane, give none either.
+
+    Parameters
+    ----------
+    source_x, target_x : (N, 1, Z, Y, X) with the same box
+    voxel_size : A
     """
     if any(structures.diameter(name) == 0 and name != "ice" for name in classes):
         return []
@@ -189,34 +328,37 @@ def voxel_size_doubts(source_x: Tensor, target_x: Tensor, voxel_size: float, cla
     if fit < 0.85 or as_given > fit - 0.05 or 0.77 < scale < 1.3:
         return []
     return [
-        f"The average particle is {scale:.2f} times as wide as the simulated one (their profiles correlate at "
-        f"{fit:.2f} after stretching, at {as_given:.2f} before); if the structures are right, and all of them there, "
-        "the pixel size is "
-        f"{voxel_size / scale:.3g} A rather than {voxel_size:.3g} A."
+        f"The average particle is {scale:.2f} times as wide as the simulated one (the radial profiles correlate at "
+        f"{fit:.2f} after stretching, at {as_given:.2f} before). If the structures are right and all of them are "
+        f"present, the voxel size is {voxel_size / scale:.3g} A, not {voxel_size:.3g} A."
     ]
 
 
-def doubts(shares: Sequence[float], classes: Sequence[str], n: int) -> list[str]:
-    """Plain sentences about predicted shares of n cubes that are too small, or too unequal, to be trusted.
+def class_fraction_warnings(fractions: Sequence[float], classes: Sequence[str], n: int) -> list[str]:
+    """Sentences about class fractions that are too small, or too unequal, to be relied on.
 
     Parameters
     ----------
-    shares : (K,) fractions of the cubes
+    fractions : (K,) predicted fractions of the n subtomograms
     """
     out = []
     if n < 20 * len(classes):
         out.append(
-            f"{n} cubes for {len(classes)} classes: fewer than 20 each, so a share may be off by half of itself."
+            f"{n} subtomograms for {len(classes)} classes are fewer than 20 each: a class fraction may be off by half "
+            "its value."
         )
     if len(classes) > 20:
-        out.append(f"{len(classes)} classes were asked for; nothing was measured with more than 20.")
-    rare = [f"{name} ({share:.1%})" for name, share in zip(classes, shares, strict=True) if share < 0.02]
+        out.append(f"{len(classes)} classes: no more than 20 have been tested.")
+    rare = [f"{name} ({fraction:.1%})" for name, fraction in zip(classes, fractions, strict=True) if fraction < 0.02]
     if rare:
-        out.append(f"Predicted for fewer than 2 % of the cubes: {', '.join(rare)}; as likely confusion as presence.")
-    seen = [share for share in shares if share > 0]
-    if max(seen) > 10 * min(seen):
-        ratio = max(seen) / min(seen)
         out.append(
-            f"The commonest class is {ratio:.0f} times the rarest; adapting favours equal shares: check the rare."
+            f"Predicted for fewer than 2 % of the subtomograms: {', '.join(rare)}. This may be confusion with other "
+            "classes."
+        )
+    present = [fraction for fraction in fractions if fraction > 0]
+    if max(present) > 10 * min(present):
+        out.append(
+            f"The most frequent class is {max(present) / min(present):.0f} times as frequent as the rarest. Adaptation "
+            "favours equal class fractions: check the rare classes."
         )
     return out

@@ -1,4 +1,4 @@
-"""What goes back: tables that their own programs read, shares freed of known confusion, averages in one frame."""
+"""Predictions as files: tables that other programs read, corrected class fractions, and aligned averages."""
 
 import re
 from dataclasses import replace
@@ -11,8 +11,9 @@ from helpers.files import says
 from scipy import ndimage
 
 import data_fetch
-from cryoshift_core.application import predictions, prevalence
+from cryoshift_core.application import predictions
 from cryoshift_core.application.predictions import NOT_CLASSIFIED
+from cryoshift_core.application.prevalence import estimate_prevalence
 from cryoshift_core.application.target_data import TargetData
 from cryoshift_core.data import Unlabelled, normalize
 from cryoshift_core.tomography import extraction, star
@@ -21,18 +22,18 @@ from data_fetch import readers
 
 CLASSES = ("TRiC", "ribosome 80S", "ice")
 P = torch.tensor([[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.25, 0.5, 0.25]])
-STRANGE = torch.tensor([False, False, True, False])
+UNKNOWN = torch.tensor([False, False, True, False])
 
 
-def experiment_of(particles, kept, n=8):
-    """Imaged of noise for the `kept` rows of `particles`."""
+def target_of(particles, kept, n=8):
+    """Subtomograms of noise for the `kept` rows of `particles`."""
     g = torch.Generator().manual_seed(0)
     cubes = Unlabelled(torch.randn(len(kept), 1, n, n, n, generator=g), 10.0, torch.zeros(len(kept)).long(), "mine")
     return TargetData(cubes, np.array(kept), particles, "bright", ContrastGuess("bright", 9.0, "skewness"))
 
 
 def star_input(tmp_path):
-    """A RELION 5 file of six particles, two of them without a cube, read by the importer's own parts."""
+    """A RELION 5 file of six particles, two of them without a subtomogram, as the reader reads it."""
     (tmp_path / "in.star").write_text(
         "# version 50001\n\ndata_general\n\n_rlnTomoSubTomosAre2DStacks   1\n\n"
         "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnOpticsGroupName #2\n_rlnVoltage #3\n"
@@ -42,12 +43,12 @@ def star_input(tmp_path):
     )
     tables = star.read_star(tmp_path / "in.star")
     table = tables.pop("particles")
-    return experiment_of(Particles(table, kind="star", block="particles", rest=tables), [0, 2, 3, 5])
+    return target_of(Particles(table, kind="star", block="particles", rest=tables), [0, 2, 3, 5])
 
 
 def test_the_table_goes_back_with_its_own_columns_in_its_own_order(tmp_path):
     data = star_input(tmp_path)
-    path = predictions.write(tmp_path / "out", data, P, CLASSES, STRANGE)[0]
+    path = predictions.write(tmp_path / "out", data, P, CLASSES, UNKNOWN)[0]
     assert path == tmp_path / "out" / "predictions.star"
     back = star.read_star(path)
     assert list(back) == ["general", "optics", "particles"]
@@ -88,7 +89,7 @@ def test_each_class_has_a_file_of_the_rows_that_fit_it(tmp_path):
     first = predictions.write(tmp_path / "out", data, P[:, [2, 0, 1]], CLASSES)
     (folder / "mine.star").write_text("data_mine\n")
     assert {p.name for p in first[1:]} == {"ribosome_80S.star", "ice.star"}
-    paths = predictions.write(tmp_path / "out", data, P, CLASSES, STRANGE)
+    paths = predictions.write(tmp_path / "out", data, P, CLASSES, UNKNOWN)
     assert {p.name for p in paths[1:]} == {"TRiC.star", "ribosome_80S.star", "none_of_these.star"}
     assert {p.name for p in folder.iterdir()} == {p.name for p in paths[1:]} | {"mine.star"}, "no ice of the first"
     whole = star.read_star(paths[0])["particles"]
@@ -99,9 +100,9 @@ def test_each_class_has_a_file_of_the_rows_that_fit_it(tmp_path):
     assert rows["none_of_these"]["particles"]["csClass"] == ["TRiC"]
 
 
-def test_answers_to_answers_replace_them(tmp_path):
+def test_predictions_for_predicted_input_replace_the_old_columns(tmp_path):
     data = star_input(tmp_path)
-    first = star.read_star(predictions.write(tmp_path / "a", data, P, CLASSES, STRANGE)[0])["particles"]
+    first = star.read_star(predictions.write(tmp_path / "a", data, P, CLASSES, UNKNOWN)[0])["particles"]
     again = replace(data, particles=replace(data.particles, table=first))
     second = star.read_star(predictions.write(tmp_path / "b", again, P[:, :2], ("x", "y"))[0])["particles"]
     assert second["csInputClassNumber"] == first["rlnClassNumber"] and second["csClass"][0] == "x"
@@ -110,7 +111,7 @@ def test_answers_to_answers_replace_them(tmp_path):
 
 def test_a_stack_without_a_table_gets_one(tmp_path):
     names = [f"{i + 1:06d}@s.mrcs" for i in range(4)]
-    paths = predictions.write(tmp_path, experiment_of(Particles({"rlnImageName": names}), range(4)), P, CLASSES)
+    paths = predictions.write(tmp_path, target_of(Particles({"rlnImageName": names}), range(4)), P, CLASSES)
     rows = starfile.read(paths[0])
     assert rows["rlnImageName"].tolist() == names and rows["rlnClassNumber"].tolist() == [1, 2, 1, 2]
     assert "csNoneOfThese" not in rows and not [p for p in paths if p.suffix == ".tbl"]
@@ -121,7 +122,7 @@ def test_hostile_class_names_stay_in_their_folder(tmp_path):
     names = predictions.safe_names(hostile)
     assert names[:5] == ["evil", "a_b_c", "A_B_C_2", "none_of_these_2", "class"]
     assert all(re.fullmatch(r"\w{1,62}", name) for name in names)
-    data = experiment_of(Particles({"rlnImageName": ["one.mrc"] * 7}), range(7))
+    data = target_of(Particles({"rlnImageName": ["one.mrc"] * 7}), range(7))
     paths = predictions.write(tmp_path / "deep" / "out", data, torch.eye(7), hostile)
     assert len(paths) == 8 and all(path.resolve().is_relative_to(tmp_path / "deep" / "out") for path in paths)
     assert {p.parent for p in tmp_path.rglob("*.star")} == {tmp_path / "deep/out", tmp_path / "deep/out/classes"}
@@ -136,7 +137,7 @@ def test_a_dynamo_table_comes_back_with_its_classes(tmp_path, n_columns):
     rng = np.random.default_rng(0)
     table = {name: [f"{value:.6g}" for value in rng.normal(size=5)] for name in COLUMN_NAMES[:n_columns]}
     table["tag"] = ["3", "4", "9", "12", "15"]
-    data = experiment_of(Particles(table, kind="dynamo"), [0, 1, 3, 4])
+    data = target_of(Particles(table, kind="dynamo"), [0, 1, 3, 4])
     path = predictions.write(tmp_path, data, P, CLASSES)[-1]
     assert path.name == "predictions.tbl"
     back = dynamotable.read(path)
@@ -149,18 +150,15 @@ def test_a_dynamo_table_comes_back_with_its_classes(tmp_path, n_columns):
 
 def test_numbers_that_do_not_fit_are_refused(tmp_path):
     data = star_input(tmp_path)
-    says(lambda: predictions.write(tmp_path / "out", data, P[:3], CLASSES), "(3, 3)", "4 cubes")
-    says(lambda: predictions.write(tmp_path / "out", data, P, CLASSES[:2]), "2 classes", "4 cubes")
-    says(lambda: predictions.write(tmp_path / "out", data, P, CLASSES, STRANGE[:2]), "(2,) marks", "4 cubes")
-    says(lambda: predictions.write(tmp_path / "out", data, P / 0, CLASSES), "not finite")
+    says(lambda: predictions.write(tmp_path / "out", data, P[:3], CLASSES), "(3, 3)", "4 subtomograms")
+    says(lambda: predictions.write(tmp_path / "out", data, P, CLASSES[:2]), "2 classes", "4 subtomograms")
+    says(lambda: predictions.write(tmp_path / "out", data, P, CLASSES, UNKNOWN[:2]), "(2,)", "4 subtomograms")
+    says(lambda: predictions.write(tmp_path / "out", data, P / 0, CLASSES), "finite probabilities, got NaN")
     assert not (tmp_path / "out").exists()
 
 
-# Shares
-
-
 def drawn(truth, confusion, n, g):
-    """One-hot predictions of n cubes, whose classes have shares `truth`, by a model that confuses them."""
+    """One-hot predictions of n subtomograms with class fractions `truth`, by a model with this confusion."""
     y = torch.multinomial(truth, n, replacement=True, generator=g)
     return torch.eye(len(truth))[torch.multinomial(confusion[y], 1, generator=g).flatten()]
 
@@ -175,17 +173,17 @@ CONFUSION = torch.tensor([[0.8, 0.15, 0.05], [0.1, 0.85, 0.05], [0.05, 0.25, 0.7
 TRUTH = torch.tensor([0.6, 0.3, 0.1])
 
 
-def test_known_confusion_is_taken_out_of_the_shares():
+def test_known_confusion_is_taken_out_of_the_fractions():
     g = torch.Generator().manual_seed(0)
     found = []
     for _ in range(60):
         p, seen = drawn(TRUTH, CONFUSION, 500, g), measured(CONFUSION, 100, g)
-        found.append(list(prevalence.counts(p, CLASSES, seen, g, draws=200).values()))
+        found.append(list(estimate_prevalence(p, CLASSES, seen, g, draws=200).values()))
     truth = TRUTH.numpy()
     raw, corrected = (np.array([[getattr(c, kind) for c in row] for row in found]) for kind in ("raw", "corrected"))
-    bias = [np.abs(shares[..., 0].mean(0) - truth).max() for shares in (raw, corrected)]
+    bias = [np.abs(fractions[..., 0].mean(0) - truth).max() for fractions in (raw, corrected)]
     assert bias[1] < 0.015 < 0.04 < bias[0]
-    inside = [((shares[..., 1] <= truth) & (truth <= shares[..., 2])).mean() for shares in (raw, corrected)]
+    inside = [((fractions[..., 1] <= truth) & (truth <= fractions[..., 2])).mean() for fractions in (raw, corrected)]
     assert inside[1] > 0.9 > 0.6 > inside[0]
     assert np.allclose(corrected[..., 0].sum(1), 1) and (corrected >= 0).all()
     assert (corrected[..., 2] - corrected[..., 1]).mean() < 0.25, "not merely wide"
@@ -195,23 +193,23 @@ def test_a_confusion_that_can_hardly_be_inverted_widens_the_interval():
     g = torch.Generator().manual_seed(0)
     alike = torch.tensor([[0.5, 0.45, 0.05], [0.49, 0.46, 0.05], [0.05, 0.05, 0.9]])
     p = drawn(TRUTH, alike, 2000, g)
-    found = prevalence.counts(p, CLASSES, measured(alike, 100, g), g)
-    shares = np.array([count.corrected for count in found.values()])
-    assert ((shares >= 0) & (shares <= 1)).all() and np.isclose(shares[:, 0].sum(), 1)
-    assert (shares[:2, 2] - shares[:2, 1] > 0.5).all(), "the first two cannot be told apart"
-    assert shares[2, 2] - shares[2, 1] < 0.15 and shares[2, 1] < 0.1 < shares[2, 2]
-    exact = prevalence.counts(p, CLASSES, np.array([[50, 50, 0], [50, 50, 0], [0, 0, 100]]), g)
+    found = estimate_prevalence(p, CLASSES, measured(alike, 100, g), g)
+    fractions = np.array([count.corrected for count in found.values()])
+    assert ((fractions >= 0) & (fractions <= 1)).all() and np.isclose(fractions[:, 0].sum(), 1)
+    assert (fractions[:2, 2] - fractions[:2, 1] > 0.5).all(), "the first two cannot be told apart"
+    assert fractions[2, 2] - fractions[2, 1] < 0.15 and fractions[2, 1] < 0.1 < fractions[2, 2]
+    exact = estimate_prevalence(p, CLASSES, np.array([[50, 50, 0], [50, 50, 0], [0, 0, 100]]), g)
     assert np.isfinite([count.corrected for count in exact.values()]).all()
 
 
-def test_counts_without_confusion_are_as_predicted():
+def test_prevalence_without_confusion_is_as_predicted():
     g = torch.Generator().manual_seed(0)
-    found = prevalence.counts(torch.eye(3)[[0] * 30 + [1] * 70], CLASSES, None, g)
+    found = estimate_prevalence(torch.eye(3)[[0] * 30 + [1] * 70], CLASSES, None, g)
     assert [count.n for count in found.values()] == [30, 70, 0]
-    share, low, high = found["TRiC"].raw
-    assert share == 0.3 and low == pytest.approx(0.219, abs=1e-3) and high == pytest.approx(0.396, abs=1e-3)
+    fraction, low, high = found["TRiC"].raw
+    assert fraction == 0.3 and low == pytest.approx(0.219, abs=1e-3) and high == pytest.approx(0.396, abs=1e-3)
     assert found["ice"].raw[2] > 0.01 and all(count.corrected is None for count in found.values())
-    one, two = (prevalence.counts(P, CLASSES, 50 * np.eye(3) + 5, torch.Generator().manual_seed(1)) for _ in "ab")
+    one, two = (estimate_prevalence(P, CLASSES, 50 * np.eye(3) + 5, torch.Generator().manual_seed(1)) for _ in "ab")
     assert one == two, "the generator decides"
 
 
@@ -225,10 +223,7 @@ def test_counts_without_confusion_are_as_predicted():
     ],
 )
 def test_a_confusion_that_is_none_is_refused(confusion, words):
-    says(lambda: prevalence.counts(P, CLASSES, confusion, torch.Generator()), "confusion", words)
-
-
-# Averages
+    says(lambda: estimate_prevalence(P, CLASSES, confusion, torch.Generator()), "confusion", words)
 
 
 def relion_matrix(rot, tilt, psi):
@@ -257,7 +252,7 @@ def turned(volume, angles):
     return ndimage.affine_transform(volume, back, centre - back @ centre, order=3)
 
 
-def test_particles_turned_as_relion_says_come_back_aligned():
+def test_particles_rotated_by_relions_angles_are_averaged_in_one_frame():
     reference = blobs()
     angles = np.random.default_rng(0).uniform([-180, 0, -180], [180, 180, 180], (40, 3))
     particles = np.stack([turned(reference, a) for a in angles])
@@ -272,7 +267,7 @@ def test_particles_turned_as_relion_says_come_back_aligned():
     assert agreement(predictions.class_average(cubes, -angles[:, ::-1])) < 0.8, "the inverse rotation"
     assert agreement(cubes.mean(0)) < 0.8
     torch.testing.assert_close(predictions.class_average(cubes, 0 * angles), cubes.mean(0))
-    says(lambda: predictions.class_average(cubes, angles[:3]), "3 sets of angles for 40 cubes")
+    says(lambda: predictions.class_average(cubes, angles[:3]), "3 sets of angles for 40 subtomograms")
 
 
 def test_the_lattice_of_the_shipped_tomogram_comes_out_of_its_angles():

@@ -1,8 +1,7 @@
-"""The report: one page, nothing fetched, no name of a file trusted, each part there when it has something to say."""
+"""The report: one page that loads nothing, escapes every name, and leaves out the sections without content."""
 
 import base64
 import io
-import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,9 +12,10 @@ import torch
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from cryoshift_core.application import predictions, prevalence, report
+from cryoshift_core.application import predictions, report, spike_in
+from cryoshift_core.application.prevalence import estimate_prevalence
 from cryoshift_core.application.target_data import TargetData
-from cryoshift_core.data import Unlabelled
+from cryoshift_core.data import Labelled, Unlabelled
 from cryoshift_core.tomography.volumes import ContrastGuess, Particles, Volume
 
 HOSTILE = "<script>alert(1)</script>"
@@ -45,7 +45,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def case():
-    """40 of 42 particles in a dark tomogram, two classes predicted, five cubes strange, angles given."""
+    """40 of 42 particles in a dark tomogram, two classes predicted, five of the unknown class, angles given."""
     g, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
     zyx = rng.uniform(8, 20, (N + 2, 3))
     table = {f"rlnCoordinate{axis}": [f"{v:.2f}" for v in zyx[:, 2 - i]] for i, axis in enumerate("XYZ")}
@@ -55,12 +55,16 @@ def case():
     guess = ContrastGuess("unsure", 0.3, "skewness +0.01 (+0.3 standard errors)")
     data = TargetData(cubes, np.arange(1, N + 1), particles, "dark", guess, volume)
     p = torch.tensor([[4.0, 0, -9]] * 30 + [[0.0, 3, -9]] * 10).add(torch.rand(N, 3, generator=g)).softmax(1)
-    strange = torch.zeros(N, dtype=torch.bool)
-    strange[[0, 3, 5, 31, 39]] = True
+    unknown = torch.zeros(N, dtype=torch.bool)
+    unknown[[0, 3, 5, 31, 39]] = True
     confusion = np.array([[17, 3, 0], [2, 18, 0], [1, 0, 9]])
-    counts = prevalence.counts(p[~strange], CLASSES, confusion, g)
-    return {"experiment": data, "probabilities": p, "classes": CLASSES, "strange": strange, "counts": counts,
-            "inputs": [f"{HOSTILE}.mrc", "picks.star"], "spikes": confusion}  # fmt: skip
+    prevalence = estimate_prevalence(p[~unknown], CLASSES, confusion, g)
+    labels = [(i, j) for i in range(3) for j in range(3) for _ in range(confusion[i, j])]
+    y, predicted = torch.tensor(labels).T
+    spikes = Labelled(torch.zeros(len(y), 1, 2, 2, 2), y, CLASSES, 12.5, torch.zeros(len(y)), y)
+    score = spike_in.score(torch.eye(3)[predicted], spikes)
+    return {"target": data, "probabilities": p, "classes": CLASSES, "unknown": unknown, "prevalence": prevalence,
+            "inputs": [f"{HOSTILE}.mrc", "picks.star"], "spike_in": score}  # fmt: skip
 
 
 def test_the_page_says_everything_and_fetches_nothing(tmp_path, case):
@@ -73,57 +77,57 @@ def test_the_page_says_everything_and_fetches_nothing(tmp_path, case):
         made={"method": "cryoshift", "seed": "7", "commit": "abc123"},
     )
     page = Page(path)
-    assert page.ids == {"counts", "came-in", "gap", "spikes", "cubes", "limits", "made"}
+    assert page.ids == {"counts", "input", "gap", "spikes", "subtomograms", "limits", "made"}
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
     addresses = [a[name] for _, a in page.tags for name in ("src", "href", "data", "action", "srcset") if name in a]
     assert addresses and all(address.startswith("data:image/png;base64,") for address in addresses)
     assert not re.search(r"https?:|url\(|@import|\son\w+=", page.source)
     assert HOSTILE not in page.source and page.source.count("&lt;script&gt;") > 5
     for text in (
-        "40 of 42 particles were given one of 3 classes. 5 of them fit none of these well.",
-        "Read first: 4 warnings", "contrast could not be told", "2 of 42 boxes reach over the border", "& co",
-        "36 x 32 x 28 voxels of 12.5 A", "10 x 10 x 10 voxels of 12.5 A (125 A wide)", "protein dark",
+        "40 of 42 particles were assigned to 3 classes. 5 of them belong to the unknown class",
+        "4 warnings: read first", "do not show the contrast", "2 of 42 boxes reach over the border", "& co",
+        "36 × 32 × 28 voxels of 12.5 Å", "10 × 10 × 10 voxels of 12.5 Å (125 Å wide)", "protein dark",
         "skewness +0.01", "picks.star", "A-distance after 0.41", "balanced accuracy", "85.0% (64.0% to 94.8%)",
-        "No particle got this name.", "aligned by the angles", "A confidence is not an accuracy", "commit abc123",
-        "none of these 5 particles",
+        "No particle was assigned to this class.", "aligned by the angles", "A confidence is not an accuracy",
+        "commit abc123", "unknown class 5 particles",
     ):  # fmt: skip
         assert text in page.text, text
-    assert page.source.index("Read first") < page.source.index("How many of each class")
+    assert page.source.index("read first") < page.source.index("Class fractions")
     assert plt.get_fignums() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_the_shares_are_those_of_the_counts(tmp_path, case):
+def test_the_fractions_are_those_of_the_prevalence(tmp_path, case):
     page = Page(report.write(tmp_path / "r.html", **case))
-    for name, count in case["counts"].items():
+    for name, count in case["prevalence"].items():
         raw, corrected = (f"{s:.1%} ({a:.1%} to {b:.1%})" for s, a, b in (count.raw, count.corrected))
         assert f"{name} {count.n} {raw} {corrected}" in page.text, name
     marks = [tag for tag in page.tags if tag[0] == "rect" and tag[1]["class"] == "best"]
-    shares = [count.corrected[0] for count in case["counts"].values()]
+    fractions = [count.corrected[0] for count in case["prevalence"].values()]
     drawn = [float(tag[1]["x"]) + 2 for tag in marks[:3]]
-    assert max(count.corrected[2] for count in case["counts"].values()) > 0.9 and "0 % 100 %" in page.text
-    np.testing.assert_allclose(np.array(drawn) / 200, shares, atol=1e-3)
+    assert max(count.corrected[2] for count in case["prevalence"].values()) > 0.9 and "0 % 100 %" in page.text
+    np.testing.assert_allclose(np.array(drawn) / 200, fractions, atol=1e-3)
 
 
-def test_parts_without_anything_to_say_are_left_out(tmp_path, case):
-    data = case["experiment"]
+def test_sections_without_content_are_left_out(tmp_path, case):
+    data = case["target"]
     guess = ContrastGuess("bright", 9.0, "skewness")
     cubes = replace(
         data.subtomograms, x=data.subtomograms.x.repeat(3, 1, 1, 1, 1), groups=torch.zeros(3 * N).long(), name="stack"
     )
     plain = TargetData(cubes, np.arange(3 * N), Particles({"rlnImageName": ["a"] * 3 * N}), "bright", guess)
     p = case["probabilities"].repeat(3, 1)[:, :2]
-    counts = prevalence.counts(p, CLASSES[:2], None, torch.Generator())
-    page = Page(report.write(tmp_path / "r.html", plain, p, CLASSES[:2], counts=counts, inputs=["s.mrcs"]))
-    assert page.ids == {"counts", "came-in", "cubes", "limits"} and "No warnings." in page.text
-    for text in ("corrected", "fit none", "average of", "Sections", "tomogram", "none of these 0"):
+    prevalence = estimate_prevalence(p, CLASSES[:2], None, torch.Generator())
+    page = Page(report.write(tmp_path / "r.html", plain, p, CLASSES[:2], prevalence=prevalence, inputs=["s.mrcs"]))
+    assert page.ids == {"counts", "input", "subtomograms", "limits"} and "No warnings." in page.text
+    for text in ("corrected", "fit none", "average of", "Sections", " tomogram", "unknown class 0"):
         assert text not in page.text, text
 
 
-def test_pictures_hold_what_they_say(tmp_path, case):
-    """A class of two cubes shows two, one of many six: wider pictures, none empty."""
+def test_pictures_show_the_subtomograms_of_their_class(tmp_path, case):
+    """A class of two shows two subtomograms, a large class six: the pictures differ in width, and none is empty."""
     p = case["probabilities"].clone()
     p[:28] = torch.tensor([0.1, 0.8, 0.1])
-    few = case | {"probabilities": p, "strange": None}
+    few = case | {"probabilities": p, "unknown": None}
     page = Page(report.write(tmp_path / "r.html", **few))
     pictures = {}
     for tag, attrs in page.tags:
@@ -135,24 +139,23 @@ def test_pictures_hold_what_they_say(tmp_path, case):
     assert all(image.std() > 20 for image in pictures.values())
 
 
-def test_averages_are_those_of_cubes_that_fit(case):
-    data, p, strange = case["experiment"], case["probabilities"], case["strange"]
-    found = report.averages(data, p, CLASSES, strange)
-    assert list(found) == list(CLASSES[:2]), "nobody is of the third"
-    rows = ((p.argmax(1) == 1) & ~strange).nonzero().flatten()
+def test_averages_leave_out_the_unknown_class(case):
+    data, p, unknown = case["target"], case["probabilities"], case["unknown"]
+    found = report.averages(data, p, CLASSES, unknown)
+    assert list(found) == list(CLASSES[:2]), "the third class is empty"
+    rows = ((p.argmax(1) == 1) & ~unknown).nonzero().flatten()
     expected = predictions.class_average(data.subtomograms.x[rows], data.particles.angles[data.kept][rows.numpy()])
     torch.testing.assert_close(found[CLASSES[1]], expected, atol=1e-5, rtol=1e-4)
     assert report.averages(replace(data, particles=replace(data.particles, angles=None)), p, CLASSES) == {}
 
 
-def test_how_it_was_made_comes_from_the_manifest(tmp_path):
+def test_the_provenance_comes_from_the_manifest():
     manifest = {
         "parameters": {"classes": "TRiC,ice", "box": 0, "voxel_size": 12.5, "tomogram": ""},
         "seed": 3, "profile": {"name": "laptop"}, "commit": "abc-dirty", "started": "2025-02-03T04:05:06+00:00",
         "versions": {"cryoshift-core": "0.1.0", "torch": "2.13"}, "inputs": {"t.mrc": "0123456789abcdef"},
     }  # fmt: skip
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    rows = report.made(tmp_path / "manifest.json", method="cryoshift", chosen_step=120)
+    rows = report.provenance(manifest, method="cryoshift", chosen_step=120)
     assert list(rows)[:2] == ["method", "chosen step"]
     assert rows["parameters"] == "classes = TRiC,ice, voxel_size = 12.5" and rows["commit"] == "abc-dirty"
     assert rows["date"].startswith("2025-02-03") and rows["input files"] == "t.mrc (sha256 0123456789ab)"

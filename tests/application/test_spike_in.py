@@ -1,4 +1,4 @@
-"""Spike-in: ice is ice, the wedge is the wedge, and a spike has the strength, sign and class that were asked for."""
+"""Spike-in: background boxes are empty, the wedge is found, and spike-ins have the SNR, sign and class requested."""
 
 import numpy as np
 import pytest
@@ -55,9 +55,6 @@ def spiked(boxes, wedge, n=30, seed=0, classes=CLASSES, **more):
     return spike_in.spike(classes, boxes, n, generator=generator(seed), **given)
 
 
-# Background
-
-
 @pytest.fixture(scope="module")
 def tomogram():
     """Noise with 12 bright blobs, of which a picker knows the first eight."""
@@ -88,15 +85,12 @@ def test_background_needs_no_coordinates(tomogram, none):
     assert len(found) >= 20 and not inside.any()
 
 
-def test_too_little_ice_is_said_in_numbers(tomogram):
+def test_too_few_background_boxes_are_refused_with_numbers(tomogram):
     everywhere = np.argwhere(np.ones((4, 10, 10))) * 12
-    with pytest.raises(InputError, match="0 keep clear of particles.*at least 20"):
+    with pytest.raises(InputError, match=r"at least 20 background boxes.*got 0 \(0 contain no given position"):
         find_background(tomogram[0], everywhere, 24, 60, generator())
     with pytest.raises(InputError, match="at least 20"):
         find_background(tomogram[0], None, 64, 60, generator())
-
-
-# Wedge
 
 
 @pytest.mark.parametrize(
@@ -124,7 +118,7 @@ def test_noise_without_a_wedge_has_none_missing():
     white = torch.randn(20, 1, BOX, BOX, BOX, generator=generator())
     assert estimate_wedge(white, PIXEL).all()
     assert estimate_wedge(scenarios.PROCESSING["band-pass + clip"](white), PIXEL).all()
-    with pytest.raises(InputError, match="19 boxes are too few"):
+    with pytest.raises(InputError, match="at least 20 boxes.*got 19"):
         estimate_wedge(white[:19], PIXEL)
 
 
@@ -137,7 +131,7 @@ def test_the_wedge_of_a_real_tomogram_is_found():
     assert abs(found.tilt_axis) <= 4 and -68 <= found.low <= -58 and 58 <= found.high <= 68, "tilted to 60 degrees"
 
 
-def test_the_wedge_of_small_voxels_is_not_taken_for_wider_than_it_is():
+def test_the_wedge_is_not_overestimated_for_small_voxels():
     """Dose weighting leaves little of the late, high tilts beyond 15 A or so."""
     bank = specimens.templates(("apoferritin",), 5.0, 48, generator=generator())
     x = normalize(ice(bank, series(-60, 60, voxel_size=5.0), 40))
@@ -155,14 +149,11 @@ def test_the_wedge_of_small_voxels_is_not_taken_for_wider_than_it_is():
         (series(-60, 40, 15, tilt_axis=-120.0), (0,)),
     ],
 )
-def test_turns_that_would_move_the_wedge_are_not_made(optics, kept):
+def test_rotations_that_move_the_wedge_are_left_out(optics, kept):
     index, _ = fourier.half_ball(BOX)
     wedge = torch.zeros(BOX * BOX * (BOX // 2 + 1), dtype=torch.bool)
     wedge[index] = optics_transfer(optics, BOX)[1] > 0
     assert rotations_that_keep(wedge.view(BOX, BOX, -1)) == kept
-
-
-# Strength
 
 
 def test_the_optics_are_fitted_so_that_spikes_have_the_targets_spectrum(bank):
@@ -180,9 +171,6 @@ def test_the_optics_are_fitted_so_that_spikes_have_the_targets_spectrum(bank):
         for x in (target, spiked(background, wedge, 90, snr=snr, optics=fitted).x, background)
     )
     assert (p_t - p_s).abs().mean() < 0.5 * (p_t - p_b).abs().mean()
-
-
-# Spikes
 
 
 def test_a_spike_is_as_strong_as_asked_and_classes_keep_their_proportion(boxes, wedge):
@@ -212,14 +200,14 @@ def test_the_same_generator_gives_the_same_spikes(boxes, wedge):
     assert not torch.equal(one.x, other.x)
 
 
-def test_boxes_that_are_used_again_are_turned(boxes, wedge):
+def test_boxes_that_are_used_again_are_rotated(boxes, wedge):
     made = spiked(boxes[:5], wedge, 12, snr=1e-6)
     cubes = made.x.flatten(1)
     distance = torch.cdist(cubes, cubes) + 1e6 * torch.eye(12)
     assert made.groups.bincount().max() == 3 and distance.min() > 1, "no box comes twice the same way"
 
 
-def test_no_particle_and_decoys_are_classes_too(boxes, wedge):
+def test_ice_and_outliers_can_be_inserted(boxes, wedge):
     made = spiked(boxes, wedge, 30, classes=("TRiC", "ice"), outliers=("apoferritin",))
     assert made.classes == ("TRiC", "ice", "apoferritin")
     assert (made.snr[made.y == 1] == 0).all() and (made.snr[made.y != 1] > 0).all()
@@ -229,21 +217,21 @@ def test_no_particle_and_decoys_are_classes_too(boxes, wedge):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"snr": 0.0}, "SNR to spike at is 0.*spike_snr"),
-        ({"snr": float("nan")}, "SNR to spike at is nan"),
-        ({"snr_class": "TRIC"}, "snr_class is 'TRIC'"),
-        ({"n": 2}, "2 cubes of 3 classes"),
-        ({"wedge": torch.ones(8, 8, 5)}, "wedge is"),
-        ({"classes": ("ice",)}, "None of ice scatters"),
+        ({"snr": 0.0}, "SNR above 0 for spike-ins, got 0.*spike_snr"),
+        ({"snr": float("nan")}, "SNR above 0 for spike-ins, got nan"),
+        ({"snr_class": "TRIC"}, "snr_class out of .*, got 'TRIC'"),
+        ({"n": 2}, "each of 3 classes.*got 2 spike-ins"),
+        ({"wedge": torch.ones(8, 8, 5)}, "Expected a wedge of"),
+        ({"classes": ("ice",)}, "got ice, which are empty"),
     ],
 )
-def test_bad_requests_are_refused_in_one_sentence(boxes, wedge, change, message):
+def test_wrong_values_are_refused(boxes, wedge, change, message):
     with pytest.raises(InputError, match=message):
         spiked(boxes, **{"wedge": wedge, **change})
 
 
 @pytest.mark.parametrize("snr, highpass", [(0.05, 0.0), (0.5, 4.0)])
-def test_the_average_particle_tells_strength_and_filter(bank, wedge, snr, highpass):
+def test_the_average_particle_gives_snr_and_filter(bank, wedge, snr, highpass):
     white = torch.randn(120, 1, BOX, BOX, BOX, generator=generator(7))
     seen = wedge * Envelope(1.0, 0.0, highpass)(squared_frequency((BOX, BOX, BOX)))
     target = spiked(white, seen, n=600, seed=5, snr=snr).x

@@ -1,4 +1,4 @@
-"""Experimental input: from files to cubes, by functions and by notebook 06 itself."""
+"""Experimental input: from files to subtomograms, and from there to predictions by notebook 06."""
 
 import math
 
@@ -26,7 +26,7 @@ NOTEBOOK = ROOT / "notebooks" / "06_your_own_subtomograms.ipynb"
 
 @pytest.fixture(scope="module")
 def cubes():
-    """24 noisy cubes of two molecules at 16 A, protein bright, raw grey values."""
+    """24 noisy subtomograms (24, 24, 24) of two molecules at 16 A, protein bright, raw grey values."""
     g = torch.Generator().manual_seed(0)
     bank = specimens.templates(CLASSES, 16.0, 24, generator=g)
     specimen = specimens.specimens(torch.arange(24) % 2, bank, generator=g)
@@ -38,7 +38,7 @@ def from_stack(path, **options):
     return target_data.from_subtomograms(particles, CLASSES, **options)
 
 
-def test_a_stack_of_dark_cubes_is_turned_and_told_so(tmp_path, cubes):
+def test_dark_subtomograms_are_negated_and_a_wrong_contrast_gives_a_warning(tmp_path, cubes):
     mrc.write_mrc(tmp_path / "s.mrcs", -cubes, 16.0)
     data = from_stack(tmp_path / "s.mrcs")
     assert data.contrast == "dark" and data.subtomograms.voxel_size == pytest.approx(16.0)
@@ -48,7 +48,7 @@ def test_a_stack_of_dark_cubes_is_turned_and_told_so(tmp_path, cubes):
     assert any("look dark" in w for w in forced.warnings)
 
 
-def test_wide_cubes_are_cropped_in_fourier_space(tmp_path, cubes):
+def test_wide_subtomograms_are_cropped_in_fourier_space(tmp_path, cubes):
     wide = np.pad(cubes[:3], ((0, 0), (18, 18), (18, 18), (18, 18)))
     mrc.write_mrc(tmp_path / "s.mrcs", wide + 0.01 * np.random.default_rng(0).normal(size=wide.shape), 16.0)
     data = from_stack(tmp_path / "s.mrcs", contrast="bright")
@@ -76,19 +76,24 @@ def test_a_fine_pixel_grows_instead_of_the_box():
 
 
 def test_a_given_box_smaller_than_the_structure_is_refused():
-    with pytest.raises(InputError, match="'ribosome_80S' is 303 A across.*at least 31"):
+    with pytest.raises(InputError, match="at least 31 voxels.*'ribosome_80S', which is 303 A across, got 24"):
         target_data.choose_box(("ribosome_80S", "ice"), 10.0, 24)
 
 
 @pytest.mark.parametrize(
-    "text, message", [("TRiC", "at least two"), ("TRiC, TRiC", "twice"), ("a/TRiC.pdb,TRiC", "TRiC twice")]
+    "text, message",
+    [
+        ("TRiC", "at least two classes, got 'TRiC'"),
+        ("TRiC, TRiC", "got TRiC twice"),
+        ("a/TRiC.pdb,TRiC", "got TRiC twice"),
+    ],
 )
 def test_classes_that_cannot_be_told_apart_are_refused(text, message):
     with pytest.raises(InputError, match=message):
         target_data.read_classes(text, CLASSES)
 
 
-def test_border_boxes_are_left_out_and_told(tmp_path):
+def test_boxes_over_the_border_are_left_out_with_a_warning(tmp_path):
     tomogram = np.random.default_rng(0).normal(size=(40, 60, 60)).astype(np.float32)
     mrc.write_mrc(tmp_path / "t.mrc", tomogram, 16.0)
     at = [(30, 30, 20), (1, 30, 20), (31.5, 28.25, 19), (30, 59, 20)]
@@ -99,18 +104,18 @@ def test_border_boxes_are_left_out_and_told(tmp_path):
     assert len(data) == 4 and data.kept.tolist() == [0, 2] and "2 of 4 boxes" in " ".join(data.warnings)
 
 
-def test_boxes_of_ice_come_as_the_cubes_do(tmp_path, cubes):
+def test_background_boxes_are_prepared_like_the_subtomograms(tmp_path, cubes):
     mrc.write_mrc(tmp_path / "s.mrcs", -cubes, 16.0)
     mrc.write_mrc(tmp_path / "ice.mrcs", -cubes[:4], 16.0)
     data = from_stack(tmp_path / "s.mrcs")
-    ice = target_data.background(readers.read_subtomograms(tmp_path / "ice.mrcs"), data)
+    ice = target_data.prepare_background(readers.read_subtomograms(tmp_path / "ice.mrcs"), data)
     assert ice.shape == (4, 1, 24, 24, 24)
     assert torch.corrcoef(torch.stack([ice.flatten(), data.subtomograms.x[:4].flatten()]))[0, 1] > 0.99, (
-        "turned as they were"
+        "negated as they were"
     )
     mrc.write_mrc(tmp_path / "small.mrcs", cubes[:4, 4:20, 4:20, 4:20], 16.0)
     with pytest.raises(InputError, match="box"):
-        target_data.background(readers.read_subtomograms(tmp_path / "small.mrcs"), data)
+        target_data.prepare_background(readers.read_subtomograms(tmp_path / "small.mrcs"), data)
 
 
 def test_a_wrong_voxel_size_shows_in_the_width_of_the_average_particle():
@@ -123,23 +128,23 @@ def test_a_wrong_voxel_size_shows_in_the_width_of_the_average_particle():
 
     source = x(12.0, "broad", "source")
     for pixel in (8.5, 17.0):  # what the particles really have, while the file says 12
-        (said,) = target_data.voxel_size_doubts(source, x(pixel, "in_situ_1", "train"), 12.0, classes)
-        suggested = float(said.split("pixel size is ")[1].split()[0])
-        assert suggested == pytest.approx(pixel, rel=0.08), said
-    assert target_data.voxel_size_doubts(source, x(12.0, "in_situ_1", "train"), 12.0, classes) == []
-    assert target_data.voxel_size_doubts(source, x(17.0, "in_situ_1", "train"), 12.0, ("membrane", "ice")) == []
+        (warning,) = target_data.voxel_size_warnings(source, x(pixel, "in_situ_1", "train"), 12.0, classes)
+        suggested = float(warning.split("voxel size is ")[1].split()[0])
+        assert suggested == pytest.approx(pixel, rel=0.08), warning
+    assert target_data.voxel_size_warnings(source, x(12.0, "in_situ_1", "train"), 12.0, classes) == []
+    assert target_data.voxel_size_warnings(source, x(17.0, "in_situ_1", "train"), 12.0, ("membrane", "ice")) == []
     noise = torch.randn(50, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert target_data.voxel_size_doubts(source, noise, 12.0, classes) == []
+    assert target_data.voxel_size_warnings(source, noise, 12.0, classes) == []
 
 
-def test_shares_too_small_to_be_trusted_are_named():
-    assert target_data.doubts([0.4, 0.3, 0.3], ("a", "b", "c"), 600) == []
-    few = " ".join(target_data.doubts([0.5, 0.25, 0.25], ("a", "b", "c"), 50))
-    assert "50 cubes for 3 classes" in few and "2 %" not in few
-    rare = " ".join(target_data.doubts([0.885, 0.1, 0.015, 0.0], ("a", "b", "c", "d"), 600))
+def test_small_and_unequal_class_fractions_give_warnings():
+    assert target_data.class_fraction_warnings([0.4, 0.3, 0.3], ("a", "b", "c"), 600) == []
+    few = " ".join(target_data.class_fraction_warnings([0.5, 0.25, 0.25], ("a", "b", "c"), 50))
+    assert "50 subtomograms for 3 classes" in few and "2 %" not in few
+    rare = " ".join(target_data.class_fraction_warnings([0.885, 0.1, 0.015, 0.0], ("a", "b", "c", "d"), 600))
     assert "c (1.5%), d (0.0%)" in rare and "59 times" in rare
     many = tuple(f"m{k}" for k in range(21))
-    assert any("more than 20" in line for line in target_data.doubts([1 / 21] * 21, many, 10**4))
+    assert any("no more than 20" in line for line in target_data.class_fraction_warnings([1 / 21] * 21, many, 10**4))
 
 
 def run_notebook(tmp_path, monkeypatch, **parameters):
@@ -148,7 +153,7 @@ def run_notebook(tmp_path, monkeypatch, **parameters):
 
 
 @pytest.mark.slow
-def test_the_notebook_classifies_somebodys_stack_with_their_structure(tmp_path, monkeypatch, cubes):
+def test_the_notebook_classifies_a_stack_with_a_structure_from_a_file(tmp_path, monkeypatch, cubes):
     mrc.write_mrc(tmp_path / "mine.mrcs", -cubes, 16.0)
     grid = np.indices((24,) * 3) - 12.0
     ball = np.exp(-(grid[0] ** 2 + grid[1] ** 2 + (grid[2] / 2) ** 2) / 8).astype(np.float32)
@@ -176,7 +181,7 @@ def test_the_notebook_takes_a_tomogram_with_coordinates(tmp_path, monkeypatch):
         tomogram=str(sample.tomogram),
         coordinates=str(sample.coordinates),
         classes="membrane,ice",
-        voxel_size=39.0,
+        pixel_size=39.0,
         contrast="bright",
         box=26,
     )
@@ -241,10 +246,10 @@ def test_particles_go_from_star_to_classes_and_back_to_star(tmp_path, monkeypatc
         ({"clases": "TRiC"}, "Unknown parameter 'clases'"),
         ({"subtomograms": "broken.mrcs"}, "broken.mrcs is not an MRC file"),
         ({"tomogram": "broken.mrcs"}, "wanted tomogram and coordinates"),
-        ({"voxel_size": "ten"}, "Parameter 'voxel_size' is 'ten'"),
+        ({"pixel_size": "ten"}, "Parameter 'pixel_size' is 'ten'"),
     ],
 )
-def test_the_notebook_stops_with_one_sentence(tmp_path, monkeypatch, parameters, message):
+def test_the_notebook_stops_with_one_line(tmp_path, monkeypatch, parameters, message):
     (tmp_path / "broken.mrcs").write_bytes(b"not a map" * 200)
     monkeypatch.chdir(tmp_path)
     given = {"profile": "smoke", "out_dir": str(tmp_path / "out"), **parameters}
