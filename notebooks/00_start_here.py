@@ -92,7 +92,8 @@ import torch
 import data_fetch
 from cryoshift_core import errors, training
 from cryoshift_core.application import pictures
-from cryoshift_core.course.run import __file__, begin
+from cryoshift_core.course import costs
+from cryoshift_core.course.run import begin
 from cryoshift_core.simulation import imaging, scenarios, specimens, structures
 from cryoshift_core.simulation.scenarios import DatasetConfig
 from cryoshift_core.tomography import mrc
@@ -197,22 +198,11 @@ print("realised SNR:", ", ".join(f"{name} {snr:.2f}" for name, snr in zip(p.clas
 # ## Is this machine ready?
 #
 # Everything that has stopped somebody before: threads, memory, room on the disk, the molecular maps and the real
-# sample that ship with the code. What is needed is not guessed: memory is the largest that a notebook's header
-# reports for this profile, room on the disk that of the cubes that the profile simulates, twice.
+# sample that ship with the code. What is needed is not guessed: memory is the largest that was measured for a notebook
+# (`notebooks/costs.json`) and a quarter more, room on the disk that of the cubes that the profile simulates, twice.
 
 
 # %%
-def headers(profile: str) -> dict[str, tuple[float, float]]:
-    """name -> (seconds, MB) that the opening table of each notebook states for a profile; measured, not estimated."""
-    row = re.compile(rf"^# \| {profile} \| ([\d.]+) (s|min) \| ([\d.]+) (MB|GB) \|", re.MULTILINE)
-    found = {}
-    for path in sorted((Path(__file__).parents[1] / "notebooks").glob("0[0-6]_*.py")):
-        if (match := row.search(path.read_text())) and float(match[1]) > 0:
-            seconds, memory = float(match[1]) * (60 if match[2] == "min" else 1), float(match[3])
-            found[path.stem] = (seconds, memory * (1000 if match[4] == "GB" else 1))
-    return found
-
-
 def maps_in_order() -> str:
     for name in structures.BUILTIN:
         volume = structures.template(name, 12.0, 40)
@@ -229,9 +219,10 @@ def sample_in_order() -> str:
 
 
 # %%
-stated = headers(p.name)
+stated = costs.read(p.name)
+largest = max(cost.memory_mb for cost in (stated or costs.read("laptop")).values())
 cube_bytes = 4 * p.box**3 * (p.n_source + p.n_validation + p.n_target + p.n_test)
-need = {"memory": max((mb for _, mb in stated.values()), default=0) / 1e3, "disk": 2 * cube_bytes / 1e9 + 0.2}
+need = {"memory": 1.25 * largest / 1e3, "disk": 2 * cube_bytes / 1e9 + 0.2}
 have = {"memory": psutil.virtual_memory().available / 1e9, "disk": shutil.disk_usage(run.folder).free / 1e9}
 print(f"device         {run.device}, {torch.get_num_threads()} threads on {psutil.cpu_count()} cores")
 busy = psutil.getloadavg()[0]
@@ -261,9 +252,8 @@ def work() -> tuple[float, training.Fit]:
     start = time.perf_counter()
     labelled = scenarios.simulate(DatasetConfig("source", two, 64, 32, 12.0, "source", 2), progress=False)
     unlabelled = scenarios.simulate(DatasetConfig("in_situ_1", two, 32, 32, 12.0, "train", 2), progress=False)[0]
-    fit = training.fit(
-        "cryoshift_reference", labelled, unlabelled, steps=4, batch=32, width=16, device=device, progress=False
-    )
+    config = training.TrainingConfig(steps=4, batch=32, width=16)
+    fit = training.fit("cryoshift_reference", labelled, unlabelled, config=config, device=device, progress=False)
     return time.perf_counter() - start, fit
 
 
@@ -283,11 +273,10 @@ assert all(torch.tensor(list(losses.values())).isfinite()), "a training step gav
 # cubes and fits behind.
 
 # %%
-for name, (seconds, memory) in stated.items():
-    print(f"{name:34} {seconds * factor / 60:5.1f} min   {memory:5.0f} MB")
-series = sum(seconds for seconds, _ in stated.values()) * factor / 60
-missing = 7 - len(stated)
-print(f"{'together':34} {series:5.1f} min" + (f", without {missing} notebooks that state no time" if missing else ""))
+for name, cost in stated.items():
+    print(f"{name:34} {cost.seconds * factor / 60:5.1f} min   {cost.memory:>8}")
+series = sum(cost.seconds for cost in stated.values()) * factor / 60
+print(f"{'together':34} {series:5.1f} min" if stated else f"No times were measured at the profile {p.name}.")
 
 # %%
 run.report(fixed_work_seconds=min(times), slower_than_reference=factor, estimated_minutes=series)

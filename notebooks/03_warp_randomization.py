@@ -36,7 +36,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 17 s | 630 MB |
-# | laptop | 3.4 min (CPU) | 1970 MB |
+# | laptop | 3.4 min | 1970 MB |
 
 # %%
 import copy

@@ -35,7 +35,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 14 s | 610 MB |
-# | laptop | 1.7 min (CPU) | 1520 MB |
+# | laptop | 1.7 min | 1520 MB |
 
 # %%
 import copy

@@ -34,7 +34,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 12 s | 620 MB |
-# | laptop | 1.4 min (CPU) | 1580 MB |
+# | laptop | 1.4 min | 1580 MB |
 
 # %%
 from dataclasses import replace

@@ -33,7 +33,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 25 s | 1030 MB |
-# | laptop | 3.4 min (CPU) | 1570 MB |
+# | laptop | 3.4 min | 1570 MB |
 
 # %%
 from dataclasses import replace
@@ -310,7 +310,7 @@ shares = {
     .tolist()
     for name in curves
 }
-print(f"wrote {paths[0]}: {len(data)} rows, and {len(paths) - 1} more files")
+print(f"wrote {run.final_path(paths[0])}: {len(data)} rows, and {len(paths) - 1} more files")
 doubts += target_data.doubts(shares[used], source.classes, len(data.subtomograms))
 doubts += [choice.warning for choice in choices.values() if choice.warning][:1]
 for warning in doubts:
@@ -523,9 +523,10 @@ page = report.write(
     warnings=doubts,
     gap=gap,
     spikes=confusion,
-    made=report.made(run.finish(), method=used),
+    made=report.provenance(run.manifest(), method=used),
 )
-print(f"wrote {page}")
+run.finish()
+print(f"wrote {run.final_folder / page.name}")
 
 # %% [markdown]
 # ## What to take away

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
@@ -59,6 +60,7 @@ def begin(notebook: str, namespace: dict[str, Any]) -> Run:
         run is still writing. From this call on, IPython shows every InputError as one line without a traceback.
     """
     _show_input_errors_in_one_line()
+    _show_log()
     declared = [name for name in namespace.get("__annotations__", {}) if name in namespace]
     values = {name: namespace[name] for name in declared}
     if not any(isinstance(value, Run) for value in namespace.values()):
@@ -88,6 +90,16 @@ def begin(notebook: str, namespace: dict[str, Any]) -> Run:
 def _is_passed(name: str, value: Any) -> bool:
     hidden = name.startswith(("_", "PAPERMILL_")) or name in ("In", "Out")
     return not hidden and (value is None or isinstance(value, str | int | float | list | dict))
+
+
+def _show_log() -> None:
+    """Show what the library logs, such as "loaded from ...", among the output of the cells."""
+    log = logging.getLogger("cryoshift_core")
+    if not log.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
 
 
 def _show_input_errors_in_one_line() -> None:
@@ -140,9 +152,7 @@ class Run:
     @property
     def training(self) -> dict[str, Any]:
         """Keyword arguments of `training.fit` that the profile decides; fits go to the shared folder."""
-        p = self.profile
-        kept = {"device": self.params.device, "folder": self.fits_folder}
-        return {"steps": p.steps, "batch": p.batch, "encoder": p.encoder, "width": p.width, **kept}
+        return {"config": self.profile.training(), "device": self.params.device, "folder": self.fits_folder}
 
     def final_path(self, path: str | Path) -> Path:
         """Where a file of this run's `folder` is after finish(): the path to print for the user."""

@@ -30,6 +30,7 @@ from PIL import Image
 from ..application.profiles import PROFILES
 from ..errors import InputError
 from ..runtime import root, write_text
+from .costs import FILE, Cost, record, write_tables
 from .parameters import FIELDS, check, did_you_mean, unknown
 from .run import MANIFEST, read_manifest, running_elsewhere, unfinished_folder
 
@@ -284,6 +285,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "-p", action="append", default=[], metavar="NAME=VALUE", help="value of a notebook parameter; may be repeated"
     )
+    parser.add_argument(
+        "--record-costs", action="store_true", help="write the measured times and memory to the tables of the notebooks"
+    )
     parser.add_argument("--notebooks", type=Path, default=root() / "notebooks", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
@@ -317,6 +321,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\nStopped; {len(results)} of {len(sources)} notebooks have ended; see {out}", file=sys.stderr)
         return 130
     print_summary(results, index, time.monotonic() - started)
+    if options.record_costs:
+        measured = {r.name: Cost(round(r.seconds, 1), r.manifest["peak_memory_mb"]) for r in results if not r.error}
+        record(options.profile, measured, options.notebooks / FILE)
+        print(*(f"rewrote {path}; run make sync" for path in write_tables(options.notebooks)), sep="\n")
     return int(any(result.error for result in results))
 
 
