@@ -1,8 +1,9 @@
-"""Specimens to subtomograms, by two independent imaging paths with one signature.
+"""Specimens to subtomograms, by two independent simulations with one signature.
 
-`image_by_tilt_series` projects, images and reconstructs each specimen tilt by tilt: slow, and the truth.
-`image_by_transfer` multiplies the specimen's transform by the transfer of the whole series: about fifty times faster.
-Both return raw cubes (protein bright, relative contrast per voxel) with the SNR that they really have.
+`image_by_tilt_series` projects, images and reconstructs each specimen tilt by tilt. It is the more faithful simulation.
+`image_by_transfer` multiplies the specimen's Fourier transform by the transfer function of the whole tilt series. It is
+about fifty times faster. Both return subtomograms in relative contrast per voxel (particles bright) with the realised
+SNR. All work is done on the device of the generator.
 """
 
 from __future__ import annotations
@@ -22,30 +23,39 @@ from ..fourier import gridding_correction
 from .optics import Optics, noise_colour, shot_noise, structural_amplitude, tilt_amplitude, transfer
 from .specimens import Specimens, Templates, transform
 
-CHUNK = 8  # cubes per pass: their transforms stay in the processor's cache
+CHUNK = 8  # subtomograms per pass; their transforms fit in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
 class Imaged:
-    """Raw simulated cubes: x (N, 1, n, n, n) and the realised snr (N,), var(signal) / var(noise) in the box."""
+    """Simulated subtomograms before normalisation.
+
+    Attributes
+    ----------
+    x : (N, 1, n, n, n) float32, relative contrast per voxel, particles bright
+    snr : (N,) float32, realised var(signal) / var(noise) in the box; inf where no noise was added
+    """
 
     x: Tensor
     snr: Tensor
 
 
 def gather(bank: Templates, one: Specimens, slot: int, k: Tensor) -> Tensor:
-    """Transform of the particle in `slot` at frequencies k: (N, P) complex, zero where the slot is empty.
+    """Fourier transform of the particle in `slot` at the frequencies k, (N, P) complex64; 0 where the slot is empty.
 
     Parameters
     ----------
+    bank : templates on the device of k
+    one : N specimens
     k : (P, 3), zyx, cycles per voxel
     """
     size = 2 * bank.box
     which = one.template[:, slot]
-    # grid_sample wants xyz in [-1, 1] with DC at index size // 2; scale and flip once in the 3x3, not on each point
+    # grid_sample takes xyz in [-1, 1] with k = 0 at index size // 2. Scaling and flipping the 3x3 matrix is cheaper
+    # than scaling and flipping every point.
     to_grid = one.rotation[:, slot].flip(-1) * (2.0 * size / (size - 1) * one.scale)
     zero = (2.0 * (size // 2) - (size - 1)) / (size - 1)
-    points = (to_grid.transpose(1, 2) @ k.T).add_(zero).transpose(1, 2)  # (N, P, 3); a product of long rows is fast
+    points = (to_grid.transpose(1, 2) @ k.T).add_(zero).transpose(1, 2)  # (N, P, 3); a product with long rows is faster
     out = k.new_zeros(len(one), points.shape[1], dtype=torch.complex64)
     for t in which.unique().tolist():
         if t < 0:
@@ -61,15 +71,15 @@ def gather(bank: Templates, one: Specimens, slot: int, k: Tensor) -> Tensor:
 
 
 def _noise_for_snr(signal_power: Tensor, noise_power: Tensor, snr: float | Tensor | None) -> Tensor:
-    """Factor on the noise so that signal / noise reaches `snr`; 1 where the dose decides or there is no signal."""
+    """Factor on the noise that makes signal / noise equal `snr`; 1 when `snr` is None or there is no signal."""
     if snr is None:
         return torch.ones_like(signal_power)
-    wanted = torch.as_tensor(snr, device=signal_power.device, dtype=signal_power.dtype)
-    factor = (signal_power / (wanted * noise_power).clamp_min(1e-30)).sqrt()
+    requested = torch.as_tensor(snr, device=signal_power.device, dtype=signal_power.dtype)
+    factor = (signal_power / (requested * noise_power).clamp_min(1e-30)).sqrt()
     return torch.where(signal_power > 0, factor, torch.ones_like(factor))
 
 
-def _per_cube(snr: float | Tensor | None, part: slice | Tensor) -> float | Tensor | None:
+def _per_subtomogram(snr: float | Tensor | None, part: slice | Tensor) -> float | Tensor | None:
     return snr[part] if isinstance(snr, Tensor) and snr.ndim else snr
 
 
@@ -82,32 +92,39 @@ def image_by_transfer(
     snr: float | Tensor | None = None,
     noise: bool = True,
 ) -> Imaged:
-    """Image specimens through the transfer of the whole tilt series (fast path).
+    """Subtomograms of `specimen`, simulated with the transfer function of the whole tilt series.
 
     Parameters
     ----------
-    specimen : N specimens; with neighbours the field is 1.5 boxes wide and cropped after imaging
-    generator : draws the noise; its device is where the work is done
-    snr : replaces the dose's noise level, one value or (N,); the *realised* SNR is returned either way
-    noise : False gives the noise-free cube (snr is inf)
+    specimen : N specimens; with neighbours, a field 1.5 boxes wide is imaged and then cropped
+    bank : templates on the generator's device
+    optics : tilt series that all specimens share; its voxel size must be that of `bank`
+    generator : draws the noise; its device does the work
+    snr : SNR, one value or (N,), that replaces the noise level of the dose; the result holds the realised SNR
+    noise : False returns noise-free subtomograms, with an SNR of inf
 
     Returns
     -------
-    Imaged on the generator's device
+    Imaged, on the generator's device
+
+    Raises
+    ------
+    InputError
+        The voxel sizes of `bank` and `optics` differ.
     """
     _check(bank, optics)
     device, n = generator.device, bank.box
     wide = specimen.template.shape[1] > 1 or "membrane" in bank.names
     size = 2 * round(0.75 * n) + n % 2 if wide else n
     H, S = transfer(optics, size)
-    seen = (H != 0) | (S != 0)  # about a third of the half-ball lies in the missing wedge: not worth a sample
-    seen[0] = True  # DC is the first sample, and the variance below is counted from it
+    seen = (H != 0) | (S != 0)  # skips the third of the half ball that lies in the missing wedge
+    seen[0] = True  # keeps k = 0 as the first sample, which the variances below rely on
     index, k, H, S = (t[seen].to(device) for t in (*fourier.half_ball(size), H, S))
-    # an irfftn keeps the real part of the kx = 0 plane, which halves the power of independent draws there
+    # irfftn keeps only the real part of the kx = 0 plane, which halves the power of independent draws there
     S = torch.where(k[:, 2] == 0, S * math.sqrt(2), S)
     expected = (torch.where(k[:, 2] == 0, 0.5, 2.0) * S.square()).sum() / size**6
     centre = torch.polar(torch.ones_like(H), -2 * math.pi * (size // 2) * k.sum(-1))
-    twice = torch.where(k[:, 2] == 0, 1.0, 2.0)  # samples with kx > 0 stand for their mirror images, too
+    twice = torch.where(k[:, 2] == 0, 1.0, 2.0)  # samples with kx > 0 also stand for their mirrors
     x = torch.empty(len(specimen), 1, n, n, n, device=device)
     realised = torch.empty(len(specimen), device=device)
 
@@ -116,7 +133,7 @@ def image_by_transfer(
         grid.index_copy_(1, index, coefficients)
         return torch.fft.irfftn(grid.reshape(-1, size, size, size // 2 + 1), s=(size,) * 3, dim=(1, 2, 3))
 
-    by_class = specimen.template[:, 0].argsort(stable=True)  # one gather a chunk instead of one for each class in it
+    by_class = specimen.template[:, 0].argsort(stable=True)  # one gather per chunk instead of one per class
     for part in by_class.split(CHUNK):
         one = specimen[part]
         signal = gather(bank, one, 0, k) * (H * centre)
@@ -125,48 +142,55 @@ def image_by_transfer(
         if not noise:
             both, noise_power = signal, torch.zeros_like(power)
         else:
-            level = _noise_for_snr(power, expected, _per_cube(snr, part))
+            level = _noise_for_snr(power, expected, _per_subtomogram(snr, part))
             draw = torch.randn(len(one), len(k), 2, generator=generator, device=device) * math.sqrt(0.5)
-            hiss = torch.view_as_complex(draw) * (S * level[:, None])
-            both = signal + hiss
+            noise_part = torch.view_as_complex(draw) * (S * level[:, None])
+            both = signal + noise_part
         if not wide:
-            cube = to_real(both)
+            volume = to_real(both)
             if noise:  # var(signal + noise) = var(signal) + var(noise) + 2 cov, by Parseval on the half grid
-                cov = torch.linalg.vecdot(both_sides, hiss).real / size**6
+                cov = torch.linalg.vecdot(both_sides, noise_part).real / size**6
                 mean = both[:, 0].real.square() / size**6
-                total = torch.linalg.vector_norm(cube, dim=(1, 2, 3)).square() / size**3 - mean
+                total = torch.linalg.vector_norm(volume, dim=(1, 2, 3)).square() / size**3 - mean
                 noise_power = total - power - 2 * cov
         else:
             cropped = crop(to_real(signal)[:, None], n)[:, 0]
-            power, cube = cropped.var((1, 2, 3), correction=0), cropped
+            power, volume = cropped.var((1, 2, 3), correction=0), cropped
             if noise:
-                grain = crop(to_real(hiss)[:, None], n)[:, 0]
-                again = _noise_for_snr(power, grain.var((1, 2, 3), correction=0), _per_cube(snr, part))
-                grain *= again[:, None, None, None]
-                noise_power, cube = grain.var((1, 2, 3), correction=0), cube + grain
+                noise_volume = crop(to_real(noise_part)[:, None], n)[:, 0]
+                again = _noise_for_snr(power, noise_volume.var((1, 2, 3), correction=0), _per_subtomogram(snr, part))
+                noise_volume *= again[:, None, None, None]
+                noise_power, volume = noise_volume.var((1, 2, 3), correction=0), volume + noise_volume
             if one.template.shape[1] > 1:
-                crowd = sum(gather(bank, one, slot, k) for slot in range(1, one.template.shape[1])) * (H * centre)
-                cube = cube + crop(to_real(crowd)[:, None], n)[:, 0]
-        x[part, 0] = cube
+                volume = volume + crop(to_real(_neighbours(bank, one, k) * (H * centre))[:, None], n)[:, 0]
+        x[part, 0] = volume
         realised[part] = power / noise_power.clamp_min(1e-30)
     return Imaged(x, realised if noise else torch.full_like(realised, math.inf))
 
 
+def _neighbours(bank: Templates, one: Specimens, k: Tensor) -> Tensor:
+    """Sum of the Fourier transforms of all neighbours at the frequencies k, (N, P) complex64."""
+    total = gather(bank, one, 1, k)
+    for slot in range(2, one.template.shape[1]):
+        total = total + gather(bank, one, slot, k)
+    return total
+
+
 @lru_cache(maxsize=32)
 def _insertion(tilts: tuple[float, ...], n: int) -> tuple[Tensor, Tensor]:
-    """Weighted insertion of slices into the (kz, kx) plane of a 2n grid, the same for every ky (the tilt axis is y).
+    """Matrix that inserts slices into the (kz, kx) plane of a 2n grid; it is the same for each ky (the tilt axis is y).
 
-    Triangles of half-width 2 (one voxel of the n-grid), so that the gaps between slices are bridged as far as a
-    box of n voxels allows.
+    The weights are triangles of half-width 2, which is one Fourier voxel of an n-voxel box. They fill the gaps between
+    slices as far as a box of n voxels can resolve.
 
     Returns
     -------
-    matrix : sparse (2n * (n + 1), T * (n + 1 + m)), from samples (tilt, kx') to grid points (kz, kx >= 0)
-    mirror : (m,) the negative kx' that reach across kx = 0
+    matrix : sparse (2n * (n + 1), T * (n + 1 + m)) on the CPU, from samples (tilt, kx') to grid points (kz, kx >= 0)
+    mirror : (m,) int64 on the CPU, the negative kx' whose weights reach across kx = 0
     """
-    angle = torch.deg2rad(torch.tensor(tilts))
+    angle = torch.deg2rad(torch.tensor(tilts, device="cpu"))
     m = min(n, math.ceil(2 / math.cos(angle.abs().max().item())) + 1)
-    line = torch.arange(-m, n + 1, dtype=torch.float32)
+    line = torch.arange(-m, n + 1, dtype=torch.float32, device="cpu")
     kz, kx = (line * torch.sin(angle)[:, None]).flatten(), (line * torch.cos(angle)[:, None]).flatten()
     rows, columns, values = [], [], []
     for dz in range(-2, 3):
@@ -179,43 +203,46 @@ def _insertion(tilts: tuple[float, ...], n: int) -> tuple[Tensor, Tensor]:
             values.append(w[keep])
     where = torch.stack([torch.cat(rows), torch.cat(columns)])
     shape = (2 * n * (n + 1), len(kz))
-    matrix = torch.sparse_coo_tensor(where, torch.cat(values), shape, check_invariants=True).coalesce()
-    return matrix, torch.arange(1, m + 1).flip(0)
+    matrix = torch.sparse_coo_tensor(where, torch.cat(values), shape, device="cpu", check_invariants=True).coalesce()
+    return matrix, torch.arange(1, m + 1, device="cpu").flip(0)
 
 
-def _turn_back(volume: Tensor, tilt_axis: float) -> Tensor:
-    """Volumes (B, M, M, M) from the frame whose y is the tilt axis to the specimen's own, by resampling each section.
+def _to_specimen_frame(volume: Tensor, tilt_axis: float) -> Tensor:
+    """Volumes (B, M, M, M) rotated from the frame whose y is the tilt axis to the frame of the specimen.
 
-    Linear in the section's transform, its centre at M // 2; what lies beyond the inner half's corners is faded out.
+    Each section is resampled linearly in Fourier space about its centre M // 2. Density beyond the corners of the inner
+    half fades out.
     """
     size = volume.shape[-1]
     line = torch.arange(size, device=volume.device, dtype=torch.float32) - size // 2
     g = gridding_correction(size, 1.0, volume.device) / (9 - 20 * line.abs() / size).clamp(1e-6, 1)
     sections = torch.fft.ifftshift(volume / (g[:, None] * g), dim=(2, 3))
     plane = torch.view_as_real(torch.fft.fftshift(torch.fft.fft2(sections), dim=(2, 3))).movedim(-1, 2)
-    here = torch.stack([torch.zeros(size, size, device=volume.device), *torch.meshgrid(line, line, indexing="ij")], -1)
-    grid = (fourier.to_tilt_frame(here, tilt_axis)[..., 1:].flip(-1) + size // 2) * (2 / (size - 1)) - 1
+    points = torch.stack(
+        [torch.zeros(size, size, device=volume.device), *torch.meshgrid(line, line, indexing="ij")], -1
+    )
+    grid = (fourier.to_tilt_frame(points, tilt_axis)[..., 1:].flip(-1) + size // 2) * (2 / (size - 1)) - 1
     flat = plane.flatten(0, 1)
-    turned = F.grid_sample(flat, grid.expand(len(flat), -1, -1, -1), align_corners=True).unflatten(0, plane.shape[:2])
-    turned = torch.complex(turned[:, :, 0], turned[:, :, 1])
-    return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(turned, dim=(2, 3))).real, dim=(2, 3))
+    rotated = F.grid_sample(flat, grid.expand(len(flat), -1, -1, -1), align_corners=True).unflatten(0, plane.shape[:2])
+    rotated = torch.complex(rotated[:, :, 0], rotated[:, :, 1])
+    return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(rotated, dim=(2, 3))).real, dim=(2, 3))
 
 
 def tilt_slices(tilts: tuple[float, ...], n: int) -> tuple[Tensor, Tensor]:
-    """Sample points of the central slices of a tilt series at pad 2.
+    """Sample points of the central slices of a tilt series whose images are padded to twice the box.
 
-    The slice of tilt t spans (sin t, 0, cos t) and the tilt axis (0, 1, 0), in zyx order and in the tilt axis's frame.
+    The slice of tilt t spans (sin t, 0, cos t) and the tilt axis (0, 1, 0), in zyx order. The y axis of this frame is
+    the tilt axis.
 
     Returns
     -------
-    k : (T, Q, 3) zyx, cycles per voxel
-    index : (Q,) into the flattened (ky, kx' >= 0) half grid of a (2n, 2n) image
+    k : (T, Q, 3) zyx, cycles per voxel, on the CPU
+    index : (Q,) int64 into the flattened (ky, kx' >= 0) half grid of a (2n, 2n) image, on the CPU
     """
-    ky = torch.fft.fftfreq(2 * n)[:, None].expand(2 * n, n + 1)
-    kx = torch.fft.rfftfreq(2 * n)[None].expand(2 * n, n + 1)
+    ky, kx = (k.expand(2 * n, n + 1) for k in fourier.frequencies((2 * n, 2 * n)))
     index = (torch.hypot(ky, kx) < 0.4999).flatten().nonzero()[:, 0]
     ky, kx = ky.flatten()[index], kx.flatten()[index]
-    angle = torch.deg2rad(torch.tensor(tilts))[:, None]
+    angle = torch.deg2rad(torch.tensor(tilts, device="cpu"))[:, None]
     return torch.stack([kx * torch.sin(angle), ky.expand(len(tilts), -1), kx * torch.cos(angle)], -1), index
 
 
@@ -228,23 +255,24 @@ def image_by_tilt_series(
     snr: float | Tensor | None = None,
     noise: bool = True,
 ) -> Imaged:
-    """Image specimens tilt by tilt and reconstruct them (truth path). Arguments as `image_by_transfer`.
+    """Subtomograms of `specimen`, imaged tilt by tilt and reconstructed; arguments and errors as `image_by_transfer`.
 
-    Per tilt: the central slice of the specimen's transform at pad 2, CTF, dose filter, residual shift, shot noise. Then
-    dose-weighted insertion into a 2n grid, division by the weights, a crop to n. The missing wedge arises by itself.
+    For each tilt: the central slice of the specimen's transform (padded to twice the box), CTF, dose filter, residual
+    shift and shot noise. Then dose-weighted insertion into a 2n grid, division by the weights and a crop to n. The
+    missing wedge follows from the tilt range. The insertion uses sparse matrices, which Apple's MPS does not support.
     """
     _check(bank, optics)
     device, n, T = generator.device, bank.box, len(optics.tilts)
     k, index = (t.to(device) for t in tilt_slices(optics.tilts, n))
     plane = k[0].norm(dim=-1)
-    amplitude, weight = (t.to(device) for t in tilt_amplitude(plane, optics))
+    amplitude, weight = tilt_amplitude(plane, optics)
     colour = noise_colour(plane, optics.noise_slope) * math.sqrt(1 - optics.structural_fraction) * (plane > 0)
     hermitian = torch.where(index % (n + 1) == 0, 1.0, math.sqrt(0.5)).to(device)
-    grain = shot_noise(optics).to(device)[:, None] * (2 * n) * colour * hermitian * weight
+    noise_amplitude = shot_noise(optics, device)[:, None] * (2 * n) * colour * hermitian * weight
     matrix, mirror = (t.to(device) for t in _insertion(optics.tilts, n))
     flip_y = (-torch.arange(2 * n, device=device)) % (2 * n)
     edge = gridding_correction(2 * n, 2.0, device)
-    solute = structural_amplitude(optics, n) / n**1.5 if optics.structural_fraction > 0 else 0.0
+    structural = structural_amplitude(optics, n) / n**1.5 if optics.structural_fraction > 0 else 0.0
 
     def insert(slices: Tensor) -> Tensor:  # (B, T, Q) -> (2n * (n + 1), ky, B) summed with weights
         image = slices.new_zeros(len(slices), T, 2 * n * (n + 1))
@@ -256,14 +284,15 @@ def image_by_tilt_series(
         return torch.view_as_complex(out.reshape(2 * n * (n + 1), 2 * n, -1, 2))
 
     total = insert(torch.ones(1, T, len(index), dtype=torch.complex64, device=device)).real
-    seen = torch.where(total > 1.0, 1 / total.clamp_min(1.0), 0.0)  # 1.0: half a voxel of the n-grid off a lone slice
+    # a weight of 1 is reached half a Fourier voxel (of the n-voxel box) away from a single slice
+    inverse = torch.where(total > 1.0, 1 / total.clamp_min(1.0), 0.0)
 
     def reconstruct(slices: Tensor) -> Tensor:
-        grid = (insert(slices) * seen).reshape(2 * n, n + 1, 2 * n, -1).permute(3, 0, 2, 1)
+        grid = (insert(slices) * inverse).reshape(2 * n, n + 1, 2 * n, -1).permute(3, 0, 2, 1)
         volume = torch.fft.fftshift(torch.fft.irfftn(grid, s=(2 * n,) * 3, dim=(1, 2, 3)), dim=(1, 2, 3))
         volume /= edge[:, None, None] * edge
         if optics.tilt_axis:
-            volume = _turn_back(volume, optics.tilt_axis)
+            volume = _to_specimen_frame(volume, optics.tilt_axis)
         return crop(volume[:, None], n)
 
     x = torch.empty(len(specimen), 1, n, n, n, device=device)
@@ -271,35 +300,35 @@ def image_by_tilt_series(
     for start in range(0, len(specimen), CHUNK):
         part = slice(start, start + CHUNK)
         one = specimen[part]
-        shake = torch.randn(len(one), T, 2, generator=generator, device=device)
-        shake *= optics.misalignment / optics.voxel_size
+        shift = torch.randn(len(one), T, 2, generator=generator, device=device)
+        shift *= optics.misalignment / optics.voxel_size
         in_plane = torch.stack([k[0, :, 1], plane.square().sub(k[0, :, 1].square()).clamp_min(0).sqrt()], -1)
-        phase = -2 * math.pi * shake @ in_plane.T
+        phase = -2 * math.pi * shift @ in_plane.T
         response = amplitude * weight * torch.polar(torch.ones_like(phase), phase)
         points = fourier.to_tilt_frame(k, -optics.tilt_axis).reshape(-1, 3)
-        cube = reconstruct(gather(bank, one, 0, points).reshape(len(one), T, -1) * response)
-        power = cube.var((1, 2, 3, 4), correction=0)
+        volume = reconstruct(gather(bank, one, 0, points).reshape(len(one), T, -1) * response)
+        power = volume.var((1, 2, 3, 4), correction=0)
         if one.template.shape[1] > 1:
-            crowd = sum(gather(bank, one, slot, points) for slot in range(1, one.template.shape[1]))
-            cube = cube + reconstruct(crowd.reshape(len(one), T, -1) * response)
+            volume = volume + reconstruct(_neighbours(bank, one, points).reshape(len(one), T, -1) * response)
         if noise:
             draw = torch.randn(len(one), T, len(index), 2, generator=generator, device=device)
-            slices = torch.view_as_complex(draw) * grain
-            if solute:
-                slices = slices + response * _white_specimen(len(one), points, n, solute, generator).reshape_as(slices)
-            hiss = reconstruct(slices)
-            noise_power = hiss.var((1, 2, 3, 4), correction=0)
-            level = _noise_for_snr(power, noise_power, _per_cube(snr, part))
-            cube = cube + hiss * level[:, None, None, None, None]
+            slices = torch.view_as_complex(draw) * noise_amplitude
+            if structural:
+                white = _white_specimen(len(one), points, n, structural, generator)
+                slices = slices + response * white.reshape_as(slices)
+            noise_volume = reconstruct(slices)
+            noise_power = noise_volume.var((1, 2, 3, 4), correction=0)
+            level = _noise_for_snr(power, noise_power, _per_subtomogram(snr, part))
+            volume = volume + noise_volume * level[:, None, None, None, None]
             realised[part] = power / (noise_power * level.square()).clamp_min(1e-30)
-        x[part] = cube
+        x[part] = volume
     return Imaged(x, realised)
 
 
 def _white_specimen(count: int, points: Tensor, n: int, sigma: float, generator: torch.Generator) -> Tensor:
-    """Slices of a structureless specimen: white noise of `sigma` volts per voxel, (count, T * Q).
+    """Slices (count, T * Q) complex64 of a specimen of white noise with standard deviation `sigma` volts per voxel.
 
-    It fills a field of 1.5 boxes with a soft edge, so that interpolation does not fold its far side into the box.
+    The noise fills 1.5 boxes with a soft edge, so that interpolation does not alias its far side into the box.
     """
     out, r = [], (torch.arange(2 * n, device=generator.device) - n).abs() / n
     soft = ((0.85 - r) / 0.2).clamp(0, 1)
@@ -315,6 +344,6 @@ def _white_specimen(count: int, points: Tensor, n: int, sigma: float, generator:
 def _check(bank: Templates, optics: Optics) -> None:
     if abs(bank.voxel_size - optics.voxel_size) > 1e-6 * optics.voxel_size:
         raise InputError(
-            f"Templates are at {bank.voxel_size} A and the optics at {optics.voxel_size} A per voxel; wanted the same: "
-            "make both with one voxel_size."
+            f"Voxel size: expected the same for templates and optics, got {bank.voxel_size} A and "
+            f"{optics.voxel_size} A. Create both with one voxel_size."
         )

@@ -1,43 +1,55 @@
-"""The microscope as formulas: CTF, dose filter, tilt geometry, shot noise, and the transfer of a whole tilt series.
+"""The microscope as formulas: dose filter, tilt geometry, shot noise, and the transfer of a whole tilt series.
 
-Frequencies `k` are in cycles per voxel unless a name ends in ``_A`` (1/A). Axis order is zyx, the beam is z and the
-tilt axis is y unless `Optics.tilt_axis` turns it.
+Frequencies `k` are in cycles per voxel unless a name ends in ``_A`` (1/A). Axes are in zyx order. The beam is z; the
+tilt axis is y, rotated by `Optics.tilt_axis`. Functions of a frequency tensor compute on the device of that tensor.
+
+Voltage enters in four places: the wavelength (`fourier.wavelength`), the interaction constant
+(`interaction_constant`), the attenuation length (`attenuation_length`) and the critical dose (`dose_tolerance`). Each
+is scaled from its published value at 300 kV.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from .. import fourier
 from ..errors import InputError
-from ..fourier import half_ball, to_tilt_frame, wavelength
+from ..fourier import Device, half_ball, to_tilt_frame, wavelength
 
-SIGMA_E = 6.526e-4  # interaction constant at 300 kV, rad / (V A)
-ATTENUATION_NM = 300.0  # electrons that leave ice unscattered fall by 1/e over about this thickness at 300 kV
+REST_ENERGY = 510.99895  # of the electron, keV
+SIGMA_300 = 6.526e-4  # interaction constant at 300 kV, rad / (V A); Kirkland 2020, table 5.1
+ATTENUATION_300_NM = 300.0  # thickness of ice after which 1/e of the electrons are unscattered at 300 kV
+# Critical dose relative to 300 kV: 0.8 at 200 kV from Grant & Grigorieff 2015, 0.8^2 at 100 kV as RELION uses.
+DOSE_TOLERANCE = {100.0: 0.64, 200.0: 0.8, 300.0: 1.0}
 
 
 def tilt_scheme(low: float, high: float, step: float = 3.0, pretilt: float = 0.0) -> tuple[float, ...]:
-    """Dose-symmetric acquisition order (Hagen et al. 2017) from `low` to `high` degrees, starting next to `pretilt`."""
+    """Tilt angles in degrees from `low` to `high`, in dose-symmetric order that starts next to `pretilt`.
+
+    Source: Hagen, Wan & Briggs 2017, J. Struct. Biol. 197:191.
+    """
     if not low < high or step <= 0:
-        raise InputError(f"Tilt range {low}..{high} in steps of {step}: wanted low < high and a positive step.")
+        raise InputError(f"Tilts: expected low < high and a positive step, got {low} to {high} in steps of {step}.")
     angles = [float(low + i * step) for i in range(int((high - low) / step + 1e-6) + 1)]
     return tuple(sorted(angles, key=lambda a: (abs(a - pretilt), a)))
 
 
 @dataclass(frozen=True)
 class Optics:
-    """One tilt series: what every subtomogram of one tomogram has in common.
+    """Acquisition settings of one tilt series; all subtomograms of a tomogram share them.
 
     Attributes
     ----------
     voxel_size : A per voxel
     defocus : um, underfocus positive
     amplitude_contrast : fraction, 0 to 1
-    voltage, cs : kV, mm
+    voltage : kV, 100 to 300
+    cs : spherical aberration, mm
     tilts : degrees, in the order of acquisition
     tilt_axis : degrees from y in the xy plane, positive from +y towards +x: the axis is (z, y, x) = (0, cos, sin)
     dose_per_tilt : e/A^2
@@ -46,7 +58,12 @@ class Optics:
     b_factor : envelope exp(-B k^2 / 4), A^2
     misalignment : sigma of the residual shift of a tilt image along each axis, A
     noise_slope : beta of a noise power that falls as k^-beta (0: white)
-    structural_fraction : share of the noise power that passed through the optics (solvent, small solutes)
+    structural_fraction : fraction of the noise power that passed through the optics (solvent, small solutes)
+
+    Raises
+    ------
+    InputError
+        A value is outside its range.
     """
 
     voxel_size: float = 12.0
@@ -65,60 +82,108 @@ class Optics:
     structural_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("voxel_size", "voltage", "dose_per_tilt", "dqe"):
+        for name in ("voxel_size", "dose_per_tilt", "dqe"):
             if not getattr(self, name) > 0:
-                raise InputError(f"Optics.{name} is {getattr(self, name)}; wanted a value above 0.")
+                raise InputError(f"Optics.{name}: expected a value above 0, got {getattr(self, name)}.")
+        low, high = min(DOSE_TOLERANCE), max(DOSE_TOLERANCE)
+        if not low <= self.voltage <= high:
+            raise InputError(
+                f"Optics.voltage: expected {low:g} to {high:g} kV, the range with measured radiation damage, got "
+                f"{self.voltage:g}. Microscopes usually work at 200 or 300 kV."
+            )
         if not self.tilts or max(abs(t) for t in self.tilts) > 80:
-            raise InputError(f"Optics.tilts is {self.tilts}; wanted at least one angle, all within -80..80 degrees.")
+            raise InputError(
+                f"Optics.tilts: expected at least one angle, all within -80 to 80 degrees, got {self.tilts}."
+            )
         if not 0 <= self.structural_fraction < 1:
-            raise InputError(f"Optics.structural_fraction is {self.structural_fraction}; wanted 0 <= fraction < 1.")
+            raise InputError(f"Optics.structural_fraction: expected 0 <= fraction < 1, got {self.structural_fraction}.")
+
+
+def _beta_squared(voltage: float) -> float:
+    """Squared electron velocity at `voltage` kV, relative to that of light."""
+    return 1 - (REST_ENERGY / (REST_ENERGY + voltage)) ** 2
+
+
+def interaction_constant(voltage: float) -> float:
+    """Phase shift per projected potential at `voltage` kV, rad / (V A): 6.526e-4 at 300 kV, 7.288e-4 at 200 kV.
+
+    sigma = 2 pi / (lambda V) (m c^2 + e V) / (2 m c^2 + e V), scaled to `SIGMA_300` at 300 kV.
+    Source: Kirkland, Advanced Computing in Electron Microscopy, 3rd ed. (2020), eq. 5.6 and table 5.1.
+    """
+
+    def relative(kv: float) -> float:
+        return (REST_ENERGY + kv) / (2 * REST_ENERGY + kv) / (wavelength(kv) * kv)
+
+    return SIGMA_300 * (relative(voltage) / relative(300.0))
+
+
+def attenuation_length(voltage: float) -> float:
+    """Ice thickness in nm after which 1/e of the electrons are unscattered: 300 at 300 kV, about 241 at 200 kV.
+
+    The scattering cross-sections scale as 1 / beta^2 (beta: electron velocity relative to that of light; the weak
+    logarithmic term of inelastic scattering is neglected), so the length scales as beta^2.
+    Source: Reimer & Kohl, Transmission Electron Microscopy, 5th ed. (2008), chapter 5.
+    """
+    return ATTENUATION_300_NM * (_beta_squared(voltage) / _beta_squared(300.0))
+
+
+def dose_tolerance(voltage: float) -> float:
+    """Critical dose at `voltage` kV relative to 300 kV: 0.8 at 200 kV, 0.64 at 100 kV, linear in between.
+
+    Source: Grant & Grigorieff 2015, eLife 4:e06980, for 200 kV; RELION's dose weighting for 100 kV.
+    """
+    known = sorted(DOSE_TOLERANCE.items())
+    for (low, at_low), (high, at_high) in zip(known, known[1:], strict=False):
+        if low <= voltage <= high:
+            return at_low + (at_high - at_low) * (voltage - low) / (high - low)
+    raise InputError(f"Voltage: expected {known[0][0]:g} to {known[-1][0]:g} kV, got {voltage:g}.")
 
 
 def ctf(k_A: Tensor, optics: Optics) -> Tensor:
-    """Contrast transfer of a bright (white-particle) image, without envelope.
+    """Contrast transfer function of `optics` at `k_A` (1/A, any shape); see `fourier.ctf` for formula and sign."""
+    return fourier.ctf(
+        k_A,
+        defocus=optics.defocus,
+        voltage=optics.voltage,
+        cs=optics.cs,
+        amplitude_contrast=optics.amplitude_contrast,
+    )
 
-    sin(chi + asin(A)) with chi = pi lambda dz k^2 - pi/2 Cs lambda^3 k^4 and dz the underfocus: A at DC, then rising
-    with underfocus.
 
-    Parameters
-    ----------
-    k_A : spatial frequency, 1/A, any shape
+def dose_filter(k_A: Tensor, dose: float | Tensor, voltage: float = 300.0) -> Tensor:
+    """Amplitude that remains after `dose` e/A^2 at `voltage` kV: exp(-dose / (2 Nc)); 1 at k = 0.
+
+    The critical dose is Nc = (0.245 k^-1.665 + 2.81) * dose_tolerance(voltage), with k_A in 1/A.
+    Source: Grant & Grigorieff 2015, eLife 4:e06980, eq. 3 and its table.
     """
-    lam = wavelength(optics.voltage)
-    k2 = k_A.square()
-    chi = math.pi * lam * optics.defocus * 1e4 * k2 - 0.5 * math.pi * optics.cs * 1e7 * lam**3 * k2.square()
-    return torch.sin(chi + math.asin(optics.amplitude_contrast))
-
-
-def dose_filter(k_A: Tensor, dose: float | Tensor) -> Tensor:
-    """Amplitude left after `dose` e/A^2 at 300 kV: exp(-dose / (2 Nc)), Nc = 0.245 k^-1.665 + 2.81.
-
-    Grant & Grigorieff 2015, eLife 4:e06980, eq. 3 and table; 1 at DC.
-    """
-    critical = 0.245 * k_A.clamp_min(1e-6) ** -1.665 + 2.81
+    critical = (0.245 * k_A.clamp_min(1e-6) ** -1.665 + 2.81) * dose_tolerance(voltage)
     return torch.exp(-0.5 * dose / critical)
 
 
-def shot_noise(optics: Optics) -> Tensor:
+def shot_noise(optics: Optics, device: Device = "cpu") -> Tensor:
     """Relative standard deviation of a pixel of each tilt image, (T,).
 
     1 / sqrt(electrons detected), electrons = dose * pixel^2 * DQE * exp(-path / attenuation), path = thickness / cos.
     """
-    path = optics.thickness / torch.cos(torch.deg2rad(torch.tensor(optics.tilts)))
-    electrons = optics.dose_per_tilt * optics.voxel_size**2 * optics.dqe * torch.exp(-path / ATTENUATION_NM)
+    path = optics.thickness / torch.cos(torch.deg2rad(torch.tensor(optics.tilts, device=device)))
+    unscattered = torch.exp(-path / attenuation_length(optics.voltage))
+    electrons = optics.dose_per_tilt * optics.voxel_size**2 * optics.dqe * unscattered
     return electrons.rsqrt()
 
 
 def noise_colour(k: Tensor, slope: float) -> Tensor:
-    """Amplitude of noise whose power falls as k^-slope, mean power 1 over the disc |k| < 0.5; held flat below 0.02."""
-    edge = torch.linspace(0.0, 0.5, 501)
+    """Amplitude at `k` of noise whose power falls as k^-slope; constant below k = 0.02 cycles per voxel.
+
+    The mean power over the disc |k| < 0.5 is 1.
+    """
+    edge = torch.linspace(0.0, 0.5, 501, device=k.device)
     power = (edge.clamp_min(0.02) / 0.5) ** -slope
     mean = (power * edge).sum() / edge.sum()
     return ((k.clamp_min(0.02) / 0.5) ** -slope / mean).sqrt()
 
 
 def tilt_amplitude(k: Tensor, optics: Optics) -> tuple[Tensor, Tensor]:
-    """Per tilt image: what the optics and the dose do to the signal, and the weight the reconstruction gives.
+    """Amplitude of the signal in each tilt image, and the weight of that image in the reconstruction.
 
     Parameters
     ----------
@@ -126,32 +191,33 @@ def tilt_amplitude(k: Tensor, optics: Optics) -> tuple[Tensor, Tensor]:
 
     Returns
     -------
-    signal : (T, P), 2 sigma_e * pixel * CTF_t * envelope * q_t: potential in V to relative contrast
-    weight : (T, P), q_t, applied to signal and noise alike when the tilts are put together
+    signal : (T, P), 2 sigma_e * pixel * CTF_t * envelope * q_t, from potential in V to relative contrast
+    weight : (T, P), the dose filter q_t, applied to signal and noise when the tilt images are combined
     """
     k_A = k / optics.voxel_size
-    dose = optics.dose_per_tilt * (torch.arange(len(optics.tilts)) + 0.5)
-    q = dose_filter(k_A[None], dose[:, None])
+    dose = optics.dose_per_tilt * (torch.arange(len(optics.tilts), device=k.device) + 0.5)
+    q = dose_filter(k_A[None], dose[:, None], optics.voltage)
     envelope = torch.exp(-0.25 * optics.b_factor * k_A.square())
-    scale = 2 * SIGMA_E * optics.voxel_size
+    scale = 2 * interaction_constant(optics.voltage) * optics.voxel_size
     return scale * ctf(k_A, optics) * envelope * q, q
 
 
 @lru_cache(maxsize=256)
 def transfer(optics: Optics, n: int) -> tuple[Tensor, Tensor]:
-    """Transfer and noise spectrum of a whole tilt series on the half-ball of an n^3 box.
+    """Transfer function and noise spectrum of a whole tilt series at the samples of `fourier.half_ball(n)`.
 
     A tilt series is linear: H(k) = sum_t w_t CTF_t q_t^2 / sum_t w_t, where w_t is a triangle one Fourier voxel wide
-    on either side of the slice of tilt t. Where no slice passes within half a voxel (the missing wedge) both are 0.
+    on either side of the slice of tilt t. Both results are 0 where no slice passes within half a voxel, which is the
+    missing wedge.
 
     Returns
     -------
-    H : (P,) relative contrast per volt
-    S : (P,) standard deviation of the complex noise coefficient; 0 at DC
+    H : (P,) relative contrast per volt, on the CPU
+    S : (P,) standard deviation of the complex noise coefficient, on the CPU; 0 at k = 0
     """
     _, k = half_ball(n)
     radius = k.norm(dim=-1)
-    angle = torch.deg2rad(torch.tensor(optics.tilts))[:, None]
+    angle = torch.deg2rad(torch.tensor(optics.tilts, device=k.device))[:, None]
     across = to_tilt_frame(k, optics.tilt_axis)[:, 2]
     distance = (k[:, 0] * torch.cos(angle) - across * torch.sin(angle)).abs() * n
     w = (1 - distance).clamp_min(0)
@@ -164,7 +230,7 @@ def transfer(optics: Optics, n: int) -> tuple[Tensor, Tensor]:
     S = (
         seen
         * n
-        * (w * (weight * shot_noise(optics)[:, None]).square()).sum(0).sqrt()
+        * (w * (weight * shot_noise(optics, k.device)[:, None]).square()).sum(0).sqrt()
         / (total * total.clamp_min(1)).sqrt()
     )
     S = S * noise_colour(radius, optics.noise_slope) * (radius > 0)
@@ -176,7 +242,6 @@ def transfer(optics: Optics, n: int) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=256)
 def structural_amplitude(optics: Optics, n: int) -> float:
-    """Amplitude (V n^1.5) of a white specimen whose image carries the structural share of the noise power."""
-    plain = Optics(**{**optics.__dict__, "structural_fraction": 0.0})
-    H, S = transfer(plain, n)
+    """Standard deviation (V n^1.5) of a white specimen whose images carry `structural_fraction` of the noise power."""
+    H, S = transfer(replace(optics, structural_fraction=0.0), n)
     return math.sqrt(optics.structural_fraction * S.square().sum().item() / H.square().sum().item())

@@ -1,4 +1,7 @@
-"""Specimens: which molecule stands where in a field of view, in which orientation."""
+"""Specimens: the molecules in a field of view, with their positions and orientations.
+
+Everything is computed on the device of the generator or of the input tensors.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,20 @@ from torch import Tensor
 from ..fourier import gridding_correction
 from . import structures
 
-VARIANTS = {"membrane": 12}  # shapes drawn of a procedural class; a molecule has one
+VARIANTS = {"membrane": 12}  # number of random shapes of a procedural class; a molecule has one shape
 
 
 @dataclass(frozen=True, eq=False)
 class Templates:
-    """Transforms of the molecules, ready to be gathered from.
+    """Fourier transforms of the molecules, oversampled for interpolation.
 
     Attributes
     ----------
-    names : K class names, then any extras (gold, a membrane) that only serve as neighbours
-    transforms : (1, 2, M, M, M) tensors (real, imaginary; DC at M // 2), M = 2 * box; one per shape
-    shapes : for each name, which of the transforms are its shapes
-    radius : one per name, voxels, of a homogeneous ball with the same radius of gyration
+    names : K class names, then extra molecules (gold, a membrane) that only serve as neighbours
+    transforms : one (1, 2, M, M, M) tensor per shape (real, imaginary; k = 0 at M // 2), M = 2 * box
+    shapes : for each name, the indices of its shapes in `transforms`
+    radius : (names,), voxels, radius of a homogeneous ball with the same radius of gyration
+    box, voxel_size : voxels per edge, A per voxel
     """
 
     names: tuple[str, ...]
@@ -38,14 +42,14 @@ class Templates:
 
 @dataclass(frozen=True, eq=False)
 class Specimens:
-    """What stands in each field of view: slot 0 is the particle to classify, the other slots its neighbours.
+    """Content of N fields of view: slot 0 is the particle to classify, the other P - 1 slots are its neighbours.
 
     Attributes
     ----------
     template : (N, P) int64, index into Templates.transforms; -1 for an empty slot
-    rotation : (N, P, 3, 3), acts on zyx vectors: density at x is that of the template at rotation^T (x - shift)
+    rotation : (N, P, 3, 3), acts on zyx vectors: the density at x is that of the template at rotation^T (x - shift)
     shift : (N, P, 3) voxels, zyx, from the centre of the box
-    scale : magnification error, 1.0 is right
+    scale : magnification error; 1.0 is no error
     """
 
     template: Tensor
@@ -61,7 +65,11 @@ class Specimens:
 
 
 def transform(volume: Tensor, size: int) -> Tensor:
-    """Centred, oversampled transform of a (n, n, n) volume for trilinear gathering: (1, 2, size, size, size)."""
+    """Fourier transform of an (n, n, n) volume for trilinear interpolation, (1, 2, size, size, size).
+
+    The channels are real and imaginary part; k = 0 is at index size // 2. The volume is zero-padded to `size` voxels
+    and divided by `fourier.gridding_correction`.
+    """
     n = len(volume)
     padded = volume.new_zeros((size,) * 3)
     low = size // 2 - n // 2
@@ -81,18 +89,23 @@ def templates(
     extras: Sequence[str] = (),
     change: Callable[[str, Tensor], Tensor] | None = None,
 ) -> Templates:
-    """Transforms of the named molecules.
+    """Fourier transforms of the named molecules, on the device of `generator`.
 
     Parameters
     ----------
-    classes, extras : names or files that `structures.template` knows, and "gold" (a 10 nm fiducial)
+    classes, extras : names or files that `structures.template` accepts, or "gold" (a 10 nm fiducial)
     voxel_size : A
-    box : voxels; a molecule that does not fit raises InputError
-    generator : for the procedural ones; its device holds the transforms
-    change : (name, volume) -> volume, alters a structure, e.g. into another conformer
+    box : voxels
+    generator : draws the procedural classes
+    change : (name, volume) -> volume, changes a structure, for example into another conformer
+
+    Raises
+    ------
+    InputError
+        A class is unknown, a file is unreadable, or a molecule is larger than the box.
     """
     device, out, shapes, radii = generator.device, [], [], []
-    half = torch.arange(2 * box) - box
+    half = torch.arange(2 * box, device="cpu") - box
     r2 = half.square()[:, None, None] + half.square()[:, None] + half.square()
     for name in [*classes, *extras]:
         shapes.append(range(len(out), len(out) + VARIANTS.get(name, 1)))
@@ -110,11 +123,14 @@ def templates(
         gyration = (mass * r2[(slice(low, low + edge),) * 3]).sum() / mass.sum().clamp_min(1e-6)
         radii.append(math.sqrt(5 / 3 * float(gyration)))
     names = tuple(structures.class_name(c) for c in [*classes, *extras])
-    return Templates(names, tuple(out), tuple(shapes), torch.tensor(radii), box, voxel_size)
+    return Templates(names, tuple(out), tuple(shapes), torch.tensor(radii, device=device), box, voxel_size)
 
 
 def random_rotations(n: int, generator: torch.Generator) -> Tensor:
-    """Uniform rotations (n, 3, 3) from normalised quaternions (Shoemake 1992)."""
+    """Uniformly distributed rotation matrices (n, 3, 3).
+
+    Source: Shoemake 1992, Graphics Gems III, p. 124 (normalised quaternions).
+    """
     q = F.normalize(torch.randn(n, 4, generator=generator, device=generator.device), dim=-1)
     w, a, b, c = q.unbind(-1)
     rows = [
@@ -126,7 +142,7 @@ def random_rotations(n: int, generator: torch.Generator) -> Tensor:
 
 
 def random_in_ball(n: int, radius: float, generator: torch.Generator) -> Tensor:
-    """(n, 3) points uniform in a ball."""
+    """Points (n, 3) that are uniformly distributed in a ball of `radius`."""
     x = F.normalize(torch.randn(n, 3, generator=generator, device=generator.device), dim=-1)
     return x * radius * torch.rand(n, 1, generator=generator, device=generator.device).pow(1 / 3)
 
@@ -141,15 +157,18 @@ def specimens(
     extras: Sequence[int] = (),
     scale: float = 1.0,
 ) -> Specimens:
-    """Put one particle in each box, and neighbours around it.
+    """Specimens with one particle in each box and neighbours around it, on the device of `generator`.
 
     Parameters
     ----------
-    labels : (N,) int64, index into bank.names of the particle at the centre; -1 leaves the centre empty, and keeps
-        neighbours out of the room that a particle of mean radius would take there
+    labels : (N,) int64, index into bank.names of the particle at the centre; -1 leaves the centre empty and keeps
+        neighbours out of a sphere of the mean particle radius there
+    bank : templates of all molecules
+    generator : draws shapes, positions and orientations
     offset : picking error, voxels: the particle's centre is uniform in a ball of this radius
-    crowding : volume fraction of the neighbourhood that neighbours fill, 0 to about 0.35
-    extras : indices into bank.names that may stand among the neighbours beside the classes
+    crowding : volume fraction of the surroundings that neighbours fill, 0 to about 0.35
+    extras : indices into bank.names of molecules that occur only as neighbours
+    scale : magnification error; 1.0 is no error
     """
     n, device = len(labels), generator.device
     labels = labels.to(device)
@@ -163,27 +182,27 @@ def specimens(
     template[:, 0] = _pick_shape(labels, bank, generator)
     shift[:, 0] = random_in_ball(n, offset, generator)
     rotation = torch.zeros(n, 1 + slots, 3, 3, device=device)
-    rotation[:, 0] = random_rotations(n, generator)  # before the neighbours: poses stay paired across crowding levels
-    tries, room = 24, radius[[i for i in inside if i not in extras] or [0]].mean()
-    reaches = torch.zeros(n, 1 + slots, device=device)
-    reaches[:, 0] = torch.where(labels >= 0, radius[labels.clamp_min(0)], room)
+    rotation[:, 0] = random_rotations(n, generator)  # first, so that poses are equal at all crowding levels
+    tries, mean_radius = 24, radius[[i for i in inside if i not in extras] or [0]].mean()
+    reach = torch.zeros(n, 1 + slots, device=device)
+    reach[:, 0] = torch.where(labels >= 0, radius[labels.clamp_min(0)], mean_radius)
     for slot in range(1, 1 + slots):
         pick = candidates[torch.randint(len(candidates), (n,), generator=generator, device=device)]
-        place = (torch.rand(n, tries, 3, generator=generator, device=device) - 0.5) * field
-        away = (place[:, :, None] - shift[:, None, :slot]).norm(dim=-1)
-        taken = (template[:, :slot] >= 0)[:, None]
-        taken[..., 0] = True  # also where the centre is empty
-        fits = ((away > 0.85 * (radius[pick][:, None, None] + reaches[:, None, :slot])) | ~taken).all(-1)
+        position = (torch.rand(n, tries, 3, generator=generator, device=device) - 0.5) * field
+        distance = (position[:, :, None] - shift[:, None, :slot]).norm(dim=-1)
+        occupied = (template[:, :slot] >= 0)[:, None]
+        occupied[..., 0] = True  # an empty centre stays free as well
+        fits = ((distance > 0.85 * (radius[pick][:, None, None] + reach[:, None, :slot])) | ~occupied).all(-1)
         first = fits.float().argmax(-1)
         rows = torch.arange(n, device=device)
         template[:, slot] = torch.where(fits[rows, first], _pick_shape(pick, bank, generator), -1)
-        shift[:, slot], reaches[:, slot] = place[rows, first], radius[pick]
+        shift[:, slot], reach[:, slot] = position[rows, first], radius[pick]
         rotation[:, slot] = random_rotations(n, generator)
     return Specimens(template, rotation, shift, scale)
 
 
 def _pick_shape(names: Tensor, bank: Templates, generator: torch.Generator) -> Tensor:
-    """One of the shapes of each name, (N,) indices into bank.transforms; -1 stays -1."""
+    """A random shape of each name, (N,) indices into bank.transforms; -1 stays -1."""
     count = torch.tensor([len(s) for s in bank.shapes], device=names.device)[names.clamp_min(0)]
     first = torch.tensor([s.start for s in bank.shapes], device=names.device)[names.clamp_min(0)]
     draw = torch.rand(len(names), generator=generator, device=names.device)

@@ -1,16 +1,18 @@
-"""Molecules: atoms to electrostatic potential, and the templates that the simulator images.
+"""Molecules: from atoms to electrostatic potential, and the templates that the simulator images.
 
-A template is the potential of a molecule in vitreous ice, in volts *relative to the ice*: positive where the
-molecule scatters more than the ice it displaces. Three steps lead to it:
+A template is the potential of a molecule in vitreous ice, in volts *relative to the ice*. It is positive where the
+molecule scatters more than the ice that it displaces. It is computed in three steps:
 
 1. Each atom adds its electron form factor (gemmi ``DensityCalculatorE``), times h^2 / (2 pi m e) = 47.878 V A^2.
-2. Each atom removes the ice in its place: 4.53 V times its displaced volume (Fraser, MacRae & Suzuki 1978,
-   J. Appl. Cryst. 11:693), a Gaussian of the same volume, exp(-pi r^2 / v^(2/3)).
-3. The fine grid is cut in Fourier space to the pixel size.
+2. Each atom removes the ice that it displaces: 4.53 V times its displaced volume (Fraser, MacRae & Suzuki 1978,
+   J. Appl. Cryst. 11:693), as a Gaussian of the same volume, exp(-pi r^2 / v^(2/3)).
+3. The fine grid is cropped in Fourier space to the requested voxel size.
 
-Hydrogens are left out of both sums: one scatters 25.3 V A^3 and displaces 5.15 A^3 x 4.53 V = 23.3 V A^3 of ice,
-so they all but cancel, and most files have none. All atoms get one B factor: refined ones differ from entry to
-entry by method, which a classifier would learn instead of the shape.
+Hydrogens are left out of both sums. One hydrogen scatters 25.3 V A^3 and displaces 5.15 A^3 x 4.53 V = 23.3 V A^3 of
+ice, so the two nearly cancel, and most files contain no hydrogens. All atoms get the same B factor, because refined B
+factors depend on the refinement method of each entry, and a classifier would learn that instead of the shape.
+
+Templates are computed on the CPU in double precision; `specimens.templates` moves them to another device.
 """
 
 from __future__ import annotations
@@ -31,24 +33,31 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..fourier import resampling_matrix
+from ..fourier import resampling_matrix, squared_frequency
 from ..tomography.mrc import read_mrc
 from ..tomography.volumes import Volume
 
 VOLT_PER_FORM_FACTOR = 47.878  # h^2 / (2 pi m e), V A^2
 ICE_POTENTIAL = 4.53  # V, vitreous ice of 0.93 g/cm^3 from the same form factors
 FINEST = 4.0  # A per voxel of the shipped maps
-DISPLACED = {"C": 16.44, "N": 2.49, "O": 9.13, "S": 19.86, "P": 5.73}  # A^3; others: the van der Waals sphere
+DISPLACED = {"C": 16.44, "N": 2.49, "O": 9.13, "S": 19.86, "P": 5.73}  # A^3; other elements: van der Waals sphere
 TEMPLATES = Path(__file__).parent / "templates"
 PROCEDURAL = ("membrane", "ice")
 
 
 @dataclass(frozen=True)
 class Structure:
-    """One shipped molecular class, a row of ``templates/templates.json``.
+    """One built-in molecular class, a row of ``templates/templates.json``.
 
-    `chains` are patterns like ``A*`` (empty: all), `assembly` the biological assembly to build (empty: none),
-    `diameter` (A) the sphere about the centre of mass that holds 99.9 % of the atoms, `mass_kda` includes hydrogens.
+    Attributes
+    ----------
+    pdb_id, file : entry in the PDB, and name of the coordinate file
+    chains : patterns such as ``A*``; empty for all
+    assembly : biological assembly to build; empty for none
+    description, licence : text for people
+    atoms : number of atoms
+    diameter : A, of the sphere about the centre of mass that holds 99.9 % of the atoms
+    mass_kda : kDa, hydrogens included
     """
 
     pdb_id: str
@@ -83,9 +92,9 @@ def _read_atoms(path: str | Path, chains: str | None, assembly: str | None) -> _
         structure = gemmi.read_structure(str(path))
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} can't be read as PDB or mmCIF ({reason}); give a .pdb or .cif file.") from error
+        raise InputError(f"{path}: expected a PDB or mmCIF file, got an unreadable one ({reason}).") from error
     if not len(structure):
-        raise InputError(f"{path} holds no atoms; give a PDB or mmCIF file with coordinates.")
+        raise InputError(f"{path}: expected a PDB or mmCIF file with coordinates, got no atoms.")
     structure.setup_entities()
     structure.remove_waters()
     structure.remove_hydrogens()
@@ -95,7 +104,8 @@ def _read_atoms(path: str | Path, chains: str | None, assembly: str | None) -> _
         assembly = listed[0] if listed else ""
     if assembly:
         if assembly not in listed:
-            raise InputError(f"{path} has no assembly '{assembly}'; it lists {listed or 'none'}.")
+            known = f"one of {', '.join(listed)}" if listed else 'assembly="" (the file lists none)'
+            raise InputError(f"{path}: expected {known}, got assembly '{assembly}'.")
         structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.Short)
     model = structure[0]
     patterns = [p.strip() for p in (chains or "*").split(",")]
@@ -113,10 +123,12 @@ def _read_atoms(path: str | Path, chains: str | None, assembly: str | None) -> _
                 position.append(atom.pos.tolist())
                 weight.append(atom.element.weight)
     if not position:
-        raise InputError(f"{path}: chains '{chains or '*'}' select no atoms; the file has chains {', '.join(names)}.")
+        raise InputError(
+            f"{path}: expected chains out of {', '.join(names)}, got '{chains or '*'}', which selects no atoms."
+        )
     position, weight = np.array(position), np.array(weight)
     if not np.isfinite(position).all():
-        raise InputError(f"{path} has atoms at positions that are not finite; repair the file.")
+        raise InputError(f"{path}: expected finite atom positions, got NaN or infinite ones. Repair the file.")
     centre = weight @ position / weight.sum()
     radius = np.quantile(np.linalg.norm(position - centre, axis=1), 0.999)
     shift = gemmi.Transform()
@@ -130,7 +142,7 @@ def _displaced_volume(element: gemmi.Element) -> float:
 
 
 def _sum_atoms(atoms: _Atoms, spacing: float, n: int, b_factor: float, blur: float) -> np.ndarray:
-    """Potential in volts on an (n, n, n) grid, all atoms smeared by `b_factor` + `blur`, ice subtracted."""
+    """Potential in V relative to ice, (n, n, n); all atoms have a B factor of `b_factor` + `blur` (A^2)."""
     cell = n * spacing
     middle = gemmi.Transform()
     middle.vec.fromlist([n // 2 * spacing] * 3)
@@ -148,7 +160,7 @@ def _sum_atoms(atoms: _Atoms, spacing: float, n: int, b_factor: float, blur: flo
         atom.aniso = gemmi.SMat33f(0, 0, 0, 0, 0, 0)
         atom.occ, atom.b_iso = 1.0, b_factor + blur
         scattering.add_atom_density_to_grid(atom)
-        # gemmi's neutron calculator draws one Gaussian per atom, all it takes to draw the displaced ice.
+        # The neutron calculator of gemmi draws one Gaussian per atom, which is what the displaced ice needs.
         atom.element, atom.occ = carbon, volume / per_occupancy
         atom.b_iso = 4 * math.pi * volume ** (2 / 3) + b_factor + blur
         ice.add_atom_density_to_grid(atom)
@@ -165,47 +177,53 @@ def potential(
     box: int | None = None,
     b_factor: float = 50.0,
 ) -> Volume:
-    """Electrostatic potential of a PDB or mmCIF file (also .gz) relative to ice, in volts.
+    """Electrostatic potential relative to ice of a PDB or mmCIF file (also .gz), in volts.
 
-    Model 1, without waters, hydrogens and alternative conformations.
+    Only model 1 is used, without waters, hydrogens and alternative conformations.
 
     Parameters
     ----------
     path : coordinate file
     voxel_size : A per voxel, at least 1
-    chains : comma-separated patterns of chain names, e.g. ``"A*,B1"``; None: all
-    assembly : biological assembly; None: the first that the file lists, if any; "": the coordinates as they stand
-    box : voxels per edge; None: the molecule with a margin of 8 A
-    b_factor : A^2, one for all atoms
+    chains : comma-separated patterns of chain names, such as ``"A*,B1"``; None for all
+    assembly : biological assembly; None for the first that the file lists, if any; "" for the coordinates of the file
+    box : voxels per edge; None for the molecule with a margin of 8 A
+    b_factor : A^2, the same for all atoms
 
     Returns
     -------
     Volume, zyx, V; the centre of mass is at index n // 2
+
+    Raises
+    ------
+    InputError
+        The file is unreadable, the selection is empty, or the molecule or the voxel size is out of range.
     """
-    return _draw(_read_atoms(path, chains, assembly), str(path), voxel_size, box, b_factor)
+    return _compute(_read_atoms(path, chains, assembly), str(path), voxel_size, box, b_factor)
 
 
-def _draw(atoms: _Atoms, path: str, voxel_size: float, box: int | None = None, b_factor: float = 50.0) -> Volume:
+def _compute(atoms: _Atoms, path: str, voxel_size: float, box: int | None = None, b_factor: float = 50.0) -> Volume:
     if not 1 <= voxel_size < math.inf:
-        raise InputError(f"voxel_size is {voxel_size} A; wanted at least 1 A per voxel for a potential from atoms.")
-    # Half the pixel, and a blur that makes the aliased tail of every atom < 1 % at the Nyquist frequency kept.
+        raise InputError(f"voxel_size: expected at least 1 A for a potential from atoms, got {voxel_size} A.")
+    # Half the voxel size, and a blur that keeps the aliased tail of every atom below 1 % at the kept Nyquist frequency.
     spacing = min(voxel_size, FINEST) / 2
     blur = max(0.0, 37.6 * spacing**2 - b_factor)
     reach = max(np.linalg.norm(s.atom.pos.tolist(), np.inf) for s in atoms.model.all())
     if reach > 320 * spacing:
-        raise InputError(f"{path} spans {2 * reach:.0f} A; wanted at most {640 * spacing:.0f} A: select chains.")
+        raise InputError(
+            f"{path}: expected a molecule of at most {640 * spacing:.0f} A, got {2 * reach:.0f} A. Select chains."
+        )
     box = box or 2 * math.ceil((reach + 8) / voxel_size)
     n = 2 * math.ceil(max(reach + 16, box * voxel_size / 2) / spacing - 1e-6)
     fine = torch.fft.rfftn(torch.from_numpy(_sum_atoms(atoms, spacing, n, b_factor, blur)))
-    k, half = torch.fft.fftfreq(n, spacing) ** 2, torch.fft.rfftfreq(n, spacing) ** 2
-    k2 = k[:, None, None] + k[:, None] + half
-    keep = k2 <= 3 / (4 * voxel_size**2)  # the corners of the coarse band; beyond it the deblurring means nothing
+    k2 = squared_frequency((n, n, n), spacing=spacing)
+    keep = k2 <= 3 / (4 * voxel_size**2)  # up to the corners of the coarse band; beyond them deblurring amplifies noise
     fine = torch.fft.irfftn(fine * torch.where(keep, torch.exp(blur / 4 * k2), 0.0), s=(n, n, n))
     return Volume(_regrid(fine, spacing, voxel_size, box).numpy(), voxel_size, path)
 
 
 def _regrid(data: Tensor, pixel_in: float, pixel_out: float, box: int) -> Tensor:
-    """(n, n, n) at pixel_in to (box, box, box) at pixel_out, Fourier-cropped, centre on centre."""
+    """`data` (n, n, n) at pixel_in A, Fourier-cropped to (box, box, box) at pixel_out A, centre on centre."""
     period = max(max(data.shape) * pixel_in, box * pixel_out)
     z, y, x = (resampling_matrix(n, pixel_in, box, pixel_out, period) for n in data.shape)
     return torch.einsum("zk,kyx->zyx", z, torch.einsum("yj,kjx->kyx", y, data @ x.T)).contiguous()
@@ -233,12 +251,12 @@ def _load(name: str, voxel_size: float, stamp: int) -> _Loaded:
     if Path(name).suffix.lower() in (".mrc", ".map", ".ccp4"):
         return _load_map(name)
     atoms = _read_atoms(name, None, None)
-    volume = _draw(atoms, name, min(voxel_size, FINEST))
+    volume = _compute(atoms, name, min(voxel_size, FINEST))
     return _Loaded(torch.from_numpy(volume.data), volume.voxel_size, atoms.diameter)
 
 
 def _load_map(path: str, inside: float = 2.5) -> _Loaded:
-    """A density map as a class: the border's median is ice, and the molecule's mean becomes `inside` volts."""
+    """A density map as a class: the border's median is taken as ice, the molecule's mean as `inside` volts."""
     volume = read_mrc(path)
     data = volume.data.astype(np.float64)
     border = np.ones(data.shape, bool)
@@ -246,18 +264,18 @@ def _load_map(path: str, inside: float = 2.5) -> _Loaded:
     data -= np.median(data[border])
     solid = data > 0.3 * np.quantile(data, 0.999)
     if not solid.any() or data.max() <= 0:
-        raise InputError(f"{path} has no density above its border; wanted a map with the molecule positive.")
+        raise InputError(f"{path}: expected a map in which the molecule is positive, got no density above its border.")
     zyx = np.argwhere(solid).astype(float)
     weight = data[solid]
     centre = weight @ zyx / weight.sum()
     radius = np.quantile(np.linalg.norm(zyx - centre, axis=1), 0.999) + 0.5
     n = 2 * math.ceil(radius + 2)
-    coordinate = torch.arange(n, dtype=torch.float64) - n // 2
+    coordinate = torch.arange(n, dtype=torch.float64, device="cpu") - n // 2
     grid = torch.meshgrid(*(coordinate + c for c in centre), indexing="ij")
-    size = torch.tensor(data.shape, dtype=torch.float64) - 1
-    where = torch.stack([2 * g / s - 1 for g, s in zip(reversed(grid), size.flip(0), strict=True)], -1)
+    size = torch.tensor(data.shape, dtype=torch.float64, device="cpu") - 1
+    points = torch.stack([2 * g / s - 1 for g, s in zip(reversed(grid), size.flip(0), strict=True)], -1)
     source = torch.from_numpy(data * (inside / weight.mean()))[None, None]
-    centred = torch.nn.functional.grid_sample(source, where[None], align_corners=True)[0, 0]
+    centred = torch.nn.functional.grid_sample(source, points[None], align_corners=True)[0, 0]
     distance = sum(c**2 for c in torch.meshgrid(coordinate, coordinate, coordinate, indexing="ij")).sqrt()
     return _Loaded(
         (centred * (distance <= radius + 1)).float(), volume.voxel_size, 2 * float(radius) * volume.voxel_size
@@ -265,7 +283,7 @@ def _load_map(path: str, inside: float = 2.5) -> _Loaded:
 
 
 def class_name(name_or_path: str | Path) -> str:
-    """Short label of a class: a built-in name as it is, a file's name without folder and extensions."""
+    """Short name of a class: a built-in name unchanged, or a file name without folder and extensions."""
     name = str(name_or_path)
     return name if name in BUILTIN or name in PROCEDURAL else Path(name).name.split(".")[0]
 
@@ -274,98 +292,110 @@ def _find(name_or_path: str | Path, voxel_size: float) -> _Loaded:
     name = str(name_or_path)
     if name in BUILTIN:
         if voxel_size < FINEST:
-            raise InputError(f"voxel_size is {voxel_size} A; '{name}' is shipped at {FINEST} A: give its PDB file.")
+            raise InputError(
+                f"voxel_size: expected at least {FINEST} A for the built-in '{name}', got {voxel_size} A. "
+                "Give its PDB file instead."
+            )
         return _load(name, FINEST, 0)
     path = Path(name)
     if not path.is_file():
         if path.suffix or len(path.parts) > 1:
-            raise InputError(f"'{name}' is neither a file nor a built-in class; check the path.")
+            raise InputError(f"Class: expected a file or a built-in name, got '{name}', which does not exist.")
         known = (*BUILTIN, *PROCEDURAL)
         near = difflib.get_close_matches(name.lower(), {k.lower(): k for k in known}, 1, 0.5)
-        hint = next((f" did you mean '{k}'?" for k in known if near and k.lower() == near[0]), "")
-        raise InputError(f"Unknown class '{name}';{hint} Known: {', '.join(known)}, or a PDB, mmCIF or MRC path.")
+        hint = next((f"; did you mean '{k}'?" for k in known if near and k.lower() == near[0]), ".")
+        raise InputError(
+            f"Unknown class '{name}'{hint} Expected a PDB, mmCIF or MRC file or one of {', '.join(known)}."
+        )
     loaded = _load(name, voxel_size, path.stat().st_mtime_ns)
     if voxel_size < loaded.voxel_size * 0.999:
-        raise InputError(f"voxel_size is {voxel_size} A; map {name} has {loaded.voxel_size:.3g} A: ask for no finer.")
+        raise InputError(
+            f"voxel_size: expected at least the {loaded.voxel_size:.3g} A of map {name}, got {voxel_size} A."
+        )
     return loaded
 
 
 def diameter(name_or_path: str | Path) -> float:
-    """Diameter in A of the sphere about the centre of mass that holds the molecule; 0 for procedural classes."""
+    """Diameter in A of the sphere about the centre of mass that contains the molecule; 0 for procedural classes."""
     name = str(name_or_path)
     return 0.0 if name in PROCEDURAL else _find(name, math.inf).diameter
 
 
 def template(name_or_path: str | Path, voxel_size: float, box: int, generator: torch.Generator | None = None) -> Tensor:
-    """Potential relative to ice of a class, in volts.
+    """Potential of a class relative to ice, in volts, on the CPU.
 
     Parameters
     ----------
     name_or_path : a name of `BUILTIN` or `PROCEDURAL`, or the path of a PDB, mmCIF or MRC file
     voxel_size : A per voxel
     box : voxels per edge
-    generator : draws the membrane; unused by the others
+    generator : draws the membrane; not used for other classes
 
     Returns
     -------
-    (box, box, box) float32, zyx, V; centre of mass at index box // 2, nothing beyond the Nyquist frequency
+    (box, box, box) float32, zyx, V; centre of mass at index box // 2, band-limited to the Nyquist frequency
 
     Raises
     ------
     InputError
-        Unknown class, unreadable file, molecule larger than the box, pixel finer than the map's.
+        The class is unknown, the file unreadable, the molecule larger than the box, or the voxel size finer than that
+        of the map.
     """
     if not (math.isfinite(voxel_size) and voxel_size > 0 and box >= 2):
-        raise InputError(f"voxel_size is {voxel_size} A and box {box}; wanted a positive size and at least 2 voxels.")
+        raise InputError(
+            f"Template: expected a positive voxel_size and a box of at least 2, got {voxel_size} A and {box} voxels."
+        )
     name = str(name_or_path)
     if name == "ice":
-        return torch.zeros(box, box, box)
+        return torch.zeros(box, box, box, device="cpu")
     if name == "membrane":
         return membrane(voxel_size, box, generator)
     loaded = _find(name, voxel_size)
     if loaded.diameter > box * voxel_size:
         raise InputError(
-            f"'{name}' is {loaded.diameter:.0f} A across and a box of {box} voxels of {voxel_size:g} A holds "
-            f"{box * voxel_size:.0f} A; use a box of at least {math.ceil(loaded.diameter / voxel_size)}."
+            f"'{name}': expected a diameter of at most {box * voxel_size:.0f} A for a box of {box} voxels of "
+            f"{voxel_size:g} A, got {loaded.diameter:.0f} A. Use a box of at least "
+            f"{math.ceil(loaded.diameter / voxel_size)}."
         )
     return _regrid(loaded.data, loaded.voxel_size, voxel_size, box)
 
 
 def membrane(voxel_size: float, box: int, generator: torch.Generator | None = None) -> Tensor:
-    """A random curved patch of lipid bilayer in a ball of radius box / 2 with a soft edge, in volts.
+    """A random curved patch of lipid bilayer, (box, box, box) float32 in V relative to ice, on the CPU.
 
-    Head groups (+2.5 V) 35 to 40 A apart, the middle of the tails slightly below ice (-0.5 V); one radius of curvature
-    is 150 to 600 A, the other that or flatter. The numbers are schematic: they draw the double line of tomograms.
+    The patch fills a ball of radius box / 2 with a soft edge. The head groups (+2.5 V) are 35 to 40 A apart; the middle
+    of the tails is slightly below ice (-0.5 V). One radius of curvature is 150 to 600 A, the other is at least as large.
+    The numbers are schematic: they reproduce the double line that membranes show in tomograms.
     """
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = generator or torch.Generator("cpu").manual_seed(0)
     u = torch.rand(5, generator=generator, device=generator.device).cpu().double()
     axes = torch.randn(3, 3, generator=generator, device=generator.device).cpu().double()
     axes = torch.linalg.qr(axes)[0]
     radius, apart = 150 + 450 * u[0], 35 + 5 * u[1]
-    r = (torch.arange(box, dtype=torch.float64) - box // 2) * voxel_size
+    r = (torch.arange(box, dtype=torch.float64, device="cpu") - box // 2) * voxel_size
     zyx = torch.stack(torch.meshgrid(r, r, r, indexing="ij"), -1)
     a, b, c = (zyx @ axes).unbind(-1)
     c = c + radius + (u[2] - 0.5) * 0.2 * box * voxel_size
     rho = torch.sqrt(a**2 + (u[3] * b) ** 2 + c**2)
     slope = torch.sqrt(a**2 + (u[3] ** 2 * b) ** 2 + c**2)
     depth = (rho - radius) * rho / slope.clamp(min=1e-6)  # first-order distance to the mid surface
-    smooth = 0.4 * voxel_size  # anti-aliasing: every Gaussian is widened by the voxel, its area kept
+    smooth = 0.4 * voxel_size  # anti-aliasing: each Gaussian is widened by the voxel at constant area
 
-    def leaf(at: float | Tensor, volts: float, width: float) -> Tensor:
+    def layer(at: float | Tensor, volts: float, width: float) -> Tensor:
         wide = math.hypot(width, smooth)
         return volts * width / wide * torch.exp(-0.5 * ((depth - at) / wide) ** 2)
 
-    patch = leaf(apart / 2, 2.5, 4.5) + leaf(-apart / 2, 2.5, 4.5) + leaf(0.0, -0.5, 6.0)
+    patch = layer(apart / 2, 2.5, 4.5) + layer(-apart / 2, 2.5, 4.5) + layer(0.0, -0.5, 6.0)
     edge = (1 - torch.linalg.norm(zyx, dim=-1) / (box / 2 * voxel_size)) / 0.2
     return (patch * (0.5 - 0.5 * torch.cos(torch.pi * edge.clamp(0, 1)))).float()
 
 
 def rebuild(folder: str | Path, out: Path = TEMPLATES) -> None:
-    """Draw the shipped maps from the coordinate files in `folder`, into ``maps.npz`` and ``templates.json``."""
+    """Compute the built-in maps from the coordinate files in `folder`; write ``maps.npz`` and ``templates.json``."""
     maps, rows = {}, {}
     for name, entry in BUILTIN.items():
         atoms = _read_atoms(Path(folder) / entry.file, entry.chains, entry.assembly)
-        data = _draw(atoms, entry.file, FINEST).data
+        data = _compute(atoms, entry.file, FINEST).data
         step = float(np.abs(data).max()) / 127
         maps[name], maps[f"{name}.volts"] = np.rint(data / step).astype(np.int8), np.float32(step)
         diameter, mass = round(atoms.diameter, 1), round(atoms.mass_kda, 1)
@@ -378,10 +408,10 @@ def rebuild(folder: str | Path, out: Path = TEMPLATES) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: ``python -m cryoshift_core structures rebuild --from DIR``."""
+    """Exit status of the command ``python -m cryoshift_core structures rebuild --from DIR``."""
     parser = argparse.ArgumentParser(prog="python -m cryoshift_core structures")
     command = parser.add_subparsers(dest="command", required=True).add_parser("rebuild", help=rebuild.__doc__)
-    command.add_argument("--from", dest="folder", required=True, type=Path, help="folder of the coordinate files")
+    command.add_argument("--from", dest="folder", required=True, type=Path, help="folder with the coordinate files")
     command.add_argument("--out", type=Path, default=TEMPLATES)
     chosen = parser.parse_args(arguments)
     try:

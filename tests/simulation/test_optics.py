@@ -5,24 +5,37 @@ import math
 import pytest
 import torch
 from torch_ctf import calculate_ctf_2d
-from torch_fourier_filter.dose_weight import critical_exposure
+from torch_fourier_filter.dose_weight import critical_exposure, dose_weight_2d
 
 from cryoshift_core import fourier
 from cryoshift_core.errors import InputError
 from cryoshift_core.simulation import imaging, specimens
-from cryoshift_core.simulation.optics import Optics, ctf, dose_filter, noise_colour, shot_noise, tilt_scheme, transfer
+from cryoshift_core.simulation.optics import (
+    Optics,
+    attenuation_length,
+    ctf,
+    dose_filter,
+    dose_tolerance,
+    interaction_constant,
+    noise_colour,
+    shot_noise,
+    tilt_amplitude,
+    tilt_scheme,
+    transfer,
+)
 
 K_A = torch.linspace(0.0005, 0.05, 200)
 
 
+@pytest.mark.parametrize("voltage", [100.0, 200.0, 300.0])
 @pytest.mark.parametrize("defocus, amplitude, cs", [(0.5, 0.07, 2.7), (3.0, 0.07, 2.7), (6.0, 0.15, 1.5)])
-def test_ctf_agrees_with_torch_ctf(defocus, amplitude, cs):
+def test_ctf_agrees_with_torch_ctf(defocus, amplitude, cs, voltage):
     n, pixel = 64, 8.0
     theirs = calculate_ctf_2d(
-        torch.tensor(defocus), 0.0, 0.0, 300.0, cs, amplitude, 0.0, pixel, (n, n), rfft=True, fftshift=False
+        torch.tensor(defocus), 0.0, 0.0, voltage, cs, amplitude, 0.0, pixel, (n, n), rfft=True, fftshift=False
     )
     k = torch.hypot(torch.fft.fftfreq(n)[:, None], torch.fft.rfftfreq(n)[None]) / pixel
-    ours = ctf(k, Optics(voxel_size=pixel, defocus=defocus, amplitude_contrast=amplitude, cs=cs))
+    ours = ctf(k, Optics(voxel_size=pixel, defocus=defocus, amplitude_contrast=amplitude, cs=cs, voltage=voltage))
     assert ours[0, 0] == pytest.approx(amplitude, abs=1e-6)
     torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
 
@@ -42,6 +55,51 @@ def test_wavelength():
 def test_dose_filter_agrees_with_torch_fourier_filter(dose):
     torch.testing.assert_close(dose_filter(K_A, dose), torch.exp(-0.5 * dose / critical_exposure(K_A)))
     assert dose_filter(torch.zeros(1), dose) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("voltage", [100.0, 200.0, 300.0])
+def test_dose_filter_agrees_with_torch_fourier_filter_at_each_voltage(voltage):
+    n, pixel, dose = 64, 8.0, 40.0
+    # the package normalises over frames: the ratio to a frame without dose is the weight of the other
+    ones = torch.ones(2, n, n // 2 + 1, dtype=torch.complex64)
+    k = torch.hypot(torch.fft.fftfreq(n)[:, None], torch.fft.rfftfreq(n)[None]) / pixel
+    frames = dose_weight_2d(ones, (n, n), pixel, torch.tensor([0.0, dose]), voltage=voltage).real
+    theirs = frames[1] / frames[0]
+    torch.testing.assert_close(dose_filter(k, dose, voltage), theirs, atol=1e-5, rtol=1e-4)
+    if voltage < 300:
+        assert (dose_filter(k, dose, 300.0) - theirs).abs().max() > 0.01, "300 kV must not pass"
+
+
+def test_interaction_constant_has_the_textbook_values():
+    # Kirkland, Advanced Computing in Electron Microscopy, table 5.1
+    for voltage, value in ((100, 9.244e-4), (200, 7.288e-4), (300, 6.526e-4)):
+        assert interaction_constant(voltage) == pytest.approx(value, rel=2e-4)
+    assert interaction_constant(300.0) == 6.526e-4 and attenuation_length(300.0) == 300.0, "300 kV is exact"
+    assert dose_tolerance(300.0) == 1.0
+
+
+def test_attenuation_follows_the_squared_velocity():
+    # v / c from Kirkland's table 2.2: 0.5482, 0.6953 and 0.7765 at 100, 200 and 300 kV
+    for voltage, beta in ((100, 0.5482), (200, 0.6953)):
+        assert attenuation_length(voltage) / 300 == pytest.approx((beta / 0.7765) ** 2, rel=1e-3)
+
+
+def test_every_place_where_voltage_counts_changes_with_it():
+    high, low = Optics(), Optics(voltage=200.0)
+    assert shot_noise(low)[0] / shot_noise(high)[0] == pytest.approx(math.exp(50 / 240.5 - 50 / 300), rel=1e-3)
+    k = torch.zeros(1)  # at k = 0 the CTF is the amplitude contrast and the dose filter is 1
+    ratio = tilt_amplitude(k, low)[0][0, 0] / tilt_amplitude(k, high)[0][0, 0]
+    assert ratio == pytest.approx(7.288 / 6.526, rel=1e-3)
+    k = torch.tensor([0.3])
+    torch.testing.assert_close(
+        tilt_amplitude(k, low)[1][:, 0], dose_filter(k / 12, 3 * (torch.arange(41) + 0.5), 200.0)
+    )
+
+
+@pytest.mark.parametrize("voltage", [0.0, 80.0, 400.0, 300_000.0, float("nan")])
+def test_voltages_without_measured_damage_are_refused(voltage):
+    with pytest.raises(InputError, match="Optics.voltage: expected 100 to 300 kV.*got"):
+        Optics(voltage=voltage)
 
 
 def test_tilt_scheme_is_dose_symmetric_and_starts_at_the_pretilt():
