@@ -1,1 +1,1 @@
-"""Methods x scenarios x seeds: jobs, the runner that fills one CSV, and what the CSV says."""
+"""The benchmark: methods x scenarios x seeds, one CSV with a row per run, and the statistics of that CSV."""

@@ -1,4 +1,7 @@
-"""Command line of the benchmark: ``python -m cryoshift_core evidence --tier core [--part 0/2] [--report]``."""
+"""Command line of the benchmark: ``python -m cryoshift_core evidence --tier core [--part 0/2] [--report]``.
+
+Two processes with ``--part 0/2`` and ``--part 1/2`` share one CSV.
+"""
 
 from __future__ import annotations
 
@@ -11,44 +14,51 @@ import torch
 from ..application.profiles import PROFILES
 from ..runtime import root
 from .jobs import TIERS, groups, tier_jobs
-from .runner import Lab, run_all
+from .runner import Context, run_all
 from .tables import report
 
 
 def _part(text: str) -> tuple[int, int]:
     numbers = text.split("/")
     if len(numbers) != 2 or not all(n.isdigit() for n in numbers) or not int(numbers[0]) < int(numbers[1]):
-        raise argparse.ArgumentTypeError(f"part={text!r}; wanted k/n with k from 0 to n - 1, such as 0/2")
+        raise argparse.ArgumentTypeError(f"expected k/n with k from 0 to n - 1, such as 0/2, got {text!r}")
     return int(numbers[0]), int(numbers[1])
 
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m cryoshift_core evidence", description="Run a tier of the evidence, and write what it says."
+        "python -m cryoshift_core evidence",
+        description="Train and score methods on scenarios, tier by tier, and write the report.",
     )
-    parser.add_argument("--tier", choices=list(TIERS), nargs="+", default=[], help="what to run; may be several")
+    parser.add_argument("--tier", choices=list(TIERS), nargs="+", default=[], help="tiers to run")
     parser.add_argument("--profile", choices=list(PROFILES), default="laptop")
-    parser.add_argument("--part", type=_part, default=(0, 1), help="k/n: every n-th target from the k-th on")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="other seeds than the tier's own")
-    parser.add_argument("--device", default="cpu", help="cpu (as all committed rows), auto, cuda or mps")
+    parser.add_argument("--part", type=_part, default=(0, 1), help="k/n: every n-th target, starting with target k")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="seeds in place of the tier's own")
+    parser.add_argument("--device", default="cpu", help="cpu (as for all committed rows), auto, cuda or mps")
     parser.add_argument(
-        "--out", type=Path, help="for the CSV: notebooks/evidence for laptop, else runs/evidence/PROFILE"
+        "--out", type=Path, help="folder of the CSVs: notebooks/evidence for laptop, else runs/evidence/PROFILE"
     )
     parser.add_argument(
-        "--images", type=Path, help="for figures: notebooks/images for laptop, else images beside the CSV"
+        "--page", type=Path, help="report: docs/evidence.md for laptop, else evidence.md beside the CSVs"
     )
-    parser.add_argument("--work", type=Path, default=root() / "runs" / "evidence", help="data and fits, to resume from")
-    parser.add_argument("--keep-data", action="store_true", help="keep the targets' cubes when they are done")
-    parser.add_argument("--list", action="store_true", help="only list the jobs")
-    parser.add_argument("--report", action="store_true", help="write summary.md and the figures from the CSV")
+    parser.add_argument(
+        "--images", type=Path, help="folder of figures: notebooks/images for laptop, else images beside the CSVs"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=root() / "runs" / "evidence", help="folder of data and fits, to continue from"
+    )
+    parser.add_argument("--keep-data", action="store_true", help="keep the simulated targets after their last job")
+    parser.add_argument("--list", action="store_true", help="list the jobs and stop")
+    parser.add_argument("--report", action="store_true", help="write the report and its figures from the CSVs")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """-> 0, or 1 where a job failed."""
+    """Run the command; 0 is returned, or 1 where a job failed."""
     given = _arguments().parse_args(arguments)
     committed = given.profile == "laptop" and not given.out
     out = given.out or root() / ("notebooks/evidence" if committed else f"runs/evidence/{given.profile}")
+    page = given.page or (root() / "docs" / "evidence.md" if committed else out / "evidence.md")
     images = given.images or (root() / "notebooks" / "images" if committed else out / "images")
     torch.set_num_threads(1)
     todo = groups([job for tier in given.tier for job in tier_jobs(tier, given.profile, given.seeds)], *given.part)
@@ -58,11 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
     failed = []
     if todo:
         given.work.mkdir(parents=True, exist_ok=True)
-        failed = run_all(todo, out, Lab(given.work, given.device), given.keep_data)
+        failed = run_all(todo, out, Context(given.work, given.device), given.keep_data)
         for job in failed:
             print(f"failed: {' '.join(filter(None, job.key))}", file=sys.stderr)
     if given.report:
-        print(report(out, images, given.profile))
+        print(report(out, page, images, given.profile))
     return 1 if failed else 0
 
 

@@ -8,137 +8,152 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .. import metrics
 from ..methods import METHODS
-from .jobs import BOUNDS, COMPOSITES, FACTORS, HOME, UNSEEN_AT, Job, tier_jobs
-from .statistics import NAMED, Gap, Interval, baselines, by_seed, gap_table, percent, plain, signed, whole
+from ..metrics import FRACTION, Interval, interval
+from .jobs import BOUNDS, COMPOSITES, FACTORS, REFERENCE_SCENARIO, UNSEEN_SCENARIO, Job, tier_jobs
+from .statistics import NAMED, Gap, Row, baselines, by_seed, gap_table, unchanged
 
-TARGETS = {"in_situ_1": 0.85, "in_situ_2": 0.80, "in_situ_3": 0.60}  # gap closed that the project set itself
-FACTORS_TARGET, REGRET_TARGET, ECE_TARGET, NONE_TARGET, CPU_TARGET = 0.70, 0.03, 0.08, 0.6, 300.0
+GAP_TARGETS = {"in_situ_1": 0.85, "in_situ_2": 0.80, "in_situ_3": 0.60}  # smallest gap closed
+FACTORS_TARGET, REGRET_TARGET, ECE_TARGET, UNKNOWN_TARGET, CPU_TARGET = 0.70, 0.03, 0.08, 0.6, 300.0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One aim: "reached", "not reached" or "not measured", with the numbers.
+    """One goal with its result.
 
-    `so_far` is "" where every run that the tiers plan for this aim is there, else how many of them are.
+    Attributes
+    ----------
+    goal, result : texts, the result with its numbers
+    outcome : "reached", "not reached" or "not measured"
+    so_far : such as "12 of 15 runs" while planned runs are missing, else ""
     """
 
-    aim: str
-    found: str
+    goal: str
+    result: str
     outcome: str
     so_far: str = ""
 
     @property
     def line(self) -> tuple[str, str, str]:
-        """For a table: what is not complete does not look final."""
+        """Cells of a table; the last one says where runs are missing."""
         early = f", so far ({self.so_far})" if self.so_far and self.outcome != "not measured" else ""
-        return self.aim, self.found, f"**{self.outcome}**{early}"
+        return self.goal, self.result, f"**{self.outcome}**{early}"
 
 
-def so_far(rows: list[dict[str, str]], tiers: Iterable[str], **only: Iterable) -> str:
-    """ "12 of 15 runs": how many that the tiers plan, with fields out of `only`, the rows hold; "" where it is all."""
+def so_far(rows: list[Row], tiers: Iterable[str], **only: Iterable) -> str:
+    """Such as "12 of 15 runs": how many of the planned runs the rows hold; "" where they hold all of them.
+
+    `only` restricts the planned runs: field of Job -> accepted values.
+    """
     planned: dict[Job, int] = {}
     for tier in tiers:
         for job in tier_jobs(tier):
             if all(getattr(job, name) in values for name, values in only.items()):
-                arm = replace(job, seed=0)
-                planned[arm] = planned.get(arm, 0) + 1
+                configuration = replace(job, seed=0)
+                planned[configuration] = planned.get(configuration, 0) + 1
     done = sum(
-        min(n, len(by_seed(rows, a.method, a.scenario, "balanced_accuracy", a.without, a.rule, a.n_target)))
-        for a, n in planned.items()
+        min(n, len(by_seed(rows, c.method, c.scenario, "balanced_accuracy", c.without, c.rule, c.n_target)))
+        for c, n in planned.items()
     )
     return "" if done == sum(planned.values()) else f"{done} of {sum(planned.values())} runs"
 
 
-def _judge(aim: str, found: str, reached: bool | None, so_far: str = "") -> Verdict:
-    outcome = {True: "reached", False: "not reached", None: "not measured"}[reached]
-    return Verdict(aim, found or "no rows yet", outcome, so_far)
+def _verdict(goal: str, result: str, reached: bool | None, progress: str = "") -> Verdict:
+    outcome = "not measured" if reached is None else "reached" if reached else "not reached"
+    return Verdict(goal, result or "no rows yet", outcome, progress)
 
 
-def verdicts(rows: list[dict[str, str]]) -> list[Verdict]:
-    """The aims of the project against the evidence."""
+def verdicts(rows: list[Row]) -> list[Verdict]:
+    """One Verdict for each goal of the project."""
     ours = {g.scenario: g for g in gap_table(rows) if g.method == "cryoshift"}
     return [
-        *(_gap_verdict(rows, ours.get(scenario), scenario, wanted) for scenario, wanted in TARGETS.items()),
+        *(_gap_verdict(rows, ours.get(scenario), scenario, least) for scenario, least in GAP_TARGETS.items()),
         _factors_verdict(rows, ours),
-        _harm_verdict(rows, ours),
-        _rivals_verdict(rows),
+        _negative_transfer_verdict(rows, ours),
+        _baselines_verdict(rows),
         _regret_verdict(rows, ours),
-        _mean_verdict(rows, "ece", "core", HOME, f"calibration error (ECE) at most {ECE_TARGET}", -ECE_TARGET),
-        _mean_verdict(
-            rows, "none_recall_5", "unseen", UNSEEN_AT,
-            f"recall of the unseen class at least {NONE_TARGET} at 5 % false rejection", NONE_TARGET,
-        ),
+        _ece_verdict(rows),
+        _unknown_verdict(rows),
         _cost_verdict(rows),
-    ]  # fmt: skip
+    ]
 
 
-def _gap_verdict(rows: list[dict], g: Gap | None, scenario: str, wanted: float) -> Verdict:
-    aim = f"gap closed on {scenario} at least {wanted:.0%}"
-    part = so_far(rows, ["core"], scenario=[scenario], method=("cryoshift", *BOUNDS))
-    if g is None or g.closed is None:
-        bounds = all(len(by_seed(rows, m, scenario)) > 1 for m in BOUNDS)
-        found = "n/a: source_only and oracle cannot be told apart" if bounds else "waits for both bounds"
-        return _judge(aim, found if g else "", None, part)
-    return _judge(aim, percent(g.closed), g.closed[0] >= wanted, part)
+def _gap_verdict(rows: list[Row], g: Gap | None, scenario: str, least: float) -> Verdict:
+    goal = f"gap closed on {scenario} at least {least:.0%}"
+    progress = so_far(rows, ["core"], scenario=[scenario], method=("cryoshift", *BOUNDS))
+    if g is None:
+        return _verdict(goal, "", None, progress)
+    if g.closed is None:
+        both = all(len(by_seed(rows, m, scenario)) > 1 for m in BOUNDS)
+        result = "n/a: no significant gap from source_only to oracle" if both else "waits for source_only and oracle"
+        return _verdict(goal, result, None, progress)
+    return _verdict(goal, f"{g.closed:.0%}", g.closed.mean >= least, progress)
 
 
-def _factors_verdict(rows: list[dict], ours: dict[str, Gap]) -> Verdict:
-    real = {s: ours[s].closed for s in FACTORS if s in ours and ours[s].closed}
-    mean = float(np.mean([c[0] for c in real.values()])) if real else math.nan
-    found = f"{mean:.0%} over {', '.join(real)}" if real else ""
-    aim = f"mean gap closed over the factors with a gap at least {FACTORS_TARGET:.0%}"
-    return _judge(aim, found, mean >= FACTORS_TARGET if real else None, so_far(rows, ["factors"]))
+def _factors_verdict(rows: list[Row], ours: dict[str, Gap]) -> Verdict:
+    closed = {s: g.closed for s in FACTORS if (g := ours.get(s)) and g.closed}
+    mean = float(np.mean([c.mean for c in closed.values()])) if closed else math.nan
+    goal = f"mean gap closed over the factors with a gap at least {FACTORS_TARGET:.0%}"
+    result = f"{mean:.0%} over {', '.join(closed)}" if closed else ""
+    return _verdict(goal, result, mean >= FACTORS_TARGET if closed else None, so_far(rows, ["factors"]))
 
 
-def _harm_verdict(rows: list[dict], ours: dict[str, Gap]) -> Verdict:
-    told = {s: g for s, g in ours.items() if s in NAMED and g.over and math.isfinite(g.over[1])}
-    harmed = [s for s, g in told.items() if g.negative]
-    found = f"harmed: {', '.join(harmed)}" if harmed else f"none of {len(told)} scenarios" if told else ""
-    part = so_far(rows, ("core", "factors", "unseen"), method=("source_only", "cryoshift"))
-    return _judge("no scenario with its interval below source_only", found, not harmed if told else None, part)
+def _negative_transfer_verdict(rows: list[Row], ours: dict[str, Gap]) -> Verdict:
+    measured = {s: g for s, g in ours.items() if s in NAMED and g.over and math.isfinite(g.over.low)}
+    negative = [s for s, g in measured.items() if g.negative]
+    none = f"none of {len(measured)} scenarios" if measured else ""
+    result = f"negative transfer: {', '.join(negative)}" if negative else none
+    progress = so_far(rows, ("core", "factors", "unseen"), method=("source_only", "cryoshift"))
+    goal = "no scenario with its interval below source_only"
+    return _verdict(goal, result, not negative if measured else None, progress)
 
 
-def _rivals_verdict(rows: list[dict]) -> Verdict:
-    rivals = {m: found for m, found in baselines(rows).items() if math.isfinite(found[2])}
-    aim = f"better than every other method on {HOME}, paired interval above 0"
+def _baselines_verdict(rows: list[Row]) -> Verdict:
+    others = {m: c.interval for m, c in baselines(rows).items() if math.isfinite(c.interval.high)}
+    goal = f"better than every other method on {REFERENCE_SCENARIO}, paired interval above 0"
     compared = [m for m in METHODS if m not in BOUNDS]
-    part = so_far(rows, ("core", "baselines"), scenario=[HOME], method=compared)
-    if not rivals:
-        return _judge(aim, "", None, part)
-    nearest = max(rivals, key=lambda m: rivals[m][0])
-    level = [m for m, (_, _, high) in rivals.items() if high >= 0]
-    found = f"nearest of {len(rivals)}: {nearest}, cryoshift leads by {signed(_minus(rivals[nearest]))}"
-    found += f"; not told apart from {', '.join(level)}" if level else ""
-    return _judge(aim, found, not level, part)
+    progress = so_far(rows, ("core", "baselines"), scenario=[REFERENCE_SCENARIO], method=compared)
+    if not others:
+        return _verdict(goal, "", None, progress)
+    nearest = max(others, key=lambda m: others[m].mean)
+    lead = Interval(-others[nearest].mean, -others[nearest].high, -others[nearest].low)
+    level = [m for m, found in others.items() if found.high >= 0]
+    result = f"nearest of {len(others)}: {nearest}, cryoshift leads by {lead:+.3f}"
+    result += f"; not distinguishable from {', '.join(level)}" if level else ""
+    return _verdict(goal, result, not level, progress)
 
 
-def _regret_verdict(rows: list[dict], ours: dict[str, Gap]) -> Verdict:
-    regrets = {s: ours[s].regret for s in COMPOSITES if s in ours}
-    found = ", ".join(f"{s} {r:.3f}" for s, r in regrets.items())
+def _regret_verdict(rows: list[Row], ours: dict[str, Gap]) -> Verdict:
+    regrets = {s: g.regret for s in COMPOSITES if (g := ours.get(s)) and g.regret is not None}
+    result = ", ".join(f"{s} {r:.3f}" for s, r in regrets.items())
     reached = max(regrets.values()) <= REGRET_TARGET if regrets else None
-    part = so_far(rows, ["core"], method=["cryoshift"])
-    return _judge(f"selection regret at most {REGRET_TARGET} on each composite", found, reached, part)
+    goal = f"selection regret at most {REGRET_TARGET} on each composite"
+    return _verdict(goal, result, reached, so_far(rows, ["core"], method=["cryoshift"]))
 
 
-def _mean_verdict(rows: list[dict], column: str, tier: str, scenario: str, aim: str, wanted: float) -> Verdict:
-    """At least `wanted`, or at most its absolute value where it is negative."""
-    aim, part = f"{aim} ({scenario})", so_far(rows, [tier], scenario=[scenario], method=["cryoshift"])
-    values = list(by_seed(rows, "cryoshift", scenario, column).values())
+def _ece_verdict(rows: list[Row]) -> Verdict:
+    goal = f"calibration error (ECE) at most {ECE_TARGET} ({REFERENCE_SCENARIO})"
+    values = list(by_seed(rows, "cryoshift", REFERENCE_SCENARIO, "ece").values())
+    progress = so_far(rows, ["core"], scenario=[REFERENCE_SCENARIO], method=["cryoshift"])
     if not values:
-        return _judge(aim, "", None, part)
-    found = metrics.interval(values)
-    return _judge(aim, plain(found), found[0] >= wanted if wanted > 0 else found[0] <= -wanted, part)
+        return _verdict(goal, "", None, progress)
+    found = interval(values, bounds=FRACTION)
+    return _verdict(goal, f"{found:.3f}", found.mean <= ECE_TARGET, progress)
 
 
-def _cost_verdict(rows: list[dict]) -> Verdict:
-    spent = [float(row["cpu_seconds"]) for row in whole(rows) if row["method"] == "cryoshift"]
-    found = f"at most {max(spent):.0f} s, {np.mean(spent):.0f} s on average" if spent else ""
+def _unknown_verdict(rows: list[Row]) -> Verdict:
+    goal = f"recall of the unseen class at least {UNKNOWN_TARGET} at 5 % false rejection ({UNSEEN_SCENARIO})"
+    values = list(by_seed(rows, "cryoshift", UNSEEN_SCENARIO, "none_recall_5").values())
+    progress = so_far(rows, ["unseen"], scenario=[UNSEEN_SCENARIO], method=["cryoshift"])
+    if not values:
+        return _verdict(goal, "", None, progress)
+    found = interval(values, bounds=FRACTION)
+    return _verdict(goal, f"{found:.3f}", found.mean >= UNKNOWN_TARGET, progress)
+
+
+def _cost_verdict(rows: list[Row]) -> Verdict:
+    spent = [float(row["cpu_seconds"]) for row in unchanged(rows) if row["method"] == "cryoshift"]
+    result = f"at most {max(spent):.0f} s, {np.mean(spent):.0f} s on average" if spent else ""
     reached = max(spent) <= CPU_TARGET if spent else None
-    part = so_far(rows, ("core", "factors"), method=["cryoshift"])
-    return _judge(f"training takes at most {CPU_TARGET:.0f} CPU-seconds per run", found, reached, part)
-
-
-def _minus(found: Interval) -> Interval:
-    return -found[0], -found[2], -found[1]
+    progress = so_far(rows, ("core", "factors"), method=["cryoshift"])
+    return _verdict(f"training takes at most {CPU_TARGET:.0f} CPU-seconds per run", result, reached, progress)

@@ -1,4 +1,4 @@
-"""The benchmark's tiers: which methods run on which scenarios with which seeds."""
+"""The benchmark's jobs, in tiers: which methods run on which scenarios with which seeds."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 from ..errors import InputError
-from ..methods import METHODS, SUPERVISED, resolve
+from ..methods import METHODS, TERMS, resolve
 from ..simulation import scenarios
-from ..simulation.scenarios import SCENARIOS
+from ..simulation.scenarios import SCENARIOS, Scenario
 
-FRESH = (31, 32, 33, 34, 35)  # opened last, when nothing was changed any more
-SEEDS = (21, 22, 23, 24, 25, *FRESH)  # never looked at while the recipe was made: that used 0, 11-13 and 101 upwards
-BOUNDS = ("source_only", "oracle")  # nothing is selected there: the last checkpoint counts
+# Seeds 0, 11-13 and 101 upwards served the development of the recipe. None of the seeds below did.
+TEST_SEEDS = (31, 32, 33, 34, 35)  # their labels were opened after the last change
+SEEDS = (21, 22, 23, 24, 25, *TEST_SEEDS)
+BOUNDS = ("source_only", "oracle")  # no checkpoint is selected for these two: the last one is scored
 CORE = ("source_only", "cryoshift_reference", "cryoshift", "oracle")
 COMPOSITES = ("in_situ_1", "in_situ_2", "in_situ_3")
-HOME = "in_situ_2"  # where methods are compared, taken apart and varied
-UNSEEN_AT = "structure_3"  # where a tenth of the cubes is a molecule that nobody simulated
+REFERENCE_SCENARIO = "in_situ_2"  # of the baselines, the ablation and the curves
+UNSEEN_SCENARIO = "structure_3"  # a tenth of its subtomograms shows a molecule that no class stands for
 FACTORS = tuple(f"{name}_2" for name in scenarios.FACTORS)
-# One number of HOME at a time: knob -> value -> what changes.
+# swept parameter -> value -> the fields of REFERENCE_SCENARIO that change
 CURVES: dict[str, dict[float, dict]] = {
     "snr": {v: {"snr": (v, v)} for v in (0.01, 0.03, 0.1, 0.3, 1.0)},
     "wedge": {v: {"tilts": (-v, v, 0.0)} for v in (30.0, 40.0, 50.0, 60.0, 70.0)},
@@ -29,47 +30,59 @@ CURVES: dict[str, dict[float, dict]] = {
 LABELS = {
     "snr": "signal-to-noise ratio in the box",
     "wedge": "largest tilt (degrees)",
-    "defocus": "defocus (um)",
-    "crowding": "volume share of neighbours",
-    "imbalance": "label shift: most frequent to rarest class",
-    "unlabelled": "unlabelled target cubes",
+    "defocus": "defocus (µm)",
+    "crowding": "volume fraction of neighbours",
+    "imbalance": "most frequent : rarest class",
+    "unlabelled": "unlabelled target subtomograms",
 }
 UNLABELLED = (50, 100, 200, 500, 1000, 2000, 5000)
 
 
-def curve_scenario(knob: str, value: float) -> str:
-    """The name of HOME with one number changed."""
-    return f"{HOME}_{knob}_{value:g}"
+def curve_scenario(parameter: str, value: float) -> str:
+    """Name of the reference scenario with one swept parameter at `value`, such as "in_situ_2_snr_0.1"."""
+    return f"{REFERENCE_SCENARIO}_{parameter}_{value:g}"
 
 
-# Known by name once this room is imported, so that the notebooks' messages do not list them.
-SCENARIOS.update(
-    {
-        curve_scenario(knob, value): replace(SCENARIOS[HOME], **change)
-        for knob, values in CURVES.items()
-        for value, change in values.items()
-    }
-)
-# Selection without one of its parts: name -> options of selection.choose.
+CURVE_SCENARIOS: dict[str, Scenario] = {
+    curve_scenario(parameter, value): replace(SCENARIOS[REFERENCE_SCENARIO], **change)
+    for parameter, values in CURVES.items()
+    for value, change in values.items()
+}
+
+
+def find_scenario(name: str) -> Scenario:
+    """Scenario of a job by name: one of the curves, or one of `simulation.scenarios.SCENARIOS`.
+
+    Raises
+    ------
+    InputError
+        unknown name.
+    """
+    return CURVE_SCENARIOS[name] if name in CURVE_SCENARIOS else scenarios.scenario(name)
+
+
+# Selection with one of its parts changed: label -> options of `selection.choose`.
 RULES: dict[str, dict] = {
     "EnsV in place of IM": {"rule": "ensv"},
-    "no gates or alarms": {"gated": False},
-    "no EnsV alarm": {"agreement": 0.0},
-    "no ClassAMI alarm": {"least_ami": -1.0},
-    "no fall-back": {"fallback": None},
-    "last checkpoint": {"rule": "last", "gated": False},
+    "no validity checks": {"checked": False},
+    "no EnsV check": {"agreement": 0.0},
+    "no ClassAMI check": {"least_ami": -1.0},
+    "no fallback": {"fallback": None},
+    "last checkpoint": {"rule": "last", "checked": False},
 }
 
 
 @dataclass(frozen=True)
 class Job:
-    """One model to train and score. Its fields are the key columns of the CSV.
+    """One model to train and score. The fields identify its row in the CSV.
 
     Attributes
     ----------
-    without : one warp or term left out, "" for none
-    rule : a name in RULES, "" for selection as it is
-    n_target : unlabelled cubes drawn from a larger pool; 0 for the profile's target-train set
+    profile, tier, method, scenario : names
+    seed : of the data and of the training
+    without : the warp or term that is left out, "" for none
+    rule : a name in RULES, "" for the unchanged selection
+    n_target : unlabelled subtomograms, drawn from a larger pool; 0 for the profile's target-train set
     """
 
     profile: str
@@ -83,6 +96,7 @@ class Job:
 
     @property
     def key(self) -> tuple[str, ...]:
+        """Texts of all fields, as they stand in the CSV."""
         return tuple(str(value) for value in asdict(self).values())
 
 
@@ -94,7 +108,7 @@ def _core() -> Iterator[dict]:
 
 
 def _baselines() -> Iterator[dict]:
-    return (dict(method=m, scenario=HOME) for m in METHODS if m not in CORE)
+    return (dict(method=m, scenario=REFERENCE_SCENARIO) for m in METHODS if m not in CORE)
 
 
 def _factors() -> Iterator[dict]:
@@ -103,27 +117,26 @@ def _factors() -> Iterator[dict]:
 
 def _ablation() -> Iterator[dict]:
     terms, method = resolve("cryoshift")
-    for part in dict.fromkeys((*method.warps, *method.view, *terms)):
-        if SUPERVISED & (terms.keys() - {part}):  # something must still learn the classes
-            yield dict(method="cryoshift", scenario=HOME, without=part)
+    for part in dict.fromkeys((*method.warps, *method.student_augmentation, *terms)):
+        if any(TERMS[term].supervised for term in terms if term != part):  # else nothing would learn the classes
+            yield dict(method="cryoshift", scenario=REFERENCE_SCENARIO, without=part)
     for rule in RULES:
-        yield dict(method="cryoshift", scenario=HOME, rule=rule)
+        yield dict(method="cryoshift", scenario=REFERENCE_SCENARIO, rule=rule)
 
 
 def _unseen() -> Iterator[dict]:
-    return (dict(method=m, scenario=UNSEEN_AT) for m in ("source_only", "cryoshift", "oracle"))
+    return (dict(method=m, scenario=UNSEEN_SCENARIO) for m in ("source_only", "cryoshift", "oracle"))
 
 
 def _curves() -> Iterator[dict]:
-    for knob, values in CURVES.items():
-        for value in values:
-            for method in ("source_only", "cryoshift", "oracle"):
-                yield dict(method=method, scenario=curve_scenario(knob, value))
-    for n in UNLABELLED:  # the bounds of this curve are those of HOME, in the core tier
-        yield dict(method="cryoshift", scenario=HOME, n_target=n)
+    for name in CURVE_SCENARIOS:
+        for method in ("source_only", "cryoshift", "oracle"):
+            yield dict(method=method, scenario=name)
+    for n in UNLABELLED:  # source_only and oracle of this curve are those of the core tier
+        yield dict(method="cryoshift", scenario=REFERENCE_SCENARIO, n_target=n)
 
 
-# tier -> number of seeds, and what is run for each of them
+# tier -> number of seeds, and the configurations that run with each of them
 TIERS: dict[str, tuple[int, Callable[[], Iterator[dict]]]] = {
     "core": (10, _core),
     "ablation": (3, _ablation),
@@ -135,16 +148,23 @@ TIERS: dict[str, tuple[int, Callable[[], Iterator[dict]]]] = {
 
 
 def tier_jobs(tier: str, profile: str = "laptop", seeds: Iterable[int] = ()) -> list[Job]:
-    """All jobs of a tier, with its usual seeds or with others."""
+    """All jobs of a tier, with the tier's seeds or with `seeds`.
+
+    Raises
+    ------
+    InputError
+        unknown tier.
+    """
     if tier not in TIERS:
-        raise InputError(f"tier={tier!r} is unknown; wanted one of {', '.join(TIERS)}.")
-    n, arms = TIERS[tier]
-    return [Job(profile, tier, seed=seed, **arm) for arm in arms() for seed in tuple(seeds) or SEEDS[:n]]
+        raise InputError(f"tier={tier!r} is unknown; expected one of {', '.join(TIERS)}.")
+    n, configurations = TIERS[tier]
+    chosen = tuple(seeds) or SEEDS[:n]
+    return [Job(profile, tier, seed=seed, **fields) for fields in configurations() for seed in chosen]
 
 
-def groups(todo: Iterable[Job], part: int = 0, parts: int = 1) -> list[list[Job]]:
-    """Jobs that share a target, together; of these groups every `parts`-th one from `part` on."""
+def groups(jobs: Iterable[Job], part: int = 0, parts: int = 1) -> list[list[Job]]:
+    """Groups of jobs that share a target; every `parts`-th group, starting with group `part`."""
     by_target: dict[tuple[str, int], list[Job]] = {}
-    for job in todo:
+    for job in jobs:
         by_target.setdefault((job.scenario, job.seed), []).append(job)
     return list(by_target.values())[part::parts]

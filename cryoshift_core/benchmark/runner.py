@@ -1,7 +1,7 @@
-"""What `make evidence` runs: jobs in tiers, one row of evidence.csv for each model trained and scored.
+"""Training and scoring of the benchmark's jobs: one row of evidence.csv for each of them.
 
-A job that stands in the CSV already is not run again, so a killed run goes on where it was; to repeat a job, delete its
-row. Each seed is the seed of the data *and* of the training, and it is the same one for all methods.
+A job whose row is in the CSV is not run again, so a stopped run can be continued; delete a row to repeat its job. Each
+seed is the seed of the data *and* of the training, and it is the same for all methods.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from ..application import spike_in
 from ..application.profiles import PROFILES
 from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
 from ..errors import InputError
-from ..models import Classifier
-from ..runtime import commit
+from ..models import Network
 from ..simulation import scenarios
-from ..simulation.scenarios import SCENARIOS, DatasetConfig
+from ..simulation.scenarios import DatasetConfig
 from ..tomography.background import FEWEST
-from ..training import Fit
-from .jobs import BOUNDS, KEYS, RULES, Job
+from ..training import Fit, TrainingConfig
+from .jobs import BOUNDS, CURVE_SCENARIOS, KEYS, RULES, Job, find_scenario
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV; none where there is no file yet."""
+    """Rows of a CSV; an empty list where there is no file."""
     if not path.is_file():
         return []
     with path.open(newline="") as f:
@@ -41,19 +40,20 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def add(path: Path, rows: list[dict]) -> None:
-    """Put the rows of one job into a CSV, in the place of those that have its key; all of them or none."""
+    """Write the rows of one job into a CSV, atomically; they replace rows of the same job.
+
+    Several processes can add to one file: a lock, which a killed process releases, orders them.
+    """
+    texts = [{name: _text(value) for name, value in row.items()} for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{name: _text(value) for name, value in row.items()} for row in rows]
-    with FileLock(path.with_suffix(".lock")):  # a killed process lets go
-        replaced = {_key(row) for row in rows}
-        everything = [row for row in read(path) if _key(row) not in replaced] + rows
+    with FileLock(path.with_suffix(".lock")):
+        replaced = {_key(row) for row in texts}
+        everything = [row for row in read(path) if _key(row) not in replaced] + texts
         names = list(dict.fromkeys(name for row in everything for name in row))
-        partial = path.with_suffix(".partial")
-        with partial.open("w", newline="") as f:
+        with runtime.atomic(path) as partial, partial.open("w", newline="") as f:
             writer = csv.DictWriter(f, names, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(everything)
-        partial.replace(path)
 
 
 def _key(row: dict[str, str]) -> tuple[str, ...]:
@@ -67,165 +67,275 @@ def _text(value: object) -> str:
 
 
 @dataclass(frozen=True)
-class Lab:
-    """Where a run works, with what, and the code's commit when it started."""
+class Context:
+    """Where jobs run.
+
+    Attributes
+    ----------
+    work : folder of simulated data and fits, from which a stopped run continues
+    device : as in :func:`runtime.pick_device`
+    commit : of the code when the run started
+    """
 
     work: Path
     device: str = "cpu"
-    commit: str = field(default_factory=commit)
+    commit: str = field(default_factory=runtime.commit)
 
     @property
     def data(self) -> Path:
+        """Folder of simulated data."""
         return self.work / "data"
 
     def train(self, job: Job, method: str, source: Labelled, target: Unlabelled, validation: Labelled) -> Fit:
-        """Fit with the budget of the job's profile, or load that fit."""
+        """Fit of `method` with the budget of the job's profile; a finished fit is loaded."""
         p = PROFILES[job.profile]
+        without = (job.without,) if job.without else ()
+        config = TrainingConfig(steps=p.steps, batch=p.batch, encoder=p.encoder, width=p.width, without=without)
         return training.fit(
-            method, source, target, validation=validation, without=(job.without,) if job.without else (),
-            steps=p.steps, batch=p.batch, encoder=p.encoder, width=p.width, seed=job.seed, device=self.device,
-            folder=self.work / "fits", progress=False, evaluate_every=max(1, p.steps // 4),
-        )  # fmt: skip
+            method,
+            source,
+            target,
+            validation=validation,
+            config=config,
+            seed=job.seed,
+            device=self.device,
+            folder=self.work / "fits",
+            progress=False,
+        )
 
 
 @dataclass(frozen=True)
-class Home:
-    """What all jobs of one seed share: the simulated source, outliers of none of its classes, and source_only."""
+class SourceData:
+    """What all jobs of one seed share.
+
+    Attributes
+    ----------
+    source, validation : simulated source sets
+    outliers : simulated subtomograms of none of the classes
+    source_only : the fit without adaptation
+    """
 
     source: Labelled
     validation: Labelled
     outliers: Labelled
-    fit: Fit
+    source_only: Fit
 
 
 @dataclass(frozen=True)
 class Target:
-    """One scenario: unlabelled cubes to adapt to, others to score on, and both keys. Jobs share what is made of it."""
+    """One simulated target: target-train and target-test sets, each with its held-out labels. Jobs share it."""
 
     job: Job
-    lab: Lab
-    at: Home
+    context: Context
+    shared: SourceData
     train: Unlabelled
-    train_key: HeldOutLabels
+    train_labels: HeldOutLabels
     test: Unlabelled
-    test_key: HeldOutLabels
+    test_labels: HeldOutLabels
 
     @cached_property
-    def spiked(self) -> Labelled:
-        """Spike-ins in empty boxes of the scenario, as the user of such a tomogram could make them (notebook 06).
+    def spike_ins(self) -> Labelled:
+        """Spike-ins in particle-free boxes of the scenario, made with what a microscopist knows (see notebook 06).
 
-        The nominal defocus, dose and tilts are known to whoever was at the microscope; wedge, strength and envelope
-        are estimated from the cubes.
+        Defocus, dose and tilts have their nominal values; missing wedge, strength and envelope are estimated from the
+        target-train subtomograms.
         """
         job, p = self.job, PROFILES[self.job.profile]
-        ice = scenarios.load_or_simulate(background(job), self.lab.data, progress=False).x
-        optics = replace(scenarios.draw_optics(SCENARIOS[job.scenario], p.voxel_size, [0.5] * 7), misalignment=0.0)
+        ice = scenarios.load_or_simulate(background_config(job), self.context.data, progress=False).x
+        optics = replace(scenarios.draw_optics(find_scenario(job.scenario), p.voxel_size, [0.5] * 7), misalignment=0.0)
         return spike_in.imitate(p.classes, self.train, ice, p.n_test, optics=optics, seed=job.seed)
 
     @cached_property
     def a_distance_before(self) -> float:
-        return self.a_distance(self.at.fit.model)
+        """Proxy A-distance of source_only's features."""
+        return self.a_distance(self.shared.source_only.network)
 
-    def a_distance(self, model: Classifier) -> float:
-        """Between a model's features of source-validation and of target-test cubes."""
-        return metrics.a_distance(*(models.embed(model, part.x) for part in (self.at.validation, self.test)))
+    def a_distance(self, network: Network) -> float:
+        """Proxy A-distance between a network's features of source-validation and target-test subtomograms."""
+        parts = (self.shared.validation, self.test)
+        return metrics.a_distance(*(models.embed(network, part.x, device=self.context.device) for part in parts))
 
 
-def home(job: Job, lab: Lab) -> Home:
-    """Made once per seed: source_only sees nothing of a target, so source cubes stand where its target would."""
+def source_data(job: Job, context: Context) -> SourceData:
+    """The data that all jobs of the job's seed share, simulated and trained once.
+
+    source_only receives no target subtomograms: the source-validation set takes their place in its fit.
+    """
     p = PROFILES[job.profile]
-    lab.data.mkdir(parents=True, exist_ok=True)
-    with FileLock(lab.work / f"{p.name}_seed{job.seed}.lock"):
+    context.data.mkdir(parents=True, exist_ok=True)
+    with FileLock(context.work / f"{p.name}_seed{job.seed}.lock"):
         source, validation = (
-            scenarios.load_or_simulate(DatasetConfig.of(p, "source", part, job.seed), lab.data, progress=False)
-            for part in ("source", "validation")
+            scenarios.load_or_simulate(DatasetConfig.of(p, "source", split, job.seed), context.data, progress=False)
+            for split in ("source", "validation")
         )
-        strange = calibration.outliers(p.classes)
-        request = DatasetConfig.of(p, "source", "source", job.seed)
-        request = replace(request, classes=strange, n=request.n // len(p.classes) * len(strange) // 2)
-        outliers = scenarios.load_or_simulate(request, lab.data, progress=False)
-        nobody = Unlabelled(validation.x, validation.voxel_size, validation.groups, "source")
-        fit = lab.train(replace(job, without=""), "source_only", source, nobody, validation)
-    return Home(source, validation, outliers, fit)
+        names = calibration.outliers(p.classes)
+        config = DatasetConfig.of(p, "source", "source", job.seed)
+        config = replace(config, classes=names, n=config.n // len(p.classes) * len(names) // 2)
+        outliers = scenarios.load_or_simulate(config, context.data, progress=False)
+        placeholder = Unlabelled(validation.x, validation.voxel_size, validation.groups, "source")
+        fit = context.train(replace(job, without=""), "source_only", source, placeholder, validation)
+    return SourceData(source, validation, outliers, fit)
 
 
-def requests(job: Job) -> tuple[DatasetConfig, DatasetConfig]:
-    """Target-train and target-test. A number of unlabelled cubes is drawn from a pool of five times the usual."""
-    p = PROFILES[job.profile]
-    train, test = (DatasetConfig.of(p, job.scenario, part, job.seed) for part in ("train", "test"))
-    return (replace(train, n=5 * p.n_target) if job.n_target else train), test
+def _config(job: Job, split: str) -> DatasetConfig:
+    scenario = CURVE_SCENARIOS.get(job.scenario, job.scenario)
+    return DatasetConfig.of(PROFILES[job.profile], scenario, split, job.seed)
 
 
-def background(job: Job) -> DatasetConfig:
-    """Boxes without a particle, for spike-ins."""
-    request = DatasetConfig.of(PROFILES[job.profile], job.scenario, "background", job.seed)
-    return replace(request, n=max(request.n, FEWEST))
+def target_configs(job: Job) -> tuple[DatasetConfig, DatasetConfig]:
+    """Configurations of target-train and target-test; with `n_target` the former is a pool of five times the usual."""
+    train, test = _config(job, "train"), _config(job, "test")
+    return (replace(train, n=5 * PROFILES[job.profile].n_target) if job.n_target else train), test
 
 
-def target(job: Job, at: Home, lab: Lab) -> Target:
-    """The job's target; its first `n_target` cubes in an order drawn once, so that smaller sets lie in larger ones."""
-    (train, train_key), (test, test_key) = (
-        scenarios.load_or_simulate(r, lab.data, progress=False) for r in requests(job)
+def background_config(job: Job) -> DatasetConfig:
+    """Configuration of the particle-free boxes for spike-ins."""
+    config = _config(job, "background")
+    return replace(config, n=max(config.n, FEWEST))
+
+
+def target_data(job: Job, shared: SourceData, context: Context) -> Target:
+    """The job's target. `n_target` takes the first of one random order, so that smaller sets are part of larger ones.
+
+    Raises
+    ------
+    InputError
+        `n_target` above the size of the pool.
+    """
+    (train, train_labels), (test, test_labels) = (
+        scenarios.load_or_simulate(config, context.data, progress=False) for config in target_configs(job)
     )
     if job.n_target:
         if job.n_target > len(train):
-            raise InputError(f"n_target={job.n_target} of a pool of {len(train)} cubes; wanted at most all of them.")
+            raise InputError(f"Expected n_target of at most {len(train)}, the size of the pool, got {job.n_target}.")
         some = torch.randperm(len(train), generator=torch.Generator().manual_seed(job.seed))[: job.n_target]
-        train, train_key = train.subset(some), train_key.subset(some)
-    return Target(job, lab, at, train, train_key, test, test_key)
+        train, train_labels = train.subset(some), train_labels.subset(some)
+    return Target(job, context, shared, train, train_labels, test, test_labels)
 
 
-def select(job: Job, fit: Fit, to: Target) -> tuple[Fit, int, bool]:
-    """The fit whose model answers, the step chosen, and whether selection fell back to source_only."""
+def select(job: Job, fit: Fit, target: Target) -> tuple[Fit, int, bool]:
+    """The fit and the step whose predictions count, and whether selection fell back to source_only."""
     last = max(fit.candidates)
     if job.method in BOUNDS:
-        fit.restore(last)
         return fit, last, False
-    options = {"fallback": to.at.fit, **RULES.get(job.rule, {})}
-    choice = selection.choose(fit, to.at.validation, to.train, **options)
+    options = {"fallback": target.shared.source_only, **RULES.get(job.rule, {})}
+    choice = selection.choose(fit, target.train, device=target.context.device, **options)
     return choice.fit, choice.step, choice.fell_back
 
 
-def score(job: Job, chosen: Fit, predicted: Tensor, to: Target) -> tuple[Tensor, dict[str, float]]:
-    """Calibrated answers (N, K) from those `predicted` on target-test, and what is measured on them and on the model.
+@dataclass(frozen=True)
+class RunScores:
+    """Scores of one training run, measured with held-out target labels.
 
-    `unknown_recall` is the share of unseen molecules that the detector rejects, at the false rejection that it really has;
-    `none_recall_5` that at a threshold which rejects 5 % of the known cubes, as only the key can tell.
+    Attributes
+    ----------
+    step : the selected checkpoint, of `fit` or of the fallback
+    raw, calibrated : (N, K) probabilities of the selected checkpoint on target-test
+    by_step : step -> balanced accuracy of each checkpoint of the run itself
+    scores : `metrics.scores` of the calibrated probabilities, and ece_raw, the calibration error of the raw ones
     """
-    at, carry = to.at, torch.Generator().manual_seed(job.seed)
-    honest = calibration.calibrate(chosen.model, at.validation, chosen.warps, carry).probabilities(predicted)
-    measured = metrics.scores(honest, to.test_key)
-    measured["ece_raw"] = metrics.ece(predicted, to.test_key)
-    measured["a_distance_before"] = to.a_distance_before
-    measured["a_distance_after"] = to.a_distance(chosen.model)
-    unseen = to.test_key.y == UNKNOWN
-    if bool(unseen.any()):
-        detector = calibration.UnknownDetector.fit(chosen.model, at.validation, at.outliers, chosen.warps, carry)
-        strange = detector.score(chosen.model, to.test.x)
-        answers = calibration.answers(honest, strange, detector.threshold)
-        measured["none_recall"], measured["none_false_rejection"] = metrics.unknown_recall(answers, to.test_key)
-        fair = calibration.answers(honest, strange, float(strange[~unseen].quantile(0.95)))
-        measured["none_recall_5"] = metrics.unknown_recall(fair, to.test_key)[0]
-    return honest, measured
+
+    step: int
+    raw: Tensor
+    calibrated: Tensor
+    by_step: dict[int, float]
+    scores: dict[str, float]
+
+    @property
+    def last(self) -> float:
+        """Balanced accuracy of the last checkpoint."""
+        return self.by_step[max(self.by_step)]
+
+    @property
+    def best(self) -> float:
+        """Balanced accuracy of the best checkpoint, which only target labels can tell."""
+        return max(self.by_step.values())
+
+    @property
+    def regret(self) -> float:
+        """Best - selected: what selection without labels costs. Negative where the fallback beats all checkpoints."""
+        return self.best - self.scores["balanced_accuracy"]
 
 
-def run(job: Job, to: Target) -> tuple[dict, list[dict]]:
-    """Train (or load), select and score one job -> its row of evidence.csv, and its rows of per_class.csv."""
-    at, lab = to.at, to.lab
-    at.fit.restore(max(at.fit.candidates))
-    labelled = to.train_key.join(to.train) if job.method == "oracle" else at.source
+def score_candidates(
+    fit: Fit,
+    selected: Fit,
+    step: int,
+    test: Unlabelled,
+    labels: HeldOutLabels,
+    *,
+    generator: torch.Generator,
+    device: str = "auto",
+) -> RunScores:
+    """Scores of all checkpoints of a run, and of the selected one after calibration.
+
+    Afterwards the network of `selected` holds the weights of `step`.
+
+    Parameters
+    ----------
+    fit : the run
+    selected, step : whose predictions count: `fit`, or the fallback of the selection, at one of its steps
+    test, labels : target-test
+    generator : of the warps that the calibration applies to the source-validation set
+    """
+    raw = {s: models.predict(fit.restore(s), test.x, device=device) for s in fit.candidates}
+    by_step = {s: metrics.balanced_accuracy(p, labels) for s, p in raw.items()}
+    network = selected.restore(step)
+    predicted = raw[step] if selected is fit else models.predict(network, test.x, device=device)
+    fitted = calibration.calibrate(network, selected.validation, selected.warps, generator, device=device)
+    calibrated = fitted.probabilities(predicted)
+    scores = metrics.scores(calibrated, labels) | {"ece_raw": metrics.ece(predicted, labels)}
+    return RunScores(step, predicted, calibrated, by_step, scores)
+
+
+def unknown_scores(selected: Fit, calibrated: Tensor, target: Target, generator: torch.Generator) -> dict[str, float]:
+    """Scores of the unknown-class detector on a target with unseen molecules; empty for a target without.
+
+    none_recall, none_false_rejection : fractions of the unseen and of the known subtomograms that the detector rejects
+    none_recall_5 : fraction of the unseen ones rejected at the threshold that rejects 5 % of the known ones, which only
+        target labels can tell
+    """
+    unseen = target.test_labels.y == UNKNOWN
+    if not bool(unseen.any()):
+        return {}
+    shared, device = target.shared, target.context.device
+    detector = calibration.UnknownDetector.fit(
+        selected.network, shared.validation, shared.outliers, selected.warps, generator, device=device
+    )
+    distance = detector.score(selected.network, target.test.x, device=device)
+    predicted = calibration.assign(calibrated, distance, detector.threshold)
+    recall, false_rejection = metrics.unknown_recall(predicted, target.test_labels)
+    at_5 = calibration.assign(calibrated, distance, float(distance[~unseen].quantile(0.95)))
+    return {
+        "none_recall": recall,
+        "none_false_rejection": false_rejection,
+        "none_recall_5": metrics.unknown_recall(at_5, target.test_labels)[0],
+    }
+
+
+def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
+    """Train (or load), select and score one job: its row of evidence.csv, and its rows of per_class.csv."""
+    shared, context = target.shared, target.context
+    shared.source_only.restore(max(shared.source_only.candidates))
+    labelled = target.train_labels.join(target.train) if job.method == "oracle" else shared.source
     if job.method == "source_only":
-        fit = at.fit
+        fit = shared.source_only
     else:
-        fit = lab.train(job, job.method, labelled, to.train, at.validation)
-    answers = {step: models.predict(fit.restore(step), to.test.x, device=lab.device) for step in fit.candidates}
-    by_step = {step: metrics.balanced_accuracy(p, to.test_key) for step, p in answers.items()}
-    chosen, step, fell_back = select(job, fit, to)
-    told = answers[step] if chosen is fit else models.predict(chosen.model, to.test.x, device=lab.device)
-    p, measured = score(job, chosen, told, to)
+        fit = context.train(job, job.method, labelled, target.train, shared.validation)
+    selected, step, fell_back = select(job, fit, target)
+    generator = torch.Generator().manual_seed(job.seed)
+    scored = score_candidates(
+        fit, selected, step, target.test, target.test_labels, generator=generator, device=context.device
+    )
+    measured = {
+        **scored.scores,
+        "a_distance_before": target.a_distance_before,
+        "a_distance_after": target.a_distance(selected.network),
+        **unknown_scores(selected, scored.calibrated, target, generator),
+    }
     if job.tier == "core" and job.method != "oracle":
-        spiked = models.predict(chosen.model, to.spiked.x, device=lab.device)
-        measured["spike_balanced_accuracy"] = metrics.balanced_accuracy(spiked, to.spiked.y)
+        spiked = models.predict(selected.network, target.spike_ins.x, device=context.device)
+        measured["spike_balanced_accuracy"] = metrics.balanced_accuracy(spiked, target.spike_ins.y)
     row = {
         **asdict(job),
         "n_source": len(labelled),
@@ -233,52 +343,57 @@ def run(job: Job, to: Target) -> tuple[dict, list[dict]]:
         **measured,
         "selected_step": step,
         "last_step": max(fit.candidates),
-        "balanced_accuracy_last": by_step[max(by_step)],
-        "balanced_accuracy_best": max(by_step.values()),
+        "balanced_accuracy_last": scored.last,
+        "balanced_accuracy_best": scored.best,
         "fell_back": int(fell_back),
         "cpu_seconds": fit.cpu_seconds,
-        "device": runtime.pick_device(lab.device).type,
+        "device": runtime.pick_device(context.device).type,
         "threads": torch.get_num_threads(),
-        "commit": lab.commit,
+        "commit": context.commit,
     }
-    recall = metrics.recall(p, to.test_key)
+    recall = metrics.recall(scored.calibrated, target.test_labels)
     per_class = [
-        {**asdict(job), "class": name, "recall": float(value), "n": int((to.test_key.y == k).sum())}
-        for k, (name, value) in enumerate(zip(to.test_key.classes, recall, strict=True))
+        {**asdict(job), "class": name, "recall": float(value), "n": int((target.test_labels.y == k).sum())}
+        for k, (name, value) in enumerate(zip(target.test_labels.classes, recall, strict=True))
     ]
     return row, per_class
 
 
-def run_all(todo: list[list[Job]], out: Path, lab: Lab, keep_data: bool = False) -> list[Job]:
-    """Run what the CSV lacks, group by group, a row at a time. -> the jobs that failed"""
+def _describe(job: Job) -> str:
+    without = job.without and f"without {job.without}"
+    return " ".join(
+        str(v) for v in (job.method, job.scenario, without, job.rule, job.n_target, f"seed {job.seed}") if v
+    )
+
+
+def run_all(todo: list[list[Job]], out: Path, context: Context, keep_data: bool = False) -> list[Job]:
+    """Run the jobs that the CSV lacks, group by group, and add a row for each; the jobs that failed are returned."""
     done = {_key(row) for row in read(out / "evidence.csv")}
-    todo = [left for group in todo if (left := [job for job in group if job.key not in done])]
+    todo = [missing for group in todo if (missing := [job for job in group if job.key not in done])]
     total, count, failed, started = sum(map(len, todo)), 0, [], time.monotonic()
     print(f"{total} jobs to run with {len(todo)} targets", flush=True)
-    at, seed = None, None
+    shared, seed = None, None
     for group in todo:
-        to = None
+        target = None
         for job in group:
-            what = " ".join(str(v) for v in (job.method, job.scenario, job.without and f"without {job.without}",
-                                             job.rule, job.n_target or "", f"seed {job.seed}") if v)  # fmt: skip
             try:
-                if seed != job.seed:
-                    at, seed = home(job, lab), job.seed
-                if to is None or to.job.n_target != job.n_target:
-                    to = target(job, at, lab)
-                row, per_class = run(job, to)
+                if shared is None or seed != job.seed:
+                    shared, seed = source_data(job, context), job.seed
+                if target is None or target.job.n_target != job.n_target:
+                    target = target_data(job, shared, context)
+                row, per_class = run(job, target)
                 add(out / "per_class.csv", per_class)
                 add(out / "evidence.csv", [row])
-                said = f"{row['balanced_accuracy']:.3f}, {row['cpu_seconds']:.0f} CPU-s"
-            except Exception as error:
+                result = f"{row['balanced_accuracy']:.3f}, {row['cpu_seconds']:.0f} CPU-s"
+            except Exception as error:  # one failing job must not stop the others; the traceback is printed
                 traceback.print_exc()
                 failed.append(job)
-                said = f"FAILED: {error}"
+                result = f"FAILED: {error}"
             count += 1
-            left = (time.monotonic() - started) / count * (total - count) / 60
-            print(f"[{count}/{total}] {what}: {said}; about {left:.0f} min left", flush=True)
+            minutes = (time.monotonic() - started) / count * (total - count) / 60
+            print(f"[{count}/{total}] {_describe(job)}: {result}; about {minutes:.0f} min left", flush=True)
         if not keep_data:
-            for request in {request for job in group for request in (*requests(job), background(job))}:
-                for path in lab.data.glob(f"{request.file_name}.*"):
+            for config in {config for job in group for config in (*target_configs(job), background_config(job))}:
+                for path in context.data.glob(f"{config.file_name}.*"):
                     path.unlink()
     return failed

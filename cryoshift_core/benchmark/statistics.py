@@ -1,51 +1,87 @@
-"""`make evidence`: methods x scenarios x paired seeds -> one tidy CSV, and the tables and figures that it supports.
-
-python -m cryoshift_core evidence --tier core [--part 0/2] [--report]
-
-Two processes with ``--part 0/2`` and ``--part 1/2`` share one CSV. What a row is, and how it is made: `trials`.
-"""
+"""Statistics of the benchmark's CSV: paired differences, the gap closed, and their intervals over seeds."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from .. import metrics
 from ..errors import InputError
 from ..methods import METHODS
-from ..metrics import interval
-from .jobs import BOUNDS, COMPOSITES, CURVES, FACTORS, HOME, UNLABELLED, UNSEEN_AT, curve_scenario
+from ..metrics import FRACTION, Interval, interval
+from .jobs import (
+    BOUNDS,
+    COMPOSITES,
+    CURVES,
+    FACTORS,
+    REFERENCE_SCENARIO,
+    UNLABELLED,
+    UNSEEN_SCENARIO,
+    curve_scenario,
+)
+
+NAMED = (*COMPOSITES, *FACTORS, UNSEEN_SCENARIO)  # scenarios with three seeds or more
+Row = dict[str, str]
 
 
-def difference(values: list[float], baseline: list[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean and t interval of values - baseline, paired by seed: poses and data are shared, their noise cancels."""
+def difference(values: Sequence[float], baseline: Sequence[float], level: float = 0.95) -> Interval:
+    """Mean and t interval of values - baseline, paired by seed.
+
+    Both share data and poses at each seed, so the variation between seeds cancels.
+
+    Raises
+    ------
+    InputError
+        different numbers of values, or none.
+    """
     if len(values) != len(baseline):
-        raise InputError(f"{len(values)} values against {len(baseline)}; wanted the same seeds for both, in one order.")
+        raise InputError(f"Expected the same seeds in the same order for both, got {len(values)} and {len(baseline)}.")
     return interval(np.asarray(values, float) - np.asarray(baseline, float), level)
 
 
-def gap_closed(values: list[float], source_only: list[float], oracle: list[float]) -> tuple[float | None, str]:
-    """(method - source_only) / (oracle - source_only) of the means over seeds, and its text.
+def gap_closed(
+    values: Sequence[float], source_only: Sequence[float], oracle: Sequence[float], level: float = 0.95
+) -> Interval | None:
+    """Gap closed, mean(method - source_only) / mean(oracle - source_only), with Fieller's interval, paired by seed.
 
-    None and "n/a" where the 95 % interval of oracle - source_only includes 0 or cannot be known (fewer than two
-    seeds): there is then no gap to speak of. A negative value is negative transfer, and the text says so.
+    The interval holds the ratios r for which a t test of (method - source_only) - r (oracle - source_only) does not
+    reject a mean of 0 (Fieller, J. R. Stat. Soc. B 16:175, 1954). It has no bounds: a method can score below
+    source_only or above the oracle.
+
+    Parameters
+    ----------
+    values, source_only, oracle : scores of the same seeds, in one order
+
+    Returns
+    -------
+    None where there is no gap to close: the t interval of oracle - source_only includes 0 or lies below it, or there
+    are fewer than two seeds. Tables show this as n/a.
+
+    Raises
+    ------
+    InputError
+        different numbers of values, or none.
     """
-    gap, low, high = difference(oracle, source_only)
-    if not (low > 0 or high < 0):
-        return None, "n/a"
-    closed = difference(values, source_only)[0] / gap
-    return closed, f"{closed:.0%}" + (" (negative transfer)" if closed < 0 else "")
-
-
-NAMED = (*COMPOSITES, *FACTORS, UNSEEN_AT)  # with at least three seeds, where harm could show
-Interval = tuple[float, float, float]  # mean or estimate, low, high
+    gap = difference(oracle, source_only, level)
+    gained = difference(values, source_only, level).mean
+    n = len(values)
+    if n < 2 or not gap.low > 0:
+        return None
+    above, below = (np.asarray(x, float) - np.asarray(source_only, float) for x in (values, oracle))
+    t2 = stats.t.ppf(0.5 + level / 2, n - 1) ** 2
+    (aa, ab), (_, bb) = t2 * np.cov(above, below, ddof=1) / n
+    square = gap.mean**2 - bb
+    if square <= 0:  # the interval of the gap touches 0 within rounding
+        return None
+    centre = (gained * gap.mean - ab) / square
+    half = max(0.0, (gained * gap.mean - ab) ** 2 - square * (gained**2 - aa)) ** 0.5 / square
+    return Interval(gained / gap.mean, float(centre - half), float(centre + half))
 
 
 def by_seed(
-    rows: list[dict[str, str]],
+    rows: list[Row],
     method: str,
     scenario: str,
     column: str = "balanced_accuracy",
@@ -53,42 +89,38 @@ def by_seed(
     rule: str = "",
     n_target: int = 0,
 ) -> dict[str, float]:
-    """seed -> a column of the jobs of one arm, whatever the tier that ran them; empty cells are left out."""
-    wanted = (method, scenario, without, rule, str(n_target))
+    """seed -> value of a column, for the rows of one configuration in any tier; empty cells are left out."""
+    expected = (method, scenario, without, rule, str(n_target))
     names = ("method", "scenario", "without", "rule", "n_target")
-    mine = (row for row in rows if tuple(row[n] for n in names) == wanted)
+    mine = (row for row in rows if tuple(row[n] for n in names) == expected)
     return {row["seed"]: float(row[column]) for row in mine if row.get(column)}
 
 
-def paired(*arms: dict[str, float]) -> list[list[float]]:
-    """The values of several arms at the seeds that all of them have, in one order."""
-    shared = sorted(set.intersection(*(set(arm) for arm in arms)))
-    return [[arm[seed] for seed in shared] for arm in arms]
+def paired(*configurations: dict[str, float]) -> list[list[float]]:
+    """Values of several configurations at the seeds that all of them have, in the same order."""
+    shared = sorted(set.intersection(*(set(values) for values in configurations)))
+    return [[values[seed] for seed in shared] for values in configurations]
 
 
-def ratio_interval(above: list[float], below: list[float], level: float = 0.95) -> Interval | None:
-    """Fieller's interval of mean(above) / mean(below), paired by seed.
+@dataclass(frozen=True)
+class Comparison:
+    """A paired difference between two configurations, over a number of seeds."""
 
-    The ratios r at which a t test of above - r * below does not reject a mean of 0. It is bounded where the interval of
-    `below` leaves out 0. None where that interval does not lie above 0, or with fewer than two seeds: no gap to close.
-    """
-    if len(above) < 2:
-        return None
-    a, b = np.mean(above), np.mean(below)
-    t2 = stats.t.ppf(0.5 + level / 2, len(above) - 1) ** 2
-    (aa, ab), (_, bb) = t2 * np.cov(above, below, ddof=1) / len(above)
-    square = b * b - bb
-    if b <= 0 or square <= 0:
-        return None
-    centre, root_ = (a * b - ab) / square, (max(0.0, (a * b - ab) ** 2 - square * (a * a - aa))) ** 0.5 / square
-    return float(a / b), float(centre - root_), float(centre + root_)
+    interval: Interval
+    seeds: int
 
 
 @dataclass(frozen=True)
 class Gap:
-    """One method on one scenario. `closed` is None where source_only and oracle cannot be told apart.
+    """Scores of one method on one scenario.
 
-    `over` is the paired difference to source_only, `regret` the mean of best checkpoint - selected one.
+    Attributes
+    ----------
+    seeds : number of seeds with a score
+    score : balanced accuracy, within 0 and 1
+    over : paired difference to source_only; None for source_only itself or without shared seeds
+    closed : see :func:`gap_closed`; None also for the bounds, source_only and oracle
+    regret : mean over seeds of best checkpoint - selected checkpoint; None for the bounds
     """
 
     method: str
@@ -101,155 +133,178 @@ class Gap:
 
     @property
     def negative(self) -> bool:
-        """Negative transfer: the whole interval lies below source_only."""
-        return self.over is not None and self.over[2] < 0
+        """Negative transfer: the whole interval of the difference lies below source_only."""
+        return self.over is not None and self.over.high < 0
 
 
-def whole(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows of methods as they are: nothing left out, the usual target-train set."""
+def unchanged(rows: list[Row]) -> list[Row]:
+    """Rows of unchanged methods: no part left out, the usual selection, the profile's target-train set."""
     return [row for row in rows if not row["without"] and not row["rule"] and row["n_target"] == "0"]
 
 
-def gap_table(rows: list[dict[str, str]]) -> list[Gap]:
-    """Every whole method on every scenario that the rows hold."""
-    arms = dict.fromkeys((row["method"], row["scenario"]) for row in whole(rows))
-    return [gap(rows, method, scenario) for method, scenario in arms]
+def gap_table(rows: list[Row]) -> list[Gap]:
+    """One Gap for each pair of unchanged method and scenario in the rows."""
+    pairs = dict.fromkeys((row["method"], row["scenario"]) for row in unchanged(rows))
+    return [gap(rows, method, scenario) for method, scenario in pairs]
 
 
-def gap(rows: list[dict[str, str]], method: str, scenario: str) -> Gap:
+def gap(rows: list[Row], method: str, scenario: str) -> Gap:
     """Scores of a method on a scenario, its difference to source_only, the gap that it closes, and its regret."""
     own, low, high = (by_seed(rows, m, scenario) for m in (method, *BOUNDS))
-    v, s = paired(own, low)
-    over = difference(v, s) if v and method != "source_only" else None
-    v, s, o = (np.array(values) for values in paired(own, low, high))
-    closed = ratio_interval(list(v - s), list(o - s)) if method not in BOUNDS else None
+    adapts = method not in BOUNDS
+    values, baseline = paired(own, low)
+    over = difference(values, baseline) if values and method != "source_only" else None
+    values, baseline, oracle = paired(own, low, high)
+    closed = gap_closed(values, baseline, oracle) if values and adapts else None
     best, selected = paired(by_seed(rows, method, scenario, "balanced_accuracy_best"), own)
-    regret = float(np.mean(best) - np.mean(selected)) if method not in BOUNDS else None
-    return Gap(method, scenario, len(own), metrics.interval(list(own.values())), over, closed, regret)
+    regret = float(np.mean(best) - np.mean(selected)) if adapts else None
+    return Gap(method, scenario, len(own), interval(list(own.values()), bounds=FRACTION), over, closed, regret)
 
 
-def against(rows: list[dict[str, str]], arms: dict[str, dict], base: str = "cryoshift") -> dict[str, Interval]:
-    """Paired differences on HOME to `base`: label -> interval of arm - base. Arms without shared seeds are left out."""
-    reference = by_seed(rows, base, HOME)
-    pairs = {label: paired(by_seed(rows, **arm), reference) for label, arm in arms.items()}
-    return {label: difference(*pair) for label, pair in pairs.items() if pair[0]}
+def against(rows: list[Row], configurations: dict[str, dict], base: str = "cryoshift") -> dict[str, Comparison]:
+    """label -> configuration - `base` on the reference scenario, paired by seed.
+
+    `configurations` maps labels to arguments of :func:`by_seed`. One without seeds in common with `base` is left out.
+    """
+    reference = by_seed(rows, base, REFERENCE_SCENARIO)
+    pairs = {label: paired(by_seed(rows, **fields), reference) for label, fields in configurations.items()}
+    return {label: Comparison(difference(*pair), len(pair[0])) for label, pair in pairs.items() if pair[0]}
 
 
-def baselines(rows: list[dict[str, str]]) -> dict[str, Interval]:
-    """Every method but the bounds and cryoshift itself, less cryoshift."""
+def baselines(rows: list[Row]) -> dict[str, Comparison]:
+    """method -> its difference to cryoshift, for all methods except the bounds and cryoshift."""
     methods = [m for m in METHODS if m not in (*BOUNDS, "cryoshift")]
-    return against(rows, {m: dict(method=m, scenario=HOME) for m in methods})
+    return against(rows, {m: dict(method=m, scenario=REFERENCE_SCENARIO) for m in methods})
 
 
-def ablation(rows: list[dict[str, str]]) -> dict[str, Interval]:
-    """cryoshift with one part left out, less cryoshift as it is."""
-    arms = dict.fromkeys((row["without"], row["rule"]) for row in rows if row["without"] or row["rule"])
+def ablation(rows: list[Row]) -> dict[str, Comparison]:
+    """Changed part -> cryoshift with that change - cryoshift as it is."""
+    changes = dict.fromkeys((row["without"], row["rule"]) for row in rows if row["without"] or row["rule"])
     return against(
         rows,
         {
             f"without {without}" if without else rule: dict(
-                method="cryoshift", scenario=HOME, without=without, rule=rule
+                method="cryoshift", scenario=REFERENCE_SCENARIO, without=without, rule=rule
             )
-            for without, rule in arms
+            for without, rule in changes
         },
     )
 
 
-def transfer(rows: list[dict[str, str]]) -> dict[str, Interval]:
-    """Every method on every named scenario, less source_only: below 0 is negative transfer."""
-    found = [g for g in gap_table(rows) if g.method not in BOUNDS and g.scenario in NAMED and g.over]
-    return {f"{g.method}, {g.scenario}": g.over for g in found}
+def transfer(rows: list[Row]) -> dict[str, Comparison]:
+    """ "method, scenario" -> its difference to source_only on each named scenario; below 0 is negative transfer."""
+    return {
+        f"{g.method}, {g.scenario}": Comparison(g.over, g.seeds)
+        for g in gap_table(rows)
+        if g.method not in BOUNDS and g.scenario in NAMED and g.over
+    }
 
 
 UNSEEN_COLUMNS = {
     "balanced_accuracy": "balanced accuracy, known classes",
-    "none_recall": "unseen cubes rejected",
-    "none_false_rejection": "known cubes rejected",
-    "none_recall_5": "unseen cubes rejected at 5 % of the known",
+    "none_recall": "unseen subtomograms rejected",
+    "none_false_rejection": "known subtomograms rejected",
+    "none_recall_5": "unseen rejected where 5 % of the known are",
 }
 
 
-def unseen(rows: list[dict[str, str]]) -> dict[str, dict[str, Interval]]:
-    """method -> a name of UNSEEN_COLUMNS -> mean and interval over seeds, on the scenario with an unseen molecule."""
-    found = {m: {c: list(by_seed(rows, m, UNSEEN_AT, c).values()) for c in UNSEEN_COLUMNS} for m in METHODS}
+def unseen(rows: list[Row]) -> dict[str, dict[str, Interval]]:
+    """method -> column of UNSEEN_COLUMNS -> interval over seeds, on the scenario with an unseen molecule."""
+    values = {m: {c: list(by_seed(rows, m, UNSEEN_SCENARIO, c).values()) for c in UNSEEN_COLUMNS} for m in METHODS}
     return {
-        m: {column: metrics.interval(values) for column, values in columns.items() if values}
-        for m, columns in found.items()
+        m: {column: interval(v, bounds=FRACTION) for column, v in columns.items() if v}
+        for m, columns in values.items()
         if columns["none_recall"]
     }
 
 
-def spikes(rows: list[dict[str, str]]) -> list[tuple[str, str, float, float]]:
-    """(method, scenario, spike-in estimate, true balanced accuracy) of each run that has an estimate."""
-    names = ("spike_balanced_accuracy", "balanced_accuracy")
+@dataclass(frozen=True)
+class SpikeIn:
+    """One run: balanced accuracy on spike-ins, an estimate without labels, and on the held-out target labels."""
+
+    method: str
+    scenario: str
+    estimate: float
+    true: float
+
+
+def spike_ins(rows: list[Row]) -> list[SpikeIn]:
+    """The runs of unchanged methods that have a spike-in estimate."""
     return [
-        (row["method"], row["scenario"], *(float(row[name]) for name in names))
-        for row in whole(rows)
-        if row.get(names[0])
+        SpikeIn(row["method"], row["scenario"], float(row["spike_balanced_accuracy"]), float(row["balanced_accuracy"]))
+        for row in unchanged(rows)
+        if row.get("spike_balanced_accuracy")
     ]
 
 
-def trust(found: list[tuple[str, str, float, float]]) -> str:
-    """How far spike-in estimates are from the truth, and whether they rise with it."""
-    estimate, true = np.array([row[2:] for row in found]).T
-    apart = estimate - true
-    said = f"mean absolute error {np.abs(apart).mean():.3f}, on average {apart.mean():+.3f}, {len(found)} runs"
-    if len(found) < 3 or min(estimate.std(), true.std()) == 0:
-        return said
-    return f"correlation {np.corrcoef(estimate, true)[0, 1]:.2f}, {said}"
+@dataclass(frozen=True)
+class EstimateErrors:
+    """Agreement of spike-in estimates with true scores; `correlation` is NaN where it is not defined."""
+
+    runs: int
+    mean_absolute: float
+    bias: float
+    correlation: float
+
+    def __str__(self) -> str:
+        """Such as "correlation 0.94, mean absolute error 0.098, bias +0.089, 90 runs"."""
+        correlation = f"correlation {self.correlation:.2f}, " if np.isfinite(self.correlation) else ""
+        return f"{correlation}mean absolute error {self.mean_absolute:.3f}, bias {self.bias:+.3f}, {self.runs} runs"
 
 
-def _written(found: Interval | None, form: str, nothing: str) -> str:
-    if found is None:
-        return nothing
-    mean, low, high = (format(value, form) for value in found)
-    return mean if math.isnan(found[1]) else f"{mean} [{low}, {high}]"
+def estimate_errors(runs: Sequence[SpikeIn]) -> EstimateErrors:
+    """Errors of the estimates of one run or more; bias is the mean of estimate - true score."""
+    estimate, true = np.array([[run.estimate, run.true] for run in runs]).T
+    error = estimate - true
+    defined = len(runs) > 2 and min(estimate.std(), true.std()) > 0
+    correlation = float(np.corrcoef(estimate, true)[0, 1]) if defined else float("nan")
+    return EstimateErrors(len(runs), float(np.abs(error).mean()), float(error.mean()), correlation)
 
 
-def plain(found: Interval | None) -> str:
-    """0.71 [0.68, 0.74]; one seed has no interval."""
-    return _written(found, ".3f", "")
-
-
-def signed(found: Interval | None) -> str:
-    """+0.10 [+0.02, +0.18]"""
-    return _written(found, "+.3f", "")
-
-
-def percent(found: Interval | None) -> str:
-    """88% [80%, 97%], or n/a where there is no gap to close."""
-    return _written(found, ".0%", "n/a")
-
-
-def recalls(per_class: list[dict[str, str]], scenario: str = HOME) -> dict[str, dict[str, float]]:
-    """method -> class -> mean recall over the seeds, of the methods as they are."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for row in whole(per_class):
+def recalls(per_class: list[Row], scenario: str = REFERENCE_SCENARIO) -> dict[str, dict[str, float]]:
+    """method -> class -> mean recall over seeds, of unchanged methods on one scenario."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in unchanged(per_class):
         if row["scenario"] == scenario and row["recall"]:
-            found.setdefault(row["method"], {}).setdefault(row["class"], []).append(float(row["recall"]))
-    order = [m for m in METHODS if m in found]
-    return {m: {name: float(np.mean(values)) for name, values in found[m].items()} for m in order}
+            values.setdefault(row["method"], {}).setdefault(row["class"], []).append(float(row["recall"]))
+    order = [m for m in METHODS if m in values]
+    return {m: {name: float(np.mean(v)) for name, v in values[m].items()} for m in order}
 
 
-def curves(rows: list[dict[str, str]]) -> dict[str, dict[str, dict[float, list[float]]]]:
-    """knob -> method -> value -> scores, one per seed, of knobs with two values or more.
+def curves(rows: list[Row]) -> dict[str, dict[str, dict[float, list[float]]]]:
+    """Swept parameter -> method -> value -> scores, one per seed, of parameters with two values or more.
 
-    For "unlabelled" the bounds are those of HOME for the same seeds.
+    For "unlabelled" source_only and oracle are those of the reference scenario, at the seeds that cryoshift has.
     """
     methods = ("source_only", "cryoshift", "oracle")
-    found = {
-        knob: {m: {v: list(by_seed(rows, m, curve_scenario(knob, v)).values()) for v in values} for m in methods}
-        for knob, values in CURVES.items()
+    lines = {
+        parameter: {
+            m: {v: list(by_seed(rows, m, curve_scenario(parameter, v)).values()) for v in values} for m in methods
+        }
+        for parameter, values in CURVES.items()
     }
-    varied = {n: by_seed(rows, "cryoshift", HOME, n_target=n) for n in UNLABELLED}
-    whole = {m: by_seed(rows, m, HOME) for m in BOUNDS}
+    varied = {n: by_seed(rows, "cryoshift", REFERENCE_SCENARIO, n_target=n) for n in UNLABELLED}
+    reference = {m: by_seed(rows, m, REFERENCE_SCENARIO) for m in BOUNDS}
 
-    def same_seeds(method: str, line: dict[int, float]) -> list[float]:
-        scores = whole.get(method, line)
-        return [scores[seed] for seed in line if seed in scores]
+    def same_seeds(method: str, scores: dict[str, float]) -> list[float]:
+        own = reference.get(method, scores)
+        return [own[seed] for seed in scores if seed in own]
 
-    found["unlabelled"] = {m: {n: same_seeds(m, line) for n, line in varied.items()} for m in methods}
-    shown = {
-        knob: {m: {v: s for v, s in line.items() if s} for m, line in lines.items()} for knob, lines in found.items()
+    lines["unlabelled"] = {m: {float(n): same_seeds(m, scores) for n, scores in varied.items()} for m in methods}
+    filled = {
+        parameter: {m: {v: s for v, s in line.items() if s} for m, line in by_method.items()}
+        for parameter, by_method in lines.items()
     }
-    return {knob: lines for knob, lines in shown.items() if len(lines["cryoshift"]) > 1}
+    return {parameter: by_method for parameter, by_method in filled.items() if len(by_method["cryoshift"]) > 1}
+
+
+def seed_count(rows: list[Row]) -> str:
+    """Number of seeds per configuration in the rows: "10 seeds", "2 to 10 seeds" or "1 seed"."""
+    names = ("method", "scenario", "without", "rule", "n_target")
+    seeds: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        seeds.setdefault(tuple(row[name] for name in names), set()).add(row["seed"])
+    counts = sorted({len(found) for found in seeds.values()})
+    if len(counts) < 2:
+        return f"{counts[0] if counts else 0} seed{'' if counts == [1] else 's'}"
+    return f"{counts[0]} to {counts[-1]} seeds"

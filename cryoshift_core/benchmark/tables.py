@@ -1,36 +1,40 @@
-"""The benchmark's report: Markdown tables and figures made from the rows of the CSV."""
+"""The benchmark's report: a Markdown page and figures, made from the rows of the CSVs."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from .. import runtime
 from ..application import pictures
 from ..errors import InputError
 from ..methods import METHODS
+from ..metrics import Interval
 from . import figures
-from .goals import TARGETS, verdicts
-from .jobs import BOUNDS, COMPOSITES, CORE, FACTORS, FRESH, HOME, LABELS, UNSEEN_AT
+from .goals import GAP_TARGETS, verdicts
+from .jobs import BOUNDS, COMPOSITES, CORE, FACTORS, LABELS, REFERENCE_SCENARIO, TEST_SEEDS, UNSEEN_SCENARIO
 from .runner import read
 from .statistics import (
     UNSEEN_COLUMNS,
+    Comparison,
     Gap,
-    Interval,
+    Row,
     ablation,
     baselines,
     by_seed,
     curves,
+    estimate_errors,
     gap_table,
-    percent,
-    plain,
     recalls,
-    signed,
-    spikes,
-    trust,
+    seed_count,
+    spike_ins,
+    unchanged,
     unseen,
 )
 
@@ -42,158 +46,258 @@ def table(header: str, lines: Iterable[Iterable[str]]) -> str:
     return f"| {header} |\n|{'---|' * len(cells)}\n{body}\n"
 
 
-def report(out: Path, images: Path, profile: str = "laptop") -> Path:
-    """Write summary.md beside the CSVs, and a figure for each part of the evidence that has rows."""
+def text(value: Interval | None, spec: str, absent: str = "") -> str:
+    """An interval with its numbers in the format `spec`, such as ".3f", "+.3f" or ".0%"; `absent` for None."""
+    return absent if value is None else format(value, spec)
+
+
+def report(folder: Path, page: Path, images: Path, profile: str = "laptop") -> Path:
+    """Write the Markdown `page`, and a figure into `images` for each part of the evidence that has rows.
+
+    Parameters
+    ----------
+    folder : holds evidence.csv and per_class.csv
+
+    Raises
+    ------
+    InputError
+        no row of the profile in evidence.csv.
+    """
     rows, per_class = (
-        [row for row in read(out / name) if row["profile"] == profile] for name in ("evidence.csv", "per_class.csv")
+        [row for row in read(folder / name) if row["profile"] == profile] for name in ("evidence.csv", "per_class.csv")
     )
     if not rows:
-        raise InputError(f"{out / 'evidence.csv'} has no row of profile {profile!r}; run a tier first.")
+        raise InputError(
+            f"Expected rows of profile {profile!r} in {folder / 'evidence.csv'}, got none. "
+            f"Add them: python -m cryoshift_core evidence --tier core --profile {profile}."
+        )
     images.mkdir(parents=True, exist_ok=True)
     pictures.use_style()
-    for name, figure in drawings(rows, per_class).items():
+    drawn = drawings(rows, per_class)
+    for name, figure in drawn.items():
         figure.savefig(images / f"evidence_{name}.png", dpi=110)
         plt.close(figure)
-    path = out / "summary.md"
-    path.write_text(summary(rows, per_class, profile))
-    return path
+    links = {name: _relative(images / f"evidence_{name}.png", page) for name in drawn}
+    return runtime.write_text(page, summary(rows, per_class, profile, links, _relative(folder, page)))
 
 
-def _draw_gap_closed(rows: list[dict], per_class: list[dict]) -> Figure | None:
+def _relative(path: Path, page: Path) -> str:
+    return Path(os.path.relpath(path, page.parent)).as_posix()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of the report: a function of evidence and per-class rows, None without rows, and its alt text."""
+
+    draw: Callable[[list[Row], list[Row]], Figure | None]
+    alt: str
+
+
+def _where(rows: list[Row], methods: Iterable[str], scenarios: Iterable[str]) -> list[Row]:
+    methods, scenarios = tuple(methods), tuple(scenarios)
+    return [row for row in unchanged(rows) if row["method"] in methods and row["scenario"] in scenarios]
+
+
+def _draw_gap_closed(rows: list[Row], per_class: list[Row]) -> Figure | None:
     closed: dict[str, dict[str, Interval]] = {}
     for g in gap_table(rows):
         if g.method in CORE and g.scenario in COMPOSITES and g.closed:
             closed.setdefault(g.scenario, {})[g.method] = g.closed
-    shown = {s: closed[s] for s in COMPOSITES if s in closed}
-    return figures.gap_closed(shown, TARGETS) if shown else None
+    shown = {s: {m: closed[s][m] for m in CORE if m in closed[s]} for s in COMPOSITES if s in closed}
+    return figures.gap_closed(shown, GAP_TARGETS, seed_count(_where(rows, CORE, shown))) if shown else None
 
 
-def _draw_baselines(rows: list[dict], per_class: list[dict]) -> Figure | None:
-    label = "balanced accuracy - that of cryoshift, paired by seed"
+def _draw_baselines(rows: list[Row], per_class: list[Row]) -> Figure | None:
     found = baselines(rows)
-    return figures.forest(found, f"Other methods against cryoshift on {HOME}", label) if found else None
+    label = "balanced accuracy: method - cryoshift"
+    return (
+        figures.forest(found, f"Other methods compared with cryoshift on {REFERENCE_SCENARIO}", label)
+        if found
+        else None
+    )
 
 
-def _draw_factors(rows: list[dict], per_class: list[dict]) -> Figure | None:
+def _draw_factors(rows: list[Row], per_class: list[Row]) -> Figure | None:
     gaps = gap_table(rows)
     found = {s: {g.method: g.score for g in gaps if g.scenario == s} for s in FACTORS}
     shown = {s: scores for s, scores in found.items() if scores}
-    return figures.factors(shown) if shown else None
+    return figures.factors(shown, seed_count(_where(rows, METHODS, shown))) if shown else None
 
 
-def _draw_ablation(rows: list[dict], per_class: list[dict]) -> Figure | None:
-    label = "balanced accuracy - that of the whole recipe, paired by seed"
+def _draw_ablation(rows: list[Row], per_class: list[Row]) -> Figure | None:
     found = ablation(rows)
-    return figures.forest(found, f"cryoshift on {HOME} with one part left out", label) if found else None
+    label = "balanced accuracy: changed - unchanged cryoshift"
+    return figures.forest(found, f"cryoshift on {REFERENCE_SCENARIO} with one part changed", label) if found else None
 
 
-def _draw_recall(rows: list[dict], per_class: list[dict]) -> Figure | None:
+def _draw_recall(rows: list[Row], per_class: list[Row]) -> Figure | None:
     found = recalls(per_class)
-    return figures.recall_map(found, f"Share of each class that is found ({HOME})") if found else None
+    seeds = seed_count(_where(per_class, found, [REFERENCE_SCENARIO]))
+    return (
+        figures.recall_map(found, f"Recall of each class on {REFERENCE_SCENARIO}, mean over {seeds}") if found else None
+    )
 
 
-def _draw_regret(rows: list[dict], per_class: list[dict]) -> Figure | None:
-    kinds = {"last": "balanced_accuracy_last", "selected": "balanced_accuracy", "best": "balanced_accuracy_best"}
+def _draw_regret(rows: list[Row], per_class: list[Row]) -> Figure | None:
+    columns = {"last": "balanced_accuracy_last", "selected": "balanced_accuracy", "best": "balanced_accuracy_best"}
     found = {
         f"{g.method}, {g.scenario}": {
             kind: float(np.mean(list(by_seed(rows, g.method, g.scenario, column).values())))
-            for kind, column in kinds.items()
+            for kind, column in columns.items()
         }
-        for g in gap_table(rows)
+        for g in _ordered(rows)
         if g.regret is not None and g.scenario in COMPOSITES
     }
-    return figures.regret(found) if found else None
+    adapting = [m for m in METHODS if m not in BOUNDS]
+    return figures.regret(found, seed_count(_where(rows, adapting, COMPOSITES))) if found else None
 
 
-def _draw_curves(rows: list[dict], per_class: list[dict]) -> Figure | None:
+def _draw_curves(rows: list[Row], per_class: list[Row]) -> Figure | None:
     found = curves(rows)
-    return figures.curves(found, LABELS) if found else None
+    return figures.curves(found, LABELS, f"{REFERENCE_SCENARIO} with one parameter swept") if found else None
 
 
-def _draw_spike(rows: list[dict], per_class: list[dict]) -> Figure | None:
-    found = spikes(rows)
-    return figures.spike_against_truth(found, trust(found)) if found else None
+def _draw_spike_in(rows: list[Row], per_class: list[Row]) -> Figure | None:
+    found = spike_ins(rows)
+    return figures.spike_in_against_truth(found, str(estimate_errors(found))) if found else None
 
 
-DRAWINGS: dict[str, Callable[[list[dict], list[dict]], Figure | None]] = {
-    "gap_closed": _draw_gap_closed,
-    "factors": _draw_factors,
-    "baselines": _draw_baselines,
-    "ablation": _draw_ablation,
-    "recall": _draw_recall,
-    "regret": _draw_regret,
-    "curves": _draw_curves,
-    "spike": _draw_spike,
+DRAWINGS: dict[str, Drawing] = {
+    "gap_closed": Drawing(
+        _draw_gap_closed, "Bars of the gap closed by each method on the composite scenarios, with goals"
+    ),
+    "factors": Drawing(_draw_factors, "Balanced accuracy on ten single-factor scenarios, with the gap as a grey bar"),
+    "baselines": Drawing(_draw_baselines, "Paired differences of other methods to cryoshift, with intervals"),
+    "ablation": Drawing(_draw_ablation, "Paired differences of cryoshift with one part changed, with intervals"),
+    "recall": Drawing(_draw_recall, "Table of recalls by method and class"),
+    "regret": Drawing(_draw_regret, "Scores of the last, the selected and the best checkpoint of each method"),
+    "curves": Drawing(_draw_curves, "Six panels of balanced accuracy against one swept parameter each"),
+    "spike": Drawing(_draw_spike_in, "True balanced accuracy against its spike-in estimate, one point per run"),
 }
 
 
-def drawings(rows: list[dict[str, str]], per_class: list[dict[str, str]]) -> dict[str, Figure]:
-    """Name -> figure, of what there are rows for."""
-    found = {name: draw(rows, per_class) for name, draw in DRAWINGS.items()}
-    return {name: figure for name, figure in found.items() if figure is not None}
+def drawings(rows: list[Row], per_class: list[Row]) -> dict[str, Figure]:
+    """name in DRAWINGS -> figure, where there are rows for it."""
+    drawn = {name: drawing.draw(rows, per_class) for name, drawing in DRAWINGS.items()}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def summary(rows: list[dict[str, str]], per_class: list[dict[str, str]], profile: str) -> str:
-    """What the CSVs say, in Markdown."""
+def _ordered(rows: list[Row]) -> list[Gap]:
+    return sorted(gap_table(rows), key=lambda g: (g.scenario, [*METHODS, g.method].index(g.method)))
 
-    def ordered(some: list[dict[str, str]]) -> list[Gap]:
-        return sorted(gap_table(some), key=lambda g: (g.scenario, [*METHODS, g.method].index(g.method)))
 
-    text = f"""# What the evidence says
+GAP_HEADER = (
+    "scenario | method | seeds | balanced accuracy | over source_only | gap closed | regret | negative transfer"
+)
 
-Written by `make evidence` from evidence.csv and per_class.csv: {len(rows)} runs of the {profile} profile. Balanced
-accuracy on target-test cubes, mean [95 % interval] over seeds; each seed draws new data *and* trains anew. *Gap closed*
-is (method - source_only) / (oracle - source_only), with Fieller's interval, paired by seed; it reads n/a where the
-interval of oracle - source_only includes 0. *Regret* is the best checkpoint less the one selected without labels. With
-three seeds an interval is wide, and may reach past 1.
 
-## Aims
+def gap_lines(rows: list[Row], scenarios: Iterable[str]) -> list[list[str]]:
+    """Cells under GAP_HEADER for each unchanged method on the scenarios."""
+    scenarios = tuple(scenarios)
+    return [_gap_line(g) for g in _ordered(rows) if g.scenario in scenarios]
+
+
+def summary(rows: list[Row], per_class: list[Row], profile: str, images: dict[str, str], folder: str) -> str:
+    """The report in Markdown.
+
+    Parameters
+    ----------
+    images : name in DRAWINGS -> link to the figure
+    folder : link to the folder of the CSVs
+    """
+    page = f"""# Evidence
+
+This page is generated: `python -m cryoshift_core evidence --report` writes it from
+[evidence.csv]({folder}/evidence.csv) and [per_class.csv]({folder}/per_class.csv), which hold {len(rows)} runs of the
+`{profile}` profile. [How the recipe was chosen](search.md) and [a summary of the results](results.md) are pages of
+their own.
+
+- *Scores* are balanced accuracies on target-test subtomograms: mean [95 % t interval] over seeds. Each seed draws new
+  data *and* trains again. Intervals of accuracies end at 0 and 1.
+- *Gap closed* is (method - `source_only`) / (`oracle` - `source_only`) with Fieller's interval, paired by seed. It has
+  no bounds: a method can score below `source_only` or above `oracle`. It is n/a where the 95 % interval of
+  `oracle` - `source_only` does not lie above 0.
+- *Regret* is the score of the best checkpoint minus that of the checkpoint selected without target labels.
+- *Negative transfer* means that the whole interval of "over source_only" lies below 0.
+- Intervals over three seeds are wide.
+
+## Goals
 
 """
-    text += table("aim | found | outcome", (v.line for v in verdicts(rows)))
-    parts = {"Composites": (rows, COMPOSITES)}
-    if last := [row for row in rows if int(row["seed"]) in FRESH]:
-        parts[f"Composites, seeds {FRESH[0]} to {FRESH[-1]} alone: opened when nothing was changed any more"] = (
-            last,
+    page += table("goal | result | outcome", (v.line for v in verdicts(rows)))
+    page += _figure("gap_closed", images)
+    test_rows = [row for row in rows if int(row["seed"]) in TEST_SEEDS]
+    span = f"{TEST_SEEDS[0]}-{TEST_SEEDS[-1]}"
+    parts = {
+        "Composite scenarios": (rows, COMPOSITES, "regret", ""),
+        f"Composite scenarios, seeds {span} only": (
+            test_rows,
             COMPOSITES,
-        )
-    parts["Single factors"] = (rows, FACTORS)
-    if strange := unseen_table(rows):
-        parts["Imaged of a molecule that nobody simulated"] = (rows, (UNSEEN_AT,))
-    for title, (some, wanted) in parts.items():
-        if lines := [_gap_line(g) for g in ordered(some) if g.scenario in wanted]:
-            text += f"\n## {title}\n\n"
-            header = "scenario | method | seeds | balanced accuracy | over source_only | gap closed | regret | "
-            text += table(header + "negative transfer", lines)
-    if strange:
-        text += "\n`none_of_these` there, at the detector's own threshold and at one that rejects 5 % of the known:\n\n"
-        text += strange
-    if others := [line for g in ordered(rows) if g.scenario in COMPOSITES and (line := _other_line(rows, g))]:
-        text += "\n## Other scores, means over seeds\n\nECE and NLL are of calibrated answers.\n\n"
-        text += table(f"scenario | method | {' | '.join(OTHERS.values())}", others)
-    forests = {
-        f"Other methods less cryoshift ({HOME})": ("method", baselines(rows)),
-        f"cryoshift with one part left out, less the whole ({HOME})": ("part", ablation(rows)),
+            "",
+            f"We changed the selection rule twice after seeing test labels of seeds 21-25; seeds {span} are the clean "
+            "test.\n\n",
+        ),
+        "Single factors": (rows, FACTORS, "factors", ""),
+        "A molecule that was not simulated": (
+            rows,
+            (UNSEEN_SCENARIO,),
+            "",
+            f"A tenth of the subtomograms of `{UNSEEN_SCENARIO}` shows a molecule of no class.\n\n",
+        ),
     }
-    for title, (what, found) in forests.items():
-        if found:
-            text += f"\n## {title}\n\n" + table(f"{what} | difference", ((k, signed(v)) for k, v in found.items()))
+    for title, (some, scenarios, figure, note) in parts.items():
+        if lines := gap_lines(some, scenarios):
+            page += f"\n## {title}\n\n{note}" + table(GAP_HEADER, lines) + _figure(figure, images)
+    if rejected := unseen_table(rows):
+        page += "\nThe unknown class there, at the detector's own threshold and at one that rejects 5 % of the known "
+        page += f"subtomograms:\n\n{rejected}"
+    if others := [line for g in _ordered(rows) if g.scenario in COMPOSITES and (line := _other_line(rows, g))]:
+        page += '\n## Other scores\n\nMeans over seeds. NLL and "ECE after" are those of calibrated probabilities.\n\n'
+        page += table(f"scenario | method | {' | '.join(OTHERS.values())}", others)
+    page += _comparisons(f"Other methods - cryoshift ({REFERENCE_SCENARIO})", "method", baselines(rows))
+    page += _figure("baselines", images)
+    page += _comparisons(f"Changed cryoshift - cryoshift ({REFERENCE_SCENARIO})", "change", ablation(rows))
+    page += _figure("ablation", images)
     if by_method := recalls(per_class):
         classes = list(next(iter(by_method.values())))
-        lines = ([m, *(f"{found[c]:.2f}" for c in classes)] for m, found in by_method.items())
-        text += f"\n## Recall of each class ({HOME})\n\n" + table(" | ".join(["method", *classes]), lines)
-    if varied := curves(rows):
-        lines = (
-            [knob, f"{value:g}", *(f"{np.mean(by[value]):.3f}" if value in by else "" for by in lines_of.values())]
-            for knob, lines_of in varied.items()
+        lines = [[m, *(f"{found[c]:.2f}" for c in classes)] for m, found in by_method.items()]
+        page += f"\n## Recall of each class ({REFERENCE_SCENARIO})\n\n" + table(" | ".join(["method", *classes]), lines)
+        page += _figure("recall", images)
+    if swept := curves(rows):
+        lines = [
+            [
+                name,
+                f"{value:g}",
+                *(f"{np.mean(line[value]):.3f}" if value in line else "" for line in lines_of.values()),
+            ]
+            for name, lines_of in swept.items()
             for value in lines_of["cryoshift"]
-        )
-        text += f"\n## One number of {HOME} at a time\n\n" + table(
-            "knob | value | source_only | cryoshift | oracle", lines
-        )
-    if found := spikes(rows):
-        text += f"\n## Spike-in estimate against the truth\n\n{trust(found)}.\n"
-    return text
+        ]
+        header = "swept parameter | value | source_only | cryoshift | oracle"
+        page += f"\n## {REFERENCE_SCENARIO} with one parameter swept\n\nMeans over seeds.\n\n" + table(header, lines)
+        page += _figure("curves", images)
+    if spiked := spike_ins(rows):
+        page += "\n## Spike-in estimate against the true score\n\n"
+        page += f"All runs: {estimate_errors(spiked)}. Bias is estimate - true score.\n\n"
+        lines = []
+        for scenario in sorted({run.scenario for run in spiked}):
+            e = estimate_errors([run for run in spiked if run.scenario == scenario])
+            lines.append([scenario, str(e.runs), f"{e.mean_absolute:.3f}", f"{e.bias:+.3f}"])
+        page += table("scenario | runs | mean absolute error | bias", lines) + _figure("spike", images)
+    return page
+
+
+def _figure(name: str, images: dict[str, str]) -> str:
+    return f"\n![{DRAWINGS[name].alt}]({images[name]})\n" if name in images else ""
+
+
+def _comparisons(title: str, what: str, found: dict[str, Comparison]) -> str:
+    if not found:
+        return ""
+    lines = ((name, str(c.seeds), f"{c.interval:+.3f}") for name, c in found.items())
+    return f"\n## {title}\n\nDifferences of balanced accuracy, paired by seed.\n\n" + table(
+        f"{what} | seeds | difference", lines
+    )
 
 
 OTHERS = {
@@ -203,36 +307,34 @@ OTHERS = {
     "nll": "NLL",
     "a_distance_before": "A-distance before",
     "a_distance_after": "A-distance after",
-    "fell_back": "share fallen back",
+    "fell_back": "fraction fallen back",
     "cpu_seconds": "CPU-seconds",
 }
 
 
-def _other_line(rows: list[dict], g: Gap) -> list[str]:
-    """A row of the table of other scores; nothing where the CSV has none of them."""
+def _other_line(rows: list[Row], g: Gap) -> list[str]:
+    """Cells of the table of other scores; an empty list where the rows have none of them."""
     values = [list(by_seed(rows, g.method, g.scenario, column).values()) for column in OTHERS]
     if not values[0]:
         return []
     return [g.scenario, g.method, *(f"{np.mean(v):.3g}" if v else "" for v in values)]
 
 
-def unseen_table(rows: list[dict[str, str]]) -> str:
-    """`unseen` in Markdown, "" without rows."""
+def unseen_table(rows: list[Row]) -> str:
+    """Markdown table of rejected subtomograms on the scenario with an unseen molecule; "" without rows."""
     found = unseen(rows)
-    lines = ([m, *(plain(columns.get(c)) for c in UNSEEN_COLUMNS)] for m, columns in found.items())
+    lines = ([m, *(text(columns.get(c), ".3f") for c in UNSEEN_COLUMNS)] for m, columns in found.items())
     return table(" | ".join(["method", *UNSEEN_COLUMNS.values()]), lines) if found else ""
 
 
 def _gap_line(g: Gap) -> list[str]:
-    regret = "" if g.regret is None else f"{g.regret:.3f}"
-    closed = "" if g.method in BOUNDS else percent(g.closed)
     return [
         g.scenario,
         g.method,
         str(g.seeds),
-        plain(g.score),
-        signed(g.over),
-        closed,
-        regret,
+        f"{g.score:.3f}",
+        text(g.over, "+.3f"),
+        "" if g.method in BOUNDS else text(g.closed, ".0%", "n/a"),
+        "" if g.regret is None else f"{g.regret:.3f}",
         "YES" if g.negative else "",
     ]

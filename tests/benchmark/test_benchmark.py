@@ -1,5 +1,10 @@
-"""The evidence: complete tables of jobs, a CSV that survives kills and company, and sums done by hand."""
+"""The benchmark: jobs, a CSV that survives kills and concurrent writers, and statistics checked by hand."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
@@ -7,11 +12,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cryoshift_core.benchmark import goals, jobs, runner, statistics, tables
+from cryoshift_core.benchmark import figures, goals, jobs, runner, statistics, tables
 from cryoshift_core.benchmark.__main__ import main
 from cryoshift_core.benchmark.jobs import Job, tier_jobs
 from cryoshift_core.errors import InputError
 from cryoshift_core.methods import METHODS, resolve
+from cryoshift_core.metrics import Interval
 from cryoshift_core.simulation.scenarios import SCENARIOS, DatasetConfig
 
 T2, T4 = 4.30265, 2.77645  # Student's t, 97.5 %, for 3 and 5 seeds
@@ -28,13 +34,10 @@ def written(folder, rows):
     return runner.read(folder / "evidence.csv")
 
 
-# ---------------------------------------------------------------- the jobs
-
-
-def test_the_tiers_hold_what_they_promise():
+def test_the_tiers_hold_the_planned_jobs():
     core = tier_jobs("core")
     assert len(core) == len({job.key for job in core}) == 4 * 3 * 10
-    assert {job.seed for job in core} == {*range(21, 26), *range(31, 36)}, "no seed of the development"
+    assert {job.seed for job in core} == {*range(21, 26), *range(31, 36)}, "no seed of development"
     others = {job.method for job in tier_jobs("baselines")}
     assert (
         others == METHODS.keys() - {"source_only", "cryoshift_reference", "cryoshift", "oracle"} and "coral" in others
@@ -47,30 +50,43 @@ def test_the_tiers_hold_what_they_promise():
     assert len({job.key for job in everything}) == len(everything)
 
 
-def test_the_ablation_follows_the_recipe_and_never_takes_the_last_label_away():
+def test_the_ablation_follows_the_recipe_and_keeps_a_labelled_term():
     without = {job.without for job in tier_jobs("ablation")} - {""}
     recipe = METHODS["cryoshift"]
-    assert {*recipe.warps, *recipe.view} <= without <= {*recipe.warps, *recipe.view, *dict(recipe.terms)}
+    assert {*recipe.warps, *recipe.student_augmentation} <= without
+    assert without <= {*recipe.warps, *recipe.student_augmentation, *dict(recipe.terms)}
     for part in without:
-        resolve("cryoshift", (part,))  # refuses what has no labelled term left
+        resolve("cryoshift", (part,))  # raises where no labelled term is left
     rules = {job.rule for job in tier_jobs("ablation")} - {""}
     assert rules == set(jobs.RULES) and len(rules) >= 3
     assert not [job for job in tier_jobs("ablation") if bool(job.without) == bool(job.rule)], "one part at a time"
 
 
-def test_the_curves_change_one_number_each():
+def test_the_curves_change_one_field_each_and_leave_the_public_scenarios_alone():
     todo = tier_jobs("curves")
-    home = asdict(SCENARIOS["in_situ_2"])
-    for knob, values in jobs.CURVES.items():
+    reference = asdict(SCENARIOS["in_situ_2"])
+    for parameter, values in jobs.CURVES.items():
         for value in values:
-            varied = asdict(SCENARIOS[jobs.curve_scenario(knob, value)])
-            changed = {name for name in home if varied[name] != home[name]}
-            assert len(changed) <= 1
-            assert {j.method for j in todo if j.scenario == jobs.curve_scenario(knob, value)} == {
-                "source_only", "cryoshift", "oracle",
-            }  # fmt: skip
+            name = jobs.curve_scenario(parameter, value)
+            varied = asdict(jobs.find_scenario(name))
+            assert sum(varied[field] != reference[field] for field in reference) <= 1
+            assert {j.method for j in todo if j.scenario == name} == {"source_only", "cryoshift", "oracle"}
+    assert "in_situ_2_snr_0.1" in jobs.CURVE_SCENARIOS, "the name in the CSV"
+    assert not jobs.CURVE_SCENARIOS.keys() & SCENARIOS.keys(), "an import must not add to another module's table"
+    assert jobs.find_scenario("dose_1") is SCENARIOS["dose_1"]
+    with pytest.raises(InputError, match="no_such"):
+        jobs.find_scenario("no_such")
     assert {50, 5000} <= {job.n_target for job in todo}
-    assert runner.requests(replace(todo[0], scenario="in_situ_2", n_target=5000))[0].n == 5000
+    assert runner.target_configs(replace(todo[0], scenario="in_situ_2", n_target=5000))[0].n == 5000
+
+
+def test_curve_jobs_simulate_their_own_scenario():
+    one, other = (
+        runner.target_configs(Job("smoke", "curves", "cryoshift", jobs.curve_scenario("snr", v), 21))[0]
+        for v in (0.1, 0.3)
+    )
+    named = runner.target_configs(Job("smoke", "core", "cryoshift", "in_situ_2", 21))[0]
+    assert len({config.file_name for config in (one, other, named)}) == 3, "data sets are kept apart"
 
 
 def test_the_parts_share_no_job_and_no_target():
@@ -81,7 +97,7 @@ def test_the_parts_share_no_job_and_no_target():
     targets = [{(job.scenario, job.seed) for group in part for job in group} for part in parts]
     assert not targets[0] & targets[1] and not targets[1] & targets[2] and not targets[0] & targets[2]
     first = [part[0][0].seed for part in parts]
-    assert len(set(first)) == 3, "processes that start together do not wait for one another's source_only"
+    assert len(set(first)) == 3, "processes that start together need different source_only fits"
 
 
 def test_an_unknown_tier_is_refused():
@@ -89,24 +105,31 @@ def test_an_unknown_tier_is_refused():
         tier_jobs("everything")
 
 
-# ---------------------------------------------------------------- the CSV
+WRITER = """
+import sys
+from pathlib import Path
+from cryoshift_core.benchmark import runner
+from cryoshift_core.benchmark.jobs import Job
+from dataclasses import asdict
+for seed in range(100_000):
+    runner.add(Path(sys.argv[1]), [{**asdict(Job("laptop", "core", "oracle", "in_situ_1", seed)), "score": 0.5}])
+"""
 
 
-def test_a_write_that_is_cut_short_leaves_the_rows_before_it(tmp_path, monkeypatch):
+def test_a_killed_writer_leaves_whole_rows_and_no_lock(tmp_path):
     path = tmp_path / "evidence.csv"
-    written(tmp_path, [row("oracle", "in_situ_1", 21, 0.5)])
-    before = path.read_bytes()
-
-    def killed(self, rows):
-        self.writerow(rows[0])
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(runner.csv.DictWriter, "writerows", killed)
-        with pytest.raises(KeyboardInterrupt):
-            runner.add(path, [row("oracle", "in_situ_1", 22, 0.6)])
-    assert path.read_bytes() == before
-    assert len(written(tmp_path, [row("oracle", "in_situ_1", 22, 0.6)])) == 2, "the lock was let go"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
+    try:
+        deadline = time.monotonic() + 60
+        while len(runner.read(path)) < 50 and writer.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+    before = runner.read(path)
+    assert len(before) >= 50 and [r["seed"] for r in before] == [str(n) for n in range(len(before))]
+    assert all(r["score"] == "0.5" for r in before)
+    assert len(written(tmp_path, [row("oracle", "in_situ_1", 10**6, 0.6)])) == len(before) + 1
 
 
 def test_a_row_replaces_its_own_key_and_new_columns_leave_old_rows_empty(tmp_path):
@@ -121,57 +144,87 @@ def test_many_writers_lose_no_row(tmp_path):
     assert sorted(int(r["seed"]) for r in runner.read(tmp_path / "evidence.csv")) == list(range(40))
 
 
-def test_a_finished_job_is_skipped_and_a_failing_one_stops_no_other(tmp_path, monkeypatch, capsys):
-    seen = []
-
-    def run(job, to):
-        seen.append(job.key)
-        if job.method == "cryoshift":
-            raise InputError("no luck")
-        return row(job.method, job.scenario, job.seed, 0.5), []
-
-    monkeypatch.setattr(runner, "run", run)
-    monkeypatch.setattr(runner, "home", lambda job, lab: None)
-    monkeypatch.setattr(runner, "target", lambda job, at, lab: None)
-    todo = jobs.groups(tier_jobs("core", seeds=[21]))
-    lab = runner.Lab(tmp_path / "work")
-    failed = runner.run_all(todo, tmp_path, lab)
-    assert len(seen) == 12 and [job.method for job in failed] == ["cryoshift"] * 3
-    assert len(runner.read(tmp_path / "evidence.csv")) == 9
-    assert "FAILED: no luck" in capsys.readouterr().out
-    runner.run_all(todo, tmp_path, lab)
-    assert seen[12:] == [job.key for job in failed], "only what is missing"
+def test_a_finished_job_is_skipped_and_a_failing_one_stops_no_other(tmp_path, capsys):
+    methods = ("source_only", "no_such_method", "adabn")
+    todo = jobs.groups([Job("smoke", "baselines", method, "dose_1", 21) for method in methods])
+    context = runner.Context(tmp_path / "work")
+    failed = runner.run_all(todo, tmp_path, context)
+    assert [job.method for job in failed] == ["no_such_method"]
+    assert [r["method"] for r in runner.read(tmp_path / "evidence.csv")] == ["source_only", "adabn"]
+    assert "FAILED: " in capsys.readouterr().out
+    before = (tmp_path / "evidence.csv").read_bytes()
+    assert runner.run_all(todo, tmp_path, context) == failed
+    assert "1 jobs to run with 1 targets" in capsys.readouterr().out, "only the missing one"
+    assert (tmp_path / "evidence.csv").read_bytes() == before
 
 
-# ---------------------------------------------------------------- the summary
+def test_paired_differences_cancel_the_variation_between_seeds():
+    shared = np.array([0.5, 0.7, 0.9])
+    found = statistics.difference(shared + 0.1 + np.array([0.001, 0, -0.001]), shared)
+    assert 0.09 < found.low < found.high < 0.11
+    with pytest.raises(InputError, match="same seeds"):
+        statistics.difference([1.0], [1.0, 2.0])
 
 
-def test_the_interval_of_a_ratio_is_fiellers():
+def ratio(above, below):
+    """Gap closed of methods that gain `above` where the oracle gains `below`, over seeds that differ a lot."""
+    low = [0.1 * seed for seed in range(len(above))]
+    plus = [[a + b for a, b in zip(low, gains, strict=True)] for gains in (above, below)]
+    return statistics.gap_closed(plus[0], low, plus[1])
+
+
+def test_the_interval_of_the_gap_closed_is_fiellers():
     # a denominator without noise: the t interval, divided
-    found = statistics.ratio_interval([0.1, 0.2, 0.3], [0.4, 0.4, 0.4])
     half = T2 * 0.1 / np.sqrt(3) / 0.4
-    assert found == pytest.approx((0.5, 0.5 - half, 0.5 + half), rel=1e-4)
-    # else: at both ends the t test of above - r * below is just at its limit
+    assert ratio([0.1, 0.2, 0.3], [0.4, 0.4, 0.4]) == pytest.approx((0.5, 0.5 - half, 0.5 + half), rel=1e-4)
+    # else: at both ends the t test of above - r * below is at its limit
     above, below = np.array([0.31, 0.38, 0.35, 0.40, 0.33]), np.array([0.40, 0.44, 0.39, 0.47, 0.41])
-    estimate, low, high = statistics.ratio_interval(list(above), list(below))
-    assert low < estimate < high and estimate == pytest.approx(above.mean() / below.mean())
-    for end in (low, high):
+    found = ratio(list(above), list(below))
+    assert found.low < found.mean < found.high and found.mean == pytest.approx(above.mean() / below.mean())
+    for end in (found.low, found.high):
         assert stats.ttest_1samp(above - end * below, 0).pvalue == pytest.approx(0.05, rel=1e-6)
-    # above proportional to below: nothing is uncertain about the ratio
-    assert statistics.ratio_interval([0.2, 0.3, 0.4], [0.4, 0.6, 0.8]) == pytest.approx((0.5, 0.5, 0.5))
+    # above proportional to below: the ratio is certain
+    assert ratio([0.2, 0.3, 0.4], [0.4, 0.6, 0.8]) == pytest.approx((0.5, 0.5, 0.5))
 
 
 @pytest.mark.parametrize("below", [[-0.1, 0.1, 0.05], [-0.4, -0.41, -0.42], [0.0, 0.0, 0.0]])
-def test_without_a_gap_there_is_no_ratio(below):
-    assert statistics.ratio_interval([0.1, 0.2, 0.3], below) is None
-    assert statistics.ratio_interval([0.1], [0.4]) is None, "one seed"
+def test_without_a_positive_gap_nothing_can_be_closed(below):
+    assert ratio([0.1, 0.2, 0.3], below) is None
+    assert ratio([0.1], [0.4]) is None, "one seed has no interval"
+
+
+def test_tables_goals_and_single_numbers_agree_where_the_oracle_is_worse_than_source_only(tmp_path):
+    oracle = [row("oracle", "in_situ_1", s, 0.4 + 0.01 * i) for i, s in enumerate((21, 22, 23))]
+    low = [row("source_only", "in_situ_1", s, 0.8) for s in (21, 22, 23)]
+    rows = written(tmp_path, oracle + low + [row("cryoshift", "in_situ_1", s, 0.6) for s in (21, 22, 23)])
+    assert statistics.gap(rows, "cryoshift", "in_situ_1").closed is None
+    (line,) = [line for line in tables.gap_lines(rows, ["in_situ_1"]) if line[1] == "cryoshift"]
+    assert line[5] == "n/a" and line[7] == "YES"
+    found = verdict(rows, "gap closed on in_situ_1")
+    assert found.outcome == "not measured" and found.result.startswith("n/a")
+
+
+def test_intervals_of_accuracies_end_at_0_and_1_and_those_of_the_gap_closed_do_not(tmp_path):
+    scores = {"source_only": (0.2, 0.6, 0.7), "oracle": (0.999, 0.90, 0.999), "cryoshift": (0.999, 0.95, 0.8)}
+    rows = written(
+        tmp_path, [row(m, "in_situ_1", s, v) for m in scores for s, v in zip((1, 2, 3), scores[m], strict=True)]
+    )
+    ours = statistics.gap(rows, "cryoshift", "in_situ_1")
+    assert ours.score.high == 1.0 and ours.score.low > 0
+    shifted = [{**r, "balanced_accuracy": "0.97"} if r["method"] == "cryoshift" else r for r in rows]
+    low = [{**r, "balanced_accuracy": "0.2"} if r["method"] == "source_only" else r for r in shifted]
+    assert statistics.gap(low, "cryoshift", "in_situ_1").closed.high > 1
+    none = {"none_recall": 0.7, "none_false_rejection": 0.004, "none_recall_5": 0.5}
+    rows = [{**row("cryoshift", "structure_3", s, 0.8, tier="unseen"), **none, "none_recall_5": v}
+            for s, v in ((1, 0.2), (2, 0.9), (3, 1.0))]  # fmt: skip
+    assert statistics.unseen(written(tmp_path / "unseen", rows))["cryoshift"]["none_recall_5"][1:] == (0.0, 1.0)
 
 
 def small_world():
     """in_situ_1 with a gap of 0.4 for every seed, of which cryoshift closes 0.32, 0.36 and 0.40."""
     rows = []
     for i, seed in enumerate((21, 22, 23)):
-        low = 0.4 + 0.1 * i  # the seeds differ more than the methods: only pairing shows it
+        low = 0.4 + 0.1 * i  # the seeds differ more than the methods do
         rows += [row("source_only", "in_situ_1", seed, low), row("oracle", "in_situ_1", seed, low + 0.4)]
         rows += [row("cryoshift", "in_situ_1", seed, low + 0.32 + 0.04 * i, best=low + 0.37 + 0.04 * i)]
         rows += [row("cryoshift_reference", "in_situ_1", seed, low - 0.10 - 0.01 * i)]
@@ -182,34 +235,34 @@ def test_the_gap_table_by_hand(tmp_path):
     gaps = {g.method: g for g in statistics.gap_table(written(tmp_path, small_world()))}
     ours = gaps["cryoshift"]
     half = T2 * 0.04 / np.sqrt(3)
-    assert ours.seeds == 3 and ours.score[0] == pytest.approx(0.86)
+    assert ours.seeds == 3 and ours.score.mean == pytest.approx(0.86)
     assert ours.over == pytest.approx((0.36, 0.36 - half, 0.36 + half), rel=1e-4)
     assert ours.closed == pytest.approx((0.9, 0.9 - half / 0.4, 0.9 + half / 0.4), rel=1e-4)
     assert ours.regret == pytest.approx(0.05) and not ours.negative
-    assert gaps["cryoshift_reference"].negative and gaps["cryoshift_reference"].closed[0] == pytest.approx(-0.275)
+    assert gaps["cryoshift_reference"].negative and gaps["cryoshift_reference"].closed.mean == pytest.approx(-0.275)
     assert gaps["oracle"].closed is None and gaps["oracle"].regret is None and gaps["source_only"].over is None
 
 
-def test_arms_with_something_left_out_or_fewer_cubes_are_no_row_of_the_gap_table(tmp_path):
+def test_changed_configurations_do_not_enter_the_gap_table(tmp_path):
     extra = [
         row("cryoshift", "in_situ_1", 21, 0.0, without="spectrum"),
         row("cryoshift", "in_situ_1", 21, 0.0, n_target=50),
     ]
-    plain = statistics.gap_table(written(tmp_path / "a", small_world()))
-    assert statistics.gap_table(written(tmp_path / "b", small_world() + extra)) == plain
+    expected = statistics.gap_table(written(tmp_path / "a", small_world()))
+    assert statistics.gap_table(written(tmp_path / "b", small_world() + extra)) == expected
 
 
 def verdict(rows, words):
-    (found,) = [v for v in goals.verdicts(rows) if words in v.aim]
+    (found,) = [v for v in goals.verdicts(rows) if words in v.goal]
     return found
 
 
 def test_verdicts_by_hand(tmp_path):
     rows = written(tmp_path, small_world())
-    assert verdict(rows, "gap closed on in_situ_1").found.startswith("90% [65%, 115%]")
+    assert verdict(rows, "gap closed on in_situ_1").result.startswith("90% [65%, 115%]")
     assert verdict(rows, "gap closed on in_situ_1").outcome == "reached"
     assert verdict(rows, "gap closed on in_situ_2").outcome == "not measured"
-    assert verdict(rows, "regret").outcome == "not reached" and "0.050" in verdict(rows, "regret").found
+    assert verdict(rows, "regret").outcome == "not reached" and "0.050" in verdict(rows, "regret").result
     assert verdict(rows, "below source_only").outcome == "reached"
     assert verdict(rows, "unseen").outcome == "not measured"
     worse = [{**r, "balanced_accuracy": "0.3"} if r["method"] == "cryoshift" else r for r in rows]
@@ -227,10 +280,12 @@ def test_better_than_every_other_method_means_each_paired_interval(tmp_path):
         return written(tmp_path / str(lead), ours + mcc + coral)
 
     half = T4 * 0.02 * np.sqrt(2.5) / np.sqrt(5)
-    assert statistics.baselines(rows(0.05))["coral"] == pytest.approx((-0.05, -0.05 - half, -0.05 + half), rel=1e-3)
+    assert statistics.baselines(rows(0.05))["coral"].interval == pytest.approx(
+        (-0.05, -0.05 - half, -0.05 + half), rel=1e-3
+    )
     assert verdict(rows(0.05), "every other method").outcome == "reached"
     found = verdict(rows(0.03), "every other method")
-    assert found.outcome == "not reached" and "coral" in found.found and "+0.030 [-0.009" in found.found
+    assert found.outcome == "not reached" and "coral" in found.result and "+0.030 [-0.009" in found.result
 
 
 def test_the_factors_count_only_where_there_is_a_gap(tmp_path):
@@ -241,19 +296,19 @@ def test_the_factors_count_only_where_there_is_a_gap(tmp_path):
             rows.append(row("oracle", scenario, seed, 0.5 + gap, tier="factors"))
             rows.append(row("cryoshift", scenario, seed, 0.5 + closed, tier="factors"))
     found = verdict(written(tmp_path, rows), "factors")
-    assert found.found == "70% over dose_2, noise_2" and found.outcome == "reached"
+    assert found.result == "70% over dose_2, noise_2" and found.outcome == "reached"
 
 
 def test_negative_transfer_lists_named_scenarios_alone(tmp_path):
     extra = [row(m, "in_situ_2_snr_0.1", seed, 0.5) for m in ("source_only", "cryoshift") for seed in (21, 22)]
     found = statistics.transfer(written(tmp_path, small_world() + extra))
     assert found.keys() == {"cryoshift, in_situ_1", "cryoshift_reference, in_situ_1"}
-    assert found["cryoshift_reference, in_situ_1"][0] == pytest.approx(-0.11)
+    assert found["cryoshift_reference, in_situ_1"].interval.mean == pytest.approx(-0.11)
 
 
 def test_the_cost_is_that_of_whole_recipes(tmp_path):
     part = {**row("cryoshift", "in_situ_2", 21, 0.5, tier="ablation", without="spectrum"), "cpu_seconds": 400.0}
-    assert verdict(written(tmp_path, [*small_world(), part]), "CPU").found == "at most 100 s, 100 s on average"
+    assert verdict(written(tmp_path, [*small_world(), part]), "CPU").result == "at most 100 s, 100 s on average"
 
 
 def test_unseen_molecules_by_hand(tmp_path):
@@ -266,13 +321,32 @@ def test_unseen_molecules_by_hand(tmp_path):
     assert verdict(rows, "unseen class").outcome == "reached"
 
 
-def test_trust_tells_error_direction_and_order():
-    found = [("m", "s", estimate, true) for estimate, true in ((0.5, 0.4), (0.7, 0.6), (0.9, 0.8))]
-    assert statistics.trust(found) == "correlation 1.00, mean absolute error 0.100, on average +0.100, 3 runs"
-    assert "correlation" not in statistics.trust(found[:2])
+def test_errors_of_spike_in_estimates_by_hand():
+    runs = [statistics.SpikeIn("m", "s", estimate, true) for estimate, true in ((0.5, 0.4), (0.7, 0.6), (0.9, 0.8))]
+    found = statistics.estimate_errors(runs)
+    assert (found.runs, found.mean_absolute, found.bias, found.correlation) == pytest.approx((3, 0.1, 0.1, 1.0))
+    assert str(found) == "correlation 1.00, mean absolute error 0.100, bias +0.100, 3 runs"
+    assert "correlation" not in str(statistics.estimate_errors(runs[:2]))
 
 
-def test_the_curve_of_unlabelled_cubes_has_the_bounds_of_its_own_seeds():
+def test_the_number_of_seeds_in_words():
+    rows = [{k: str(v) for k, v in row(m, "s", seed, 0.5).items()} for m, seed in (("a", 1), ("a", 2), ("b", 1))]
+    assert statistics.seed_count(rows) == "1 to 2 seeds"
+    assert statistics.seed_count(rows[:2]) == "2 seeds" and statistics.seed_count(rows[:1]) == "1 seed"
+
+
+def test_a_forest_marks_worse_better_and_not_distinguishable_by_shape_as_well_as_colour():
+    intervals = {"a": Interval(-0.2, -0.3, -0.1), "b": Interval(0.0, -0.1, 0.1), "c": Interval(0.2, 0.1, 0.3)}
+    fig = figures.forest({name: statistics.Comparison(i, 3) for name, i in intervals.items()}, "title", "label")
+    points = [line for line in fig.axes[0].lines if line.get_marker() in ("<", ">", "o")]
+    assert [line.get_marker() for line in points] == ["<", "o", ">"]
+    assert len({line.get_color() for line in points}) == 3
+    texts = [text.get_text() for text in fig.axes[0].texts]
+    assert texts == ["-0.200 (n = 3)", "+0.000 (n = 3)", "+0.200 (n = 3)"]
+    assert "95 % t interval over n seeds" in fig.axes[0].get_title()
+
+
+def test_the_curve_of_unlabelled_subtomograms_has_the_bounds_of_its_own_seeds():
     rows = [row(m, "in_situ_2", seed, 0.1 * seed) for m in ("source_only", "oracle") for seed in (1, 2)]
     rows += [row("cryoshift", "in_situ_2", 2, 0.15, tier="curves", n_target=n) for n in (50, 100)]
     lines = statistics.curves([{k: str(v) for k, v in one.items()} for one in rows])["unlabelled"]
@@ -294,24 +368,22 @@ def test_a_report_shows_what_there_is(tmp_path):
     ]
     runner.add(tmp_path / "evidence.csv", rows)
     runner.add(tmp_path / "per_class.csv", per_class)
-    path = tables.report(tmp_path, tmp_path / "images")
+    path = tables.report(tmp_path, tmp_path / "docs" / "evidence.md", tmp_path / "images")
     text = path.read_text()
-    assert "| in_situ_1 | cryoshift | 3 | 0.860 [" in text and "| without spectrum | -0.150 [" in text
+    assert "| in_situ_1 | cryoshift | 3 | 0.860 [" in text and "| without spectrum | 2 | -0.150 [" in text
     assert "nan" not in text and "| YES |" in text
+    assert "](../images/evidence_gap_closed.png)" in text and "](../evidence.csv)" in text
     drawn = {image.stem for image in (tmp_path / "images").glob("*.png")}
     assert drawn == {f"evidence_{name}" for name in ("gap_closed", "ablation", "recall", "regret", "curves")}
-    with pytest.raises(InputError, match="no row of profile 'gpu'"):
-        tables.report(tmp_path, tmp_path / "images", "gpu")
-
-
-# ---------------------------------------------------------------- all together
+    with pytest.raises(InputError, match="rows of profile 'gpu'"):
+        tables.report(tmp_path, tmp_path / "evidence.md", tmp_path / "images", "gpu")
 
 
 def test_a_toy_run_from_nothing_to_rows(tmp_path):
     wanted = {("source_only", "in_situ_1"), ("source_only", "in_situ_2"), ("cryoshift", "in_situ_2")}
     todo = [job for job in tier_jobs("core", "smoke", [21]) if (job.method, job.scenario) in wanted]
-    lab = runner.Lab(tmp_path / "work", device="cpu")
-    assert runner.run_all(jobs.groups(todo), tmp_path, lab) == []
+    context = runner.Context(tmp_path / "work", device="cpu")
+    assert runner.run_all(jobs.groups(todo), tmp_path, context) == []
     rows = {(r["method"], r["scenario"]): r for r in runner.read(tmp_path / "evidence.csv")}
     assert len(rows) == len(todo) == 3
     for r in rows.values():
@@ -325,19 +397,19 @@ def test_a_toy_run_from_nothing_to_rows(tmp_path):
     for key, r in rows.items():
         recalls = [float(c["recall"]) for c in per_class if (c["method"], c["scenario"]) == key]
         assert np.mean(recalls) == pytest.approx(float(r["balanced_accuracy"]), abs=1e-5)
-    assert len(list((tmp_path / "work" / "fits").glob("source_only-*.pt"))) == 1, "it sees nothing of a target"
-    assert not list((tmp_path / "work" / "data").glob("in_situ*")), "targets that are done are deleted"
-    assert list((tmp_path / "work" / "data").glob("source_*")), "the source is for the next target, too"
+    assert len(list((tmp_path / "work" / "fits").glob("source_only-*"))) == 1, "it does not depend on the target"
+    assert not list((tmp_path / "work" / "data").glob("in_situ*")), "finished targets are deleted"
+    assert list((tmp_path / "work" / "data").glob("source_*")), "the next target needs the source"
 
 
-def test_fewer_unlabelled_cubes_are_a_part_of_more(tmp_path):
-    lab, job = runner.Lab(tmp_path), Job("smoke", "curves", "cryoshift", "dose_1", 21)
-    few, more = (runner.target(replace(job, n_target=n), None, lab) for n in (20, 60))
-    assert len(few.train) == len(few.train_key) == 20
-    assert (few.train.x == more.train.x[:20]).all() and (few.train_key.y == more.train_key.y[:20]).all()
+def test_smaller_target_sets_are_part_of_larger_ones(tmp_path):
+    context, job = runner.Context(tmp_path), Job("smoke", "curves", "cryoshift", "dose_1", 21)
+    few, more = (runner.target_data(replace(job, n_target=n), None, context) for n in (20, 60))
+    assert len(few.train) == len(few.train_labels) == 20
+    assert (few.train.x == more.train.x[:20]).all() and (few.train_labels.y == more.train_labels.y[:20]).all()
     assert len(few.train.groups.unique()) > 1, "of several tomograms"
-    with pytest.raises(InputError, match="pool of 180"):
-        runner.target(replace(job, n_target=500), None, lab)
+    with pytest.raises(InputError, match="at most 180"):
+        runner.target_data(replace(job, n_target=500), None, context)
 
 
 def test_the_command_lists_its_jobs_and_refuses_a_wrong_part(capsys):
@@ -350,17 +422,17 @@ def test_the_command_lists_its_jobs_and_refuses_a_wrong_part(capsys):
         assert "such as 0/2" in capsys.readouterr().err
 
 
-def test_requests_share_the_seed_with_the_training():
-    train, test = runner.requests(Job("laptop", "core", "oracle", "in_situ_1", 23))
+def test_targets_share_the_seed_with_the_training():
+    train, test = runner.target_configs(Job("laptop", "core", "oracle", "in_situ_1", 23))
     assert train.seed == test.seed == 23 and isinstance(train, DatasetConfig) and (train.n, test.n) == (1000, 500)
 
 
 def test_another_profile_leaves_the_committed_evidence_alone(tmp_path, monkeypatch, capsys):
-    for row_ in small_world():
-        runner.add(tmp_path / "runs/evidence/smoke/evidence.csv", [{**row_, "profile": "smoke"}])
-    monkeypatch.setattr("cryoshift_core.benchmark.__main__.root", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)  # without a pyproject.toml above it, the current folder is the root
+    folder = tmp_path / "runs/evidence/smoke"
+    for one in small_world():
+        runner.add(folder / "evidence.csv", [{**one, "profile": "smoke"}])
     assert main(["--profile", "smoke", "--report"]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "runs/evidence/smoke/summary.md")
-    assert (
-        list((tmp_path / "runs/evidence/smoke/images").glob("evidence_*.png")) and not (tmp_path / "notebooks").exists()
-    )
+    assert capsys.readouterr().out.strip() == str(folder / "evidence.md")
+    assert list((folder / "images").glob("evidence_*.png"))
+    assert not (tmp_path / "notebooks").exists() and not (tmp_path / "docs").exists()

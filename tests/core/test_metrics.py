@@ -3,7 +3,6 @@ import pytest
 import torch
 from sklearn import metrics
 
-from cryoshift_core.benchmark import statistics
 from cryoshift_core.data import HeldOutLabels
 from cryoshift_core.errors import InputError
 from cryoshift_core.metrics import (
@@ -88,24 +87,6 @@ def test_interval_is_students():
     assert interval([0.5])[0] == 0.5 and np.isnan(interval([0.5])[1])
     with pytest.raises(InputError):
         interval([])
-
-
-def test_paired_differences_cancel_what_seeds_share():
-    shared = np.array([0.5, 0.7, 0.9])
-    _, low, high = statistics.difference(shared + 0.1 + np.array([0.001, 0, -0.001]), shared)
-    assert 0.09 < low < high < 0.11
-    with pytest.raises(InputError, match="same seeds"):
-        statistics.difference([1.0], [1.0, 2.0])
-
-
-def test_gap_closed_and_its_na_rule():
-    source, oracle = [0.50, 0.52, 0.51], [0.90, 0.92, 0.91]
-    closed, text = statistics.gap_closed([0.70, 0.72, 0.71], source, oracle)
-    assert closed == pytest.approx(0.5) and text == "50%"
-    closed, text = statistics.gap_closed([0.40, 0.42, 0.41], source, oracle)
-    assert closed < 0 and "negative transfer" in text
-    assert statistics.gap_closed([0.6, 0.6, 0.6], source, [0.3, 0.8, 0.6]) == (None, "n/a")
-    assert statistics.gap_closed([0.6], [0.5], [0.9]) == (None, "n/a"), "one seed has no interval"
 
 
 def test_a_distance_is_0_for_one_domain_and_2_for_two():
