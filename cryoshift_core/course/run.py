@@ -17,31 +17,26 @@ import json
 import logging
 import math
 import os
-import platform
 import resource
-import shutil
-import socket
 import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from tqdm import tqdm
 
+from ..application import run_folder
 from ..application.profiles import PROFILES, Profile
+from ..application.run_folder import MANIFEST, read_manifest, unfinished_folder
 from ..errors import InputError
 from ..metrics import Interval
-from ..runtime import atomic, commit, pick_device, root, write_text
+from ..runtime import atomic, pick_device, root, write_text
 from .parameters import Parameters, check
-
-MANIFEST = "manifest.json"
 
 
 def begin(notebook: str, namespace: dict[str, Any]) -> Run:
@@ -71,19 +66,10 @@ def begin(notebook: str, namespace: dict[str, Any]) -> Run:
     profile = PROFILES[parameters.profile]
     base = root() / "runs" / profile.name
     final = Path(parameters.out_dir).expanduser().resolve() if parameters.out_dir else base / notebook
-    _check_place(final)
     run = Run(notebook, parameters, {name: values[name] for name in declared}, profile, base, final)
+    run_folder.start(final, run.contents("unfinished"))
     run.data_folder.mkdir(parents=True, exist_ok=True)
     run.fits_folder.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(final)
-    new = final.with_name(f"{final.name}.{os.getpid()}.partial")
-    write_text(new / MANIFEST, run.contents("unfinished"))
-    try:
-        new.rename(run.folder)  # at once with its manifest, so that others see which process it belongs to
-    except OSError:
-        shutil.rmtree(new)
-        _check_place(final)
-        raise
     return run
 
 
@@ -209,11 +195,11 @@ class Run:
                 "Run the notebook again from its first cell."
             )
         self._record_parameter_files()
-        write_text(self.folder / MANIFEST, self.contents("finished"))
-        if not self._finished:
-            if moved := _make_room(self.final_folder, self.folder):
+        if self._finished:
+            write_text(self.folder / MANIFEST, self.contents("finished"))
+        else:
+            if moved := run_folder.finish(self.final_folder, self.contents("finished")):
                 print(f"The earlier results in {self.final_folder} are now in {moved}")
-            self.folder.rename(self.final_folder)
             self._finished = True
         return self.folder / MANIFEST
 
@@ -238,16 +224,9 @@ class Run:
             "peak_memory_mb": round(_peak_bytes() / 2**20),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
-            "versions": _versions(),
-            "commit": commit(),
             "inputs": self.inputs,
             "id": self.id,
-            "process": {
-                "pid": os.getpid(),
-                "parent": os.getppid(),
-                "created": psutil.Process().create_time(),
-                "host": socket.gethostname(),
-            },
+            **run_folder.origin(),
         }
         return json.dumps(manifest, indent=2) + "\n"
 
@@ -256,98 +235,6 @@ class Run:
         for name in (p.subtomograms, p.tomogram, p.coordinates, p.background, *p.classes.split(",")):
             if Path(name.strip()).expanduser().is_file():
                 self.add_input(name.strip())
-
-
-def unfinished_folder(final: Path) -> Path:
-    """Folder that a run writes to until it is finished: NAME.unfinished beside its final place."""
-    return final.with_name(f"{final.name}.unfinished")
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Contents of the folder's manifest.json; {} if it has none or if a notebook's run did not write it."""
-    try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and {"notebook", "status", "started"} <= set(found) else {}
-
-
-def running_elsewhere(manifest: dict[str, Any]) -> bool:
-    """Whether another process may still be writing an unfinished run. A process of another host counts as alive."""
-    process = manifest.get("process")
-    if manifest.get("status") != "unfinished" or not process:
-        return False
-    if process["host"] != socket.gethostname():
-        return True
-    if process["pid"] == os.getpid():
-        return False
-    try:
-        found = psutil.Process(process["pid"])
-        same = abs(found.create_time() - process["created"]) < 2  # numbers of processes are used again
-        return same and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _check_place(final: Path) -> None:
-    """Refuse a final folder that a run must not rename, or that another run is about to write."""
-    if final in (Path.cwd(), *Path.cwd().parents) or os.path.ismount(final):
-        raise InputError(
-            f"Results cannot go to {final}, which is in use as a working folder or a mount point; expected a folder of "
-            f"their own. Set out_dir to a new folder inside it, such as {final / 'results'}."
-        )
-    for folder in (final, unfinished_folder(final)):
-        if folder.is_dir() and not read_manifest(folder):
-            if other := [path.name for path in folder.iterdir() if not _is_page(path)]:
-                raise InputError(
-                    f"{folder} holds {other[0]}, which no run wrote; expected a new folder, an empty one, or an "
-                    f"earlier run's. Set out_dir to a new folder, such as {final / 'results'}."
-                )
-    manifest = read_manifest(unfinished_folder(final))
-    if running_elsewhere(manifest):
-        process = manifest["process"]
-        raise InputError(
-            f"Process {process['pid']} on {process['host']} has been writing {unfinished_folder(final)} since "
-            f"{manifest['started']}; expected no other run there. Wait for it or stop it (delete that folder if it is "
-            "dead), or set another out_dir."
-        )
-
-
-def _is_page(path: Path) -> bool:
-    """Whether a file is an executed notebook or its page, which papermill may put there before the run begins."""
-    return path.suffix in (".ipynb", ".html") or path.name in (".ipynb_checkpoints", ".DS_Store")
-
-
-def _remove_unfinished(final: Path) -> None:
-    """Delete what a dead run left. A whole run that was killed before it got its name is kept, under its start time."""
-    folder = unfinished_folder(final)
-    if read_manifest(folder).get("status") == "finished":
-        folder.rename(_aside(final, read_manifest(folder)))
-    elif folder.is_dir():
-        shutil.rmtree(folder)
-
-
-def _make_room(final: Path, folder: Path) -> Path | None:
-    """Where an earlier run at `final` was moved; None if there was none. `final` is free afterwards.
-
-    A folder without a manifest holds only the notebook that papermill is executing; its files go to `folder`.
-    """
-    if not final.is_dir():
-        return None
-    if manifest := read_manifest(final):
-        return final.rename(_aside(final, manifest))
-    for path in list(final.iterdir()):
-        if not (folder / path.name).exists():
-            shutil.move(path, folder / path.name)
-    shutil.rmtree(final)
-    return None
-
-
-def _aside(final: Path, manifest: dict[str, Any]) -> Path:
-    """A free folder name NAME.<start time>, such as 02_the_domain_gap.2026-11-26T05-40-12."""
-    stem = f"{final.name}.{str(manifest['started'])[:19].replace(':', '-')}"
-    names = (final.with_name(stem if n == 1 else f"{stem}-{n}") for n in range(1, 10_000))
-    return next(path for path in names if not path.exists())
 
 
 def _peak_bytes() -> int:
@@ -372,9 +259,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, bool | int | float) else str(value)
-
-
-def _versions() -> dict[str, str]:
-    names = ("cryoshift-core", "torch", "numpy", "scipy", "gemmi", "mrcfile", "scikit-learn")
-    installed = {found.name: found.version for found in metadata.distributions() if found.name in names}
-    return {"python": platform.python_version(), **installed}
