@@ -180,8 +180,11 @@ class UnknownDetector:
         one, other = order[::2], order[1::2]
         counts = np.bincount(y[one], minlength=len(known.classes))
         if counts.min() < 2:
-            name = known.classes[int(counts.argmin())]
-            raise InputError(f"Expected at least 3 known subtomograms of each class, got fewer of {name!r}: add some.")
+            worst = int(counts.argmin())
+            raise InputError(
+                f"Expected at least 4 known subtomograms of each class, got {int((y == worst).sum())} of "
+                f"{known.classes[worst]!r}: add some."
+            )
         means = np.stack([f[one][y[one] == k].mean(0) for k in range(len(known.classes))])
         precision = LedoitWolf().fit(f[one] - means[y[one]]).precision_
         outlier_score = None if outliers is None else OutlierScore.fit(f[one], features(outliers.x))

@@ -1,3 +1,5 @@
+"""Warps: identity at 0, bounded at 1, repeatable, and each does what its formula says."""
+
 import math
 
 import pytest
@@ -6,6 +8,7 @@ import torch.nn.functional as F
 from helpers.toy import source, target
 from torch import nn
 
+from cryoshift_core.data import normalize
 from cryoshift_core.errors import InputError
 from cryoshift_core.fourier import power_spectrum
 from cryoshift_core.warps import (
@@ -21,7 +24,6 @@ from cryoshift_core.warps import (
     Warps,
     gaussian_kernel,
     mean_spectrum,
-    robust_z,
     signal_envelope,
     smooth,
 )
@@ -31,20 +33,20 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def cubes(n=4, box=16, seed=0):
+def white(n=4, box=16, seed=0):
     return torch.randn(n, 1, box, box, box, generator=generator(seed))
 
 
-def make(name, x):
-    target_x = robust_z(x.pow(3)) if name == "histogram" else robust_z(smooth(x, 0.7))
+def build(name, x):
+    target_x = normalize(x.pow(3)) if name == "histogram" else normalize(smooth(x, 0.7))
     return WARPS[name](lambda: x, target_x, 12.0)
 
 
 @pytest.mark.parametrize("name", WARPS)
 @pytest.mark.parametrize("box", [16, 21])
 def test_amount_0_is_the_identity_and_amount_1_is_not(name, box):
-    x = cubes(box=box)
-    warp = make(name, x)
+    x = white(box=box)
+    warp = build(name, x)
     assert torch.equal(warp(x, amount=0.0), x)
     y = warp(x, amount=1.0, generator=generator())
     assert y.shape == x.shape and torch.isfinite(y).all() and (y - x).abs().mean() > 1e-3
@@ -53,9 +55,9 @@ def test_amount_0_is_the_identity_and_amount_1_is_not(name, box):
 
 
 @pytest.mark.parametrize("name", WARPS)
-def test_the_generator_decides_every_draw(name):
-    x = cubes()
-    warp = make(name, x)
+def test_every_draw_comes_from_the_generator(name):
+    x = white()
+    warp = build(name, x)
     assert torch.equal(warp(x, generator=generator(3)), warp(x, generator=generator(3)))
     assert not torch.equal(warp(x, generator=generator(3)), warp(x, generator=generator(4)))
 
@@ -73,18 +75,18 @@ def _check_all_trained(warp, x):
 
 @pytest.mark.parametrize("name", ["noise", "deformation", "spectrum"])
 def test_all_parameters_persist_and_get_gradient(name):
-    x = cubes()
-    _check_all_trained(make(name, x), x)
+    x = white()
+    _check_all_trained(build(name, x), x)
 
 
-def test_a_decoder_made_anew_in_each_forward_would_fail_that_test():
+def test_a_decoder_created_in_each_forward_pass_would_fail_that_test():
     class Recreated(DeformationWarp):
         def coarse_field(self, x, generator=None):
             self.last = nn.Conv3d(16, 3, 3, padding=1)  # the published defect: fresh random weights on each pass
             return super().coarse_field(x, generator)
 
     with pytest.raises(AssertionError):
-        _check_all_trained(Recreated(), cubes())
+        _check_all_trained(Recreated(), white())
 
 
 def _check_kernel(kernel):
@@ -106,7 +108,7 @@ def test_a_kernel_with_its_peak_in_a_corner_would_fail_that_test():
         _check_kernel(corner / corner.sum())
 
 
-def test_smoothing_keeps_a_constant_and_the_place_of_a_point():
+def test_smoothing_keeps_a_constant_and_the_position_of_a_point():
     assert torch.allclose(smooth(torch.ones(1, 2, 9, 9, 9), 1.0), torch.ones(1, 2, 9, 9, 9), atol=1e-5)
     point = torch.zeros(1, 1, 15, 15, 15)
     point[0, 0, 7, 6, 8] = 1
@@ -115,7 +117,7 @@ def test_smoothing_keeps_a_constant_and_the_place_of_a_point():
 
 
 def test_noise_and_displacement_stay_within_their_bounds():
-    x = 30 * cubes()
+    x = 30 * white()
     noise, deformation = NoiseWarp(), DeformationWarp()
     for p in [*noise.parameters(), *deformation.parameters()]:
         nn.init.normal_(p, std=3.0, generator=generator())
@@ -136,7 +138,7 @@ def _bias(last, seeds=20):
     return worst
 
 
-def test_linear_layer_before_the_tanh_leaves_both_signs_alike():
+def test_a_linear_layer_before_the_tanh_reaches_both_signs_equally():
     def linear(h):
         return F.linear(h, torch.randn(100, 8))
 
@@ -147,36 +149,36 @@ def test_linear_layer_before_the_tanh_leaves_both_signs_alike():
         assert _bias(lambda h: F.leaky_relu(linear(h), 0.2)) < 0.1
 
 
-def test_displacement_moves_the_density_by_what_the_field_says():
+def test_the_density_moves_by_the_displacement_field():
     class Shifted(DeformationWarp):
         def coarse_field(self, x, generator=None):
             field = torch.zeros(len(x), 3, 3, 3, 3)
             field[:, 2] = 1.0  # z
             return field
 
-    x = cubes(box=12)
+    x = white(box=12)
     assert torch.allclose(Shifted()(x)[:, :, :-1], x[:, :, 1:], atol=1e-4)
 
 
 def coloured(n, seed, wedge=True):
     """Noise with an isotropic colour and a missing wedge about the beam z."""
-    x = smooth(cubes(n, 16, seed), 0.6) + 0.2 * cubes(n, 16, seed + 100)
+    x = smooth(white(n, 16, seed), 0.6) + 0.2 * white(n, 16, seed + 100)
     k = [torch.fft.fftfreq(16), torch.fft.fftfreq(16), torch.fft.rfftfreq(16)]
     seen = (k[0].abs()[:, None, None] <= math.tan(math.radians(60)) * k[2] + 1e-6).expand(16, 16, 9)
     gain = torch.where(seen, 1.0, 0.1) if wedge else torch.ones(16, 16, 9)
-    return robust_z(torch.fft.irfftn(torch.fft.rfftn(x[:, 0], dim=(1, 2, 3)) * gain, dim=(1, 2, 3))[:, None]), seen
+    return normalize(torch.fft.irfftn(torch.fft.rfftn(x[:, 0], dim=(1, 2, 3)) * gain, dim=(1, 2, 3))[:, None]), seen
 
 
-def test_expected_spectrum_meets_the_targets_wedge_included():
-    x, (t, seen) = robust_z(cubes(300)), coloured(300, 1)
+def test_the_expected_spectrum_equals_the_targets_with_its_wedge():
+    x, (t, seen) = normalize(white(300)), coloured(300, 1)
     warp = SpectrumWarp.estimate(x, t)
     with torch.no_grad():
         warped = warp(x, generator=generator())
-    wanted, before, after = (mean_spectrum(v).log() for v in (t, x, warped))
-    assert (before - wanted).abs().mean() > 0.5
-    assert (after - wanted).abs().mean() < 0.1
+    expected, before, after = (mean_spectrum(v).log() for v in (t, x, warped))
+    assert (before - expected).abs().mean() > 0.5
+    assert (after - expected).abs().mean() < 0.1
     missing = ~seen
-    assert (after - wanted)[missing].abs().mean() < 0.3, "the target's wedge is imposed"
+    assert (after - expected)[missing].abs().mean() < 0.3, "the target's wedge is imposed"
 
 
 def test_a_bright_molecule_keeps_its_excess_over_the_mean_source_spectrum():
@@ -190,9 +192,9 @@ def test_a_bright_molecule_keeps_its_excess_over_the_mean_source_spectrum():
     assert large > small + 0.1
 
 
-def test_signal_envelope_is_read_off_the_average_particle_without_labels():
+def test_the_signal_envelope_is_measured_on_the_average_particle_without_labels():
     s = source(300, seed=2)
-    x, noise = s.x, cubes(300, 16, 9)
+    x, noise = s.x, white(300, 16, 9)
     same = signal_envelope(x, source(300, seed=3).x)
     shells = (torch.arange(1, 5) / 16).square()
     assert torch.allclose(same(shells), torch.ones(4), atol=0.15), same
@@ -204,11 +206,11 @@ def test_signal_envelope_is_read_off_the_average_particle_without_labels():
     filtered = torch.fft.irfftn(torch.fft.rfftn(x, dim=(2, 3, 4)) * true(k2), s=(16,) * 3, dim=(2, 3, 4))
     found = signal_envelope(x, filtered + 0.3 * noise)
     assert torch.allclose(found(shells), true(shells), atol=0.1), found
-    assert signal_envelope(noise, x) == Envelope(1.0, 0.0, 0.0), "a source without a centred particle says nothing"
+    assert signal_envelope(noise, x) == Envelope(1.0, 0.0, 0.0), "a source without a centred particle shows no envelope"
 
 
-def test_a_target_like_the_source_is_left_nearly_alone():
-    """A gain drawn from a fixed wide range would bury half of the signal of a target that is no noisier."""
+def test_a_target_like_the_source_changes_little():
+    """A gain from a fixed wide range would remove half of the signal where the target is no noisier."""
     s, more = source(300, seed=2), source(300, seed=3)
     warp = SpectrumWarp.estimate(s.x, more.x)
     warp.spread = 1.0
@@ -218,44 +220,44 @@ def test_a_target_like_the_source_is_left_nearly_alone():
     assert correlation > 0.9
 
 
-def test_spread_among_target_cubes_is_kept_and_pure_chance_is_not():
-    same = robust_z(cubes(200))
+def test_spread_among_target_subtomograms_is_kept_and_chance_is_not():
+    same = normalize(white(200))
     assert SpectrumWarp.estimate(same, same).bank.std(0).max() < 0.25
-    mixed = torch.cat([same[:100], robust_z(smooth(same[100:], 0.7))])
+    mixed = torch.cat([same[:100], normalize(smooth(same[100:], 0.7))])
     assert SpectrumWarp.estimate(same, mixed).bank.std(0).max() > 0.5
 
 
-def test_learnt_gains_stay_within_a_factor_of_2():
-    warp = SpectrumWarp.estimate(cubes(20), cubes(20, seed=1))
+def test_learned_gains_stay_within_a_factor_of_2():
+    warp = SpectrumWarp.estimate(white(20), white(20, seed=1))
     choice = torch.zeros(1, dtype=torch.long)
-    plain = warp.wanted(choice)
+    plain = warp.target_power(choice)
     nn.init.constant_(warp.theta, 50.0)
-    ratio = warp.wanted(choice) / plain
+    ratio = warp.target_power(choice) / plain
     assert 1.9 < ratio.min() and ratio.max() < 2.0001
 
 
 def test_noise_drawn_in_fourier_space_is_hermitian_and_has_unit_power():
-    power = power_spectrum(cubes(400)).mean(0)
+    power = power_spectrum(white(400)).mean(0)
     assert power.mean().item() == pytest.approx(1, abs=0.01)
     assert power[..., 0].mean().item() == pytest.approx(1, abs=0.03), "the kx = 0 plane too"
 
 
 def test_boxes_that_differ_are_refused():
     with pytest.raises(InputError, match="crop"):
-        SpectrumWarp.estimate(cubes(box=16), cubes(box=18))
-    with pytest.raises(InputError, match="measured"):
-        SpectrumWarp.estimate(cubes(), cubes())(cubes(box=18))
+        SpectrumWarp.estimate(white(box=16), white(box=18))
+    with pytest.raises(InputError, match=r"boxes \(16, 16, 16\), got subtomograms of \(18, 18, 18\)"):
+        SpectrumWarp.estimate(white(), white())(white(box=18))
 
 
-def test_optics_stays_close_and_removes_beam_direction_frequencies():
-    x = cubes(200)
+def test_the_optics_warp_removes_frequencies_along_the_beam():
+    x = white(200)
     y = OpticsWarp()(x, generator=generator())
     ratio = mean_spectrum(y) / mean_spectrum(x)
     assert ratio[7, 0, 0] < 0.5 < ratio[0, 7, 0], "kz is what a wedge removes, ky is never missing"
 
 
-def test_the_chain_keeps_its_order_and_leaves_out_what_is_not_named():
-    x, t = cubes(20), cubes(20, seed=1)
+def test_the_warps_keep_their_order_and_only_the_named_ones_are_applied():
+    x, t = white(20), white(20, seed=1)
     chain = Warps(("noise", "spectrum", "deformation"), x, t, generator())
     assert list(chain.steps) == ["deformation", "spectrum", "noise"]
     assert list(Warps(("noise",), x, t, generator()).steps) == ["noise"]
@@ -278,35 +280,35 @@ def test_a_shift_moves_the_particle_within_two_voxels_and_changes_nothing_else(b
     assert torch.allclose((_centroid(half) - _centroid(ball)), 0.5 * (_centroid(moved) - _centroid(ball)), atol=0.02)
 
 
-def test_a_neighbour_stands_aside_and_no_stronger_than_its_bound():
+def test_a_neighbour_is_shifted_aside_and_within_its_bound():
     box, n = 20, 64
     x = torch.zeros(n, 1, box, box, box)
-    x[:, 0, 10, 10, 10] = 100.0  # one bright voxel each: where it is found again, the neighbour stands
+    x[:, 0, 10, 10, 10] = 100.0  # one bright voxel each, which marks the neighbour
     x += 0.01 * torch.randn(x.shape, generator=generator())
     crowded = CrowdingWarp()(x, generator=generator())
     bright = crowded / crowded[:, :, 10:11, 10:11, 10:11]
     bright[:, 0, 10, 10, 10] = 0
-    height, place = bright.flatten(1).max(1)
-    zyx = torch.stack(torch.unravel_index(place, (box,) * 3), 1) - 10
+    height, position = bright.flatten(1).max(1)
+    zyx = torch.stack(torch.unravel_index(position, (box,) * 3), 1) - 10
     seen = height > 0.05
     assert seen.sum() > n // 2 and height.max() <= CrowdingWarp.bound + 0.01
     assert (zyx[seen].abs().max(1).values >= 0.4 * box).all()
 
 
 @pytest.mark.parametrize("change", [lambda x: x.clamp(-1, 1), lambda x: x.pow(3)])
-def test_grey_values_get_the_targets_distribution_and_keep_their_order(change):
-    x, t = robust_z(cubes(8, 20)), change(robust_z(cubes(8, 20, seed=1)))
+def test_grey_values_take_the_targets_distribution_and_keep_their_order(change):
+    x, t = normalize(white(8, 20)), change(normalize(white(8, 20, seed=1)))
     y = HistogramWarp.estimate(t)(x, generator=generator())
-    shares = torch.linspace(0.02, 0.98, 25)
-    found, wanted = (v.flatten().quantile(shares) for v in (y, t))
-    assert torch.allclose(found, wanted, atol=0.1 * t.std().item())
+    ranks = torch.linspace(0.02, 0.98, 25)
+    found, expected = (v.flatten().quantile(ranks) for v in (y, t))
+    assert torch.allclose(found, expected, atol=0.1 * t.std().item())
     assert y.min() >= t.min() and y.max() <= t.max()
     order = x[0].flatten().argsort()
     assert (y[0].flatten()[order].diff() >= -1e-5).all()
 
 
-def test_a_steep_falloff_is_finite_everywhere():
-    x = cubes(8)
+def test_a_large_b_factor_is_finite_everywhere():
+    x = white(8)
     warp = SpectrumWarp.estimate(x, x)
     warp.envelope = Envelope(5.0, 200.0, 2.0)
     assert torch.isfinite(warp(x, generator=generator())).all()
