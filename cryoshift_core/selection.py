@@ -130,7 +130,7 @@ def class_ami(target: Outputs, seed: int = 0) -> float:
     It is a check and no score: near 0 the predicted classes are no clusters of the target.
     """
     predicted = target.logits.argmax(1)
-    k = min(target.logits.shape[1], len(target.features))
+    k = min(target.logits.shape[1], len(target.features.unique(dim=0)))  # collapsed features have fewer clusters
     clusters = KMeans(k, n_init=5, random_state=seed).fit_predict(target.features.numpy())
     return float(adjusted_mutual_info_score(predicted.numpy(), clusters))
 
