@@ -36,12 +36,12 @@ _WHERE = {
     "classify": "application.pipeline",
     "fit": "training",
     "load": "classifier",
-    "load_labels": "simulation.scenarios",
+    "load_labels": "simulation",
     "read_subtomograms": "application.target_data",
     "register": "methods",
     "select": "classifier",
-    "simulate_source": "simulation.scenarios",
-    "simulate_target": "simulation.scenarios",
+    "simulate_source": "simulation",
+    "simulate_target": "simulation",
 }
 
 __all__ = [*_WHERE, "__version__"]
@@ -58,9 +58,9 @@ if TYPE_CHECKING:
     from .errors import InputError as InputError
     from .methods import Term as Term
     from .methods import register as register
-    from .simulation.scenarios import load_labels as load_labels
-    from .simulation.scenarios import simulate_source as simulate_source
-    from .simulation.scenarios import simulate_target as simulate_target
+    from .simulation import load_labels as load_labels
+    from .simulation import simulate_source as simulate_source
+    from .simulation import simulate_target as simulate_target
     from .training import TrainingConfig as TrainingConfig
     from .training import fit as fit
 

@@ -94,8 +94,8 @@ from cryoshift_core import errors, training
 from cryoshift_core.application import pictures
 from cryoshift_core.course import costs
 from cryoshift_core.course.run import begin
-from cryoshift_core.simulation import imaging, scenarios, specimens, structures
-from cryoshift_core.simulation.scenarios import DatasetConfig
+from cryoshift_core.simulation import datasets, imaging, scenarios, specimens, structures
+from cryoshift_core.simulation.datasets import DatasetConfig
 from cryoshift_core.tomography import mrc
 from data_fetch import readers
 
@@ -114,8 +114,8 @@ asked = {
     name: DatasetConfig(name, p.classes, 4 * k, p.box, p.voxel_size, part, 2, run.params.seed)
     for name, part in (("source", "source"), ("in_situ_1", "train"))
 }
-source = scenarios.simulate(asked["source"], progress=False)
-target = scenarios.simulate(asked["in_situ_1"], progress=False)[0]
+source = datasets.simulate_source(asked["source"], progress=False)
+target = datasets.simulate_target(asked["in_situ_1"], progress=False)
 
 # %% [markdown]
 # ## The idea in one picture
@@ -250,8 +250,8 @@ def work() -> tuple[float, training.Fit]:
     """Seconds on the clock, and the tiny fit."""
     two = ("ribosome_80S", "TRiC")
     start = time.perf_counter()
-    labelled = scenarios.simulate(DatasetConfig("source", two, 64, 32, 12.0, "source", 2), progress=False)
-    unlabelled = scenarios.simulate(DatasetConfig("in_situ_1", two, 32, 32, 12.0, "train", 2), progress=False)[0]
+    labelled = datasets.simulate_source(DatasetConfig("source", two, 64, 32, 12.0, "source", 2), progress=False)
+    unlabelled = datasets.simulate_target(DatasetConfig("in_situ_1", two, 32, 32, 12.0, "train", 2), progress=False)
     config = training.TrainingConfig(steps=4, batch=32, width=16)
     fit = training.fit("cryoshift_reference", labelled, unlabelled, config=config, device=device, progress=False)
     return time.perf_counter() - start, fit

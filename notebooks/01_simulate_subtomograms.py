@@ -45,8 +45,8 @@ import torch
 from cryoshift_core.application import pictures
 from cryoshift_core.course import explore, figures
 from cryoshift_core.course.run import begin
-from cryoshift_core.simulation import imaging, optics, scenarios, specimens, structures
-from cryoshift_core.simulation.scenarios import DatasetConfig
+from cryoshift_core.simulation import datasets, imaging, optics, specimens, structures
+from cryoshift_core.simulation.datasets import DatasetConfig
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -250,7 +250,7 @@ assert min(agreement) > 0.97, "both paths must show the same molecule"
 # of each class: large molecules are easy, small ones are nearly lost.
 
 # %%
-source = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "source", run.params.seed), run.data_folder)
+source = datasets.simulate_source(DatasetConfig.of(p, "source", "source", run.params.seed), folder=run.data_folder)
 fig = pictures.gallery(
     {f"cube {i + 1}": torch.stack([source.x[source.y == c][i] for c in range(len(source.classes))]) for i in range(3)},
     source.classes,

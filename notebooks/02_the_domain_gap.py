@@ -43,8 +43,8 @@ from cryoshift_core import metrics, models, training
 from cryoshift_core.application import pictures
 from cryoshift_core.course import figures
 from cryoshift_core.course.run import begin
-from cryoshift_core.simulation import scenarios
-from cryoshift_core.simulation.scenarios import DatasetConfig
+from cryoshift_core.simulation import datasets, scenarios
+from cryoshift_core.simulation.datasets import DatasetConfig
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -57,9 +57,9 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/02_the_domain_gap
 run = begin("02_the_domain_gap", globals())
 pictures.use_style()
 p = run.profile
-source = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "source", run.params.seed), run.data_folder)
-validation = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "validation", run.params.seed), run.data_folder)
-target = scenarios.load_or_simulate(DatasetConfig.of(p, scenario, "train", run.params.seed), run.data_folder)[0]
+source = datasets.simulate_source(DatasetConfig.of(p, "source", "source", run.params.seed), folder=run.data_folder)
+validation = datasets.simulate_source(DatasetConfig.of(p, "source", "validation", run.params.seed), folder=run.data_folder)
+target = datasets.simulate_target(DatasetConfig.of(p, scenario, "train", run.params.seed), folder=run.data_folder)
 print(f"{len(source)} labelled source cubes, {len(target)} unlabelled target cubes of {p.box}^3 voxels")
 
 # %% [markdown]
@@ -175,7 +175,7 @@ few = max(12, min(84, p.n_target // 10))
 table = []
 for factor in run.progress(scenarios.FACTORS, "factors"):
     ask = DatasetConfig(f"{factor}_2", p.classes, few, p.box, p.voxel_size, "train", 2, run.params.seed)
-    cubes = scenarios.load_or_simulate(ask, run.data_folder, progress=False)[0]
+    cubes = datasets.simulate_target(ask, folder=run.data_folder, progress=False)
     features = models.embed(fit.network, cubes.x)
     sure = models.predict(fit.network, cubes.x).max(1).values.mean().item()
     table.append({"factor": factor, "a_distance": metrics.a_distance(f_s[:few], features, seed=0), "confidence": sure})

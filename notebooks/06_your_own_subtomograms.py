@@ -50,11 +50,11 @@ from cryoshift_core.course import explore, figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.data import HeldOutLabels, normalize, split_particles
 from cryoshift_core.models import embed
-from cryoshift_core.simulation import scenarios, structures
+from cryoshift_core.simulation import datasets, structures
+from cryoshift_core.simulation.datasets import DatasetConfig
 from cryoshift_core.simulation.optics import Optics, tilt_scheme
-from cryoshift_core.simulation.scenarios import DatasetConfig
 from cryoshift_core.tomography import extraction, volumes
-from cryoshift_core.tomography.background import FEWEST, find_background, ice_positions
+from cryoshift_core.tomography.background import FEWEST, find_background
 from cryoshift_core.tomography.wedge import estimate_wedge, fit_wedge
 from cryoshift_core.warps import target_styled as warps_carried
 from data_fetch import readers
@@ -190,11 +190,11 @@ target, held_out, key = data.subtomograms, None, None
 if shipped and {"membrane", "ice"} <= set(wanted):
     g = run.generator("ice")
     n_ice = max(24, min(600, p.n_target // 2))
-    at = ice_positions(data.tomogram.data, particles.zyx, n, n_ice, g)
+    at = find_background(data.tomogram.data, particles.zyx, n, n_ice, g)
     ice, whole = extraction.extract(data.tomogram.data, at, n, data.tomogram.voxel_size, pixel)
     ice = normalize(volumes.to_bright(ice, data.contrast))
     nearest = [int(groups[np.linalg.norm(particles.zyx - spot, axis=1).argmin()]) for spot in at[whole]]
-    few = torch.randperm(len(data.subtomograms), generator=g)[: 4 * n_ice]
+    few = torch.randperm(len(data.subtomograms), generator=g)[: 4 * len(at)]
     everything = replace(
         data.subtomograms,
         x=torch.cat([data.subtomograms.x[few], ice]),
@@ -224,9 +224,9 @@ elif len(target) > p.n_target:
 
 # %%
 ask = replace(DatasetConfig.of(p, "broad", "source", run.params.seed), box=n, voxel_size=pixel, tilt_axis=tilt_axis)
-source = scenarios.load_or_simulate(ask, run.data_folder)
-validation = scenarios.load_or_simulate(
-    replace(ask, split="validation", n=p.n_validation, tomograms=8), run.data_folder
+source = datasets.simulate_source(ask, folder=run.data_folder)
+validation = datasets.simulate_source(
+    replace(ask, split="validation", n=p.n_validation, tomograms=8), folder=run.data_folder
 )
 rows = {"simulated": pictures.one_of_each(source.x, source.y, len(wanted)), "experimental": data.subtomograms.x[eight]}
 fig = pictures.gallery({"simulated": rows["simulated"]}, source.classes)
@@ -295,7 +295,7 @@ strange = None
 others = [name for name in calibration.outliers(wanted) if structures.diameter(name) <= n * pixel]
 if warps is not None and others:
     asked = replace(ask, classes=tuple(others), n=max(8 * len(others), p.n_validation))
-    outliers = scenarios.load_or_simulate(asked, run.data_folder)
+    outliers = datasets.simulate_source(asked, folder=run.data_folder)
     detector = calibration.UnknownDetector.fit(model, validation, outliers, warps, run.generator("none"))
     strange = detector.score(model, data.subtomograms.x) > detector.threshold
     print(f"{int(strange.sum())} of {len(strange)} cubes fit none of the classes; outliers: {', '.join(others)}")

@@ -18,7 +18,6 @@ Templates are computed on the CPU in double precision; `specimens.templates` mov
 from __future__ import annotations
 
 import argparse
-import difflib
 import fnmatch
 import json
 import math
@@ -34,6 +33,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..fourier import resampling_matrix, squared_frequency
+from ..runtime import did_you_mean
 from ..tomography.mrc import read_mrc
 from ..tomography.volumes import Volume
 
@@ -302,10 +302,9 @@ def _find(name_or_path: str | Path, voxel_size: float) -> _Loaded:
         if path.suffix or len(path.parts) > 1:
             raise InputError(f"Class: expected a file or a built-in name, got '{name}', which does not exist.")
         known = (*BUILTIN, *PROCEDURAL)
-        near = difflib.get_close_matches(name.lower(), {k.lower(): k for k in known}, 1, 0.5)
-        hint = next((f"; did you mean '{k}'?" for k in known if near and k.lower() == near[0]), ".")
         raise InputError(
-            f"Unknown class '{name}'{hint} Expected a PDB, mmCIF or MRC file or one of {', '.join(known)}."
+            f"Unknown class '{name}'{did_you_mean(name, known)} Expected a PDB, mmCIF or MRC file or one of "
+            f"{', '.join(known)}."
         )
     loaded = _load(name, voxel_size, path.stat().st_mtime_ns)
     if voxel_size < loaded.voxel_size * 0.999:
@@ -364,7 +363,7 @@ def membrane(voxel_size: float, box: int, generator: torch.Generator | None = No
     """A random curved patch of lipid bilayer, (box, box, box) float32 in V relative to ice, on the CPU.
 
     The patch fills a ball of radius box / 2 with a soft edge. The head groups (+2.5 V) are 35 to 40 A apart; the middle
-    of the tails is slightly below ice (-0.5 V). One radius of curvature is 150 to 600 A, the other is at least as large.
+    of the tails is slightly below ice (-0.5 V). One radius of curvature is 150 to 600 A, the other is not smaller.
     The numbers are schematic: they reproduce the double line that membranes show in tomograms.
     """
     generator = generator or torch.Generator("cpu").manual_seed(0)

@@ -15,7 +15,7 @@ from cryoshift_core.application import target_data
 from cryoshift_core.course import runner
 from cryoshift_core.data import normalize
 from cryoshift_core.errors import InputError
-from cryoshift_core.simulation import imaging, scenarios, specimens
+from cryoshift_core.simulation import datasets, imaging, specimens
 from cryoshift_core.simulation.optics import Optics
 from cryoshift_core.tomography import mrc, star
 from data_fetch import readers
@@ -122,9 +122,9 @@ def test_a_wrong_voxel_size_shows_in_the_width_of_the_average_particle():
     classes = ("TRiC", "apoferritin")
 
     def x(pixel, scenario, part):
-        request = scenarios.DatasetConfig(scenario, classes, 150, 32, pixel, part, seed=3)
-        made = scenarios.simulate(request, progress=False)
-        return (made if part == "source" else made[0]).x
+        config = datasets.DatasetConfig(scenario, classes, 150, 32, pixel, part, tomograms=8, seed=3)
+        simulate = datasets.simulate_source if part == "source" else datasets.simulate_target
+        return simulate(config, progress=False).x
 
     source = x(12.0, "broad", "source")
     for pixel in (8.5, 17.0):  # what the particles really have, while the file says 12

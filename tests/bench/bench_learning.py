@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from cryoshift_core import data, fourier, models
-from cryoshift_core.simulation import imaging, optics, scenarios, specimens
+from cryoshift_core.simulation import datasets, imaging, optics, specimens
 
 CLASSES = ("ribosome_70S", "ribosome_80S", "TRiC", "apoferritin", "spliceosome", "TYMV_capsid", "RuvAB")
 
@@ -73,8 +73,8 @@ def main() -> None:
             print(f"classifier_step_{box}_batch32 {1e3 * cpu_seconds(step):.0f} CPU-ms")
             print(f"classifier_forward_{box}_batch32 {1e3 * cpu_seconds(lambda n=net, x=x: n(x)):.0f} CPU-ms")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    scenarios.simulate(
-        scenarios.DatasetConfig("source", CLASSES, 10_000, 32, 12.0, "source", tomograms=24), progress=False
+    datasets.simulate_source(
+        datasets.DatasetConfig("source", CLASSES, 10_000, 32, 12.0, "source", tomograms=24), progress=False
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
     print(f"memory_10000_cubes_32 {peak:.2f} GB peak of the whole process ({before:.2f} GB before)")

@@ -8,7 +8,7 @@ import torch
 
 import data_fetch
 from cryoshift_core.data import crop, normalize
-from cryoshift_core.simulation import scenarios, structures
+from cryoshift_core.simulation import datasets, structures
 from cryoshift_core.tomography import background, extraction, mrc, volumes
 from cryoshift_core.tomography.star import read_star, write_star
 from cryoshift_core.tomography.volumes import Volume
@@ -65,8 +65,8 @@ def test_contrast_of_noisy_molecules_of_either_sign(name):
 
 
 def test_contrast_of_simulated_cubes_after_the_microscope():
-    request = scenarios.DatasetConfig("in_situ_1", ("TRiC", "ribosome_70S"), 60, 32, 12.0, "source", 2)
-    x = scenarios.simulate(request, progress=False).x
+    config = datasets.DatasetConfig("in_situ_1", ("TRiC", "ribosome_70S"), 60, 32, 12.0, "source", 2)
+    x = datasets.simulate_source(config, progress=False).x
     assert (volumes.guess_contrast(x).sign, volumes.guess_contrast(-x).sign) == ("bright", "dark")
 
 

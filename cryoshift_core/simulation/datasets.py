@@ -1,0 +1,328 @@
+"""Simulated datasets: source, target and particle-free background, in memory or kept in a folder.
+
+A `DatasetConfig` determines every number of a dataset. With a folder, a dataset is loaded if it is there and simulated
+and saved otherwise. The file name contains a digest of the configuration, of structure files and of the simulation's
+code, so that a change of any of them leads to new data.
+
+The labels of a target are never returned together with its subtomograms. They are written to a file of their own
+(``*.labels.safetensors``), which `load_labels` alone opens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .. import data, runtime
+from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled, normalize
+from ..errors import InputError
+from ..fourier import Device
+from . import imaging, scenarios, specimens, structures
+from .scenarios import FACTORS, UNSEEN, Scenario
+
+LOG = logging.getLogger("cryoshift_core")
+BATCH = 64  # subtomograms that are imaged, filtered and normalised together
+# split -> the function that simulates it, and the largest automatic number of tomograms
+SPLITS = {
+    "source": ("simulate_source", 24),
+    "validation": ("simulate_source", 8),
+    "train": ("simulate_target", 8),
+    "test": ("simulate_target", 4),
+    "background": ("simulate_background", 4),
+}
+
+
+def _check_split(split: str, *expected: str, function: str = "") -> None:
+    if split not in expected:
+        use = f" Use {SPLITS[split][0]} for it." if split in SPLITS else ""
+        raise InputError(f"{function or 'Dataset'}: expected split {' or '.join(expected)}, got '{split}'.{use}")
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Configuration of a simulated dataset. Together with the code it determines every number.
+
+    Attributes
+    ----------
+    scenario : name of a scenario, or a `Scenario`
+    classes : built-in names, or PDB, mmCIF or MRC files; any sequence, kept as a tuple
+    n : number of subtomograms
+    box, voxel_size : voxels per edge, A per voxel
+    split : "source" or "validation" of the source domain; "train", "test" or "background" of a target. Splits share no
+        tomogram, pose or noise
+    tomograms : number of tilt series, each with its own settings; 0 for 1 per 20 subtomograms, at least 2 and at most
+        24 (source), 8 (validation, train) or 4 (test, background)
+    seed : the same seed and split give the same molecules and poses in every scenario
+    tilt_axis : degrees, as in `optics.Optics`
+
+    Raises
+    ------
+    InputError
+        The split is unknown.
+    """
+
+    scenario: str | Scenario
+    classes: Sequence[str]
+    n: int
+    box: int
+    voxel_size: float
+    split: str
+    tomograms: int = 0
+    seed: int = 0
+    tilt_axis: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_split(self.split, *SPLITS)
+        classes = (self.classes,) if isinstance(self.classes, str) else tuple(str(c) for c in self.classes)
+        object.__setattr__(self, "classes", classes)
+        if not self.tomograms:
+            object.__setattr__(self, "tomograms", max(2, min(SPLITS[self.split][1], self.n // 20)))
+
+    @classmethod
+    def of(cls, profile: Any, scenario: str | Scenario, split: str, seed: int = 0) -> DatasetConfig:
+        """The configuration of one split of a scenario in the size that a profile sets."""
+        _check_split(split, *SPLITS)
+        n = {
+            "source": profile.n_source,
+            "validation": profile.n_validation,
+            "train": profile.n_target,
+            "test": profile.n_test,
+            "background": profile.n_test // 2,
+        }[split]
+        return cls(scenario, profile.classes, n, profile.box, profile.voxel_size, split, seed=seed)
+
+    @property
+    def setting(self) -> Scenario:
+        """The scenario itself; InputError where its name is unknown."""
+        return self.scenario if isinstance(self.scenario, Scenario) else scenarios.scenario(self.scenario)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in label order."""
+        return tuple(structures.class_name(c) for c in self.classes)
+
+    @property
+    def file_name(self) -> str:
+        """Name, without extension, of the files in which the dataset is kept."""
+        setting = self.setting
+        files = [hashlib.sha256(Path(c).read_bytes()).hexdigest() for c in self.classes if Path(c).is_file()]
+        code = [runtime.code_digest("simulation", "fourier", "data")]
+        for name, factor in FACTORS.items():
+            if name not in scenarios.BUILTIN_FACTORS:
+                parts = (factor.optics, factor.specimens, factor.structure, factor.subtomograms)
+                if {key for level in factor.levels for key in level} & dict(setting.others).keys():
+                    code += [runtime.function_digest(part) for part in parts]
+        text = json.dumps([{**asdict(self), "scenario": asdict(setting)}, *files, *code], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        return f"{setting.name}_{self.split}_{self.n}x{self.box}_seed{self.seed}_{digest}"
+
+
+def simulate_source(
+    config: DatasetConfig, *, folder: str | Path | None = None, device: Device = "cpu", progress: bool = True
+) -> Labelled:
+    """Labelled subtomograms of the split "source" or "validation", normalised, on the CPU.
+
+    Parameters
+    ----------
+    config : what to simulate
+    folder : where the dataset is kept; None does not touch the disk
+    device : where to compute, "auto" for a GPU if there is one. Each kind of device draws its own noise. Apple's MPS
+        lacks sparse matrices, so the CPU is used there
+    progress : show a progress bar
+
+    Raises
+    ------
+    InputError
+        The split or the scenario is unknown, there are no classes or fewer subtomograms than classes, a structure is
+        unreadable or larger than the box.
+    """
+    _check_split(config.split, "source", "validation", function="simulate_source")
+    path = _path(config, folder, device)
+    if path is not None and path.is_file():
+        LOG.info("loaded from %s", path)
+        return data.load(path, Labelled)
+    made = _simulate(config, device, progress)
+    dataset = Labelled(made.x, made.y, config.class_names, config.voxel_size, made.snr, made.groups)
+    if path is not None:
+        data.save(path, dataset)
+    return dataset
+
+
+def simulate_target(
+    config: DatasetConfig, *, folder: str | Path | None = None, device: Device = "cpu", progress: bool = True
+) -> Unlabelled:
+    """Unlabelled subtomograms of the split "train" or "test"; arguments and errors as `simulate_source`.
+
+    With a folder, the labels are saved to a file of their own, for `load_labels`.
+    """
+    _check_split(config.split, "train", "test", function="simulate_target")
+    path = _path(config, folder, device)
+    if path is not None and path.is_file() and _labels_path(path).is_file():
+        LOG.info("loaded from %s", path)
+        return data.load(path, Unlabelled)
+    made = _simulate(config, device, progress)
+    dataset = Unlabelled(made.x, config.voxel_size, made.groups, config.setting.name)
+    if path is not None:
+        data.save(_labels_path(path), HeldOutLabels(_without_extras(made.y, config), config.class_names, made.snr))
+        data.save(path, dataset)
+    return dataset
+
+
+def simulate_background(
+    config: DatasetConfig, *, folder: str | Path | None = None, device: Device = "cpu", progress: bool = True
+) -> Unlabelled:
+    """Particle-free subtomograms of the split "background"; arguments and errors as `simulate_source`.
+
+    They are imaged as the scenario's target is, with neighbours, and have room for a particle in the centre.
+    """
+    _check_split(config.split, "background", function="simulate_background")
+    path = _path(config, folder, device)
+    if path is not None and path.is_file():
+        LOG.info("loaded from %s", path)
+        return data.load(path, Unlabelled)
+    made = _simulate(config, device, progress)
+    dataset = Unlabelled(made.x, config.voxel_size, made.groups, config.setting.name)
+    if path is not None:
+        data.save(path, dataset)
+    return dataset
+
+
+def load_labels(
+    config: DatasetConfig, *, folder: str | Path | None = None, device: Device = "cpu", progress: bool = True
+) -> HeldOutLabels:
+    """Held-out labels of the target that `simulate_target` returns for the same arguments; for evaluation only.
+
+    With a folder they are read from the target's label file, which holds the realised SNRs; the target is simulated
+    first if it is not there. Without a folder they are drawn again from the seed, without SNRs.
+    """
+    _check_split(config.split, "train", "test", function="load_labels")
+    path = _path(config, folder, device)
+    if path is None:
+        return HeldOutLabels(_without_extras(_draw_labels(config), config), config.class_names)
+    if not (path.is_file() and _labels_path(path).is_file()):
+        simulate_target(config, folder=folder, device=device, progress=progress)
+    # Python's own open() raises the audit event by which a test sees who reads labels; safetensors' reader does not.
+    content = safetensors.torch.load(_labels_path(path).read_bytes())
+    return HeldOutLabels(content["y"], config.class_names, content["snr"])
+
+
+def _path(config: DatasetConfig, folder: str | Path | None, device: Device) -> Path | None:
+    if folder is None:
+        return None
+    kind = _device(device).type
+    return Path(folder) / f"{config.file_name}{'' if kind == 'cpu' else f'_{kind}'}.safetensors"
+
+
+def _labels_path(path: Path) -> Path:
+    return path.with_suffix(".labels.safetensors")
+
+
+def _device(name: Device) -> torch.device:
+    """Device that computes: MPS has no sparse matrices, which the tilt-series simulation needs."""
+    device = runtime.pick_device(name)
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def _generator(config: DatasetConfig, purpose: str, device: Device = "cpu") -> torch.Generator:
+    """Generator that depends on seed, split and purpose only, so that all scenarios get the same draws."""
+    digest = hashlib.sha256(f"{config.seed}/{config.split}/{purpose}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def _draw_labels(config: DatasetConfig) -> Tensor:
+    """(n,) index of each central molecule in classes, extras and `UNSEEN`, in this order; UNKNOWN for a background."""
+    setting, n_classes = config.setting, len(config.classes)
+    if n_classes < 1 or config.n < n_classes:
+        raise InputError(
+            f"Dataset: expected at least one class and one subtomogram per class, got {n_classes} classes and "
+            f"{config.n} subtomograms."
+        )
+    if config.split == "background":
+        return torch.full((config.n,), UNKNOWN, device="cpu")
+    y = scenarios.draw_labels(config.n, n_classes, setting.imbalance, _generator(config, "labels"))
+    if setting.unseen > 0:
+        u = torch.rand(config.n, generator=_generator(config, "unseen"), device="cpu")
+        y[u < setting.unseen] = n_classes + len(setting.extras)
+    return y
+
+
+def _without_extras(y: Tensor, config: DatasetConfig) -> Tensor:
+    return torch.where(y < len(config.classes), y, UNKNOWN)
+
+
+@dataclass(frozen=True, eq=False)
+class _Simulated:
+    x: Tensor  # (N, 1, n, n, n) float32, normalised
+    y: Tensor  # (N,) int64, as `_draw_labels`
+    snr: Tensor  # (N,) float32
+    groups: Tensor  # (N,) int64, the tomogram
+
+
+def _simulate(config: DatasetConfig, device: Device, progress: bool) -> _Simulated:
+    setting, device = config.setting, _device(device)
+    y = _draw_labels(config)
+    bank = specimens.templates(
+        config.classes,
+        config.voxel_size,
+        config.box,
+        generator=_generator(config, "templates", device),
+        extras=(*setting.extras, *((UNSEEN,) if setting.unseen > 0 else ())),
+        change=lambda name, volume: _change_structure(setting, name, volume, config.voxel_size),
+    )
+    groups = torch.arange(config.n, device="cpu") * config.tomograms // config.n
+    transfer = setting.path == "transfer" or config.split in ("source", "validation")
+    image = imaging.image_by_transfer if transfer else imaging.image_by_tilt_series
+    x = torch.empty(config.n, 1, *(config.box,) * 3, device="cpu")
+    snr = torch.empty(config.n, device="cpu")
+    label = f"simulate {setting.name} ({config.split})"
+    with tqdm(
+        total=config.n, desc=label, disable=not progress, mininterval=2, file=sys.stdout, ncols=88, unit="subtomogram"
+    ) as bar:
+        for tomogram in groups.unique().tolist():
+            members = (groups == tomogram).nonzero()[:, 0]
+            noise = _generator(config, f"noise/{tomogram}", device)
+            u = torch.rand(7, generator=_generator(config, f"optics/{tomogram}"), device="cpu").tolist()
+            optics = scenarios.draw_optics(setting, config.voxel_size, u, config.tilt_axis)
+            arguments: dict[str, Any] = {}
+            for factor in FACTORS.values():
+                arguments |= factor.specimens(setting, u)
+            specimen = specimens.specimens(
+                y[members],
+                bank,
+                generator=_generator(config, f"poses/{tomogram}", device),
+                extras=[bank.names.index(e) for e in setting.extras],
+                **arguments,
+            )
+            level = None
+            if setting.snr:
+                low, high = setting.snr
+                v = torch.rand(len(members), generator=_generator(config, f"snr/{tomogram}"), device="cpu").to(device)
+                level = low * (high / low) ** v
+            for start in range(0, len(members), BATCH):
+                part = slice(start, start + BATCH)
+                some = level[part] if level is not None else None
+                imaged = image(specimen[part], bank, optics, generator=noise, snr=some)
+                raw = imaged.x
+                for factor in FACTORS.values():
+                    raw = factor.subtomograms(setting, raw, noise)
+                x[members[part]] = normalize(raw).cpu()
+                snr[members[part]] = imaged.snr.cpu()
+                bar.update(len(raw))
+    return _Simulated(x, y, snr, groups)
+
+
+def _change_structure(setting: Scenario, name: str, volume: Tensor, voxel_size: float) -> Tensor:
+    for factor in FACTORS.values():
+        volume = factor.structure(setting, name, volume, voxel_size)
+    return volume
