@@ -1,4 +1,4 @@
-# Everything needs only make and Python 3.11 (3.12 and 3.13 work too): the first target that runs builds .venv.
+# Every target needs only make and Python 3.11, 3.12 or 3.13. The first target that runs installs everything into .venv.
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13; do \
   $$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && exit; done; echo python3)
@@ -8,34 +8,38 @@ JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-# The kernel must be the one in .venv, whatever else is installed for this user.
+# Use the kernel in .venv, even if the user has installed others.
 unexport JUPYTER_PATH PYTHONPATH PYTHONHOME
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONNOUSERSITE := 1
-# Threads that wait by spinning slow a training five times down as soon as anything else runs on the same cores.
+# Threads that wait by spinning make training five times slower as soon as other programs use the same cores.
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help venv tutorial test lint format lab bench evidence sync clean
 
 help:
-	@echo "make tutorial   run notebooks 00-06 and write runs/$(PROFILE)/index.html   (PROFILE=smoke|laptop|gpu|paper)"
+	@echo "make tutorial   run notebooks 00 to 06, then open runs/$(PROFILE)/index.html   (PROFILE=smoke|laptop|gpu|paper)"
 	@echo "make lab        open the notebooks in JupyterLab"
-	@echo "make test       lint, unit tests, and every notebook at the smoke profile"
-	@echo "make bench      measure the speed of the simulators, of a training step and of extraction"
-	@echo "make evidence   train and score TIER=core|baselines|factors|ablation|unseen|curves into notebooks/evidence, JOBS=2 at a time"
-	@echo "make venv       only make the environment, .venv"
-	@echo "make format     format the code; make sync: bring .py and .ipynb of each notebook together"
+	@echo "make test       check the style, run the unit tests, and run every notebook at the smoke profile"
+	@echo "make lint       check the style only"
+	@echo "make format     format the code, and bring the .py and .ipynb of each notebook together"
+	@echo "make sync       only bring the .py and .ipynb of each notebook together"
+	@echo "make bench      measure the speed of simulation, training and extraction"
+	@echo "make evidence   train and score methods into notebooks/evidence, JOBS=2 at a time"
+	@echo "                (TIER=core|baselines|factors|ablation|unseen|curves)"
+	@echo "make venv       only install everything into .venv"
+	@echo "make clean      delete .venv and caches; results in runs/ stay"
 
 venv: $(READY)
 
-# A half-made .venv has no .ready, so an interrupted installation is taken up again.
+# An interrupted installation leaves no .ready, so the next call continues it.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c '$(SUITABLE)' 2>/dev/null || { \
 	  echo "Cryo-Shift needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is `$(PYTHON) -V 2>&1`;" \
-	    "install one and name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	    "install one and pass its path: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
-	  echo "$(PYTHON) could not make a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	  echo "$(PYTHON) could not create a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing into .venv (a few minutes the first time) ..."
 	@$(BIN)/python -m pip install --disable-pip-version-check --only-binary :all: -c constraints.txt -e '.[test,formats]'
 	@touch $@
@@ -43,7 +47,7 @@ $(READY): pyproject.toml constraints.txt
 tutorial: $(READY)
 	@$(BIN)/python -m cryoshift_core tutorial --profile $(PROFILE)
 
-# Two workers with one thread each keep two cores busy; pytest's summary comes last.
+# One thread per worker: two workers use two cores fully.
 test: lint
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --durations 10
 
@@ -63,7 +67,7 @@ bench: $(READY)
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_learning.py
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_extraction.py
 
-# One thread per process; they share the CSV. Run again what was killed: it goes on.
+# One thread per process; all processes write to one CSV. After an interruption, the same command continues.
 evidence: $(READY)
 	@for i in $$(seq 0 $$(($(JOBS) - 1))); do \
 	  OMP_NUM_THREADS=1 $(BIN)/python -m cryoshift_core evidence --tier $(TIER) --profile $(PROFILE) --part $$i/$(JOBS) & \

@@ -11,7 +11,7 @@ from ..training import TrainingConfig
 
 @dataclass(frozen=True)
 class Profile:
-    """How much work a run does: `box` in voxels, `voxel_size` in A, numbers of cubes, training steps and seeds."""
+    """Amount of work of a run: `box` (voxels), `voxel_size` (A), numbers of subtomograms, training steps and seeds."""
 
     name: str
     box: int
@@ -28,19 +28,19 @@ class Profile:
     width: int
 
     def for_classes(self, classes: Sequence[str]) -> Self:
-        """The profile for these classes. More than its own take more source cubes and steps, in proportion."""
-        more = max(1.0, len(classes) / len(self.classes))
-        numbers = {name: round(more * getattr(self, name)) for name in ("n_source", "n_validation", "steps")}
+        """Profile for these classes. With more classes, source subtomograms and steps grow in proportion."""
+        factor = max(1.0, len(classes) / len(self.classes))
+        numbers = {name: round(factor * getattr(self, name)) for name in ("n_source", "n_validation", "steps")}
         return replace(self, classes=tuple(classes), **numbers)
 
     def training(self, **changes: Any) -> TrainingConfig:
-        """Budget and network of a fit, with `changes` to other fields of :class:`training.TrainingConfig`."""
+        """Configuration of a fit: steps, batch and network of the profile, and `changes` to other fields."""
         config = TrainingConfig(steps=self.steps, batch=self.batch, encoder=self.encoder, width=self.width)
         return replace(config, **changes)
 
 
 _SEVEN = ("ribosome_70S", "ribosome_80S", "TRiC", "apoferritin", "spliceosome", "TYMV_capsid", "RuvAB")
-# The published setting has the proteasome where ribosome_80S stands here: no proteasome is shipped.
+# The published setting has the proteasome instead of ribosome_80S; no proteasome is shipped.
 _PAPER = ("ribosome_70S", "ribosome_80S", "TRiC", "membrane")
 # fmt: off
 _ROWS = (

@@ -1,6 +1,6 @@
-"""Sliders where somebody can move them, a fixed grid of frames where nobody can.
+"""Sliders in JupyterLab; a static grid of frames where a notebook runs without a user, such as under papermill.
 
-A drawing is one function ``draw(axes, **values)``; the same function serves the live figure and the static frames.
+A drawing is one function ``draw(axes, **values)``. The live figure and the static frames use the same function.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ Draw = Callable[..., None]
 
 
 def is_live() -> bool:
-    """Whether a front end that can answer is attached: JupyterLab is, papermill and nbconvert are not.
+    """Whether a front end with a user is attached: true in JupyterLab, false under papermill and nbconvert.
 
-    A front end says with each cell that it sends whether it could answer a question (`allow_stdin`); the headless
-    runners say no.
+    A front end sends with each cell whether its user can answer a question (`allow_stdin`).
     """
     try:
         from IPython import get_ipython
@@ -39,24 +38,30 @@ def explore(
     size: float = 2.6,
     frames: int = 4,
 ) -> Figure | None:
-    """Let a reader move the inputs of a drawing.
+    """Show a drawing with sliders for its inputs; the static figure where there is no user, and None where there is.
 
     Parameters
     ----------
     draw : draw(axes, **values), axes a list of `panels` matplotlib axes; it labels them itself
-    sliders : keyword of `draw` -> (label with unit, the values it can take, in order)
-    panels : axes that the drawing needs, side by side
-    start : where the sliders stand at first; the middle value for those not named
+    sliders : keyword of `draw` -> (label with unit, its values in order)
+    panels : number of axes that the drawing needs, side by side
+    start : first values of the sliders; the middle value for sliders that are not named
     size : inches per panel
-    frames : values shown per slider when nothing can be moved
+    frames : values shown per slider in the static figure
 
     Returns
     -------
-    The static figure, one row per slider with the others at `start`; None when the sliders are live.
+    The static figure: one row per slider, in which the other sliders have their first values. None when the sliders
+    are live.
+
+    Raises
+    ------
+    KeyError
+        `start` names no slider.
     """
     unknown = set(start or {}) - set(sliders)
     if unknown:
-        raise KeyError(f"start names {sorted(unknown)}, which no slider has; sliders: {sorted(sliders)}")
+        raise KeyError(f"start names {sorted(unknown)}; expected names of sliders: {sorted(sliders)}")
     at = {name: values[len(values) // 2] for name, (_, values) in sliders.items()} | (start or {})
     if not is_live():
         return _frames(draw, sliders, at, panels, size, frames)

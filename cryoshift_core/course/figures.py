@@ -1,8 +1,13 @@
-"""Every plot that the notebooks show. Each takes tensors or scores, and returns a matplotlib Figure."""
+"""Figures of the notebooks. Each function takes tensors or scores, and returns a matplotlib Figure.
+
+Lines and points differ in line style or marker as well as in colour.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,16 +15,23 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LightSource
 from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d import Axes3D
 from skimage.measure import marching_cubes
 from torch import Tensor
 
 from ..application.pictures import COLOURS, middle, show
-from ..fourier import shell_means, shells
-from ..metrics import Reliability
+from ..fourier import power_spectrum, shell_means, shells
+from ..metrics import Interval, Reliability
+
+LINES = ("-", "--", ":", "-.")
+MARKERS = ("o", "^", "s", "v")
 
 
-def isosurface(ax: Axes, volume: Tensor, level: float | None = None, colour: str = "#7FA6C9") -> None:
-    """A lit surface of a (Z, Y, X) volume on a 3-D axis; `level` defaults to a third of the 99.9th percentile."""
+def isosurface(ax: Axes3D, volume: Tensor, level: float | None = None, colour: str = "#7FA6C9") -> None:
+    """Draw the shaded surface of a (Z, Y, X) volume at `level` on a 3-D axis.
+
+    The default level is a third of the 99.9th percentile of the volume.
+    """
     data = np.asarray(volume, dtype=float)
     level = np.quantile(data, 0.999) / 3 if level is None else level
     step = max(1, data.shape[0] // 48)
@@ -34,7 +46,10 @@ def isosurface(ax: Axes, volume: Tensor, level: float | None = None, colour: str
 
 
 def molecules(templates: Mapping[str, Tensor], voxel_size: float) -> Figure:
-    """Each class as a central slice, a projection along the beam and an isosurface; a 100 A bar on the slices."""
+    """Figure with a central slice, a projection along the beam and an isosurface of each class; `voxel_size` in A.
+
+    `templates`: class -> (Z, Y, X). The scale bar on the slices is 100 A long.
+    """
     n = len(templates)
     fig = plt.figure(figsize=(1.45 * n, 4.4), layout="constrained")
     for i, (name, volume) in enumerate(templates.items()):
@@ -44,7 +59,7 @@ def molecules(templates: Mapping[str, Tensor], voxel_size: float) -> Figure:
         bar = 100 / voxel_size
         slice_ax.plot([1, 1 + bar], [volume.shape[1] - 2.5] * 2, color="white", lw=2)
         if i == 0:
-            slice_ax.set_ylabel("slice (bar: 100 A)", fontsize=8)
+            slice_ax.set_ylabel("slice (bar: 100 Å)", fontsize=8)
             projection_ax.set_ylabel("projection", fontsize=8)
         if volume.max() > 0:
             isosurface(fig.add_subplot(3, n, 2 * n + i + 1, projection="3d"), volume)
@@ -52,38 +67,42 @@ def molecules(templates: Mapping[str, Tensor], voxel_size: float) -> Figure:
 
 
 def radial_spectrum(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Mean power of (N, 1, n, n, n) cubes on shells: frequencies in cycles per voxel, and power."""
+    """Frequencies (cycles per voxel) and mean power on shells of subtomograms (N, 1, n, n, n)."""
     n = x.shape[-1]
-    power = torch.fft.rfftn(x[:, 0], dim=(1, 2, 3)).abs().square().mean(0) / n**3
-    mean, _ = shell_means(power.cpu(), shells((n, n, n)))
+    mean, _ = shell_means(power_spectrum(x).mean(0).cpu(), shells((n, n, n)))
     return np.arange(1, n // 2) / n, mean[1 : n // 2].numpy()
 
 
+def kx_kz_power(x: Tensor) -> Tensor:
+    """Mean power of subtomograms (N, 1, n, n, n) in the plane ky = 0, (n, n): rows are kz, DC in the middle."""
+    power = torch.fft.fftshift(torch.fft.fftn(x[:, 0], dim=(1, 2, 3)).abs().square().mean(0))
+    return power[:, power.shape[1] // 2]
+
+
 def spectra(domains: Mapping[str, Tensor], voxel_size: float) -> Figure:
-    """Radial power of several sets of cubes, and below which resolution they differ."""
+    """Figure with the radial power spectrum of each set of subtomograms (N, 1, n, n, n); `voxel_size` in A."""
     fig, ax = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
-    for name, x in domains.items():
+    for (name, x), line in zip(domains.items(), cycle(LINES), strict=False):
         k, power = radial_spectrum(x)
-        ax.semilogy(k / voxel_size, power, label=name, color=COLOURS.get(name))
-    ax.set(xlabel="spatial frequency (1/A)", ylabel="mean power per voxel", title="Radial power spectrum")
+        ax.semilogy(k / voxel_size, power, line, label=name, color=COLOURS.get(name))
+    ax.set(xlabel="spatial frequency (1/Å)", ylabel="mean power per voxel", title="Radial power spectrum")
     ax.legend()
     return fig
 
 
 def spectrum_plane(ax: Axes, x: Tensor, title: str = "") -> None:
-    """Log power in the kx-kz plane (ky = 0), where the missing wedge shows, DC in the middle."""
-    power = torch.fft.fftshift(torch.fft.fftn(x[:, 0], dim=(1, 2, 3)).abs().square().mean(0))
-    show(ax, power[:, power.shape[1] // 2].clamp_min(1e-6).log10(), title)
+    """Draw log10 of the power in the kx-kz plane (ky = 0), where the missing wedge is visible; DC is in the middle."""
+    show(ax, kx_kz_power(x).clamp_min(1e-6).log10(), title)
     ax.set_xlabel("kx", fontsize=8)
     ax.set_ylabel("kz (beam)", fontsize=8)
 
 
 def histograms(domains: Mapping[str, Tensor]) -> Figure:
-    """Grey values of several sets of cubes."""
+    """Figure with the grey-value histogram of the first 64 subtomograms of each set."""
     fig, ax = plt.subplots(figsize=(4.2, 2.8), layout="constrained")
-    for name, x in domains.items():
+    for (name, x), line in zip(domains.items(), cycle(LINES), strict=False):
         ax.hist(
-            x[:64].flatten().numpy(), bins=120, range=(-6, 8), density=True, histtype="step",
+            x[:64].flatten().numpy(), bins=120, range=(-6, 8), density=True, histtype="step", ls=line,
             label=name, color=COLOURS.get(name),
         )  # fmt: skip
     ax.set(xlabel="grey value (robust standard deviations)", ylabel="density", yscale="log")
@@ -92,15 +111,18 @@ def histograms(domains: Mapping[str, Tensor]) -> Figure:
 
 
 def learning_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], terms: Sequence[str]) -> Figure:
-    """One panel per term, one line per method; terms that a method does not have are left out."""
+    """Figure with one panel per term and one line per method that has the term.
+
+    `histories`: method -> its `Fit.history`, term -> values, evenly spaced in steps.
+    """
     fig, axes = plt.subplots(1, len(terms), figsize=(3.0 * len(terms), 2.6), layout="constrained", squeeze=False)
     for ax, term in zip(axes[0], terms, strict=True):
-        for name, history in histories.items():
+        for (name, history), line in zip(histories.items(), cycle(LINES), strict=False):
             values = history.get(term)
             if values is not None and len(values):
                 last = history["step"][-1] if "step" in history and len(history["step"]) else len(values)
                 steps = np.linspace(last / len(values), last, len(values))
-                ax.plot(steps, values, ".-", label=name, color=COLOURS.get(name))
+                ax.plot(steps, values, f".{line}", label=name, color=COLOURS.get(name))
         ax.set(title=term.replace("_", " "), xlabel="step")
     handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda pair: len(pair[0]))
     if handles:
@@ -109,21 +131,21 @@ def learning_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], term
 
 
 def confusion(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
-    """Confusion counts as shares of each true class, one panel per method."""
+    """Figure with one confusion matrix per method, as percentages of each true class; `matrices` hold counts."""
     k = len(classes)
     fig, axes = plt.subplots(
         1, len(matrices), figsize=((0.42 * k + 0.6) * len(matrices) + 1.2, 0.42 * k + 1.6), squeeze=False,
         layout="constrained", sharey=True,
     )  # fmt: skip
     for ax, (name, counts) in zip(axes[0], matrices.items(), strict=True):
-        share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        fraction = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        ax.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
         for i in range(k):
             for j in range(k):
-                if share[i, j] >= 0.005:
-                    ax.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=7,
-                            color="white" if share[i, j] > 0.6 else "black")  # fmt: skip
-        ax.set_title(f"{name}\nmean recall {np.trace(share) / k:.2f}")
+                if fraction[i, j] >= 0.005:
+                    ax.text(j, i, f"{100 * fraction[i, j]:.0f}", ha="center", va="center", fontsize=7,
+                            color="white" if fraction[i, j] > 0.6 else "black")  # fmt: skip
+        ax.set_title(f"{name}\nmean recall {np.trace(fraction) / k:.2f}")
         ax.set_xticks(range(k), classes, rotation=60, ha="right", fontsize=7)
         ax.set_yticks(range(k), classes, fontsize=7)
         ax.set_xlabel("predicted")
@@ -132,25 +154,26 @@ def confusion(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Fig
 
 
 def reliability(tables: Mapping[str, Reliability]) -> Figure:
-    """Accuracy against confidence; the diagonal is a calibrated classifier, the area off it the ECE."""
+    """Figure with accuracy against confidence of each method. A calibrated classifier is on the diagonal."""
     fig, ax = plt.subplots(figsize=(3.6, 3.3), layout="constrained")
     ax.plot([0, 1], [0, 1], color="0.8", lw=1)
-    for name, table in tables.items():
+    for (name, table), marker in zip(tables.items(), cycle(MARKERS), strict=False):
         used = table.count > 0
-        ax.plot(table.confidence[used], table.accuracy[used], "o-", ms=3, color=COLOURS.get(name),
+        ax.plot(table.confidence[used], table.accuracy[used], f"{marker}-", ms=3, color=COLOURS.get(name),
                 label=f"{name} (ECE {table.ece:.2f})")  # fmt: skip
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="Reliability on target-test")
     ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     return fig
 
 
-def scores(values: Mapping[str, Sequence[float]], intervals: Mapping[str, tuple], label: str) -> Figure:
-    """One dot per seed, and the mean with its 95 % interval, per method."""
+def scores(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Interval], label: str) -> Figure:
+    """Figure with one dot per seed and the mean with its interval for each method. A single seed has no interval."""
     fig, ax = plt.subplots(figsize=(5.2, 0.42 * len(values) + 1.1), layout="constrained")
     for i, (name, seeds) in enumerate(values.items()):
         mean, low, high = intervals[name]
-        ax.plot(seeds, [i] * len(seeds), "o", ms=4, color=COLOURS.get(name, "#4C72B0"), alpha=0.5)
-        ax.errorbar(mean, i, xerr=[[mean - low], [high - mean]], fmt="|", color="black", capsize=3)
+        ax.plot(seeds, [i] * len(seeds), "o", ms=4, color=COLOURS.get(name, "0.4"), alpha=0.5)
+        error = None if math.isnan(low) else [[mean - low], [high - mean]]
+        ax.errorbar(mean, i, xerr=error, fmt="|", color="black", capsize=3)
         ax.annotate(f"{mean:.2f}", (mean, i), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
     ax.set_yticks(range(len(values)), list(values))
     ax.set(xlabel=label, xlim=(0, 1.02), ylim=(len(values) - 0.4, -0.7))
@@ -158,26 +181,28 @@ def scores(values: Mapping[str, Sequence[float]], intervals: Mapping[str, tuple]
 
 
 def embedding(features: Mapping[str, Tensor], title: str = "") -> Figure:
-    """Features of several domains on the two principal axes of all of them together."""
+    """Figure with the features (N, F) of several domains on the first two principal axes of all of them together."""
     fig, ax = plt.subplots(figsize=(3.9, 3.4), layout="constrained")
     everything = torch.cat(list(features.values())).float()
     centre = everything.mean(0)
     _, _, axes = torch.linalg.svd(everything - centre, full_matrices=False)
-    for name, f in features.items():
+    for (name, f), marker in zip(features.items(), cycle(MARKERS), strict=False):
         x, y = ((f - centre) @ axes[:2].T).T.numpy()
-        ax.scatter(x, y, s=6, alpha=0.5, label=name, color=COLOURS.get(name), linewidths=0)
+        ax.scatter(x, y, s=6, marker=marker, alpha=0.5, label=name, color=COLOURS.get(name), linewidths=0)
     ax.set(xlabel="1st principal axis", ylabel="2nd", title=title, xticks=[], yticks=[])
     ax.legend(markerscale=2)
     return fig
 
 
 def warp_sheet(before: Tensor, after: Tensor, title: str, names: Sequence[str], voxel_size: float) -> Figure:
-    """What a warp did to (N, 1, n, n, n) cubes: the first len(names) as slices before, after and the difference;
-    of all, the radial spectra and the log10 ratio of the power in the kx-kz plane.
+    """Figure that compares subtomograms (N, 1, n, n, n) before and after a warp; `voxel_size` in A.
 
-    To both powers 3 % of the mean is added, lest next to nothing shows as many times nothing at all."""
+    Left: slices of the first len(names) before, after, and the difference. Right, from all of them: the radial power
+    spectra, and log10 of the power after over the power before in the kx-kz plane. 3 % of the mean power is added to
+    both, because the ratio of two values near zero shows nothing.
+    """
     fig = plt.figure(figsize=(8.8, 1.5 * len(names) + 0.5), layout="constrained")
-    left, right = fig.subfigures(1, 2, width_ratios=(3, 2.2))
+    left, right = fig.subfigures(1, 2, width_ratios=(3, 2.2), squeeze=False)[0]
     change = float((after - before).std())
     stretch = 4 * change or 1.0
     columns = ("before", "after", f"difference (grey: ±{stretch:.1f})")
@@ -188,12 +213,11 @@ def warp_sheet(before: Tensor, after: Tensor, title: str, names: Sequence[str], 
         line[0].set_ylabel(name, fontsize=8)
     radial, plane = right.subplots(2, 1)
     powers = []
-    for name, x in (("before", before), ("after", after)):
+    for name, x, style in (("before", before, "-"), ("after", after, "--")):
         k, power = radial_spectrum(x)
-        radial.semilogy(k / voxel_size, power, label=name)
-        power = torch.fft.fftshift(torch.fft.fftn(x[:, 0], dim=(1, 2, 3)).abs().square().mean(0))
-        powers.append(power[:, power.shape[1] // 2])
-    radial.set(xlabel="1/A", title="mean power")
+        radial.semilogy(k / voxel_size, power, style, label=name)
+        powers.append(kx_kz_power(x))
+    radial.set(xlabel="spatial frequency (1/Å)", title="mean power")
     radial.locator_params(axis="x", nbins=4)
     radial.legend(fontsize=7)
     floor = 0.03 * powers[0].mean()

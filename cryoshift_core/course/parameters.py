@@ -45,8 +45,8 @@ def listing(choices: Sequence[str]) -> str:
     return f"{', '.join(choices[:LISTED])}, ... ({len(choices)} in all)"
 
 
-def _choice(names: Callable[[], Iterable[str]]) -> Any:
-    """Type of a text that is one of `names`. The names are looked up at each check, since they may be registered."""
+def _one_of(names: Callable[[], Iterable[str]]) -> AfterValidator:
+    """Check that a text is one of `names`, which are looked up at each check: methods may be registered later."""
 
     def check(value: str) -> str:
         choices = list(names())
@@ -54,7 +54,7 @@ def _choice(names: Callable[[], Iterable[str]]) -> Any:
             _refuse(f"one of {listing(choices)}{did_you_mean(value, choices)}")
         return value
 
-    return Annotated[str, AfterValidator(check)]
+    return AfterValidator(check)
 
 
 def _methods() -> Iterable[str]:
@@ -110,6 +110,12 @@ def _check_box(value: int) -> int:
     return value
 
 
+ProfileName = Annotated[str, _one_of(lambda: PROFILES)]
+DeviceName = Annotated[str, _one_of(_devices)]
+MethodName = Annotated[str, _one_of(_methods)]
+ScenarioName = Annotated[str, _one_of(_scenarios)]
+ClassName = Annotated[str, _one_of(_class_names)]
+Contrast = Annotated[str, _one_of(lambda: ("auto", "dark", "bright"))]
 Box = Annotated[int, AfterValidator(_check_box)]
 Existing = Annotated[str, AfterValidator(_check_exists)]
 Folder = Annotated[str, AfterValidator(_check_folder)]
@@ -126,12 +132,12 @@ class Parameters(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     # fmt: off
-    profile: _choice(lambda: PROFILES) = Field("laptop", description="the name of a profile")
+    profile: ProfileName = Field("laptop", description="the name of a profile")
     seed: int = Field(0, ge=0, lt=2**31, description="a whole number from 0 to 2147483647")
-    device: _choice(_devices) = Field("auto", description="the name of a device")
+    device: DeviceName = Field("auto", description="the name of a device")
     out_dir: Folder = Field("", description="the path of a folder")
-    method: _choice(_methods) = Field("cryoshift", description="the name of a method")
-    scenario: _choice(_scenarios) = Field("in_situ_1", description="the name of a scenario")
+    method: MethodName = Field("cryoshift", description="the name of a method")
+    scenario: ScenarioName = Field("in_situ_1", description="the name of a scenario")
     classes: Classes = Field("", description="class names, files, and entries such as pdb:6zu5, separated by commas")
     pixel_size: float = Field(0.0, ge=0, le=100, description="a number of A per voxel up to 100, or 0 for automatic")
     box: Box = Field(0, description="a whole number of voxels from 16 to 96, or 0 for automatic")
@@ -140,8 +146,8 @@ class Parameters(BaseModel):
     tomogram: Existing = Field("", description="the path of a tomogram")
     coordinates: Existing = Field("", description="the path of a list of positions")
     background: Existing = Field("", description="the path of particle-free boxes: a stack, a folder or a STAR file")
-    contrast: _choice(lambda: ("auto", "dark", "bright")) = Field("auto", description="auto, dark or bright")
-    molecule: _choice(_class_names) = Field("ribosome_80S", description="a class name")
+    contrast: Contrast = Field("auto", description="auto, dark or bright")
+    molecule: ClassName = Field("ribosome_80S", description="a class name")
     defocus: float = Field(4.0, ge=-20, le=20, description="a number from -20 to 20 um, underfocus positive")
     dose: float = Field(3.0, gt=0, le=1000, description="a number above 0 and up to 1000 e/A^2")
     tilt_range: float = Field(60.0, gt=0, le=80, description="a largest tilt above 0 and up to 80 degrees")

@@ -213,14 +213,14 @@ def write_index(results: list[Result], out: Path, profile: str) -> Path:
         "table{border-collapse:collapse}td,th{padding:.5em .8em;border-bottom:1px solid #ccc;text-align:left;"
         "vertical-align:top}img{max-width:320px}.bad{color:#a00}td:last-child{font:13px/1.5 ui-monospace,monospace}"
     )
-    page = (
+    text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Cryo-Shift, {profile}</title>'
         f"<style>{style}</style><h1>Cryo-Shift: the series at the {profile} profile</h1>"
         "<table><tr><th></th><th>Notebook</th><th>Status</th><th>Time</th><th>Peak memory</th><th>Scores</th></tr>"
         + "".join(rows)
         + "</table></html>"
     )
-    return write_text(out / "index.html", page)
+    return write_text(out / "index.html", text)
 
 
 def _memory(result: Result) -> str:

@@ -215,7 +215,9 @@ def test_a_run_that_does_not_finish_leaves_the_earlier_results_alone():
 
 def test_an_unfinished_folder_of_a_dead_run_is_replaced():
     code = "import os; from test_run import begin; (begin().folder / 'half.txt').write_text('half'); os._exit(9)"
-    assert python(code).wait() == 9
+    with python(code) as dead:
+        dead.communicate()
+    assert dead.returncode == 9
     folder = Path("runs/smoke/NN_test.unfinished")
     assert (folder / "half.txt").is_file()
     assert texts(write_whole("whole")) == {"result.txt": "whole"} and not folder.exists()
