@@ -78,7 +78,9 @@ def mmd(features_s: Tensor, features_t: Tensor, scales: tuple[float, ...] = (0.2
     both = torch.cat([features_s, features_t])
     distance = _squared_distances(both)
     bandwidth = distance.detach().mean().clamp_min(1e-12)
-    kernel = sum(torch.exp(-distance / (scale * bandwidth)) for scale in scales) / len(scales)
+    kernel = torch.zeros_like(distance)
+    for scale in scales:
+        kernel = kernel + torch.exp(-distance / (scale * bandwidth)) / len(scales)
     return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 
 

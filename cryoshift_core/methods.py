@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import losses
 from .errors import InputError
-from .models import ClassDiscriminators, DomainDiscriminator
+from .models import ClassDiscriminators, DomainDiscriminator, Network
 from .runtime import did_you_mean
 
 
@@ -30,7 +30,7 @@ class Batch:
     teacher_probabilities : (N, K) of the teacher for x_t before the student augmentation, where a term needs them
     """
 
-    network: nn.Module
+    network: Network
     x_s: Tensor
     y_s: Tensor
     x_w: Tensor | None
@@ -46,6 +46,8 @@ class Batch:
     @cached_property
     def features_w(self) -> Tensor:
         """Features (N, F) of the warped source."""
+        if self.x_w is None:
+            raise InputError("A term uses the warped source, but the method has no warps: name some in `warps`.")
         return self.network.features(self.x_w)
 
     @cached_property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +104,8 @@ class Network(nn.Module):
     width : channels of the first layer of a named encoder, a multiple of 4
     norm : "group", or "batch" for the baseline of adaptive batch normalisation (Li et al. 2018)
     """
+
+    encoder: Any  # an nn.Module with features and n_features
 
     def __init__(self, n_classes: int, encoder: str | nn.Module = "strided", width: int = 8, norm: str = "group"):
         super().__init__()
@@ -202,7 +205,7 @@ class Outputs:
 
 
 @torch.no_grad()
-def outputs(network: nn.Module, x: Tensor, batch: int = 64, device: str | torch.device = "auto") -> Outputs:
+def outputs(network: Network, x: Tensor, batch: int = 64, device: str | torch.device = "auto") -> Outputs:
     """Logits and features of subtomograms (N, 1, Z, Y, X) of one domain; the network is left in eval mode."""
     network, chosen = _settled(network, x, batch, device)
     features = torch.cat([network.features(part.to(chosen)) for part in x.split(batch)])
@@ -210,17 +213,17 @@ def outputs(network: nn.Module, x: Tensor, batch: int = 64, device: str | torch.
     return Outputs(logits.cpu(), features.cpu())
 
 
-def predict(network: nn.Module, x: Tensor, batch: int = 64, device: str | torch.device = "auto") -> Tensor:
+def predict(network: Network, x: Tensor, batch: int = 64, device: str | torch.device = "auto") -> Tensor:
     """Class probabilities (N, K) of subtomograms (N, 1, Z, Y, X) of one domain, on the CPU."""
     return outputs(network, x, batch, device).probabilities
 
 
-def embed(network: nn.Module, x: Tensor, batch: int = 64, device: str | torch.device = "auto") -> Tensor:
+def embed(network: Network, x: Tensor, batch: int = 64, device: str | torch.device = "auto") -> Tensor:
     """Features (N, F) of subtomograms (N, 1, Z, Y, X) of one domain, on the CPU."""
     return outputs(network, x, batch, device).features
 
 
-def _settled(network: nn.Module, x: Tensor, batch: int, device: str | torch.device) -> tuple[nn.Module, torch.device]:
+def _settled(network: Network, x: Tensor, batch: int, device: str | torch.device) -> tuple[Network, torch.device]:
     """The network on its device in eval mode; batch normalisation takes the statistics of `x`."""
     chosen = pick_device(device)
     network = network.to(chosen).eval()

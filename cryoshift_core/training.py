@@ -23,7 +23,7 @@ from . import losses
 from .data import Labelled, Unlabelled, augment
 from .errors import InputError
 from .methods import TERMS, Batch, Method, resolve
-from .models import ImageDiscriminator, Network, outputs
+from .models import ENCODERS, ImageDiscriminator, Network, outputs
 from .runtime import atomic, code_digest, function_digest, pick_device
 from .warps import WARPS, Warps
 
@@ -123,7 +123,7 @@ def _evenly(n_data: int, n: int) -> Tensor:
 
 
 def _fingerprint(*tensors: Tensor) -> list:
-    return [[list(t.shape), zlib.crc32(t.detach().cpu().contiguous().numpy())] for t in tensors]
+    return [[list(t.shape), zlib.crc32(t.detach().cpu().contiguous().numpy().data)] for t in tensors]
 
 
 @dataclass
@@ -201,14 +201,19 @@ def _check(source: Labelled, target: Unlabelled, config: TrainingConfig) -> None
 
 def _key(method: Method, terms: dict[str, float], config: TrainingConfig, seed: int, data: list) -> str:
     """Digest of everything that changes a number of a fit: recipe, budget, seed, data and code."""
-    encoder: object = config.encoder
-    if isinstance(encoder, nn.Module):
-        encoder = [function_digest(type(encoder)), _fingerprint(*encoder.state_dict().values())]
+    encoder: list[object] = [config.encoder]
+    if isinstance(config.encoder, nn.Module):
+        own = {type(module) for module in config.encoder.modules() if not type(module).__module__.startswith("torch.")}
+        encoder = [repr(config.encoder), _fingerprint(*config.encoder.state_dict().values())]
+        encoder += sorted(function_digest(kind) for kind in own)
+    elif config.encoder in ENCODERS:
+        encoder.append(function_digest(ENCODERS[config.encoder]))
     parts = [function_digest(part) for name in terms for part in (TERMS[name].loss, TERMS[name].adversary)]
     parts += [function_digest(WARPS[name]) for name in (*method.warps, *method.student_augmentation)]
     budget = [config.steps, config.batch, config.lr, config.weight_decay, config.width, config.evaluations]
     recipe = [method.warps, method.warp_training, method.student_augmentation, method.norm, method.warm_up]
-    everything = [terms, recipe, encoder, budget, config.candidates, config.rotations, seed, data, parts]
+    teacher = [TERMS[name].teacher for name in terms]
+    everything = [terms, teacher, recipe, encoder, budget, config.candidates, config.rotations, seed, data, parts]
     return hashlib.sha256(json.dumps([everything, code_digest(*CODE)]).encode()).hexdigest()[:16]
 
 
@@ -257,7 +262,7 @@ def fit(
     state = _start(source, target, terms, recipe, config, seed, generator, chosen)
     checkpoints = None
     if folder is not None:
-        data = _fingerprint(source.x, source.y, target.x, validation.x, validation.y)
+        data = [source.voxel_size, *_fingerprint(source.x, source.y, target.x, validation.x, validation.y)]
         checkpoints = Path(folder) / f"{method}-{_key(recipe, terms, config, seed, data)}"
         if (checkpoints / "state.pt").exists():
             state.load(checkpoints)
@@ -359,7 +364,7 @@ def _train(
 def _step(state: _State, source: Labelled, target: Unlabelled, reversal: float) -> dict[str, float]:
     """One step of the network and its adversaries, then one of the warps when due; each term's value is returned."""
     modules, generator, batch, device = state.modules, state.generator, state.config.batch, state.device
-    network = modules["network"].train()
+    network: Any = modules["network"].train()
     chosen = torch.randint(len(source), (batch,), generator=generator, device="cpu")
     x_s, y_s = augment(source.x[chosen], generator, state.config.rotations).to(device), source.y[chosen].to(device)
     x_t = target.x[torch.randint(len(target), (batch,), generator=generator, device="cpu")]
@@ -371,7 +376,7 @@ def _step(state: _State, source: Labelled, target: Unlabelled, reversal: float) 
         amount = reversal if state.method.warm_up else 1.0
         x_w = modules["warps"](x_s, amount, generator) if "warps" in modules else None
     inputs = Batch(network, x_s, y_s, x_w, seen, reversal, teacher)
-    adversaries = modules["adversaries"] if "adversaries" in modules else {}
+    adversaries: Any = modules["adversaries"] if "adversaries" in modules else {}
     values = {name: TERMS[name](inputs, adversaries[name] if name in adversaries else None) for name in state.terms}
     loss = sum(state.terms[name] * value for name, value in values.items())
     state.optimisers["task"].zero_grad(set_to_none=True)

@@ -74,7 +74,8 @@ class NoiseWarp(nn.Module):
         self.norm1, self.norm2 = nn.GroupNorm(GROUPS, 2 * width), nn.GroupNorm(GROUPS, width)
         self.last = nn.Conv3d(width, 8, 3, padding=1)  # at half resolution: its 8 channels are the 2^3 voxels
         nn.init.normal_(self.last.weight, std=0.01)
-        nn.init.zeros_(self.last.bias)
+        if self.last.bias is not None:
+            nn.init.zeros_(self.last.bias)
 
     def delta(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The change (N, 1, Z, Y, X) in standard deviations."""
@@ -209,6 +210,12 @@ class SpectrumWarp(nn.Module):
     cannot separate signal from noise; the gain can. Realism training may change P_t by radial gains within a factor
     of 2.
     """
+
+    source: Tensor
+    target: Tensor
+    bank: Tensor
+    bands: Tensor
+    k2: Tensor
 
     def __init__(
         self,
@@ -386,6 +393,8 @@ KNOTS = 257
 class HistogramWarp(nn.Module):
     """Maps the grey values to the distribution of a target subtomogram, drawn for each input; the order of the voxels
     is kept. It imitates clipping and non-linear denoisers, which no filter can. No parameters."""
+
+    target: Tensor
 
     def __init__(self, target: Tensor):
         super().__init__()
