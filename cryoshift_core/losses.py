@@ -80,7 +80,8 @@ def mmd(features_s: Tensor, features_t: Tensor, scales: tuple[float, ...] = (0.2
     bandwidth = distance.detach().mean().clamp_min(1e-12)
     kernel = torch.zeros_like(distance)
     for scale in scales:
-        kernel = kernel + torch.exp(-distance / (scale * bandwidth)) / len(scales)
+        kernel = kernel + torch.exp(-distance / (scale * bandwidth))
+    kernel = kernel / len(scales)
     return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 
 
