@@ -36,7 +36,6 @@
 # | laptop | 3.4 min | 1570 MB |
 
 # %%
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -44,20 +43,13 @@ import numpy as np
 import torch
 
 import data_fetch
-from cryoshift_core import calibration, errors, fourier, metrics, models, selection, training
-from cryoshift_core.application import pictures, predictions, prevalence, report, spike_in, target_data
+from cryoshift_core import fourier, metrics, models
+from cryoshift_core.application import pictures, pipeline, predictions, target_data
+from cryoshift_core.application.lattice_test import lattice_test
 from cryoshift_core.course import explore, figures
 from cryoshift_core.course.run import begin
-from cryoshift_core.data import HeldOutLabels, normalize, split_particles
-from cryoshift_core.models import embed
-from cryoshift_core.simulation import datasets, structures
-from cryoshift_core.simulation.datasets import DatasetConfig
-from cryoshift_core.simulation.optics import Optics, tilt_scheme
-from cryoshift_core.tomography import extraction, volumes
-from cryoshift_core.tomography.background import FEWEST, find_background
+from cryoshift_core.errors import InputError
 from cryoshift_core.tomography.wedge import estimate_wedge, fit_wedge
-from cryoshift_core.warps import target_styled as warps_carried
-from data_fetch import readers
 
 # %% tags=["parameters"]
 subtomograms: str = ""  # a stack (.mrcs, .hdf), a folder of .mrc, .em or .png files, or a STAR with _rlnImageName
@@ -86,19 +78,21 @@ default = ("membrane", "ice") if shipped else run.profile.classes
 wanted = target_data.read_classes(data_fetch.local(classes), default)
 for file in filter(Path.is_file, map(Path, wanted)):
     run.add_input(file)
-run.profile = p = run.profile.for_classes(wanted)  # more classes take more cubes and steps
-how = {"box": box, "contrast": contrast}
-if subtomograms:
-    particles = readers.read_subtomograms(subtomograms, box or None, pixel_size or None)
-    data = target_data.from_subtomograms(particles, wanted, **how, name=Path(subtomograms).stem)
-else:
+run.profile = p = run.profile.for_classes(wanted)  # more classes take more subtomograms and steps
+if shipped:
     sample = data_fetch.sample()
-    tomogram, coordinates = tomogram or str(sample.tomogram), coordinates or str(sample.coordinates)
-    volume = readers.read_tomogram(tomogram, pixel_size or None)
-    particles = readers.read_picks(coordinates, volume)
-    data = target_data.from_tomogram(volume, particles, wanted, **how)
-n, pixel = data.subtomograms.x.shape[-1], data.subtomograms.voxel_size
-print(f"{len(data)} inputs, {len(data.kept)} cubes of {n}^3 voxels of {pixel:.4g} A ({n * pixel:.0f} A wide)")
+    tomogram, coordinates = str(sample.tomogram), str(sample.coordinates)
+data = pipeline.read_target(
+    wanted,
+    subtomograms=subtomograms,
+    tomogram=tomogram,
+    coordinates=coordinates,
+    voxel_size=pixel_size,
+    contrast=contrast,
+    box=box,
+)
+particles, n, pixel = data.particles, data.subtomograms.x.shape[-1], data.subtomograms.voxel_size
+print(f"{len(data)} inputs, {len(data.kept)} subtomograms of {n}³ voxels of {pixel:.4g} Å ({n * pixel:.0f} Å wide)")
 print(f"classes: {', '.join(wanted)}")
 for warning in data.warnings:
     print("WARNING:", warning)
@@ -154,7 +148,7 @@ if data.tomogram is not None:
 # %%
 eight = torch.linspace(0, len(data.kept) - 1, 8).long()
 some = data.subtomograms.x[eight]
-fig = pictures.gallery({"xy": some, "xz": some.transpose(2, 3)}, [f"cube {data.kept[i] + 1}" for i in eight.tolist()])
+fig = pictures.gallery({"xy": some, "xz": some.transpose(2, 3)}, [f"row {data.kept[i] + 1}" for i in eight.tolist()])
 run.save_figure(fig, "cubes")
 plt.show()
 
@@ -164,14 +158,14 @@ plt.show()
 
 
 # %%
-rows = {int(data.kept[i]) + 1: i for i in eight.tolist()}  # row of the list -> cube
+rows = {int(data.kept[i]) + 1: i for i in eight.tolist()}  # row of the list -> subtomogram
 
 
 def draw(axes, row, z):
-    pictures.show(axes[0], data.subtomograms.x[rows[row], 0, z], f"cube {row}, z = {z}", spread=4)
+    pictures.show(axes[0], data.subtomograms.x[rows[row], 0, z], f"row {row}, z = {z}", spread=4)
 
 
-sliders = {"z": ("slice z (voxel)", list(range(2, n - 2))), "row": ("which cube (row of the list)", list(rows))}
+sliders = {"z": ("slice z (voxel)", list(range(2, n - 2))), "row": ("subtomogram (row of the list)", list(rows))}
 fig = explore.explore(draw, sliders, start={"row": next(iter(rows)), "z": n // 2}, size=3.0, frames=5)
 if fig:
     run.save_figure(fig, "slices")
@@ -186,34 +180,19 @@ if fig:
 # overlap), cubes that share a voxel with a held-out one are left out of both sides, and only held-out cubes are scored.
 
 # %%
-target, held_out, key = data.subtomograms, None, None
+test = None
 if shipped and {"membrane", "ice"} <= set(wanted):
-    g = run.generator("ice")
-    n_ice = max(24, min(600, p.n_target // 2))
-    at = find_background(data.tomogram.data, particles.zyx, n, n_ice, g)
-    ice, whole = extraction.extract(data.tomogram.data, at, n, data.tomogram.voxel_size, pixel)
-    ice = normalize(volumes.to_bright(ice, data.contrast))
-    nearest = [int(groups[np.linalg.norm(particles.zyx - spot, axis=1).argmin()]) for spot in at[whole]]
-    few = torch.randperm(len(data.subtomograms), generator=g)[: 4 * len(at)]
-    everything = replace(
-        data.subtomograms,
-        x=torch.cat([data.subtomograms.x[few], ice]),
-        groups=torch.cat([data.subtomograms.groups[few], torch.tensor(nearest)]),
-    )
-    centres = np.concatenate([particles.zyx[data.kept[few]], at[whole]])
-    truth = torch.tensor([wanted.index("membrane")] * len(few) + [wanted.index("ice")] * len(ice))
-    inside, outside = split_particles(centres, everything.groups, [1, 3, 7], n)
-    target, held_out, key = everything.subset(inside), everything.subset(outside), HeldOutLabels(truth[outside], wanted)
-    print(f"adapt on {len(target)} cubes around particles {target.groups.unique().tolist()}, unlabelled")
-    count = ", ".join(f"{int((key.y == k).sum())} {name}" for k, name in enumerate(wanted))
-    print(f"score on {len(held_out)} cubes around particles {held_out.groups.unique().tolist()}: {count}")
-    fig = pictures.gallery({"on the lattice": data.subtomograms.x[few[:6]], "ice": ice[:6]}, [""] * 6)
+    test = lattice_test(data, wanted, n_ice=max(24, min(600, p.n_target // 2)), seed=seed)
+    target, held_out = test.target, test.held_out
+    print(f"adapt on {len(target)} subtomograms around particles {target.groups.unique().tolist()}, unlabelled")
+    count = ", ".join(f"{int((test.labels.y == k).sum())} {name}" for k, name in enumerate(wanted))
+    print(f"score on {len(held_out)} subtomograms around particles {held_out.groups.unique().tolist()}: {count}")
+    fig = pictures.gallery({"on the lattice": test.lattice[:6], "ice": test.ice[:6]}, [""] * 6)
     run.save_figure(fig, "lattice_and_ice")
     plt.show()
-elif len(target) > p.n_target:
-    order = torch.randperm(len(target), generator=run.generator("target"))
-    target = target.subset(order[: p.n_target])
-    print(f"adapting on {len(target)} of {len(data.subtomograms)} cubes, drawn at random; all of them are classified")
+else:
+    target = pipeline.adaptation_set(data, p.n_target, seed)
+    print(f"adapting to {len(target)} of {len(data.subtomograms)} subtomograms; all of them are classified")
 
 # %% [markdown]
 # ## Source: your structures, simulated at your pixel size
@@ -223,20 +202,17 @@ elif len(target) > p.n_target:
 # Gag shell, and *ice*. It is a two-class problem, and an easy one; it shows the way, not the limit.)
 
 # %%
-ask = replace(DatasetConfig.of(p, "broad", "source", run.params.seed), box=n, voxel_size=pixel, tilt_axis=tilt_axis)
-source = datasets.simulate_source(ask, folder=run.data_folder)
-validation = datasets.simulate_source(
-    replace(ask, split="validation", n=p.n_validation, tomograms=8), folder=run.data_folder
-)
-rows = {"simulated": pictures.one_of_each(source.x, source.y, len(wanted)), "experimental": data.subtomograms.x[eight]}
-fig = pictures.gallery({"simulated": rows["simulated"]}, source.classes)
+simulation = {"seed": seed, "tilt_axis": tilt_axis, "folder": run.data_folder, "device": device}
+source, validation = pipeline.simulate_source(target, p, **simulation)
+shown = pictures.one_of_each(source.x, source.y, len(wanted))
+fig = pictures.gallery({"simulated": shown}, source.classes)
 run.save_figure(fig, "simulated")
 plt.show()
 fig = figures.spectra({"source": source.x[:256], "target": target.x[:256]}, pixel)
 run.save_figure(fig, "spectra")
 plt.show()
-doubts = target_data.pixel_size_doubts(source.x, target.x, pixel, wanted)
-for warning in doubts:
+size_warnings = target_data.voxel_size_warnings(source.x, target.x, pixel, wanted)
+for warning in size_warnings:
     print("WARNING:", warning)
 
 # %% [markdown]
@@ -246,27 +222,23 @@ for warning in doubts:
 # no checkpoint passes their gates, or an alarm sounds, we say so and use `source_only`.
 
 # %%
-rotations = (0, 1) if tilt_axis % 180 else (0, 1, 2, 3)  # half-turns that leave the missing wedge in its place
-seeds = [run.params.seed + i for i in range(p.seeds if held_out is not None else 1)]
-fits, choices = {}, {}
-for name in dict.fromkeys(["source_only", method]):
-    for s in seeds:
-        fits[name, s] = fit = training.fit(
-            name, source, target, validation=validation, seed=s, rotations=rotations, **run.training
-        )
-        if name != "source_only":
-            choices[s] = selection.choose(fit, validation, target, fallback=fits["source_only", s])
-used, chosen = method, fits[method, seeds[0]]
-for s, choice in choices.items():
-    print(f"seed {s}: {choice.reason} (step {choice.step}). {choice.warning}")
-if choices:
-    chosen = choices[seeds[0]].fit
-    if choices[seeds[0]].fell_back:
-        used = "source_only"
-        print("WARNING: the answers below come from source_only, because the adapted model did not pass.")
+outliers = pipeline.simulate_outliers(target, p, **simulation)
+fits, classifiers = {}, {}
+for s in range(seed, seed + (p.seeds if test else 1)):
+    training = {"seed": s, "device": device}
+    fits[s] = pipeline.fit_methods(
+        method, source, validation, target, p, tilt_axis=tilt_axis, folder=run.fits_folder, **training
+    )
+    classifiers[s] = pipeline.select_classifier(fits[s], method, target, outliers, **training)
+    recipe = classifiers[s].recipe
+    print(f"seed {s}: {recipe['method']}, step {recipe['step']}. {recipe['warning']}")
+classifier = classifiers[seed]
+used = classifier.recipe["method"]
+if used != method:
+    print("WARNING: the predictions below come from source_only, because the adapted model did not pass.")
 
 # %%
-curves = {name: fits[name, seeds[0]].history for name in dict.fromkeys(["source_only", method])}
+curves = {name: fit.history for name, fit in fits[seed].items()}
 fig = figures.learning_curves(curves, ["source", "source_val_acc", "im_score"])
 run.save_figure(fig, "learning_curves")
 plt.show()
@@ -281,41 +253,25 @@ plt.show()
 # of its own, `_csNoneOfThese`, beside the likeliest class. `source_only` has no warps, and gets neither.
 
 # %%
-model, warps = chosen.model, chosen.warps
-found = models.predict(model, data.subtomograms.x, device=run.params.device)
-calibrated = calibration.calibrate(model, validation, warps, run.generator("calibration"))
-probabilities = calibrated.probabilities(found)
-if warps is None:
-    print(f"confidences are those of {chosen.method}, uncorrected: without warps nothing looks like your cubes")
-else:
+table = classifier.predict(data.subtomograms, device)
+calibrated = classifier.calibration
+if calibrated.n:
     print(
-        f"temperature {calibrated.temperature:.2f} from {calibrated.n} target_styled cubes (above 1: it was too sure)"
+        f"temperature {calibrated.temperature:.2f} from {calibrated.n} warped subtomograms (above 1: it was too sure)"
     )
-strange = None
-others = [name for name in calibration.outliers(wanted) if structures.diameter(name) <= n * pixel]
-if warps is not None and others:
-    asked = replace(ask, classes=tuple(others), n=max(8 * len(others), p.n_validation))
-    outliers = datasets.simulate_source(asked, folder=run.data_folder)
-    detector = calibration.UnknownDetector.fit(model, validation, outliers, warps, run.generator("none"))
-    strange = detector.score(model, data.subtomograms.x) > detector.threshold
-    print(f"{int(strange.sum())} of {len(strange)} cubes fit none of the classes; outliers: {', '.join(others)}")
-    run.report(none_of_these=int(strange.sum()))
-paths = predictions.write(run.folder, data, probabilities, source.classes, strange)
-shares = {
-    name: torch.bincount(
-        models.predict(fits[name, seeds[0]].model, data.subtomograms.x, device=run.params.device).argmax(1),
-        minlength=len(wanted),
-    )
-    .div(len(data.subtomograms))
-    .tolist()
-    for name in curves
-}
-print(f"wrote {run.final_path(paths[0])}: {len(data)} rows, and {len(paths) - 1} more files")
-doubts += target_data.doubts(shares[used], source.classes, len(data.subtomograms))
-doubts += [choice.warning for choice in choices.values() if choice.warning][:1]
-for warning in doubts:
+else:
+    print(f"confidences are those of {used}, uncorrected: without warps no simulated subtomogram looks like yours")
+if table.unknown is not None:
+    print(f"{int(table.unknown.sum())} of {len(table)} subtomograms are of the unknown class")
+    run.report(none_of_these=int(table.unknown.sum()))
+table_warnings = pipeline.prediction_warnings(classifier, table)
+for warning in table_warnings:
     print("WARNING:", warning)
-fig = pictures.class_shares(shares, source.classes)
+fractions = {
+    name: pipeline.predicted_fractions(models.predict(fit.network, data.subtomograms.x, device=device))
+    for name, fit in fits[seed].items()
+}
+fig = pictures.class_fractions(fractions, source.classes)
 run.save_figure(fig, "class_shares")
 plt.show()
 
@@ -324,9 +280,8 @@ plt.show()
 # a finding.
 
 # %%
-best = probabilities.max(1)
 rows = {}
-for name, order in predictions.by_class(probabilities, source.classes, strange).items():
+for name, order in predictions.by_class(table.probabilities, table.classes, table.unknown).items():
     if len(order) >= 6:
         rows[name] = data.subtomograms.x[torch.cat([order[:3], order[-3:]])]
 if rows:
@@ -347,18 +302,12 @@ if rows:
 # %%
 ice = None
 if background:
-    ice = target_data.background(readers.read_subtomograms(background, None, pixel_size or None), data)
-elif data.tomogram is not None:
-    volume = data.tomogram
-    edge = int(np.ceil(n * pixel / volume.voxel_size))
-    try:
-        at = find_background(volume.data, particles.zyx, edge, max(60, p.n_test // 2), run.generator("spikes"))
-        cut = extraction.extract(volume.data, at, n, volume.voxel_size, pixel)[0]
-        ice = normalize(volumes.to_bright(cut, data.contrast))
-    except errors.InputError as problem:
-        print("No spike-in:", problem)
+    ice = pipeline.background_boxes(data, background, n=0, voxel_size=pixel_size)
 else:
-    print("No spike-in: extracted cubes bring no ice. Give boxes without a particle as background, or the tomogram.")
+    try:
+        ice = pipeline.background_boxes(data, n=max(60, p.n_test // 2), seed=seed)
+    except InputError as problem:
+        print("No spike-in:", problem)
 if ice is not None:
     print(f"{len(ice)} boxes of ice")
     fig = pictures.gallery({"ice, xy": ice[:8], "ice, xz": ice[:8].transpose(2, 3)}, [""] * len(ice[:8]))
@@ -373,26 +322,24 @@ if ice is not None:
 # stay apart (in the shipped tomogram: a schematic bilayer is no Gag lattice), believe the score less.
 
 # %%
-spikes = None
-if ice is not None and len(ice) >= FEWEST:
-    series, wedge = fit_wedge(ice, pixel), estimate_wedge(ice, pixel)
-    if series is None:
-        print("no missing wedge to be seen: the spikes get none")
-    else:
-        print(f"tilts of {series.low:.0f} to {series.high:.0f} degrees about an axis at {series.tilt_axis:.0f} degrees")
-        if 10 < abs(series.tilt_axis - tilt_axis) % 180 < 170:
-            print(f"WARNING: the tilt axis was given as {tilt_axis:g} degrees; set tilt_axis={series.tilt_axis:.0f}.")
-    optics = Optics(voxel_size=pixel, defocus=defocus, tilts=tilt_scheme(-tilt_range, tilt_range), tilt_axis=tilt_axis)
-    print(f"measured: {wedge.float().mean():.0%} of the samples")
-    n_spikes = min(4 * len(ice), max(len(wanted), p.n_test))
+spikes, axis_warnings = None, []
+if ice is not None:
     try:
-        spikes = spike_in.imitate(wanted, target, ice, n_spikes, optics=optics, snr=spike_snr, seed=run.params.seed)
-        given = "given" if spike_snr else "that of your cubes, estimated"
+        series, wedge = fit_wedge(ice, pixel), estimate_wedge(ice, pixel)
+        if series is None:
+            print("the ice shows no missing wedge, so the spike-ins get none")
+        else:
+            print(f"tilts of {series.low:.0f} to {series.high:.0f} degrees, axis at {series.tilt_axis:.0f} degrees")
+        print(f"measured: {wedge.float().mean():.0%} of the samples")
+        axis_warnings = pipeline.tilt_axis_warnings(ice, pixel, tilt_axis)
+        for warning in axis_warnings:
+            print("WARNING:", warning)
+        imaging = {"tilt_axis": tilt_axis, "tilt_range": tilt_range, "defocus": defocus, "snr": spike_snr}
+        spikes = pipeline.insert_molecules(wanted, target, ice, n=p.n_test, seed=seed, device=device, **imaging)
+        given = "given" if spike_snr else "that of your subtomograms, estimated"
         print(f"mean SNR of the spike-ins: {spikes.snr[spikes.snr > 0].mean():.3g} ({given})")
-    except errors.InputError as problem:
+    except InputError as problem:
         print("No spike-in:", problem)
-elif ice is not None:
-    print(f"No spike-in: {len(ice)} boxes of ice; wanted at least {FEWEST}.")
 
 # %%
 if spikes is not None:
@@ -409,12 +356,12 @@ if spikes is not None:
         ax.spines[:].set_visible(True)
     run.save_figure(fig, "wedge")
     plt.show()
-    fig = figures.spectra({"ice": ice, "target": target.x[:256], "spiked": spikes.x[:256]}, pixel)
+    fig = figures.spectra({"ice": ice, "target": target.x[:256], "spike-ins": spikes.x[:256]}, pixel)
     run.save_figure(fig, "spike_spectra")
     plt.show()
     few = min(len(wanted), len(eight))
     shown = pictures.one_of_each(spikes.x, spikes.y, len(wanted))[:few]
-    fig = pictures.gallery({"spiked": shown, "yours": data.subtomograms.x[eight[:few]]}, spikes.classes[:few])
+    fig = pictures.gallery({"spike-ins": shown, "yours": data.subtomograms.x[eight[:few]]}, spikes.classes[:few])
     run.save_figure(fig, "spikes")
     plt.show()
 
@@ -423,25 +370,21 @@ if spikes is not None:
 # guessing.
 
 # %%
+scores, score_warnings = {}, []
 if spikes is not None:
-    said = {name: models.predict(fits[name, seeds[0]].model, spikes.x, device=run.params.device) for name in curves}
-    recalls = {name: metrics.recall(q, spikes.y).tolist() for name, q in said.items()}
-    spiked = {name: metrics.balanced_accuracy(q, spikes.y) for name, q in said.items()}
-    fig = pictures.class_shares(recalls, spikes.classes)
+    scores = pipeline.score_spike_ins(fits[seed], spikes, device=device)
+    fig = pictures.class_fractions({name: score.recall for name, score in scores.items()}, spikes.classes)
     fig.axes[0].axhline(1 / len(wanted), ls=":", color="black", lw=1)
     fig.axes[0].set(ylabel="recall on spike-ins", ylim=(0, 1))
     run.save_figure(fig, "spike_recall")
     plt.show()
-    counts = torch.bincount(spikes.y, minlength=len(wanted)).tolist()
-    rows = [f"{m},{c},{k},{r:.4f}" for m, v in recalls.items() for c, k, r in zip(wanted, counts, v, strict=True)]
-    (run.folder / "spike_in.csv").write_text("\n".join(["method,class,cubes,recall", *rows]) + "\n")
-    for name, value in spiked.items():
-        print(f"{name}: balanced accuracy {value:.3f} on {len(spikes)} spike-ins in {len(ice)} boxes of your ice")
-    right = {name: (q.argmax(1) == spikes.y).float() for name, q in said.items()}
-    gain = right[used] - right["source_only"]
-    if gain.mean() < -2 * gain.std() / len(gain) ** 0.5:
-        print(f"WARNING: on spike-ins {used} is worse than source_only; compare with a run with method=source_only.")
-    run.report(spike_balanced_accuracy=spiked[used], spike_balanced_accuracy_source_only=spiked["source_only"])
+    for name, score in scores.items():
+        print(f"{name}: balanced accuracy {score.balanced_accuracy:.3f} on {len(spikes)} spike-ins in {len(ice)} boxes")
+    score_warnings = pipeline.spike_in_warnings(scores, classifier)
+    for warning in score_warnings:
+        print("WARNING:", warning)
+    run.report(spike_balanced_accuracy=scores[used].balanced_accuracy)
+    run.report(spike_balanced_accuracy_source_only=scores["source_only"].balanced_accuracy)
     run.report(spike_snr=spikes.snr[spikes.snr > 0].mean().item())
 
 # %% [markdown]
@@ -457,24 +400,23 @@ if spikes is not None:
 # there is no such figure.
 
 # %%
-if held_out is not None:
-    scores = {}
-    for name in curves:
-        scores[name] = [
-            metrics.balanced_accuracy(models.predict(fits[name, s].model, held_out.x, device=run.params.device), key)
-            for s in seeds
+if test:
+    values = {
+        name: [
+            metrics.balanced_accuracy(models.predict(fits[s][name].network, held_out.x, device=device), test.labels)
+            for s in fits
         ]
-    intervals = {name: metrics.interval(values) for name, values in scores.items()}
-    fig = figures.scores(scores, intervals, "balanced accuracy on held-out particles (experimental)")
+        for name in fits[seed]
+    }
+    intervals = {name: metrics.interval(each, bounds=metrics.FRACTION) for name, each in values.items()}
+    fig = figures.scores(values, intervals, "balanced accuracy on held-out particles (experimental)")
     run.save_figure(fig, "scores")
     plt.show()
     run.report(**{f"held_out_{name}": interval for name, interval in intervals.items()})
-    for name, (mean, low, high) in intervals.items():
-        print(f"{name}: balanced accuracy {mean:.3f} [{low:.3f}, {high:.3f}] over {len(seeds)} seeds")
+    for name, interval in intervals.items():
+        print(f"{name}: balanced accuracy {interval:.3f} over {len(fits)} seeds")
 else:
-    print(
-        "No answers are known for these cubes, so only spike-ins are scored. Read the gallery, and check a few by hand."
-    )
+    print("The classes of these subtomograms are not known, so only spike-ins are scored. Check a few by eye.")
 
 # %% [markdown]
 # ## One page to take home
@@ -486,47 +428,32 @@ else:
 # do. `report.html` holds all of it, opens without a network, and begins with every warning.
 
 # %%
-confusion = None if spikes is None else metrics.confusion(said[used], spikes.y)
-known = confusion
-if known is None and warps is not None:
-    target_styled = warps_carried(validation.x, warps, run.generator("confusion"))
-    known = metrics.confusion(models.predict(model, target_styled, device=run.params.device), validation.y)
-fits_a_class = slice(None) if strange is None or strange.all() else ~strange
-if strange is not None and strange.all():
-    doubts.append("Every cube is marked as none of these: check classes, pixel size and contrast.")
-    print("WARNING:", doubts[-1])
-counted = prevalence.counts(probabilities[fits_a_class], source.classes, known, run.generator("counts"))
-for name, count in counted.items():
-    share, low, high = count.corrected or count.raw
-    print(
-        f"{name}: {count.n} cubes; share {share:.1%} [{low:.1%}, {high:.1%}]"
-        + (" corrected" if count.corrected else "")
-    )
-gap = {}
-for name in curves if len(target) >= 10 else ():  # fewer tell no distance
-    fit = fits[name, seeds[0]]
-    shown = warps_carried(source.x[:1000], fit.warps, run.generator("gap"))
-    features = [embed(fit.model, x, device=run.params.device) for x in (shown, target.x)]
-    what = "simulated cubes" if fit.warps is None else "warped copies of simulated cubes"
-    gap[f"{what}, {name}"] = metrics.a_distance(*features)
-    print(f"A-distance of {what} from yours, as {name} sees them: {gap[f'{what}, {name}']:.2f}")
+confusion = pipeline.known_confusion(fits[seed][used], scores, seed=seed, device=device)
+prevalence = pipeline.known_prevalence(table, confusion, seed=seed)
+for name, found in prevalence.items():
+    corrected = " corrected" if found.corrected else ""
+    print(f"{name}: {found.n} subtomograms; fraction {found.best:.1%}{corrected}")
+warnings = [*size_warnings, *table_warnings, *axis_warnings, *score_warnings]
+gap = pipeline.domain_gap(fits[seed], source, target, seed=seed, device=device)
+for name, distance in gap.items():
+    print(f"A-distance, {name}: {distance:.2f}")
 run.report(inputs=len(data), classified=len(data.kept), contrast=data.contrast, used=used)
-run.report(mean_confidence=best.values.mean().item(), warnings=len(data.warnings) + len(doubts))
-page = report.write(
-    run.folder / "report.html",
+run.report(mean_confidence=table.confidence.mean().item(), warnings=len(data.warnings) + len(warnings))
+paths = pipeline.write_results(
+    run.folder,
     data,
-    probabilities,
-    source.classes,
-    counts=counted,
-    inputs=[Path(file).name for file in (subtomograms or tomogram, coordinates, background) if file],
-    strange=strange,
-    warnings=doubts,
+    table,
+    classifier,
+    prevalence=prevalence,
+    scores=scores,
     gap=gap,
-    spikes=confusion,
-    made=report.provenance(run.manifest(), method=used),
+    warnings=warnings,
+    inputs=[Path(file).name for file in (subtomograms or tomogram, coordinates, background) if file],
+    manifest=run.manifest(),
 )
+places = [run.final_path(path) for path in paths]
 run.finish()
-print(f"wrote {run.final_folder / page.name}")
+print(f"wrote {places[0]}: {len(data)} rows, and {len(places) - 1} more files, such as {places[-1]}")
 
 # %% [markdown]
 # ## What to take away

@@ -193,6 +193,8 @@ def imitate(
         fewer than 20 background boxes, or a target without a detectable molecule while `snr` is 0
     """
     voxel_size, chosen = target.voxel_size, pick_device(device)
+    if chosen.type == "mps":  # has no float64
+        chosen = torch.device("cpu")
     wedge = estimate_wedge(background, voxel_size).to(chosen)
     x, background = target.x.to(chosen), background.to(chosen)
     generator = torch.Generator(chosen).manual_seed(seed)

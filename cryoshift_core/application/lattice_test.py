@@ -1,0 +1,85 @@
+"""A test on experimental data: in the shipped tomogram, the class of some boxes is known without annotation.
+
+A box at a position of the Gag lattice holds a membrane; a particle-free box far from all positions holds ice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import HeldOutLabels, Unlabelled, normalize, split_particles
+from ..errors import InputError
+from ..tomography import extraction, volumes
+from ..tomography.background import find_background
+from .pipeline import seeded_generator
+from .target_data import TargetData
+
+
+@dataclass(frozen=True, eq=False)
+class LatticeTest:
+    """Subtomograms to adapt to, and subtomograms of other particles with known classes.
+
+    Attributes
+    ----------
+    target : without labels, for training and selection
+    held_out : of the held-out particles; no voxel of theirs is in `target`
+    labels : of `held_out`, for evaluation only
+    lattice, ice : (N, 1, n, n, n) and (M, 1, n, n, n), all boxes of each kind, to look at
+    """
+
+    target: Unlabelled
+    held_out: Unlabelled
+    labels: HeldOutLabels
+    lattice: Tensor
+    ice: Tensor
+
+
+def lattice_test(
+    data: TargetData, classes: Sequence[str], *, n_ice: int, held_out: Sequence[int] = (1, 3, 7), seed: int = 0
+) -> LatticeTest:
+    """A test that holds out whole particles, with four lattice boxes for each ice box.
+
+    Parameters
+    ----------
+    data : the shipped tomogram with its positions; groups are virus-like particles
+    classes : "membrane" and "ice" among them
+    n_ice : ice boxes to cut at most; only the flatter half of the particle-free boxes is used
+    held_out : particles to hold out. Single positions would share voxels with their neighbours
+    seed : of the draws
+
+    Raises
+    ------
+    InputError
+        the classes lack membrane or ice, or the tomogram lacks particle-free boxes
+    """
+    if not {"membrane", "ice"} <= set(classes):
+        raise InputError(f"Expected the classes membrane and ice for the lattice test, got {', '.join(classes)}.")
+    volume, particles, model = data.tomogram, data.particles, data.subtomograms
+    assert volume is not None and particles.zyx is not None  # the input is a tomogram with positions
+    n, generator = model.x.shape[-1], seeded_generator(seed, "ice")
+    at = find_background(volume.data, particles.zyx, n, n_ice, generator, tolerance=0.0)
+    ice, whole = extraction.extract(volume.data, at, n, volume.voxel_size, model.voxel_size)
+    ice = normalize(volumes.to_bright(ice, data.contrast))
+    groups = np.zeros(len(data), np.int64) if particles.groups is None else particles.groups
+    nearest = [int(groups[np.linalg.norm(particles.zyx - centre, axis=1).argmin()]) for centre in at[whole]]
+    few = torch.randperm(len(model), generator=generator, device="cpu")[: 4 * len(ice)]
+    everything = replace(
+        model,
+        x=torch.cat([model.x[few], ice]),
+        groups=torch.cat([model.groups[few], torch.from_numpy(np.array(nearest, np.int64))]),
+    )
+    centres = np.concatenate([particles.zyx[data.kept[few.numpy()]], at[whole]])
+    y = torch.from_numpy(np.repeat([classes.index("membrane"), classes.index("ice")], [len(few), len(ice)]))
+    inside, outside = split_particles(centres, everything.groups, held_out, n)
+    return LatticeTest(
+        target=everything.subset(inside),
+        held_out=everything.subset(outside),
+        labels=HeldOutLabels(y[outside], tuple(classes)),
+        lattice=model.x[few],
+        ice=ice,
+    )

@@ -1,0 +1,627 @@
+"""Classify the particles of a tomogram: :func:`classify` in one call, or its steps one by one.
+
+The steps are plain functions, in this order: `read_target`, `adaptation_set`, `simulate_source`, `fit_methods`,
+`select_classifier`, then `Classifier.predict`, `background_boxes`, `insert_molecules`, `score_spike_ins`,
+`known_confusion`, `domain_gap` and `write_results`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import data_fetch
+from data_fetch import readers
+
+from .. import metrics, runtime
+from ..calibration import outliers as other_molecules
+from ..classifier import Classifier, Predictions, finish, select
+from ..data import Labelled, Unlabelled, normalize
+from ..errors import InputError
+from ..methods import resolve
+from ..models import embed, predict
+from ..runtime import pick_device
+from ..simulation import datasets, structures
+from ..simulation.datasets import DatasetConfig
+from ..simulation.optics import Optics, tilt_scheme
+from ..tomography import extraction, volumes
+from ..tomography.background import find_background
+from ..tomography.wedge import fit_wedge
+from ..training import Fit, fit
+from ..warps import target_styled
+from . import predictions as tables
+from . import report, run_folder, spike_in, target_data
+from .prevalence import Prevalence, estimate_prevalence
+from .profiles import PROFILES, Profile
+from .spike_in import SpikeInScore
+from .target_data import TargetData
+
+SCENARIO = "broad"  # of the simulated source: wide ranges, because the microscope's settings are not known
+Device = str | torch.device
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """Result of :func:`classify`.
+
+    Attributes
+    ----------
+    predictions : class probabilities and unknown class of `target.subtomograms`
+    classifier : its recipe names the method, which is source_only where a check spoke against the requested method
+    target : the input as subtomograms
+    warnings : what to check before using the predictions
+    spike_in : method -> accuracy on spike-ins; {} where there is no particle-free background
+    prevalence : class -> fraction, corrected for known confusion
+    gap : name -> A-distance between simulated subtomograms and the target's
+    folder : where the files are
+    paths : the files: predictions.star first, then the tables per class, model.safetensors, report.html, ...
+    moved : where the results of an earlier run at `folder` were moved to, or None
+    """
+
+    predictions: Predictions
+    classifier: Classifier
+    target: TargetData
+    warnings: tuple[str, ...]
+    spike_in: dict[str, SpikeInScore]
+    prevalence: dict[str, Prevalence]
+    gap: dict[str, float]
+    folder: Path
+    paths: tuple[Path, ...]
+    moved: Path | None
+
+
+def classify(
+    *,
+    out_dir: str | Path,
+    tomogram: str | Path = "",
+    coordinates: str | Path = "",
+    subtomograms: str | Path = "",
+    classes: str | Sequence[str] = "",
+    voxel_size: float = 0.0,
+    contrast: str = "auto",
+    background: str | Path = "",
+    tilt_axis: float = 0.0,
+    tilt_range: float = 60.0,
+    defocus: float = 3.0,
+    spike_snr: float = 0.0,
+    box: int = 0,
+    profile: str | Profile = "laptop",
+    method: str = "cryoshift",
+    seed: int = 0,
+    device: Device = "auto",
+) -> Classification:
+    """Classes, confidences and class fractions of the particles in a tomogram, without a label; files in `out_dir`.
+
+    A source is simulated for the classes at the target's voxel size. `source_only` and `method` are fitted, a
+    checkpoint is selected without target labels, and its probabilities are calibrated. Where a check speaks against
+    the adapted network, `source_only` takes its place and a warning says so. With particle-free background, the
+    accuracy is estimated on spike-ins.
+
+    Files: predictions.star (all rows and columns of the input, with classes and probabilities), classes/<class>.star,
+    report.html, spike_in.csv, model.safetensors (see `Classifier.load`), manifest.json; predictions.tbl for a Dynamo
+    table. They are written to a new folder that is renamed to `out_dir` at the end; earlier results at `out_dir` are
+    moved aside.
+
+    Parameters
+    ----------
+    out_dir : folder of the results
+    tomogram, coordinates : a tomogram (.mrc, .em, .hdf, .zarr) and a list of positions in it (.star, .tbl, .json, ...)
+    subtomograms : a stack, a folder or a STAR with _rlnImageName, in place of the two
+    classes : at least two built-in names, PDB, mmCIF or MRC files, or entries such as pdb:6zu5; a sequence, or a text
+        with commas. "": the profile's
+    voxel_size : A; 0: the file's own
+    contrast : "dark" (protein dark), "bright", or "auto": decide from the grey values
+    background : particle-free boxes (stack, folder or STAR); "": cut from the tomogram
+    tilt_axis : degrees from the volume's y axis towards x
+    tilt_range : largest tilt in degrees, of the spike-ins
+    defocus : um, underfocus positive, of the spike-ins
+    spike_snr : var(signal) / var(background) of the spike-ins; 0: estimated from the target
+    box : voxels; 0: from the structures or the subtomograms
+    profile : amount of simulated data and training: a name in `profiles.PROFILES`, or a Profile
+    method : a name in `methods.METHODS`
+    seed : of every random draw
+    device : "auto", "cpu", "cuda" or "mps"
+
+    Raises
+    ------
+    InputError
+        a wrong value, an unreadable file, or an `out_dir` that holds other files
+    """
+    parameters = {name: _text(value) for name, value in locals().items() if name not in ("profile", "device")}
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    resolve(method)
+    budget = _profile(profile)
+    names = target_data.read_classes(data_fetch.local(_text(classes)), budget.classes)
+    budget = budget.for_classes(names)
+    target = read_target(
+        names,
+        subtomograms=subtomograms,
+        tomogram=tomogram,
+        coordinates=coordinates,
+        voxel_size=voxel_size,
+        contrast=contrast,
+        box=box,
+    )
+    final = Path(out_dir).expanduser().resolve()
+    files = [Path(file).expanduser() for file in (subtomograms, tomogram, coordinates, background, *names) if file]
+    manifest = {
+        "notebook": "classify",
+        "status": "unfinished",
+        "parameters": parameters,
+        "seed": seed,
+        "profile": asdict(budget),
+        "started": started,
+        "device": str(pick_device(device)),
+        "inputs": {str(file): _digest(file) for file in files if file.is_file()},
+        "id": uuid.uuid4().hex,
+        **run_folder.origin(),
+    }
+    folder = run_folder.start(final, json.dumps(manifest, indent=2) + "\n")
+
+    unlabelled = adaptation_set(target, budget.n_target, seed)
+    simulation: dict[str, Any] = {"seed": seed, "tilt_axis": tilt_axis, "device": device}
+    source, validation = simulate_source(unlabelled, budget, **simulation)
+    warnings = target_data.voxel_size_warnings(source.x, unlabelled.x, source.voxel_size, names)
+    fits = fit_methods(method, source, validation, unlabelled, budget, seed=seed, tilt_axis=tilt_axis, device=device)
+    outliers = simulate_outliers(unlabelled, budget, **simulation)
+    classifier = select_classifier(fits, method, unlabelled, outliers, seed=seed, device=device)
+    predictions = classifier.predict(target.subtomograms, device=device)
+    warnings += prediction_warnings(classifier, predictions)
+
+    scores: dict[str, SpikeInScore] = {}
+    boxes = background_boxes(target, background, n=0, voxel_size=voxel_size) if background else None
+    try:
+        if boxes is None:
+            boxes = background_boxes(target, n=max(60, budget.n_test // 2), seed=seed)
+        warnings += tilt_axis_warnings(boxes, target.subtomograms.voxel_size, tilt_axis)
+        spikes = insert_molecules(
+            names,
+            unlabelled,
+            boxes,
+            n=budget.n_test,
+            tilt_axis=tilt_axis,
+            tilt_range=tilt_range,
+            defocus=defocus,
+            snr=spike_snr,
+            seed=seed,
+            device=device,
+        )
+        scores = score_spike_ins(fits, spikes, device=device)
+        warnings += spike_in_warnings(scores, classifier)
+    except InputError as problem:
+        warnings.append(f"The accuracy was not estimated on spike-ins: {problem}")
+
+    chosen = fits[classifier.recipe["method"]]
+    confusion = known_confusion(chosen, scores, seed=seed, device=device)
+    prevalence = known_prevalence(predictions, confusion, seed=seed)
+    gap = domain_gap(fits, source, unlabelled, seed=seed, device=device)
+    names_of_files = [Path(file).name for file in (subtomograms or tomogram, coordinates, background) if file]
+    paths = write_results(
+        folder,
+        target,
+        predictions,
+        classifier,
+        prevalence=prevalence,
+        scores=scores,
+        gap=gap,
+        warnings=warnings,
+        inputs=names_of_files,
+        manifest=manifest,
+    )
+    manifest |= {"status": "finished"}
+    moved = run_folder.finish(final, json.dumps(manifest, indent=2) + "\n")
+    return Classification(
+        predictions=predictions,
+        classifier=classifier,
+        target=target,
+        warnings=(*target.warnings, *warnings),
+        spike_in=scores,
+        prevalence=prevalence,
+        gap=gap,
+        folder=final,
+        paths=tuple(final / path.relative_to(folder) for path in paths),
+        moved=moved,
+    )
+
+
+def seeded_generator(seed: int, purpose: str) -> torch.Generator:
+    """CPU generator that depends only on the seed and the purpose, not on the order of the steps."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def read_target(
+    classes: Sequence[str],
+    *,
+    subtomograms: str | Path = "",
+    tomogram: str | Path = "",
+    coordinates: str | Path = "",
+    voxel_size: float = 0.0,
+    contrast: str = "auto",
+    box: int = 0,
+) -> TargetData:
+    """The input files as subtomograms for a classifier of `classes`; parameters as in :func:`classify`."""
+    if subtomograms and (tomogram or coordinates):
+        raise InputError(
+            f"Expected subtomograms, or a tomogram with coordinates, got subtomograms={subtomograms} together with "
+            f"{tomogram or coordinates}: leave one out."
+        )
+    if subtomograms:
+        particles = readers.read_subtomograms(subtomograms, box or None, voxel_size or None)
+        name = Path(subtomograms).stem
+        return target_data.from_subtomograms(particles, classes, box=box, contrast=contrast, name=name)
+    if not (tomogram and coordinates):
+        raise InputError(
+            f"Expected subtomograms, or a tomogram with coordinates, got tomogram='{tomogram}' and "
+            f"coordinates='{coordinates}': give both."
+        )
+    volume = readers.read_tomogram(tomogram, voxel_size or None)
+    particles = readers.read_picks(coordinates, volume)
+    return target_data.from_tomogram(volume, particles, classes, box=box, contrast=contrast)
+
+
+def adaptation_set(target: TargetData, n: int, seed: int = 0) -> Unlabelled:
+    """At most n of the target's subtomograms, drawn at random, for training and selection."""
+    if len(target.subtomograms) <= n:
+        return target.subtomograms
+    order = torch.randperm(len(target.subtomograms), generator=seeded_generator(seed, "target"), device="cpu")
+    return target.subtomograms.subset(order[:n])
+
+
+def _dataset(like: Unlabelled, profile: Profile, split: str, seed: int, tilt_axis: float) -> DatasetConfig:
+    config = DatasetConfig.of(profile, SCENARIO, split, seed)
+    return replace(config, box=like.x.shape[-1], voxel_size=like.voxel_size, tilt_axis=tilt_axis)
+
+
+def simulate_source(
+    like: Unlabelled,
+    profile: Profile,
+    *,
+    seed: int = 0,
+    tilt_axis: float = 0.0,
+    folder: Path | None = None,
+    device: Device = "auto",
+) -> tuple[Labelled, Labelled]:
+    """Simulated source and validation subtomograms of the profile's classes, with the box and voxel size of `like`.
+
+    Parameters
+    ----------
+    profile : of :meth:`Profile.for_classes`; it sets the classes and the numbers of subtomograms
+    tilt_axis : degrees from y towards x
+    folder : where simulated data are kept and looked for; None: nowhere
+    """
+    source = _dataset(like, profile, "source", seed, tilt_axis)
+    validation = replace(source, split="validation", n=profile.n_validation, tomograms=8)
+    simulated = [datasets.simulate_source(config, folder=folder, device=device) for config in (source, validation)]
+    return simulated[0], simulated[1]
+
+
+def simulate_outliers(
+    like: Unlabelled,
+    profile: Profile,
+    *,
+    seed: int = 0,
+    tilt_axis: float = 0.0,
+    folder: Path | None = None,
+    device: Device = "auto",
+) -> Labelled | None:
+    """Simulated auxiliary outliers for the unknown class: other molecules, and boxes without a particle.
+
+    None if no built-in outlier fits the box and is outside the classes; parameters as in :func:`simulate_source`.
+    """
+    width = like.x.shape[-1] * like.voxel_size
+    names = [name for name in other_molecules(profile.classes) if structures.diameter(name) <= width]
+    if not names:
+        return None
+    config = _dataset(like, profile, "source", seed, tilt_axis)
+    config = replace(config, classes=tuple(names), n=max(8 * len(names), profile.n_validation))
+    return datasets.simulate_source(config, folder=folder, device=device)
+
+
+def fit_methods(
+    method: str,
+    source: Labelled,
+    validation: Labelled,
+    target: Unlabelled,
+    profile: Profile,
+    *,
+    seed: int = 0,
+    tilt_axis: float = 0.0,
+    folder: Path | None = None,
+    device: Device = "auto",
+) -> dict[str, Fit]:
+    """Method -> fit, of `source_only` and of `method`.
+
+    Parameters
+    ----------
+    tilt_axis : degrees; where it is not y, only the rotation about the beam keeps the missing wedge
+    folder : where fits are kept and looked for; None: nowhere
+    """
+    config = profile.training(rotations=(0, 1) if tilt_axis % 180 else (0, 1, 2, 3))
+    return {
+        name: fit(name, source, target, validation=validation, config=config, seed=seed, folder=folder, device=device)
+        for name in dict.fromkeys(["source_only", method])
+    }
+
+
+def select_classifier(
+    fits: Mapping[str, Fit],
+    method: str,
+    target: Unlabelled,
+    outliers: Labelled | None,
+    *,
+    seed: int = 0,
+    device: Device = "auto",
+) -> Classifier:
+    """The calibrated classifier of the best checkpoint of `method`, or of source_only where a check speaks against it.
+
+    The recipe of the classifier has the method, the step and a warning.
+    """
+    if method == "source_only":
+        return finish(fits[method], outliers=outliers, seed=seed, device=device)
+    fallback = fits["source_only"]
+    return select(fits[method], target, fallback=fallback, outliers=outliers, seed=seed, device=device)
+
+
+def prediction_warnings(classifier: Classifier, predictions: Predictions) -> list[str]:
+    """Sentences about the selection, the class fractions and the unknown class."""
+    fractions = predicted_fractions(predictions.probabilities)
+    out = target_data.class_fraction_warnings(fractions, classifier.classes, len(predictions))
+    if classifier.recipe["warning"]:
+        out.append(classifier.recipe["warning"])
+    if predictions.unknown is not None and predictions.unknown.all():
+        out.append("Every subtomogram is of the unknown class: check classes, voxel size and contrast.")
+    return out
+
+
+def predicted_fractions(probabilities: Tensor) -> list[float]:
+    """Fraction of the subtomograms that is predicted as each class, (K,), from probabilities (N, K)."""
+    counts = torch.bincount(probabilities.argmax(1), minlength=probabilities.shape[1])
+    return counts.div(len(probabilities)).tolist()
+
+
+def background_boxes(
+    target: TargetData, path: str | Path = "", *, n: int, seed: int = 0, voxel_size: float = 0.0
+) -> Tensor:
+    """Particle-free boxes (M, 1, b, b, b) with the voxel size, box, contrast and normalisation of the target.
+
+    Parameters
+    ----------
+    path : a stack, folder or STAR of particle-free boxes; "": cut at most n boxes from the target's tomogram
+    voxel_size : A, of the boxes in `path`; 0: the file's own
+
+    Raises
+    ------
+    InputError
+        the tomogram has fewer than 20 particle-free boxes, or there is no tomogram
+    """
+    if path:
+        return target_data.prepare_background(readers.read_subtomograms(path, None, voxel_size or None), target)
+    volume = target.tomogram
+    if volume is None:
+        raise InputError(
+            "Expected particle-free background, got extracted subtomograms alone: give a stack of particle-free boxes "
+            "as background, or the tomogram."
+        )
+    box, model_voxel = target.subtomograms.x.shape[-1], target.subtomograms.voxel_size
+    edge = math.ceil(box * model_voxel / volume.voxel_size)
+    at = find_background(volume.data, target.particles.zyx, edge, n, seeded_generator(seed, "spikes"))
+    x, _ = extraction.extract(volume.data, at, box, volume.voxel_size, model_voxel)
+    return normalize(volumes.to_bright(x, target.contrast))
+
+
+def tilt_axis_warnings(background: Tensor, voxel_size: float, tilt_axis: float) -> list[str]:
+    """A sentence with the tilt axis that the missing wedge of the background shows, where it contradicts the given one.
+
+    Parameters
+    ----------
+    background : (M, 1, n, n, n), at least 20 boxes
+    voxel_size : A
+    tilt_axis : degrees from y towards x
+    """
+    wedge = fit_wedge(background, voxel_size)
+    if wedge is None or not 10 < abs(wedge.tilt_axis - tilt_axis) % 180 < 170:
+        return []
+    return [
+        f"The missing wedge shows a tilt axis at {wedge.tilt_axis:.0f} degrees, not at {tilt_axis:g}; set "
+        f"tilt_axis={wedge.tilt_axis:.0f}."
+    ]
+
+
+def insert_molecules(
+    classes: Sequence[str],
+    target: Unlabelled,
+    background: Tensor,
+    *,
+    n: int,
+    tilt_axis: float = 0.0,
+    tilt_range: float = 60.0,
+    defocus: float = 3.0,
+    snr: float = 0.0,
+    seed: int = 0,
+    device: Device = "auto",
+) -> Labelled:
+    """About n spike-ins: simulated molecules in particle-free boxes, imaged to look like the target.
+
+    Parameters as in :func:`classify`; each box is used at most four times.
+    """
+    optics = Optics(
+        voxel_size=target.voxel_size,
+        defocus=defocus,
+        tilts=tilt_scheme(-tilt_range, tilt_range),
+        tilt_axis=tilt_axis,
+    )
+    number = min(4 * len(background), max(len(classes), n))
+    return spike_in.imitate(classes, target, background, number, optics=optics, snr=snr, seed=seed, device=device)
+
+
+def score_spike_ins(fits: Mapping[str, Fit], spikes: Labelled, *, device: Device = "auto") -> dict[str, SpikeInScore]:
+    """Method -> accuracy of its network on spike-ins."""
+    return {
+        name: spike_in.score(predict(found.network, spikes.x, device=device), spikes) for name, found in fits.items()
+    }
+
+
+def spike_in_warnings(scores: Mapping[str, SpikeInScore], classifier: Classifier) -> list[str]:
+    """A sentence where the classifier's method is significantly worse than source_only on spike-ins."""
+    used = classifier.recipe["method"]
+    if not scores[used].worse_than(scores["source_only"]):
+        return []
+    return [f"On spike-ins {used} is worse than source_only; compare with a run with method=source_only."]
+
+
+def known_confusion(
+    fit: Fit, scores: Mapping[str, SpikeInScore], *, seed: int = 0, device: Device = "auto"
+) -> np.ndarray | None:
+    """Confusion (K, K) of a fit's network: on spike-ins, else on target-styled validation subtomograms, else None."""
+    if fit.method in scores:
+        return scores[fit.method].confusion
+    if fit.warps is None:
+        return None
+    styled = target_styled(fit.validation.x, fit.warps, seeded_generator(seed, "confusion"))
+    return metrics.confusion(predict(fit.network, styled, device=device), fit.validation.y)
+
+
+def known_prevalence(predictions: Predictions, confusion: np.ndarray | None, *, seed: int = 0) -> dict[str, Prevalence]:
+    """Class -> prevalence among the subtomograms that are not of the unknown class, or among all if all are unknown."""
+    unknown = predictions.unknown
+    p = predictions.probabilities
+    if unknown is not None and not unknown.all():
+        p = p[~unknown]
+    return estimate_prevalence(p, predictions.classes, confusion, seeded_generator(seed, "counts"))
+
+
+def domain_gap(
+    fits: Mapping[str, Fit], source: Labelled, target: Unlabelled, *, seed: int = 0, device: Device = "auto"
+) -> dict[str, float]:
+    """Name -> A-distance between simulated subtomograms and the target's in the features of each network.
+
+    Networks that were trained with warps are given the warped source. {} for fewer than 10 target subtomograms.
+    """
+    gap: dict[str, float] = {}
+    for name, found in fits.items() if len(target) >= 10 else ():
+        styled = target_styled(source.x[:1000], found.warps, seeded_generator(seed, "gap"))
+        kind = "simulated subtomograms" if found.warps is None else "warped simulated subtomograms"
+        features = [embed(found.network, x, device=device) for x in (styled, target.x)]
+        gap[f"{kind}, {name}"] = metrics.a_distance(*features)
+    return gap
+
+
+def write_results(
+    folder: Path,
+    target: TargetData,
+    predictions: Predictions,
+    classifier: Classifier,
+    *,
+    prevalence: Mapping[str, Prevalence],
+    scores: Mapping[str, SpikeInScore],
+    gap: Mapping[str, float],
+    warnings: Sequence[str],
+    inputs: Sequence[str],
+    manifest: Mapping[str, Any],
+) -> list[Path]:
+    """Paths of the files written to `folder`: predictions.star and classes/*.star, model.safetensors, report.html, ...
+
+    Parameters
+    ----------
+    warnings : in addition to those of `target`
+    inputs : names of the input files
+    manifest : for the provenance, see `report.provenance`
+    """
+    used = classifier.recipe["method"]
+    paths = tables.write(folder, target, predictions.probabilities, predictions.classes, predictions.unknown)
+    paths.append(classifier.save(folder / "model.safetensors"))
+    if scores:
+        paths.append(runtime.write_text(folder / "spike_in.csv", spike_in.table(scores)))
+    paths.append(
+        report.write(
+            folder / "report.html",
+            target,
+            predictions.probabilities,
+            predictions.classes,
+            prevalence=prevalence,
+            inputs=inputs,
+            unknown=predictions.unknown,
+            warnings=warnings,
+            gap=gap,
+            spike_in=scores.get(used),
+            made=report.provenance(manifest, method=used, step=classifier.recipe["step"]),
+        )
+    )
+    return paths
+
+
+def _profile(profile: str | Profile) -> Profile:
+    if isinstance(profile, Profile):
+        return profile
+    if profile not in PROFILES:
+        way_out = runtime.did_you_mean(profile, PROFILES)
+        raise InputError(f"Expected a profile out of {', '.join(PROFILES)}, got '{profile}'{way_out}")
+    return PROFILES[profile]
+
+
+def _text(value: Any) -> Any:
+    """A parameter for the manifest: paths as texts, sequences joined by commas."""
+    if isinstance(value, Path):
+        return str(value)
+    return value if isinstance(value, str | int | float) else ",".join(map(str, value))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of :func:`classify`: 0, or 2 after an InputError, which is printed as one line."""
+    parser = argparse.ArgumentParser(
+        "python -m cryoshift_core classify", description="Classify the particles of a tomogram, or a stack of them."
+    )
+    add = parser.add_argument
+    add("--tomogram", default="", help=".mrc, .em, .hdf or .zarr; give coordinates, too")
+    add("--coordinates", default="", help=".star, .tbl, .json, .ndjson, .txt, ...: positions in the tomogram")
+    add("--subtomograms", default="", help="in place of the two: a stack, a folder or a STAR with _rlnImageName")
+    add("--classes", default="", help="names, files or entries such as pdb:6zu5, by commas (default: the profile's)")
+    add("--out", required=True, dest="out_dir", help="folder of the results")
+    add("--pixel_size", default=0.0, type=float, dest="voxel_size", help="A per voxel (default: from the file)")
+    add("--contrast", default="auto", choices=("auto", "dark", "bright"), help="of protein (default: auto)")
+    add("--background", default="", help="particle-free boxes: a stack, a folder or a STAR (default: cut them)")
+    add("--tilt_axis", default=0.0, type=float, help="degrees from y towards x (default: 0)")
+    add("--tilt_range", default=60.0, type=float, help="largest tilt in degrees (default: 60)")
+    add("--defocus", default=3.0, type=float, help="um, underfocus positive (default: 3)")
+    add("--spike_snr", default=0.0, type=float, help="SNR of spike-ins (default: estimated)")
+    add("--box", default=0, type=int, help="voxels (default: from the structures)")
+    add("--profile", default="laptop", help=f"{', '.join(PROFILES)} (default: laptop)")
+    add("--method", default="cryoshift", help="default: cryoshift")
+    add("--seed", default=0, type=int, help="of every random draw (default: 0)")
+    add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    options = parser.parse_args(arguments)
+    try:
+        result = classify(**vars(options))
+    except InputError as error:
+        print(f"InputError: {error}", file=sys.stderr)
+        return 2
+    for warning in result.warnings:
+        print("WARNING:", warning)
+    used = result.classifier.recipe["method"]
+    if used in result.spike_in:
+        print(f"balanced accuracy on spike-ins: {result.spike_in[used].balanced_accuracy:.3f} ({used})")
+    for name, found in result.prevalence.items():
+        print(f"{name}: {found.n} particles, fraction {found.best:.1%}")
+    if result.moved:
+        print(f"The earlier results in {result.folder} are now in {result.moved}")
+    print(f"wrote {result.paths[0]} and {result.folder / 'report.html'}")
+    return 0
