@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import difflib
+import dis
+import functools
 import hashlib
 import os
 import subprocess
 import types
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ def write_text(path: str | Path, text: str) -> Path:
     return Path(path)
 
 
-@lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=64)
 def code_digest(*names: str) -> str:
     """Digest of the code of modules and wings of this package, such as ("simulation", "fourier"); hexadecimal.
 
@@ -71,43 +72,62 @@ def code_digest(*names: str) -> str:
 
 
 def function_digest(function: object, depth: int = 3) -> str:
-    """Digest of what a function does: its bytecode, constants, defaults, closure and the functions that it calls.
+    """Digest of what a function or class does: bytecode, constants, defaults, closure, and what it uses of its module.
 
-    Called functions count where they stand in the same module as the function (a notebook cell, a script), up to
-    `depth` calls away.
+    Global constants, functions and classes count where they stand in the same module as the function (a notebook cell,
+    a script), up to `depth` calls away. Docstrings and comments do not count. The digest is the same in every process
+    with the same Python version.
     """
     digest = hashlib.sha256()
+    plain = int | float | complex | str | bytes | None
+
+    def instructions(code: types.CodeType) -> list[str]:
+        names = []
+        for instruction in dis.get_instructions(code):
+            digest.update(instruction.opname.encode())
+            if isinstance(instruction.argval, types.CodeType):  # an inner function or a comprehension
+                names += instructions(instruction.argval)
+            else:
+                add(instruction.argval, 0)
+                names += [instruction.argval] if instruction.opcode in dis.hasname else []
+        return names
 
     def add(value: object, left: int) -> None:
-        code = getattr(value, "__code__", None)
-        if isinstance(value, types.CodeType):
-            digest.update(value.co_code + repr(value.co_names).encode())
-            for constant in value.co_consts:
-                add(constant, left)
-        elif code is not None:
-            add(code, left)
-            add(value.__defaults__ or (), left)  # type: ignore[attr-defined]
-            add(tuple((value.__kwdefaults__ or {}).items()), left)  # type: ignore[attr-defined]
-            for cell in value.__closure__ or ():  # type: ignore[attr-defined]
-                add(cell.cell_contents, left - 1)
-            if left > 0:
-                names = value.__globals__  # type: ignore[attr-defined]
-                called = (names.get(name) for name in code.co_names)
-                for part in called:
-                    if getattr(part, "__module__", None) == value.__module__ and part is not value:
-                        add(part, left - 1)
-        elif isinstance(value, type):
-            for name, part in sorted(vars(value).items()):
-                if callable(part) or isinstance(part, int | float | str | tuple):
-                    digest.update(name.encode())
-                    add(part, left - 1)
+        if left < 0:
+            return
+        if isinstance(value, staticmethod | classmethod):
+            value = value.__func__
+        if isinstance(value, plain):
+            digest.update(repr(value).encode())
         elif isinstance(value, tuple):
             for part in value:
                 add(part, left)
-        elif isinstance(value, int | float | str | bytes | None):
-            digest.update(repr(value).encode())
+        elif isinstance(value, frozenset):
+            digest.update(repr(sorted(map(repr, value))).encode())  # its order differs between processes
+        elif isinstance(value, functools.partial):
+            add((value.func, value.args, *sorted(value.keywords.items())), left)
+        elif isinstance(value, types.FunctionType | types.MethodType):
+            inner = value.__func__ if isinstance(value, types.MethodType) else value
+            names = instructions(inner.__code__)
+            add((inner.__defaults__ or (), *(inner.__kwdefaults__ or {}).items()), left)
+            for cell in inner.__closure__ or ():
+                add(cell.cell_contents, left - 1)
+            for name in dict.fromkeys(names):
+                part = inner.__globals__.get(name)
+                constant = part is not None and isinstance(part, plain | tuple | frozenset)
+                if constant or getattr(part, "__module__", None) == inner.__module__:
+                    digest.update(name.encode())
+                    add(part, left - 1)
+        elif isinstance(value, type):
+            digest.update(repr([base.__qualname__ for base in value.__mro__]).encode())
+            for name, part in sorted(vars(value).items()):
+                if callable(part) or isinstance(part, classmethod) or not name.startswith("__"):
+                    digest.update(name.encode())
+                    add(part.fget if isinstance(part, property) else part, left - 1)
         else:
-            digest.update(type(value).__qualname__.encode())
+            add(type(value).__qualname__, left)
+            if callable(value):
+                add(type(value), left - 1)
 
     add(function, depth)
     return digest.hexdigest()
