@@ -45,8 +45,9 @@ SPLITS = {
 
 def _check_split(split: str, *expected: str, function: str = "") -> None:
     if split not in expected:
+        names = " or ".join(filter(None, (", ".join(expected[:-1]), expected[-1])))
         use = f" Use {SPLITS[split][0]} for it." if split in SPLITS else ""
-        raise InputError(f"{function or 'Dataset'}: expected split {' or '.join(expected)}, got '{split}'.{use}")
+        raise InputError(f"{function or 'Dataset'}: expected split {names}, got '{split}'.{use}")
 
 
 @dataclass(frozen=True)

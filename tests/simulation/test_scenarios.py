@@ -1,77 +1,83 @@
-"""Scenarios: the table of SPEC section 4, pairing across levels, and domains that are cached, not redrawn."""
-
-from dataclasses import replace
+"""Scenarios: the table of factors, and the errors of unknown names."""
 
 import pytest
 import torch
 
-from cryoshift_core.data import HeldOutLabels, Labelled, Unlabelled
 from cryoshift_core.errors import InputError
-from cryoshift_core.simulation import scenarios, specimens, structures
-from cryoshift_core.simulation.scenarios import FACTORS, SCENARIOS, DatasetConfig
-
-REQUEST = DatasetConfig("in_situ_1", ("TRiC", "apoferritin"), 12, 24, 16.0, "train", tomograms=3)
-
-
-def make(**changes):
-    return scenarios.simulate(replace(REQUEST, **changes), progress=False)
+from cryoshift_core.simulation import datasets, scenarios, structures
+from cryoshift_core.simulation.datasets import DatasetConfig
+from cryoshift_core.simulation.scenarios import FACTORS, SCENARIOS, Scenario, changed
 
 
 def test_every_factor_has_three_levels_and_the_composites_raise_all_of_them():
     assert len(FACTORS) == 10
     for i in (1, 2, 3):
         composite = SCENARIOS[f"in_situ_{i}"]
-        for name, levels in FACTORS.items():
+        for name, factor in FACTORS.items():
             single = SCENARIOS[f"{name}_{i}"]
-            for key, value in levels[i - 1].items():
+            for key, value in factor.levels[i - 1].items():
                 assert getattr(single, key) == value == getattr(composite, key)
     assert SCENARIOS["source"].path == "transfer" and SCENARIOS["in_situ_2"].path == "tilt", "no inverse crime"
+    assert all(scenario.name == name for name, scenario in SCENARIOS.items())
 
 
-def test_a_target_comes_apart_from_its_key():
-    target, key = make()
-    assert isinstance(target, Unlabelled) and isinstance(key, HeldOutLabels)
-    assert target.x.shape == (12, 1, 24, 24, 24) and key.y.bincount().tolist() == [6, 6]
-    assert key.snr.isfinite().all() and (key.snr > 0).all(), "the realised SNR of every target cube is known"
-    assert isinstance(make(scenario="source", split="source"), Labelled)
-    median = target.x.flatten(1).median(1).values
-    assert median.abs().max() < 1e-5, "normalised per cube"
+def test_each_factor_applies_its_own_settings():
+    """Every setting of every level changes what the simulator is given, through the entry of its own factor."""
+    u = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    base = scenarios.scenario("source")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 1, 16, 16, 16, generator=generator)
+    volume = structures.template("TRiC", 12.0, 24)
+
+    def applied(factor, setting):
+        return (
+            factor.optics(setting, u),
+            factor.specimens(setting, u),
+            factor.structure(setting, "TRiC", volume, 12.0).sum().item(),
+            factor.subtomograms(setting, x, generator).std().item(),
+        )
+
+    elsewhere = {"extras", "unseen", "imbalance"}  # molecules and labels, drawn by `datasets`
+    for factor in FACTORS.values():
+        level = {key: value for key, value in factor.levels[2].items() if key not in elsewhere}
+        assert applied(factor, base) == applied(factor, changed(base, name="same"))
+        if level:
+            assert applied(factor, changed(base, **level)) != applied(factor, base)
 
 
-def test_parts_share_nothing_and_the_same_request_gives_the_same_cubes():
-    train, _ = make()
-    again, _ = make()
-    test, _ = make(split="test")
-    other, _ = make(seed=1)
-    assert torch.equal(train.x, again.x)
-    for different in (test, other):
-        assert (train.x - different.x).abs().flatten(1).mean(1).min() > 0.1
+def test_draw_optics_spans_the_ranges():
+    setting = Scenario(dose=(1.0, 3.0), thickness=(50.0, 150.0), defocus=(2.0, 4.0), voltage=200.0, misalignment=2.5)
+    optics = scenarios.draw_optics(setting, 10.0, [0.0, 1.0, 0.5, 0, 0, 0, 0], tilt_axis=30.0)
+    assert (optics.dose_per_tilt, optics.thickness, optics.defocus) == (1.0, 150.0, 3.0)
+    assert (optics.voltage, optics.misalignment, optics.tilt_axis, optics.voxel_size) == (200.0, 2.5, 30.0, 10.0)
+    wide = scenarios.draw_optics(changed(setting, half_angle=(40.0, 80.0)), 10.0, [0, 0, 0, 0, 0.5, 0, 0])
+    assert (min(wide.tilts), max(wide.tilts)) == (-60.0, 60.0)
 
 
-def test_poses_are_paired_across_levels(monkeypatch):
-    seen = []
-    original = specimens.specimens
-    monkeypatch.setattr(specimens, "specimens", lambda *a, **k: seen.append(original(*a, **k)) or seen[-1])
-    for name in ("crowding_1", "crowding_3", "dose_3"):
-        make(scenario=name, tomograms=1)
-    for s in seen[1:]:
-        assert torch.equal(s.rotation[:, 0], seen[0].rotation[:, 0])
-        assert torch.equal(s.template[:, 0], seen[0].template[:, 0])
+def test_an_unknown_scenario_gets_a_hint_and_a_short_list():
+    with pytest.raises(InputError, match="Unknown scenario 'dosis_1'; did you mean 'dose_1'") as error:
+        scenarios.scenario("dosis_1")
+    text = str(error.value)
+    assert "\n" not in text and len(text) < 330 and "in_situ_1 to in_situ_3" in text
+    assert all(factor in text for factor in FACTORS) and "wedge_2" not in text, "families, not every name"
 
 
-def test_unseen_molecules_get_the_answer_none_of_these():
-    _, key = make(scenario="structure_3", n=60, box=24, voxel_size=16.0, tomograms=1)
-    assert 1 <= int((key.y == -1).sum()) <= 15 and set(key.y.tolist()) == {-1, 0, 1}
+@pytest.mark.parametrize("wrong", [{"name": "a/b"}, {"processing": "magic"}, {"path": "slow"}])
+def test_impossible_scenarios_are_refused(wrong):
+    key, value = next(iter(wrong.items()))
+    with pytest.raises(InputError, match=f"Scenario.{key}: expected .*got '{value}'"):
+        Scenario(**wrong)
 
 
-def test_imbalance():
+def test_the_prior_is_geometric():
     labels = scenarios.draw_labels(1100, 3, 10.0, torch.Generator().manual_seed(0))
     counts = labels.bincount().tolist()
     assert sum(counts) == 1100 and counts[0] / counts[2] == pytest.approx(10, rel=0.05)
 
 
 def test_the_paper_scenario_has_its_snr():
-    d = make(scenario="paper", split="source", n=64, tomograms=8)
+    config = DatasetConfig("paper", ("TRiC", "apoferritin"), 64, 24, 16.0, "source", tomograms=8)
+    d = datasets.simulate_source(config, progress=False)
     assert d.snr.min() > 0.02 and d.snr.max() < 13 and d.snr.log10().std() > 0.5
 
 
@@ -94,65 +100,3 @@ def test_processing_changes_what_it_says():
     assert high_share(scenarios.PROCESSING["low-pass"](x)) < 0.6 * high_share(x)
     assert scenarios.PROCESSING["band-pass + clip"](x).abs().max() <= 3
     assert high_share(scenarios.PROCESSING["denoised"](x)) < 0.2 * high_share(x)
-
-
-def test_cache_returns_the_same_domain_and_keeps_the_key_apart(tmp_path):
-    first, key = scenarios.load_or_simulate(REQUEST, tmp_path, progress=False)
-    names = sorted(p.name for p in tmp_path.iterdir())
-    assert len(names) == 2 and names[0].endswith(".key.safetensors")
-    second, key_again = scenarios.load_or_simulate(REQUEST, tmp_path, progress=False)
-    assert torch.equal(first.x, second.x) and torch.equal(key.y, key_again.y)
-    assert replace(REQUEST, voxel_size=15.0).file_name != REQUEST.file_name
-
-
-def test_a_structure_file_that_changed_is_simulated_anew(tmp_path):
-    path = tmp_path / "mine.pdb"
-    path.write_text("one")
-    request = replace(REQUEST, classes=("TRiC", str(path)))
-    before = request.file_name
-    assert request.file_name == before
-    path.write_text("two")
-    assert request.file_name != before
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"scenario": "in_situ_9"}, "Unknown scenario 'in_situ_9'"),
-        ({"classes": ()}, "at least one class"),
-        ({"n": 1}, "1 cubes of 2 classes"),
-        ({"classes": ("ribosome_80S",), "box": 24, "voxel_size": 8.0}, "at least"),
-        ({"classes": ("ribosom_80S",)}, "ribosome_80S"),
-    ],
-)
-def test_bad_requests_are_refused_in_one_sentence(changes, message):
-    with pytest.raises(InputError, match=message) as error:
-        make(**changes)
-    assert "\n" not in str(error.value)
-
-
-def test_a_background_has_room_for_a_particle_and_no_key(tmp_path):
-    made = scenarios.load_or_simulate(replace(REQUEST, split="background"), tmp_path, progress=False)
-    assert isinstance(made, Unlabelled) and made.x.shape == (12, 1, 24, 24, 24)
-    again = scenarios.load_or_simulate(replace(REQUEST, split="background"), tmp_path, progress=False)
-    assert torch.equal(made.x, again.x) and len(list(tmp_path.glob("*"))) == 1
-    generator = torch.Generator().manual_seed(0)
-    bank = specimens.templates(("TRiC", "apoferritin"), 16.0, 24, generator=generator)
-    empty = specimens.specimens(torch.full((60,), -1), bank, generator=generator, crowding=0.3, offset=0.0)
-    there = empty.template[:, 1:] >= 0
-    assert there.float().mean() > 0.5 and (empty.template[:, 0] == -1).all()
-    reach = 0.85 * (bank.radius[empty.template[:, 1:].clamp_min(0)] + bank.radius.mean())
-    assert (empty.shift[:, 1:].norm(dim=-1) > reach)[there].all()
-
-
-def test_a_turned_tilt_axis_is_another_domain_and_no_turn_is_the_old_one():
-    plain, turned = (replace(REQUEST, split="source", scenario="source", tilt_axis=a) for a in (0.0, 40.0))
-    assert plain.file_name == replace(plain, tilt_axis=0.0).file_name != turned.file_name
-    power = [
-        torch.fft.rfftn(scenarios.simulate(r, progress=False).x[:, 0], dim=(1, 2, 3)).abs().mean(0)
-        for r in (plain, turned)
-    ]
-    assert power[0][10, 0, 1] < 0.2 * power[0][1, 0, 10], "the wedge is missing about the beam"
-    # z, y, x = 8, 6, 5 lies on the plane of beam and turned axis, 8, -6, 5 at 46 degrees from the untilted section
-    assert power[1][8, -6, 5] > 20 * power[1][8, 6, 5], "and turns with the axis, from y towards x"
-    assert power[0][8, -6, 5] == pytest.approx(power[0][8, 6, 5].item(), rel=0.5, abs=1)
