@@ -53,10 +53,8 @@ from cryoshift_core.benchmark import jobs, runner, statistics
 from cryoshift_core.benchmark.figures import forest
 from cryoshift_core.course import explore, figures
 from cryoshift_core.course.run import begin
-from cryoshift_core.simulation import scenarios
-from cryoshift_core.simulation.scenarios import DatasetConfig
+from cryoshift_core.simulation.datasets import DatasetConfig, simulate_source, simulate_target
 from cryoshift_core.warps import (
-    WARPS,
     CrowdingWarp,
     DeformationWarp,
     HistogramWarp,
@@ -69,8 +67,8 @@ from cryoshift_core.warps import (
     mean_spectrum,
     shell_amplitude,
     signal_envelope,
+    target_styled,
 )
-from cryoshift_core.warps import target_styled as warps_carried
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -84,9 +82,9 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/03_warp_randomization
 run = begin("03_warp_randomization", globals())
 pictures.use_style()
 p = run.profile
-source = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "source", run.params.seed), run.data_folder)
-validation = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "validation", run.params.seed), run.data_folder)
-target = scenarios.load_or_simulate(DatasetConfig.of(p, scenario, "train", run.params.seed), run.data_folder)[0]
+source = simulate_source(DatasetConfig.of(p, "source", "source", run.params.seed), folder=run.data_folder)
+validation = simulate_source(DatasetConfig.of(p, "source", "validation", run.params.seed), folder=run.data_folder)
+target = simulate_target(DatasetConfig.of(p, scenario, "train", run.params.seed), folder=run.data_folder)
 measured_s, held_s = source.x[::2][:256], source.x[1::2][:256]
 measured_t, held_t = target.x[::2][:256], target.x[1::2][:256]
 print(f"{len(source)} labelled source cubes, {len(target)} unlabelled target cubes of {p.box}^3 voxels")
@@ -172,7 +170,7 @@ grid = torch.arange(1, p.box, 4)
 dx, dy = field[0, p.box // 2][grid][:, grid], field[1, p.box // 2][grid][:, grid]
 fig, ax = plt.subplots(figsize=(3.4, 3.4), layout="constrained")
 pictures.show(ax, pictures.middle(few), "displacement, drawn ten times too long")
-ax.quiver(grid, grid, dx, dy, color="#DD8452", angles="xy", scale_units="xy", scale=0.1, width=0.012)
+ax.quiver(grid, grid, dx, dy, color=pictures.COLOURS["target"], angles="xy", scale_units="xy", scale=0.1, width=0.012)
 run.save_figure(fig, "displacement")
 plt.show()
 
@@ -403,7 +401,8 @@ plt.show()
 # no longer put your name under the label?
 
 # %%
-warps = {name: warps[name] for name in WARPS if name in warps}  # in the order in which recipes apply them
+order = ("shift", "crowding", "deformation", "optics", "spectrum", "histogram", "noise")  # in which recipes apply them
+warps = {name: warps[name] for name in order if name in warps}
 typical = torch.cat([source.x[source.snr.argsort()[[int(0.7 * len(source))]]], held_s[:3]])
 
 
@@ -447,28 +446,32 @@ with torch.random.fork_rng(devices=[]), torch.no_grad():
     untrained = Warps(names, measured_s, measured_t, run.generator("estimate"), p.voxel_size)
 
 
-def play(game, moves, n=8):
-    """Task loss on warped copies after each move; only the warps (and the discriminator) move."""
+def train_warps(objective, steps, n=8):
+    """Trained warps, and after each step the task loss on the warped source and the discriminator's loss.
+
+    Only the warps are trained, and for "realism" the discriminator.
+    """
     g = run.generator("play")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.params.seed)
-        chain, judge = copy.deepcopy(untrained), models.ImageDiscriminator()
-    classifier = copy.deepcopy(fits["source_only"].model).requires_grad_(False)
-    step, step_judge = (torch.optim.Adam(module.parameters(), lr=2e-3) for module in (chain, judge))
+        chain, discriminator = copy.deepcopy(untrained), models.ImageDiscriminator()
+    classifier = copy.deepcopy(fits["source_only"].network).requires_grad_(False)
+    step, step_d = (torch.optim.Adam(module.parameters(), lr=2e-3) for module in (chain, discriminator))
     curve = []
-    for _ in range(moves):
+    for _ in range(steps):
         i, j = (torch.randint(len(d), (n,), generator=g) for d in (source, target))
         warped = chain(source.x[i], generator=g)
-        caught = losses.realism(judge(target.x[j]), True) + losses.realism(judge(warped.detach()), False)
-        step_judge.zero_grad()
-        caught.backward()
-        step_judge.step()
+        loss_d = losses.realism(discriminator(target.x[j]), True)
+        loss_d = loss_d + losses.realism(discriminator(warped.detach()), False)
+        step_d.zero_grad()
+        loss_d.backward()
+        step_d.step()
         task = F.cross_entropy(classifier(warped), source.y[i])
-        loss = -task if game == "min-max" else losses.realism(judge(warped), True)
+        loss = -task if objective == "min-max" else losses.realism(discriminator(warped), True)
         step.zero_grad()
         loss.backward()
         step.step()
-        curve.append((task.item(), caught.item()))
+        curve.append((task.item(), loss_d.item()))
     return chain, torch.tensor(curve)
 
 
@@ -477,30 +480,30 @@ def play(game, moves, n=8):
 # much each trained noise warp adds to the same cube.
 
 # %%
-moves = 4 if p.name == "smoke" else 40
-games = {game: play(game, moves) for game in ("realism", "min-max")}
+steps = 4 if p.name == "smoke" else 40
+trained = {objective: train_warps(objective, steps) for objective in ("realism", "min-max")}
 fig, axes = plt.subplots(1, 4, figsize=(9.6, 2.6), layout="constrained", width_ratios=(1.5, 1.5, 1, 1))
-window = max(1, moves // 10)
-for game, (_, curve) in games.items():
+window = max(1, steps // 10)
+for objective, (_, curve) in trained.items():
     mean = curve.unfold(0, window, 1).mean(2)
     for ax, values in zip(axes, mean.T, strict=False):
-        ax.plot(torch.arange(len(mean)) + window, values, label=game)
-axes[0].set(xlabel="move", title="task loss on warped cubes")
-axes[1].set(xlabel="move", title="loss of the discriminator")
+        ax.plot(torch.arange(len(mean)) + window, values, label=objective)
+axes[0].set(xlabel="step", title="task loss on the warped source")
+axes[1].set(xlabel="step", title="loss of the discriminator")
 axes[1].axhline(2 * math.log(2), ls=":", color="0.5")
 axes[0].legend()
 with torch.no_grad():
-    for ax, (game, (chain, _)) in zip(axes[2:], games.items(), strict=True):
+    for ax, (objective, (chain, _)) in zip(axes[2:], trained.items(), strict=True):
         delta = chain.steps["noise"].delta(few[:1], run.generator("delta"))
         pictures.show(
-            ax, pictures.middle(delta), f"noise after {game}\nup to ±{float(delta.abs().max()):.2f}", spread=0.4
+            ax, pictures.middle(delta), f"noise after {objective}\nup to ±{float(delta.abs().max()):.2f}", spread=0.4
         )
 run.save_figure(fig, "two_games")
 plt.show()
-late = {game: float(curve[-(moves // 3 or 1) :, 0].mean()) for game, (_, curve) in games.items()}
-print(", ".join(f"{game}: task loss {loss:.2f} at the end" for game, loss in late.items()))
+late = {objective: float(curve[-(steps // 3 or 1) :, 0].mean()) for objective, (_, curve) in trained.items()}
+print(", ".join(f"{objective}: task loss {loss:.2f} at the end" for objective, loss in late.items()))
 if p.name != "smoke":
-    assert late["min-max"] > late["realism"], "who plays against the task hurts it more than who plays for realism"
+    assert late["min-max"] > late["realism"], "min-max training must raise the task loss more than realism training"
 
 # %% [markdown]
 # Neither is right by itself. Realism needs a target, and moves where its judge can see a difference: where the spectra
@@ -525,11 +528,11 @@ def bands(x):
 
 
 def seen_by_source_only(x):
-    return models.embed(fits["source_only"].model, x)
+    return models.embed(fits["source_only"].network, x)
 
 
-chains = {"those of cryoshift": fits["cryoshift"].warps, "those of a game, untrained": untrained}
-chains |= {f"the same, after {game}": chain for game, (chain, _) in games.items()}
+chains = {"those of cryoshift": fits["cryoshift"].warps, "trainable, untrained": untrained}
+chains |= {f"the same, after {objective}": chain for objective, (chain, _) in trained.items()}
 with torch.no_grad():
     candidates = {"source": held_s}
     candidates |= {f"{name} alone": module(held_s, generator=generator) for name, module in warps.items()}
@@ -554,9 +557,9 @@ axes[0].invert_yaxis()
 run.save_figure(fig, "a_distance")
 plt.show()
 distance = {row["what"]: row for row in table}
-moved_by_games = [distance[name]["bands"] for name in list(chains)[1:]]
-said = zip(("untrained", *(f"after {game}" for game in games)), moved_by_games, strict=True)
-print("the warps of a game, by bands:", ", ".join(f"{value:.2f} {name}" for name, value in said))
+by_training = [distance[name]["bands"] for name in list(chains)[1:]]
+labels = ("untrained", *(f"after {objective}" for objective in trained))
+print("trainable warps, by bands:", ", ".join(f"{v:.2f} {k}" for k, v in zip(labels, by_training, strict=True)))
 
 # %% [markdown]
 # How to read it:
@@ -573,22 +576,22 @@ print("the warps of a game, by bands:", ", ".join(f"{value:.2f} {name}" for name
 # `source_only`, which has seen the same cubes as they were simulated. Target labels are out of bounds, but three things can
 # be asked without them:
 #
-# - accuracy on source-validation cubes **target_styled to the target** by the warps: they look like target cubes, and
+# - accuracy on source-validation cubes in the **style of the target**, given by the warps: they look like target cubes, and
 #   their labels are free. It is a home match for `cryoshift`, which was trained on such cubes;
 # - the **IM score** of the target answers: high when each is sure and together they use all classes;
 # - **ClassAMI**: do the predicted classes coincide with clusters that k-means finds in the target's features?
 
 # %%
-target_styled = warps_carried(validation.x, fits["cryoshift"].warps, run.generator("carry"))
+styled = target_styled(validation.x, fits["cryoshift"].warps, run.generator("carry"))
 gains = []
 for name, fit in fits.items():
     right = [
-        float((models.predict(fit.model, x).argmax(1) == validation.y).float().mean())
-        for x in (validation.x, target_styled)
+        float((models.predict(fit.network, x).argmax(1) == validation.y).float().mean()) for x in (validation.x, styled)
     ]
-    im = float(losses.information_maximisation(models.predict(fit.model, target.x)))
-    found = {"accuracy, source cubes": right[0], "accuracy, target_styled cubes": right[1], "IM score": im}
-    gains.append({"method": name, **found, "ClassAMI": selection.class_ami(fit.model, target)})
+    on_target = models.outputs(fit.network, target.x)
+    im = float(losses.information_maximisation(on_target.probabilities))
+    found = {"accuracy, source": right[0], "accuracy, target-styled": right[1], "IM score": im}
+    gains.append({"method": name, **found, "ClassAMI": selection.class_ami(on_target)})
 run.save_table(gains, "gains")
 fig, axes = plt.subplots(1, 4, figsize=(9.4, 2.3), layout="constrained")
 for ax, what in zip(axes, list(gains[0])[1:], strict=True):
@@ -601,9 +604,7 @@ for ax, what in zip(axes, list(gains[0])[1:], strict=True):
 run.save_figure(fig, "gains")
 plt.show()
 if p.name != "smoke":
-    assert gains[1]["accuracy, target_styled cubes"] > gains[0]["accuracy, target_styled cubes"], (
-        "it learnt from cubes like these"
-    )
+    assert gains[1]["accuracy, target-styled"] > gains[0]["accuracy, target-styled"], "trained on such subtomograms"
 
 # %% [markdown]
 # The first panel is the price: who learns from noisy copies is a little worse on clean cubes. The second is the promise:
@@ -618,26 +619,28 @@ if p.name != "smoke":
 
 # %%
 def shown_if_there(found, title, label, name):
-    """A forest of paired differences, or a sentence where the evidence has no such rows yet."""
+    """Draw paired differences, or print a sentence where the evidence has no such rows yet."""
     if not found:
         print(f"{title}: not measured yet; `make evidence TIER=...` with core, baselines and ablation does it.")
         return
-    fig = forest(found, title, f"balanced accuracy - that of {label}, paired by seed")
+    fig = forest(found, title, f"balanced accuracy: method - {label}")
     run.save_figure(fig, name)
     plt.show()
 
 
 rows = [row for row in runner.read(runtime.root() / "notebooks/evidence/evidence.csv") if row["profile"] == "laptop"]
 warping = ("warp_only", "warp_minmax", "cryoshift_reference", "cryoshift")
-arms = {method: {"method": method, "scenario": jobs.HOME} for method in warping}
-bought = statistics.against(rows, arms, base="source_only")
+configurations = {m: {"method": m, "scenario": jobs.REFERENCE_SCENARIO} for m in warping}
+bought = statistics.against(rows, configurations, base="source_only")
 parts = {name: found for name, found in statistics.ablation(rows).items() if name.startswith("without ")}
-shown_if_there(bought, f"What warping buys on {jobs.HOME}", "source_only", "evidence_warping")
-shown_if_there(parts, f"cryoshift on {jobs.HOME}, a part left out", "cryoshift", "evidence_parts")
+shown_if_there(
+    bought, f"What warping adds to source_only on {jobs.REFERENCE_SCENARIO}", "source_only", "evidence_warping"
+)
+shown_if_there(parts, f"cryoshift on {jobs.REFERENCE_SCENARIO}, a part left out", "cryoshift", "evidence_parts")
 
 # %% [markdown]
-# A green point in the first figure is a gain whose interval leaves out zero. In the second, red means that the part was
-# needed: the further left, the more. Compare also the two games with `cryoshift`, whose warps are not trained at all.
+# A blue triangle in the first figure is a gain whose interval leaves out zero. In the second, a purple triangle means that
+# the part was needed: the further left, the more. Compare also the two games with `cryoshift`, whose warps are not trained at all.
 #
 # ## Three mistakes to learn from
 #
@@ -796,8 +799,8 @@ run.report(
     spectrum_off_after=math.exp(off_after),
     particle_off=[misfit["before"], misfit["after"]],
     a_distance_bands_spectrum=[distance[n]["bands"] for n in ("source", "spectrum alone")],
-    a_distance_bands_game=moved_by_games,
-    carried_accuracy=[row["accuracy, target_styled cubes"] for row in gains],
+    a_distance_bands_game=by_training,
+    carried_accuracy=[row["accuracy, target-styled"] for row in gains],
 )
 run.finish()
 
@@ -809,7 +812,7 @@ run.finish()
 #   noise is missing. It needs the target's cubes, and none of its labels.
 # - A realism game can only teach what its discriminator sees; where the spectrum warp has been before, that was little.
 #   A min-max game prepares for the worst. Watch a game's effect by a number that its players do not optimise.
-# - Source cubes target_styled to the target have labels: what a classifier scores on them is a forecast, better than none.
+# - Source cubes in the style of the target have labels: what a classifier scores on them is a forecast, better than none.
 # - What is random must persist where it should learn. A number catches what a loss curve hides.
 #
 # ## Questions to think about

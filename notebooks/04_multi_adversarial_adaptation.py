@@ -52,13 +52,12 @@ from torch import nn
 
 from cryoshift_core import losses, methods, metrics, models, runtime, selection, training, warps
 from cryoshift_core.application import pictures
+from cryoshift_core.benchmark import figures as evidence
 from cryoshift_core.benchmark import jobs, runner, statistics
-from cryoshift_core.benchmark.figures import curves as figures_curves
-from cryoshift_core.benchmark.figures import forest
+from cryoshift_core.benchmark.tables import text
 from cryoshift_core.course import figures
 from cryoshift_core.course.run import begin
-from cryoshift_core.simulation import scenarios
-from cryoshift_core.simulation.scenarios import DatasetConfig
+from cryoshift_core.simulation.datasets import DatasetConfig, simulate_source, simulate_target
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -314,19 +313,20 @@ assert stable[-1] > 0.99 and lost[-1] < 0.01, "a sure mistake must still be corr
 # %%
 for name in methods.METHODS:
     terms, method = methods.resolve(name)
-    extras = {"warps": ", ".join(method.warps), "game": method.game, "target seen through": ", ".join(method.view)}
+    extras = {"warps": ", ".join(method.warps), "warp training": method.warp_training}
+    extras["student augmentation"] = ", ".join(method.student_augmentation)
     extras["norm"] = method.norm if method.norm != "group" else ""
-    said = [f"{what}: {value}" for what, value in extras.items() if value]
-    print(f"{name:20} {' + '.join(terms):23} {method.description}", *said, sep="\n" + 45 * " ")
+    lines = [f"{what}: {value}" for what, value in extras.items() if value]
+    print(f"{name:20} {' + '.join(terms):23} {method.description}", *lines, sep="\n" + 45 * " ")
 
 # %% [markdown]
 # Three of them on the same source and the same unlabelled target: none, the class-wise adversary alone, and `cryoshift`,
 # which has no adversary at all: it learns from copies of the source cubes that look like target cubes (notebook 03).
 
 # %%
-source = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "source", seed), run.data_folder)
-validation = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "validation", seed), run.data_folder)
-target = scenarios.load_or_simulate(DatasetConfig.of(p, scenario, "train", seed), run.data_folder)[0]
+source = simulate_source(DatasetConfig.of(p, "source", "source", seed), folder=run.data_folder)
+validation = simulate_source(DatasetConfig.of(p, "source", "validation", seed), folder=run.data_folder)
+target = simulate_target(DatasetConfig.of(p, scenario, "train", seed), folder=run.data_folder)
 fits = {
     name: training.fit(name, source, target, validation=validation, seed=seed, **run.training)
     for name in ("source_only", "mada", "cryoshift")
@@ -350,17 +350,17 @@ plt.show()
 # %% [markdown]
 # ### Did the features come together?
 #
-# Features of source and target cubes on their two principal axes. In the last panel, the source cubes are target_styled to the
-# target by the warps first: these are what `cryoshift` learnt from.
+# Features of source and target cubes on their two principal axes. In the last panel, the warps first give the source cubes
+# the style of the target: these are what `cryoshift` learnt from.
 
 # %%
-views = {name: (fit.model, validation.x[:300]) for name, fit in fits.items()}
-target_styled = warps.target_styled(validation.x[:300], fits["cryoshift"].warps, run.generator("carry"))
-views["cryoshift, source target_styled"] = (fits["cryoshift"].model, target_styled)
+views = {name: (fit.network, validation.x[:300]) for name, fit in fits.items()}
+styled = warps.target_styled(validation.x[:300], fits["cryoshift"].warps, run.generator("carry"))
+views["cryoshift, target-styled source"] = (fits["cryoshift"].network, styled)
 distance = {}
 fig, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained")
-for ax, (name, (model, x)) in zip(axes, views.items(), strict=True):
-    f_s, f_t = models.embed(model, x), models.embed(model, target.x[:300])
+for ax, (name, (network, x)) in zip(axes, views.items(), strict=True):
+    f_s, f_t = models.embed(network, x), models.embed(network, target.x[:300])
     distance[name] = metrics.a_distance(f_s, f_t, seed=0)
     both = torch.cat([f_s, f_t])
     axis = torch.linalg.svd(both - both.mean(0), full_matrices=False)[2][:2]
@@ -383,7 +383,7 @@ plt.show()
 
 # %%
 rows = [row for row in runner.read(runtime.root() / "notebooks/evidence/evidence.csv") if row["profile"] == "laptop"]
-HOME = jobs.HOME
+REFERENCE = jobs.REFERENCE_SCENARIO
 
 
 def missing(what, tier):
@@ -391,21 +391,21 @@ def missing(what, tier):
 
 
 adapting = [name for name in methods.METHODS if name not in jobs.BOUNDS]
-over = statistics.against(rows, {m: {"method": m, "scenario": HOME} for m in adapting}, base="source_only")
+over = statistics.against(rows, {m: {"method": m, "scenario": REFERENCE} for m in adapting}, base="source_only")
 if over:
-    label = "balanced accuracy - that of source_only, paired by seed"
-    fig = forest(over, f"What each method adds to source_only on {HOME}", label)
+    label = "balanced accuracy: method - source_only"
+    fig = evidence.forest(over, f"What each method adds to source_only on {REFERENCE}", label)
     run.save_figure(fig, "evidence_over_source_only")
     plt.show()
     for m in [m for m in ("dann", "mada") if m in over]:
-        found = "harms" if over[m][2] < 0 else "helps" if over[m][1] > 0 else "cannot be told from no adaptation"
-        print(f"{m}: {statistics.signed(over[m])} over source_only: it {found}")
+        found = over[m].interval
+        effect = "harms" if found.high < 0 else "helps" if found.low > 0 else "cannot be told from no adaptation"
+        print(f"{m}: {found:+.3f} over source_only: it {effect}")
     for m in over:
-        refused = statistics.by_seed(rows, m, HOME, "fell_back")
-        closed = statistics.percent(statistics.gap(rows, m, HOME).closed)
-        print(
-            f"{m:20} closes {closed} of the gap; selection refused it on {sum(refused.values()):.0f} of {len(refused)} seeds"
-        )
+        refused = statistics.by_seed(rows, m, REFERENCE, "fell_back")
+        closed = text(statistics.gap(rows, m, REFERENCE).closed, ".0%", "n/a")
+        fallen = f"selection fell back on {sum(refused.values()):.0f} of {len(refused)} seeds"
+        print(f"{m:20} closes {closed} of the gap; {fallen}")
 else:
     missing("What each method adds", "baselines")
 
@@ -413,7 +413,7 @@ else:
 dots = {}
 for name in methods.METHODS:
     columns = ("a_distance_after", "balanced_accuracy")
-    values = [list(statistics.by_seed(rows, name, HOME, column).values()) for column in columns]
+    values = [list(statistics.by_seed(rows, name, REFERENCE, column).values()) for column in columns]
     if all(values):
         dots[name] = [float(np.mean(v)) for v in values]
 if len(dots) > 2:
@@ -422,7 +422,7 @@ if len(dots) > 2:
         ax.plot(x, y, "osD^"[i % 4], ms=7, color=plt.get_cmap("tab20")(i), label=name)
     fig.legend(loc="outside right center", fontsize=8)
     ax.set(xlabel="proxy A-distance of the features, source against target", ylabel="balanced accuracy, target-test")
-    ax.set_title(f"Alike is not right ({HOME}, mean over seeds)")
+    ax.set_title(f"Aligned features are not correct predictions ({REFERENCE}, mean over seeds)")
     ax.margins(0.1)
     run.save_figure(fig, "evidence_alignment")
     plt.show()
@@ -455,15 +455,14 @@ else:
 # %%
 gaps = [gap for gap in statistics.gap_table(rows) if gap.method not in jobs.BOUNDS and gap.over]
 for gap in (gap for gap in gaps if gap.negative):
-    print(f"negative transfer: {gap.method} on {gap.scenario}, {statistics.signed(gap.over)} over source_only")
+    print(f"negative transfer: {gap.method} on {gap.scenario}, {gap.over:+.3f} over source_only")
 if gaps:
     print(f"{sum(gap.negative for gap in gaps)} of {len(gaps)} pairs of method and scenario are harmed")
 else:
     missing("Negative transfer", "core")
-varied = {knob: lines for knob, lines in statistics.curves(rows).items() if knob == "imbalance"}
-if varied:
-    fig = figures_curves(varied, jobs.LABELS)
-    fig.suptitle(f"Label shift on {HOME}: a dot per seed", fontsize=9)
+swept = {name: lines for name, lines in statistics.curves(rows).items() if name == "imbalance"}
+if swept:
+    fig = evidence.curves(swept, jobs.LABELS, f"Label shift on {REFERENCE}")
     run.save_figure(fig, "evidence_label_shift")
     plt.show()
 else:
@@ -484,30 +483,31 @@ else:
 fit, k = fits["cryoshift"], len(source.classes)
 dice = F.one_hot(torch.randint(k, (len(target),), generator=run.generator("dice")), k).float()
 one_class = F.one_hot(torch.zeros(len(target), dtype=torch.long), k).float()
-answers, accuracy = {}, {}
+predictions, accuracy = {}, {}
 for step in sorted(fit.candidates):
-    model = fit.restore(step)
-    answers[f"step {step}"] = models.predict(model, target.x)
-    accuracy[f"step {step}"] = float((models.predict(model, validation.x).argmax(1) == validation.y).float().mean())
-real = torch.stack(list(answers.values()))
+    network = fit.restore(step)
+    predictions[f"step {step}"] = models.predict(network, target.x)
+    right = models.predict(network, validation.x).argmax(1) == validation.y
+    accuracy[f"step {step}"] = float(right.float().mean())
+real = torch.stack(list(predictions.values()))
 best = max(accuracy.values())
 for name, p_t, right in (("collapsed", one_class, 1 / k), ("guesser", dice, 1 / k), ("two-faced", dice, best)):
-    answers[name], accuracy[name] = p_t, right
-clusters = KMeans(k, n_init=5, random_state=0).fit_predict(models.embed(model, target.x).numpy())
-judged = [
+    predictions[name], accuracy[name] = p_t, right
+clusters = KMeans(k, n_init=5, random_state=0).fit_predict(models.embed(network, target.x).numpy())
+compared = [
     {
         "candidate": name,
         "source": accuracy[name],
         "IM": float(losses.information_maximisation(q)),
         "EnsV": float(selection.consensus(q[None], real)),
         "AMI": float(adjusted_mutual_info_score(q.argmax(1).numpy(), clusters)),
-        "gate": selection.gates(q, accuracy[name], best) or "passes",
+        "check": selection.problem(q, accuracy[name], best) or "valid",
     }
-    for name, q in answers.items()
+    for name, q in predictions.items()
 ]
-print(f"{'candidate':10} {'source acc.':>11} {'IM':>6} {'EnsV':>6} {'AMI':>6}  gate")
-for row in judged:
-    print("{candidate:10} {source:11.3f} {IM:6.2f} {EnsV:6.2f} {AMI:6.2f}  {gate}".format(**row))
+print(f"{'candidate':10} {'source acc.':>11} {'IM':>6} {'EnsV':>6} {'AMI':>6}  check")
+for row in compared:
+    print("{candidate:10} {source:11.3f} {IM:6.2f} {EnsV:6.2f} {AMI:6.2f}  {check}".format(**row))
 
 # %% [markdown]
 # Read the pretenders line by line. The **collapsed** one has an IM score of 0, and the gates reject it for the classes that
@@ -517,11 +517,11 @@ for row in judged:
 # near chance. Four checks, because each is blind to something.
 
 # %%
-named = {row["candidate"]: row for row in judged}
+named = {row["candidate"]: row for row in compared}
 assert abs(named["collapsed"]["IM"]) < 1e-3 and named["guesser"]["IM"] > 0.9 * math.log(k)
-assert named["collapsed"]["gate"] != "passes"
+assert named["collapsed"]["check"] != "valid"
 if p.name != "smoke":
-    assert named["guesser"]["gate"] != "passes" and named["two-faced"]["gate"] == "passes"
+    assert named["guesser"]["check"] != "valid" and named["two-faced"]["check"] == "valid"
     assert named["two-faced"]["EnsV"] < selection.AGREEMENT and named["two-faced"]["AMI"] < selection.LEAST_AMI
 
 # %% [markdown]
@@ -532,11 +532,12 @@ if p.name != "smoke":
 # %%
 broken = copy.deepcopy(fit.candidates[max(fit.candidates)])
 broken["classify.bias"][0] += 1000
-sabotaged = replace(fit, method="sabotaged", model=copy.deepcopy(fit.model), candidates={max(fit.candidates): broken})
+network = copy.deepcopy(fit.network)
+sabotaged = replace(fit, method="sabotaged", network=network, candidates={max(fit.candidates): broken})
 chosen = {}
-print(f"{'method':12} {'answers come from':24} {'ClassAMI':>8} {'agreement':>9}")
+print(f"{'method':12} {'predictions come from':24} {'ClassAMI':>8} {'agreement':>9}")
 for name, candidate in {"mada": fits["mada"], "cryoshift": fit, "sabotaged": sabotaged}.items():
-    choice = chosen[name] = selection.choose(candidate, validation, target, fallback=fits["source_only"])
+    choice = chosen[name] = selection.choose(candidate, target, fallback=fits["source_only"])
     whose = f"{choice.fit.method}, step {choice.step}"
     print(
         f"{name:12} {whose:24} {choice.class_ami:8.2f} {choice.agreement:9.2f}\n    {choice.warning or choice.reason}"
@@ -551,8 +552,8 @@ assert chosen["sabotaged"].fell_back and chosen["sabotaged"].fit is fits["source
 # %%
 rules = {name: found for name, found in statistics.ablation(rows).items() if not name.startswith("without ")}
 if rules:
-    label = "balanced accuracy - that of cryoshift as it is chosen, paired by seed"
-    fig = forest(rules, f"Another rule for choosing ({HOME})", label)
+    label = "balanced accuracy: changed - unchanged selection"
+    fig = evidence.forest(rules, f"Another rule for choosing ({REFERENCE})", label)
     run.save_figure(fig, "evidence_rules")
     plt.show()
 else:
@@ -573,7 +574,7 @@ def my_im(probabilities):
 
 
 # %%
-found = {name: my_im(q) for name, q in answers.items()}
+found = {name: my_im(q) for name, q in predictions.items()}
 if None in found.values():
     print("Exercise 1 is not answered yet.")
 else:

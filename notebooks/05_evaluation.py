@@ -46,15 +46,13 @@ from IPython.display import Markdown, display
 
 from cryoshift_core import calibration, data, metrics, models, runtime, selection, training
 from cryoshift_core.application import pictures
-from cryoshift_core.benchmark import goals, jobs, runner, statistics
+from cryoshift_core.benchmark import goals, jobs, runner, statistics, tables
 from cryoshift_core.benchmark.figures import forest
-from cryoshift_core.benchmark.tables import DRAWINGS, unseen_table
-from cryoshift_core.benchmark.tables import table as tables_table
+from cryoshift_core.benchmark.tables import text
 from cryoshift_core.course import figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.errors import InputError
-from cryoshift_core.simulation import scenarios
-from cryoshift_core.simulation.scenarios import DatasetConfig
+from cryoshift_core.simulation.datasets import DatasetConfig, load_labels, simulate_source, simulate_target
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -78,10 +76,10 @@ if method in jobs.BOUNDS:
 # Four sets of cubes. The two keys are files of their own, and stay shut for now.
 
 # %%
-source = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "source", seed), run.data_folder)
-validation = scenarios.load_or_simulate(DatasetConfig.of(p, "source", "validation", seed), run.data_folder)
-train, train_key = scenarios.load_or_simulate(DatasetConfig.of(p, scenario, "train", seed), run.data_folder)
-test, test_key = scenarios.load_or_simulate(DatasetConfig.of(p, scenario, "test", seed), run.data_folder)
+source = simulate_source(DatasetConfig.of(p, "source", "source", seed), folder=run.data_folder)
+validation = simulate_source(DatasetConfig.of(p, "source", "validation", seed), folder=run.data_folder)
+train_config, test_config = (DatasetConfig.of(p, scenario, split, seed) for split in ("train", "test"))
+train, test = (simulate_target(config, folder=run.data_folder) for config in (train_config, test_config))
 print(f"simulated, with labels: {len(source)} cubes to train on, {len(validation)} to validate on")
 print(f"{scenario}: adapt on {len(train)} unlabelled cubes, score on {len(test)} others, from other tomograms")
 
@@ -112,12 +110,12 @@ fits = {name: train_on(name, source) for name in ("source_only", method)}
 # final:** the key is opened below, and nothing is changed after it.
 
 # %%
-choices = [selection.choose(fit, validation, train, fallback=low) for low, fit in zip(*fits.values(), strict=True)]
-print(f"{'step':>5} {'source acc.':>12} {'IM score':>9} {'EnsV':>6}  gate   (seed {run_seeds[0]})")
+choices = [selection.choose(fit, train, fallback=low, device=device) for low, fit in zip(*fits.values(), strict=True)]
+print(f"{'step':>5} {'source acc.':>12} {'IM score':>9} {'EnsV':>6}  check   (seed {run_seeds[0]})")
 for line in choices[0].table:
     print(
         f"{line['step']:5} {line['source_val_acc']:12.3f} {line['im_score']:9.3f} {line['ensv_agreement']:6.2f}  "
-        f"{line['gate'] or 'passes'}"
+        f"{line['problem'] or 'valid'}"
     )
 for s, choice in zip(run_seeds, choices, strict=True):
     print(f"seed {s}: {choice.reason} (step {choice.step}). {choice.warning}")
@@ -129,40 +127,31 @@ for s, choice in zip(run_seeds, choices, strict=True):
 # yardstick, not a method; nobody has those labels in practice.
 
 # %%
-fits["oracle"] = train_on("oracle", train_key.join(train))
+train_labels, test_labels = (load_labels(c, folder=run.data_folder) for c in (train_config, test_config))
+fits["oracle"] = train_on("oracle", train_labels.labelled(train))
 
 # %% [markdown]
 # Then for the scores. The **regret** is the best checkpoint less the chosen one: what not peeking costs. For the bounds nothing
 # is chosen, the last checkpoint counts. Where the choice fell back, source_only answers in the method's name from here on.
 
 # %%
-rows, raw, honest = [], {}, {}
+rows, results = [], {}
 for label, found in fits.items():
     for i, fit in enumerate(found):
-        by_step = {step: models.predict(fit.restore(step), test.x, device=device) for step in fit.candidates}
-        accuracy = {step: metrics.balanced_accuracy(q, test_key) for step, q in by_step.items()}
-        last = max(fit.candidates)
-        chosen, step = (choices[i].fit, choices[i].step) if label == method else (fit, last)
-        raw[label, i] = models.predict(chosen.restore(step), test.x, device=device)
-        carry = torch.Generator().manual_seed(run_seeds[i])
-        told = calibration.calibrate(chosen.model, validation, chosen.warps, carry)
-        honest[label, i] = told.probabilities(raw[label, i])
-        score = metrics.scores(honest[label, i], test_key)
-        score |= {
-            "ece_raw": metrics.ece(raw[label, i], test_key),
-            "last": accuracy[last],
-            "best": max(accuracy.values()),
-        }
-        score["regret"] = score["best"] - score["balanced_accuracy"]
-        answered = f"step {step}" if chosen is fit else f"{chosen.method}, step {step}"
-        rows.append({"method": label, "seed": run_seeds[i], "chosen": answered, **score})
+        chosen, step = (choices[i].fit, choices[i].step) if label == method else (fit, max(fit.candidates))
+        generator = torch.Generator().manual_seed(run_seeds[i])
+        result = runner.score_candidates(fit, chosen, step, test, test_labels, generator=generator, device=device)
+        results[label, i] = result
+        shown = f"step {step}" if chosen is fit else f"{chosen.method}, step {step}"
+        ends = {"last": result.last, "best": result.best, "regret": result.regret}
+        rows.append({"method": label, "seed": run_seeds[i], "chosen": shown, **result.scores, **ends})
 
 # %%
 run.save_table(rows, "scores")
 columns = ("balanced_accuracy", "last", "best", "regret", "macro_f1", "nll")
 header = "method | seed | chosen | balanced accuracy | last checkpoint | best checkpoint | regret | macro F1 | NLL"
 lines = ([r["method"], str(r["seed"]), r["chosen"], *(f"{r[name]:.3f}" for name in columns)] for r in rows)
-display(Markdown(tables_table(header, lines)))
+display(Markdown(tables.table(header, lines)))
 
 # %% [markdown]
 # ### The score
@@ -173,25 +162,26 @@ display(Markdown(tables_table(header, lines)))
 
 # %%
 values = {label: [r["balanced_accuracy"] for r in rows if r["method"] == label] for label in fits}
-intervals = {label: metrics.interval(v) for label, v in values.items()}
+intervals = {label: metrics.interval(v, bounds=metrics.FRACTION) for label, v in values.items()}
 fig = figures.scores(values, intervals, f"balanced accuracy on target-test ({scenario})")
 fig.axes[0].axvline(1 / len(p.classes), ls=":", color="0.6")
 run.save_figure(fig, "scores")
 plt.show()
 
 # %%
-low, ours, high = (intervals[label][0] for label in fits)
+low, ours, high = (intervals[label].mean for label in fits)
 print(f"gap: oracle - source_only = {high - low:+.3f}; {method} - source_only = {ours - low:+.3f}")
-text_closed = statistics.gap_closed(values[method], values["source_only"], values["oracle"])[1]
+closed = text(statistics.gap_closed(values[method], values["source_only"], values["oracle"]), ".0%", "n/a")
 if len(run_seeds) > 1:
     over = statistics.difference(values[method], values["source_only"])
-    print(f"gap closed: {text_closed}; paired by seed, {method} is {statistics.signed(over)} over source_only")
+    print(f"gap closed: {closed}; paired by seed, {method} is {over:+.3f} over source_only")
 elif high > low:
     print(f"{(ours - low) / (high - low):.0%} of the gap in this one run; without an interval that is an anecdote")
 
 # %% [markdown]
 # **Gap closed** is (method - source_only) / (oracle - source_only). When the interval of oracle - source_only includes 0 there
-# is no measurable gap, and the honest answer is "n/a".
+# is no measurable gap, and the answer is "n/a"; the same where it lies below 0. The interval of the gap closed (Fieller's) has no
+# bounds: it may reach below 0 % and past 100 %.
 #
 # ### What one number hides: the confusions
 #
@@ -200,19 +190,19 @@ elif high > low:
 
 # %%
 several = range(len(run_seeds))
-matrices = {label: sum(metrics.confusion(raw[label, i], test_key) for i in several) for label in fits}
-fig = figures.confusion(matrices, test_key.classes)
+matrices = {label: sum(metrics.confusion(results[label, i].raw, test_labels) for i in several) for label in fits}
+fig = figures.confusion(matrices, test_labels.classes)
 run.save_figure(fig, "confusion")
 plt.show()
 
 # %%
-shares = {label: np.diag(m) / np.maximum(m.sum(1), 1) for label, m in matrices.items()}
+recalls = {label: np.diag(m) / np.maximum(m.sum(1), 1) for label, m in matrices.items()}
 for label in ("source_only", method):
-    worst = int(shares[label].argmin())
-    print(f"{label}: the hardest class is {test_key.classes[worst]}, of which {shares[label][worst]:.0%} is found")
-gained = shares[method] - shares["source_only"]
-lost = [f"{name} {g:+.0%}" for name, g in zip(test_key.classes, gained, strict=True) if g < 0]
-print(f"classes that {method} finds less often than source_only: {', '.join(lost) or 'none'}")
+    worst = int(recalls[label].argmin())
+    print(f"{label}: the hardest class is {test_labels.classes[worst]}, recall {recalls[label][worst]:.0%}")
+gained = recalls[method] - recalls["source_only"]
+lost = [f"{name} {g:+.0%}" for name, g in zip(test_labels.classes, gained, strict=True) if g < 0]
+print(f"classes with a lower recall than in source_only: {', '.join(lost) or 'none'}")
 
 # %% [markdown]
 # ### How sure, and how right?
@@ -223,11 +213,11 @@ print(f"classes that {method} finds less often than source_only: {', '.join(lost
 # for source_only, which has no warps, it knows nothing of the target at all.
 
 # %%
-tables = {}
+curves = {}
 for label in ("source_only", method):
-    tables[f"{label}, as trained"] = metrics.reliability(raw[label, 0], test_key)
-    tables[f"{label}, calibrated"] = metrics.reliability(honest[label, 0], test_key)
-fig = figures.reliability(tables)
+    curves[f"{label}, as trained"] = metrics.reliability(results[label, 0].raw, test_labels)
+    curves[f"{label}, calibrated"] = metrics.reliability(results[label, 0].calibrated, test_labels)
+fig = figures.reliability(curves)
 for line in fig.axes[0].lines[1::2]:
     line.set_linestyle(":")
 fig.axes[0].legend(fontsize=7, loc="upper left")
@@ -248,17 +238,19 @@ for label in ("source_only", method):
 # with such cubes are `structure_3` and `in_situ_3`. Look at both numbers together: rejecting everything would find them all.
 
 # %%
-if bool((test_key.y == data.UNKNOWN).any()):
-    strange = calibration.outliers(p.classes)
-    n = p.n_source // len(p.classes) * len(strange) // 2
-    ask = replace(DatasetConfig.of(p, "source", "source", seed), classes=strange, n=n)
-    outliers = scenarios.load_or_simulate(ask, run.data_folder)
-    chosen, carry = choices[0].fit, torch.Generator().manual_seed(seed)
-    detector = calibration.UnknownDetector.fit(chosen.model, validation, outliers, chosen.warps, carry)
-    stranger = detector.score(chosen.model, test.x)
-    answers = calibration.answers(honest[method, 0], stranger, detector.threshold)
-    found, falsely = metrics.unknown_recall(answers, test_key)
-    print(f"rejected: {found:.0%} of the unseen molecule's cubes, and {falsely:.0%} of the known classes' cubes")
+if bool((test_labels.y == data.UNKNOWN).any()):
+    others = calibration.outliers(p.classes)
+    n = p.n_source // len(p.classes) * len(others) // 2
+    config = replace(DatasetConfig.of(p, "source", "source", seed), classes=others, n=n)
+    outliers = simulate_source(config, folder=run.data_folder)
+    chosen, generator = choices[0].fit, torch.Generator().manual_seed(seed)
+    detector = calibration.UnknownDetector.fit(
+        chosen.network, validation, outliers, chosen.warps, generator, device=device
+    )
+    distances = detector.score(chosen.network, test.x, device=device)
+    predicted = calibration.assign(results[method, 0].calibrated, distances, detector.threshold)
+    found, falsely = metrics.unknown_recall(predicted, test_labels)
+    print(f"rejected: {found:.0%} of the unseen molecule, and {falsely:.0%} of the known classes")
     run.report(unknown_recall=found, none_false_rejection=falsely)
 else:
     print(f"every cube of {scenario} is of a known class: see part 2, or try -p scenario=structure_3")
@@ -271,8 +263,10 @@ else:
 
 # %%
 distance = {}
-for label, model in (("source_only", fits["source_only"][0].model), (method, choices[0].fit.model)):
-    clouds = {name: models.embed(model, part.x[:300]) for name, part in (("source", validation), ("target", test))}
+for label, fit in (("source_only", fits["source_only"][0]), (method, choices[0].fit)):
+    clouds = {
+        name: models.embed(fit.network, part.x[:300]) for name, part in (("source", validation), ("target", test))
+    }
     distance[label] = metrics.a_distance(*clouds.values(), seed=0)
     fig = figures.embedding(clouds, f"{label}: A-distance {distance[label]:.2f}")
     run.save_figure(fig, f"features_{label}")
@@ -288,13 +282,13 @@ for label, model in (("source_only", fits["source_only"][0].model), (method, cho
 # %%
 folder = runtime.root() / "notebooks" / "evidence"
 both = (runner.read(folder / name) for name in ("evidence.csv", "per_class.csv"))
-measured, per_class = ([row for row in table if row["profile"] == "laptop"] for table in both)
+measured, per_class = ([row for row in one if row["profile"] == "laptop"] for one in both)
 gaps = {(g.method, g.scenario): g for g in statistics.gap_table(measured)}
 
 
 def show(name, tier):
     """Draw one part of the evidence, or say that it waits to be measured."""
-    fig = DRAWINGS[name](measured, per_class)
+    fig = tables.DRAWINGS[name].draw(measured, per_class)
     if fig is None:
         print(f"Not measured yet: make evidence TIER={tier} fills this in.")
     else:
@@ -320,16 +314,14 @@ else:
 # %% [markdown]
 # ### How much of the gap is closed?
 #
-# Look for green bars that reach past the dotted aim, with an interval that stays right of 0. The three composite scenarios are
+# Look for green bars that reach past the dotted goal, with an interval that stays right of 0. The three composite scenarios are
 # harder from 1 to 3. It does *not* show an accuracy: a small gap can be closed whole at a poor score, and a gap that the
 # seeds cannot tell from 0 has no bar.
 
 # %%
 show("gap_closed", "core")
 for name, g in of("cryoshift", jobs.COMPOSITES).items():
-    print(
-        f"{name}: cryoshift {statistics.plain(g.score)}, gap closed {statistics.percent(g.closed)}, {g.seeds} seed(s)"
-    )
+    print(f"{name}: cryoshift {g.score:.3f}, gap closed {text(g.closed, '.0%', 'n/a')}, {g.seeds} seed(s)")
 
 # %% [markdown]
 # ### Against every other method
@@ -340,12 +332,10 @@ for name, g in of("cryoshift", jobs.COMPOSITES).items():
 
 # %%
 show("baselines", "baselines")
-rivals = statistics.baselines(measured)
-beaten = [name for name, found in rivals.items() if found[2] < 0]
-if rivals:
-    print(
-        f"cryoshift is better than {len(beaten)} of {len(rivals)} methods on {jobs.HOME}, with its whole interval below 0"
-    )
+others = statistics.baselines(measured)
+worse = [name for name, found in others.items() if found.interval.high < 0]
+if others:
+    print(f"on {jobs.REFERENCE_SCENARIO} the whole interval lies below 0 for {len(worse)} of {len(others)} methods")
 
 # %% [markdown]
 # ### One factor at a time
@@ -358,41 +348,41 @@ if rivals:
 show("factors", "factors")
 found = of("cryoshift", jobs.FACTORS)
 for name, g in found.items():
-    print(f"{name:13} cryoshift {statistics.plain(g.score)}, gap closed {statistics.percent(g.closed)}")
-real = [g.closed[0] for g in found.values() if g.closed]
+    print(f"{name:13} cryoshift {g.score:.3f}, gap closed {text(g.closed, '.0%', 'n/a')}")
+real = [g.closed.mean for g in found.values() if g.closed]
 if real:
     print(f"mean over the {len(real)} of {len(found)} factors with a measurable gap: {np.mean(real):.0%}")
 
 # %% [markdown]
 # ### Does adaptation ever hurt?
 #
-# Negative transfer is the failure that a user cannot see. Look for red rows: methods whose whole interval lies below
+# Negative transfer is the failure that a user cannot see. Look for purple rows: methods whose whole interval lies below
 # source_only. A grey row proves nothing either way, and a few seeds can only show large harm.
 
 # %%
-carried_over = statistics.transfer(measured)
-if carried_over:
-    fig = forest(carried_over, "Every method less source_only", "balanced accuracy - that of source_only")
+compared = statistics.transfer(measured)
+if compared:
+    fig = forest(compared, "Every method compared with source_only", "balanced accuracy: method - source_only")
     run.save_figure(fig, "evidence_transfer")
     plt.show()
-    harmed = [name for name, g in carried_over.items() if g[2] < 0]
-    print(f"negative transfer in {len(harmed)} of {len(carried_over)}: {'; '.join(harmed) or 'none'}")
+    harmed = [name for name, found in compared.items() if found.interval.high < 0]
+    print(f"negative transfer in {len(harmed)} of {len(compared)}: {'; '.join(harmed) or 'none'}")
 else:
     print("Not measured yet: make evidence TIER=core fills this in.")
 
 # %% [markdown]
 # ### Which part did it?
 #
-# The recipe with one part left out, warp by warp and rule by rule. A red row is a part that earns its place; a
+# The recipe with one part left out, warp by warp and rule by rule. A purple row is a part that earns its place; a
 # grey one could go, as far as these seeds can tell. It does *not* show what two parts do together: each may cover for the other.
 
 # %%
 show("ablation", "ablation")
 parts = statistics.ablation(measured)
 if parts:
-    worst = min(parts, key=lambda name: parts[name][0])
-    needed = [name for name, found in parts.items() if found[2] < 0]
-    print(f"largest loss: {worst}, {statistics.signed(parts[worst])}; rows below 0: {', '.join(needed) or 'none'}")
+    worst = min(parts, key=lambda name: parts[name].interval.mean)
+    needed = [name for name, found in parts.items() if found.interval.high < 0]
+    print(f"largest loss: {worst}, {parts[worst].interval:+.3f}; rows below 0: {', '.join(needed) or 'none'}")
 
 # %% [markdown]
 # ### Class by class
@@ -405,12 +395,12 @@ show("recall", "core")
 for name, by_class in statistics.recalls(per_class).items():
     if name in jobs.CORE:
         worst = min(by_class, key=by_class.get)
-        print(f"{name}: the hardest class on {jobs.HOME} is {worst}, of which {by_class[worst]:.0%} is found")
+        print(f"{name}: the hardest class on {jobs.REFERENCE_SCENARIO} is {worst}, recall {by_class[worst]:.0%}")
 
 # %% [markdown]
 # ### What does choosing without labels cost?
 #
-# The red line from the chosen checkpoint to the best one is the regret. Look whether the choice is nearer to the best than the
+# The purple line from the chosen checkpoint to the best one is the regret. Look whether the choice is nearer to the best than the
 # *last* checkpoint is, which costs nothing to choose. It does *not* show a choice between methods: that was made once,
 # before any key was opened. A choice that fell back to source_only counts with source_only's score.
 
@@ -418,7 +408,7 @@ for name, by_class in statistics.recalls(per_class).items():
 show("regret", "core")
 for name, g in of("cryoshift", jobs.COMPOSITES).items():
     last = statistics.by_seed(measured, "cryoshift", name, "balanced_accuracy_last")
-    gain = g.score[0] - np.mean(list(last.values()))
+    gain = g.score.mean - np.mean(list(last.values()))
     print(f"{name}: regret {g.regret:.3f}; against the last checkpoint the choice is {gain:+.3f}")
 
 # %% [markdown]
@@ -431,10 +421,10 @@ for name, g in of("cryoshift", jobs.COMPOSITES).items():
 
 # %%
 show("curves", "curves")
-for knob, by_method in statistics.curves(measured).items():
+for parameter, by_method in statistics.curves(measured).items():
     line = {v: np.mean(scores) for v, scores in by_method["cryoshift"].items()}
     low, high = min(line, key=line.get), max(line, key=line.get)
-    print(f"{jobs.LABELS[knob]}: cryoshift from {line[low]:.2f} (at {low:g}) to {line[high]:.2f} (at {high:g})")
+    print(f"{jobs.LABELS[parameter]}: cryoshift from {line[low]:.2f} (at {low:g}) to {line[high]:.2f} (at {high:g})")
 
 # %% [markdown]
 # ### An unseen molecule
@@ -444,8 +434,8 @@ for knob, by_method in statistics.curves(measured).items():
 # two numbers for what to expect, at the last for how well strange and known are separated. One unseen molecule is one example.
 
 # %%
-text = unseen_table(measured)
-display(Markdown(text)) if text else print("Not measured yet: make evidence TIER=unseen fills this in.")
+rejected = tables.unseen_table(measured)
+display(Markdown(rejected)) if rejected else print("Not measured yet: make evidence TIER=unseen fills this in.")
 
 # %% [markdown]
 # ### Can one know the score without any label?
@@ -456,12 +446,12 @@ display(Markdown(text)) if text else print("Not measured yet: make evidence TIER
 # with our own structures, and share whatever is wrong with our simulation.
 
 # %%
-spiked = statistics.spikes(measured)
+spiked = statistics.spike_ins(measured)
 if not spiked:
     print("Not measured yet: no row of the evidence has a spike-in estimate so far.")
 else:
     show("spike", "core")
-    print(f"{statistics.trust(spiked)}; the average is estimate - truth")
+    print(f"{statistics.estimate_errors(spiked)}; bias is estimate - true score")
 
 # %% [markdown]
 # ### Aims, reached and not
@@ -470,20 +460,20 @@ else:
 
 # %%
 verdicts = goals.verdicts(measured)
-display(Markdown(tables_table("aim | found | outcome", (v.line for v in verdicts))))
+display(Markdown(tables.table("goal | result | outcome", (v.line for v in verdicts))))
 counted = {word: sum(v.outcome == word for v in verdicts) for word in ("reached", "not reached", "not measured")}
 print(", ".join(f"{n} {word}" for word, n in counted.items()))
 
 # %%
 if p.name != "smoke":
-    assert intervals["oracle"][0] > 2 / len(p.classes), "an oracle near chance means that the target is hopeless"
+    assert intervals["oracle"].mean > 2 / len(p.classes), "an oracle near chance means that the target is hopeless"
     if method == "cryoshift":  # 0.05: one run on a few hundred cubes is that uncertain
-        assert intervals[method][0] > intervals["source_only"][0] - 0.05, "negative transfer in part 1"
+        assert intervals[method].mean > intervals["source_only"].mean - 0.05, "negative transfer in part 1"
 alone = len(run_seeds) == 1
-run.report(**{f"balanced_accuracy_{label}": found[0] if alone else found for label, found in intervals.items()})
+run.report(**{f"balanced_accuracy_{label}": found.mean if alone else found for label, found in intervals.items()})
 if not alone:
-    run.report(gap_closed=text_closed)
-run.report(regret=float(np.mean([r["best"] - r["balanced_accuracy"] for r in rows if r["method"] == method])))
+    run.report(gap_closed=closed)
+run.report(regret=float(np.mean([r["regret"] for r in rows if r["method"] == method])))
 run.report(**{f"a_distance_{label}": value for label, value in distance.items()})
 run.report(evidence_runs=len(measured), **{f"aims_{word.replace(' ', '_')}": n for word, n in counted.items()})
 run.finish()

@@ -76,7 +76,8 @@ def gap_closed(found: Mapping[str, Mapping[str, Interval]], goals: Mapping[str, 
     ax.set_xlim(max(-1.0, min(-0.1, *ends) - 0.05), min(2.0, max(1.1, *ends) + 0.05))  # intervals have no bounds
     ax.invert_yaxis()
     ax.set(xlabel="gap closed (0 %: as source_only, 100 %: as the oracle, which has target labels)")
-    ax.set_title(f"Gap closed without target labels\nbar: ratio of means, error bar: 95 % Fieller interval over {seeds}", pad=18)
+    caption = f"bar: ratio of means, error bar: 95 % Fieller interval over {seeds}"
+    ax.set_title(f"Gap closed without target labels\n{caption}", pad=18)
     fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=4)
     return fig
 

@@ -44,9 +44,10 @@ def curve_scenario(parameter: str, value: float) -> str:
 
 
 CURVE_SCENARIOS: dict[str, Scenario] = {
-    curve_scenario(parameter, value): replace(SCENARIOS[REFERENCE_SCENARIO], **change)
+    name: replace(SCENARIOS[REFERENCE_SCENARIO], name=name, **change)
     for parameter, values in CURVES.items()
     for value, change in values.items()
+    for name in [curve_scenario(parameter, value)]
 }
 
 

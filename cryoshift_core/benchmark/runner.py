@@ -24,10 +24,10 @@ from ..application.profiles import PROFILES
 from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
 from ..errors import InputError
 from ..models import Network
-from ..simulation import scenarios
-from ..simulation.scenarios import DatasetConfig
+from ..simulation import datasets, scenarios
+from ..simulation.datasets import DatasetConfig
 from ..tomography.background import FEWEST
-from ..training import Fit, TrainingConfig
+from ..training import Fit
 from .jobs import BOUNDS, CURVE_SCENARIOS, KEYS, RULES, Job, find_scenario
 
 
@@ -89,8 +89,7 @@ class Context:
     def train(self, job: Job, method: str, source: Labelled, target: Unlabelled, validation: Labelled) -> Fit:
         """Fit of `method` with the budget of the job's profile; a finished fit is loaded."""
         p = PROFILES[job.profile]
-        without = (job.without,) if job.without else ()
-        config = TrainingConfig(steps=p.steps, batch=p.batch, encoder=p.encoder, width=p.width, without=without)
+        config = p.training(without=(job.without,) if job.without else ())
         return training.fit(
             method,
             source,
@@ -141,7 +140,8 @@ class Target:
         target-train subtomograms.
         """
         job, p = self.job, PROFILES[self.job.profile]
-        ice = scenarios.load_or_simulate(background_config(job), self.context.data, progress=False).x
+        config = background_config(job)
+        ice = datasets.simulate_background(config, folder=self.context.data, progress=False).x
         optics = replace(scenarios.draw_optics(find_scenario(job.scenario), p.voxel_size, [0.5] * 7), misalignment=0.0)
         return spike_in.imitate(p.classes, self.train, ice, p.n_test, optics=optics, seed=job.seed)
 
@@ -165,13 +165,15 @@ def source_data(job: Job, context: Context) -> SourceData:
     context.data.mkdir(parents=True, exist_ok=True)
     with FileLock(context.work / f"{p.name}_seed{job.seed}.lock"):
         source, validation = (
-            scenarios.load_or_simulate(DatasetConfig.of(p, "source", split, job.seed), context.data, progress=False)
+            datasets.simulate_source(
+                DatasetConfig.of(p, "source", split, job.seed), folder=context.data, progress=False
+            )
             for split in ("source", "validation")
         )
         names = calibration.outliers(p.classes)
         config = DatasetConfig.of(p, "source", "source", job.seed)
         config = replace(config, classes=names, n=config.n // len(p.classes) * len(names) // 2)
-        outliers = scenarios.load_or_simulate(config, context.data, progress=False)
+        outliers = datasets.simulate_source(config, folder=context.data, progress=False)
         placeholder = Unlabelled(validation.x, validation.voxel_size, validation.groups, "source")
         fit = context.train(replace(job, without=""), "source_only", source, placeholder, validation)
     return SourceData(source, validation, outliers, fit)
@@ -202,9 +204,9 @@ def target_data(job: Job, shared: SourceData, context: Context) -> Target:
     InputError
         `n_target` above the size of the pool.
     """
-    (train, train_labels), (test, test_labels) = (
-        scenarios.load_or_simulate(config, context.data, progress=False) for config in target_configs(job)
-    )
+    configs = target_configs(job)
+    train, test = (datasets.simulate_target(config, folder=context.data, progress=False) for config in configs)
+    train_labels, test_labels = (datasets.load_labels(config, folder=context.data) for config in configs)
     if job.n_target:
         if job.n_target > len(train):
             raise InputError(f"Expected n_target of at most {len(train)}, the size of the pool, got {job.n_target}.")
@@ -317,7 +319,7 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     """Train (or load), select and score one job: its row of evidence.csv, and its rows of per_class.csv."""
     shared, context = target.shared, target.context
     shared.source_only.restore(max(shared.source_only.candidates))
-    labelled = target.train_labels.join(target.train) if job.method == "oracle" else shared.source
+    labelled = target.train_labels.labelled(target.train) if job.method == "oracle" else shared.source
     if job.method == "source_only":
         fit = shared.source_only
     else:
@@ -394,6 +396,6 @@ def run_all(todo: list[list[Job]], out: Path, context: Context, keep_data: bool 
             print(f"[{count}/{total}] {_describe(job)}: {result}; about {minutes:.0f} min left", flush=True)
         if not keep_data:
             for config in {config for job in group for config in (*target_configs(job), background_config(job))}:
-                for path in context.data.glob(f"{config.file_name}.*"):
+                for path in context.data.glob(f"{config.file_name}*"):
                     path.unlink()
     return failed
