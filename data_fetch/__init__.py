@@ -1,7 +1,7 @@
-"""Data that Cryo-Shift runs on: one small experimental tomogram, shipped beside this file, and public data by name.
+"""Data for Cryo-Shift: a small experimental tomogram that is part of the package, and public data by name.
 
-Provenance, citation and licences of the shipped one are in ``sample/README.md``; those of the others in
-``catalog.toml``. ``get("pdb:6zu5")`` downloads; nothing is downloaded before it is asked for.
+``sample/README.md`` names the source, citation and licence of the tomogram, ``catalog.toml`` those of the public data.
+Only `get` and `local` download, for example ``get("pdb:6zu5")``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .catalog import Item, catalog, describe, find
 from .download import FetchError
-from .store import cache_folder, get, local, verify, where
+from .store import cache_folder, get, get_all, local, verify, where
 from .unpack import unpack
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "describe",
     "find",
     "get",
+    "get_all",
     "local",
     "sample",
     "unpack",
@@ -43,5 +44,10 @@ class Sample:
 
 
 def sample(folder: str | Path = SAMPLE) -> Sample:
-    """Return the shipped HIV-1 tomogram (101 x 135 x 135 voxels of 40 A) and its 5,377 Gag positions in 9 particles."""
+    """Paths of the HIV-1 tomogram (101 x 135 x 135 voxels of 40 A) and of its 5,377 Gag positions in 9 particles.
+
+    Parameters
+    ----------
+    folder : the folder that holds both files
+    """
     return Sample(Path(folder) / "hiv_vlp_tomogram.mrc", Path(folder) / "hiv_gag_coordinates.star")

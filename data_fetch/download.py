@@ -1,7 +1,7 @@
-"""One file over HTTP: resumed, retried, from mirrors, checked; never half a file under its final name.
+"""Download one file over HTTP: with resumption, retries, mirrors and checks; the final name holds complete files only.
 
-pooch's own downloader starts again after every break and leaves a nameless temporary file when it is killed, so
-the transport is here; hashes and the cache folder stay with pooch.
+pooch computes hashes and finds the cache folder. Its downloader is not used, because it starts again after each
+interruption, and leaves an unnamed temporary file when it is killed.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ import urllib3
 from tqdm import tqdm
 
 from cryoshift_core.errors import InputError
+from cryoshift_core.runtime import write_text
 
-CHUNK = 1 << 16  # bytes; also how often a stop is noticed
-UNREACHABLE_TRIES = 2  # a server that refuses or has no address is not asked as often as one that breaks off
+CHUNK = 1 << 16  # bytes between two checks for a stop
+UNREACHABLE_TRIES = 2  # for servers that cannot be reached; connections that break are tried more often
 NETWORK = (requests.RequestException, urllib3.exceptions.HTTPError)
 
 
 class FetchError(InputError, OSError):
-    """What the network, the disk or a downloaded file did, in one sentence with a way out."""
+    """A download failed because of the network, the disk or the file; the message names a way out."""
 
 
 class _Retry(Exception):
-    """Worth another try at the same address."""
+    """The same address should be tried again."""
 
 
 class _NextMirror(Exception):
-    """This address will not give the file."""
+    """This address does not give the file; the next one should be tried."""
 
 
 class _Session(requests.Session):
@@ -60,29 +61,32 @@ def download(
     progress: bool = True,
     stop: threading.Event | None = None,
 ) -> tuple[str, str]:
-    """Download to ``<path>.partial``, check, and rename to `path`; return the address that gave the file, its sha256.
+    """Address that a file was downloaded from, and its sha256; the file is downloaded to `path`.
 
-    A ``.partial`` that a killed run left is taken up again when the server still has the same file (its ETag or
-    date, kept in ``<path>.partial.json``, is sent as If-Range). The body is kept as published: a .gz stays a .gz.
+    The bytes are written to ``<path>.partial``, checked, and renamed. A ``.partial`` of an interrupted run is continued
+    if the server still has the same file: its ETag or date, recorded in ``<path>.partial.json``, is sent as If-Range.
+    The file is kept as published: a .gz is not unpacked.
 
     Parameters
     ----------
-    urls : addresses of the same bytes, tried in order.
-    size : bytes. Checked if `exact`; else used only to see whether the disk has room.
-    sha256 : hash wanted, or None for no check.
-    timeout : seconds without a byte after which the connection counts as stalled.
-    tries : attempts in a row without a new byte, at each address.
-    backoff : seconds before the second attempt; doubled each time, 60 at most.
-    stop : when set, the download ends at the next chunk with `FetchError`.
+    urls : addresses of the same file, tried in order
+    path : file to write
+    size : bytes. Checked if `exact`; else only compared with the free space of the disk
+    sha256 : expected hash, or None for no check
+    timeout : seconds without data after which a connection counts as stalled
+    tries : successive attempts without new data, at each address
+    backoff : seconds before the second attempt; doubled each time, at most 60
+    progress : show a progress bar
+    stop : when set, the download ends at the next chunk with `FetchError`
 
     Raises
     ------
     FetchError
-        If no address gave the file, the disk lacks room, or `stop` was set.
+        No address gave the file, the disk is full, or `stop` was set.
     """
     path = Path(path)
     stop = stop or threading.Event()
-    partial = _beside(path, ".partial")
+    partial = _beside(path, ".partial")  # not `runtime.atomic`, which deletes what an interruption leaves
     failed: dict[str, str] = {}
     answered = False
     for url in urls:
@@ -114,41 +118,41 @@ def download(
             if failures < tries and stop.wait(min(60, backoff * 2 ** (failures - 1))):
                 raise FetchError(_stopped(path))
     why = "; ".join(f"{url}: {reason}" for url, reason in failed.items())
-    offline = "" if answered else "no server answered, so this machine seems to be offline. "
+    offline = "" if answered else "No server answered, so this machine seems to be offline. "
     raise FetchError(
-        f"{path.name} could not be downloaded: {offline}Found: {why}. Try again later, or load {urls[0]} elsewhere, "
-        f"put it at {path} by hand, and ask for it again."
+        f"{path.name} could not be downloaded ({why}). {offline}Try again later, or download {urls[0]} on another "
+        f"machine and copy it to {path}."
     )
 
 
 def _transfer(
     url: str, path: Path, size: int | None, exact: bool, timeout: float, progress: bool, stop: threading.Event
 ) -> bool:
-    """Bring ``<path>.partial`` to its full length; True if an earlier try gave some of it.
+    """Download the rest of ``<path>.partial``; True if a part of it came from an earlier attempt.
 
-    `_Retry`, `_NextMirror` or an error of `NETWORK` if that fails.
+    Raises `_Retry`, `_NextMirror` or an error of `NETWORK`.
     """
     partial, note = _beside(path, ".partial"), _beside(path, ".partial.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     have, validator, whole = _resumable(partial, note, url)
     if have and have == whole:
-        return True  # killed between the last byte and the new name
+        return True  # interrupted after the last byte, before the renaming
     headers = {"Accept-Encoding": "identity", "User-Agent": "cryoshift-data-fetch"}
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
-    waits = (min(10, timeout), timeout)  # to connect, and between two bytes
+    waits = (min(10, timeout), timeout)  # seconds to connect, and without data
     with _Session() as session, session.get(url, headers=headers, stream=True, timeout=waits) as answer:
         if answer.status_code == 416:
             partial.unlink(missing_ok=True)
-            raise _Retry("the server has no bytes after those of an earlier try")
+            raise _Retry("the server has no bytes after those of an earlier attempt")
         have, total = _begin(answer, have)
         _check_body(answer, path)
         if total is not None and exact and size is not None and total != size:
-            raise _NextMirror(f"the server has {total:,} bytes, wanted {size:,}")
+            raise _NextMirror(f"expected {size:,} bytes, got a file of {total:,} bytes")
         _check_disk(path, (total if total is not None else size or 0) - have)
         if not have:
-            partial.unlink(missing_ok=True)  # before the note, which must never describe bytes of another file
-            write_whole(note, json.dumps({"url": url, "validator": _validator(answer), "size": total}))
+            partial.unlink(missing_ok=True)  # first, because the note must never describe another file's bytes
+            write_text(note, json.dumps({"url": url, "validator": _validator(answer), "size": total}))
         bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=path.name, disable=not progress)
         with bar, partial.open("ab" if have else "wb") as out:
             for chunk in answer.raw.stream(CHUNK, decode_content=False):
@@ -159,29 +163,29 @@ def _transfer(
     found = partial.stat().st_size
     if total is not None and found != total:
         partial.unlink()
-        raise _Retry(f"{found:,} bytes came, wanted {total:,}")
+        raise _Retry(f"expected {total:,} bytes, got {found:,}")
     return bool(have)
 
 
 def _begin(answer: requests.Response, have: int) -> tuple[int, int | None]:
-    """Where the body starts, and the length of the whole file (None if not said), from status and headers."""
+    """Offset of the body in the file, and length of the file (None if not sent), from status and headers."""
     status = answer.status_code
     if status == 206 and have:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
         if found is None or int(found[1]) != have:
-            raise _NextMirror(f"asked to go on at byte {have}, got {answer.headers.get('Content-Range')!r}")
+            raise _NextMirror(f"expected the bytes from {have} on, got {answer.headers.get('Content-Range')!r}")
         return have, None if found[2] == "*" else int(found[2])
     if status == 200:
         length = answer.headers.get("Content-Length", "")
         return 0, int(length) if length.isdecimal() else None
     kind = _Retry if status in (408, 425, 429) or status >= 500 else _NextMirror
-    raise kind(f"the server said {status} {answer.reason}")
+    raise kind(f"the server answered {status} {answer.reason}")
 
 
 def _resumable(partial: Path, note: Path, url: str) -> tuple[int, str, int | None]:
-    """Bytes to keep of an earlier try at this address, what identifies the file there, its size; 0 bytes for none.
+    """Bytes of an earlier attempt at this address, its ETag or date, and the file's size; 0 bytes if there are none.
 
-    A note that is missing or damaged means that nobody knows what the bytes are: the download starts again.
+    If the note is missing or damaged, the origin of the bytes is unknown and the download starts again.
     """
     nothing = 0, "", None
     if not (partial.is_file() and note.is_file()):
@@ -200,38 +204,38 @@ def _validator(answer: requests.Response) -> str:
 
 
 def _check_body(answer: requests.Response, path: Path) -> None:
-    """Refuse a web page in place of the file (a login, a lost entry), and a file that the server packed on the way.
+    """Refuse a web page instead of the file, such as a login, and a file that was compressed for the transfer.
 
-    A server may call a .gz file gzip-encoded: those are the published bytes.
+    Servers may declare a published .gz file as gzip-encoded; its bytes are those published.
     """
     encoding = answer.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity" and not (encoding in ("gzip", "x-gzip") and path.suffix in (".gz", ".tgz")):
-        raise _NextMirror(f"the server packed the file ({encoding}), wanted it as published")
+        raise _NextMirror(f"expected the file as published, got it compressed for the transfer ({encoding})")
     if answer.headers.get("Content-Type", "").startswith("text/html") and path.suffix not in (".html", ".htm"):
-        raise _NextMirror("the server sent a web page, wanted the file")
+        raise _NextMirror("expected the file, got a web page")
 
 
 def _check_disk(path: Path, need: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if need > free:
         raise FetchError(
-            f"{path.name} needs {need:,} more bytes and {path.parent} has {free:,} free; "
-            "make room, or set CRYOSHIFT_DATA to a folder on a larger disk."
+            f"{path.name} needs {need:,} more bytes, but {path.parent} has {free:,} free; free disk space, or set "
+            "CRYOSHIFT_DATA to a folder on a larger disk."
         )
 
 
 def _check(partial: Path, size: int | None, sha256: str | None, resumed: bool) -> str:
-    """Bring a finished ``.partial`` to disk, check length and hash, return the hash; what does not fit is deleted.
+    """sha256 of a finished ``.partial``, after it is on disk and its length and hash are checked; else it is deleted.
 
-    It is tried once more if `resumed`: two halves of different files may have met.
+    If `resumed`, the same address is tried again, because the two parts may be of different files.
     """
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
     found, length = pooch.file_hash(partial), partial.stat().st_size
     if size is not None and length != size:
-        reason = f"found {length:,} bytes, wanted {size:,}"
+        reason = f"expected {size:,} bytes, got {length:,}"
     elif sha256 and found != sha256.lower():
-        reason = f"found sha256 {found}, wanted {sha256}; if a new file was published, get --renew takes it"
+        reason = f"expected sha256 {sha256}, got {found}; get --renew accepts a newly published file"
     else:
         return found
     partial.unlink()
@@ -239,7 +243,7 @@ def _check(partial: Path, size: int | None, sha256: str | None, resumed: bool) -
 
 
 def _unreachable(error: Exception) -> bool:
-    """No connection was made at all: no network, no such name, nothing listening, a firewall."""
+    """Whether no connection was made, because of the network, the name, the server or a firewall."""
     reason = getattr(error.args[0], "reason", None) if error.args else None
     return isinstance(reason, urllib3.exceptions.NewConnectionError) or isinstance(
         error, requests.ConnectTimeout | requests.exceptions.ProxyError
@@ -257,18 +261,8 @@ def _in_words(error: Exception) -> str:
 
 
 def _stopped(path: Path) -> str:
-    return f"{path.name}: stopped; what was loaded is kept. Ask for it again to go on."
+    return f"{path.name}: stopped. The part that was downloaded is kept; get it again to continue."
 
 
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that a reader, or a crash, sees the old text or the new one and nothing between."""
-    new = _beside(path, ".new")
-    with new.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(new, path)

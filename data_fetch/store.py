@@ -1,7 +1,7 @@
-"""The cache folder: what was fetched, the hashes it was trusted with, and the verbs get, verify and where.
+"""The cache folder of downloaded files, with their hashes: get, verify and where.
 
-``lock.json`` in the folder holds, for each file, its sha256, size and address. A file without a published hash is
-trusted the first time it is seen; from then on it has to match.
+``lock.json`` in the folder records sha256, size and address of each file. For a file without a published hash, the hash
+of the first download is recorded, and the file must match it from then on.
 """
 
 from __future__ import annotations
@@ -20,71 +20,93 @@ import pooch
 from filelock import FileLock
 
 from cryoshift_core.errors import InputError
+from cryoshift_core.runtime import write_text
 
 from .catalog import PUBLIC, Item, find
-from .download import FetchError, download, write_whole
+from .download import FetchError, download
 from .unpack import unpack as unpack_archive
 
 
 def cache_folder() -> Path:
-    """$CRYOSHIFT_DATA if set, else the platform's cache folder for this user."""
+    """Path of the cache folder: $CRYOSHIFT_DATA if set, else the platform's cache folder of this user."""
     return Path(os.environ.get("CRYOSHIFT_DATA") or pooch.os_cache("cryoshift")).expanduser()
 
 
 def where(name: str | Item, folder: Path | None = None) -> Path:
-    """Where the file of an item lies, or would lie, in the cache.
+    """Path of an item's file in the cache, whether it has been downloaded or not.
+
+    Parameters
+    ----------
+    folder : cache folder (default: `cache_folder`)
 
     Raises
     ------
     InputError
-        If there is no such item, or it is a folder of many files or has no public address.
+        There is no such item, or it is a folder of many files or has no public address.
     """
     item = name if isinstance(name, Item) else find(name)
     if not item.file:
-        raise InputError(f"{item.name} is not one file to fetch. {item.note} Its page: {item.landing}")
+        raise InputError(f"{item.name} is not one file. {item.note} Its page: {item.landing}")
     return Path(folder or cache_folder()) / item.file
 
 
 def get(
-    names: str | Item | Iterable[str | Item],
+    name: str | Item,
     *,
     folder: Path | None = None,
-    jobs: int = 4,
     unpack: bool = False,
     renew: bool = False,
     progress: bool = True,
     timeout: float = 30,
     tries: int = 5,
     backoff: float = 1,
-) -> Path | list[Path]:
-    """Fetch items into the cache, `jobs` at a time, and return the path of one name or the paths of several.
-
-    A file that is there already is checked and not loaded again. With several names, all are tried before the
-    error of one is raised.
+) -> Path:
+    """Path of an item in the cache; it is downloaded if it is not there, else compared with its hash.
 
     Parameters
     ----------
-    folder : cache folder (default: `cache_folder`).
-    unpack : return the unpacked file of a .gz, the folder of a .zip or .tar; others are returned as they are.
-    renew : load the file again, in place of the one that is there, and trust what is published now.
-    timeout, tries, backoff : see `download.download`.
+    name : a name of the catalog, an id such as pdb:6zu5, or an item
+    folder : cache folder (default: `cache_folder`)
+    unpack : return the unpacked file of a .gz, or the folder of a .zip or .tar; other files are returned unchanged
+    renew : download again, and accept the file that is published now
+    progress : show a progress bar
+    timeout, tries, backoff : as in `download.download`
 
     Raises
     ------
     InputError
-        If a name is not in the catalog or is not one file.
+        The name is not in the catalog, or is not one file.
     FetchError
-        If a file could not be had, or does not match its hash.
+        The file cannot be downloaded, or does not match its hash.
     """
-    one = isinstance(names, str | Item)
-    items = [name if isinstance(name, Item) else find(name) for name in ([names] if one else names)]
+    how: dict[str, Any] = {"timeout": timeout, "tries": tries, "backoff": backoff, "progress": progress}
+    return get_all([name], folder=folder, unpack=unpack, renew=renew, **how)[0]
+
+
+def get_all(
+    names: Iterable[str | Item],
+    *,
+    folder: Path | None = None,
+    jobs: int = 4,
+    unpack: bool = False,
+    renew: bool = False,
+    **how: Any,
+) -> list[Path]:
+    """Paths of several items in the cache, in their order; those that are missing are downloaded, `jobs` at a time.
+
+    All are tried before an error is raised. Parameters and errors as in `get`.
+
+    Parameters
+    ----------
+    jobs : number of parallel downloads
+    """
+    items = [name if isinstance(name, Item) else find(name) for name in names]
     folder = Path(folder or cache_folder())
     for item in items:
         where(item, folder)
     stop = threading.Event()
-    how = {"timeout": timeout, "tries": tries, "backoff": backoff, "progress": progress, "stop": stop}
     with ThreadPoolExecutor(max(1, min(jobs, len(items)))) as pool:
-        running = [pool.submit(_get_one, item, folder, renew, unpack, how) for item in items]
+        running = [pool.submit(_get_one, item, folder, renew, unpack, how | {"stop": stop}) for item in items]
         try:
             errors = [error for error in (future.exception() for future in running) if error]
         except BaseException:  # Ctrl-C: the threads end at their next chunk
@@ -95,9 +117,8 @@ def get(
         if not isinstance(error, OSError):
             raise error
     if errors:
-        raise FetchError(" ".join(_with_way_out(error) for error in errors))
-    paths = [future.result() for future in running]
-    return paths[0] if one else paths
+        raise FetchError(" ".join(_with_way_out(error) for error in errors if isinstance(error, OSError)))
+    return [future.result() for future in running]
 
 
 def _get_one(item: Item, folder: Path, renew: bool, unpack: bool, how: dict) -> Path:
@@ -105,17 +126,17 @@ def _get_one(item: Item, folder: Path, renew: bool, unpack: bool, how: dict) -> 
     unpack = unpack and path.name.endswith((".gz", ".tgz", ".zip", ".tar", ".tar.bz2", ".tar.xz"))
     locked = read_lock(folder).get(item.file)
     done = path.is_file() and locked and not renew and (not unpack or _unpacked(path).is_dir())
-    # A cache that somebody else filled can be read where nothing, not even a lock, can be written.
+    # A complete cache needs no lock file, so that it can also be used from a read-only disk.
     with nullcontext() if done else _locked(folder, item.file):
         locked = None if renew else read_lock(folder).get(item.file)
-        wanted = item.sha256 or (locked or {}).get("sha256")
+        expected = item.sha256 or (locked or {}).get("sha256")
         if renew or not path.is_file():
             exact = not item.size_is_approximate
-            source, found = download(item.urls, path, size=item.size, exact=exact, sha256=wanted, **how)
+            source, found = download(item.urls, path, size=item.size, exact=exact, sha256=expected, **how)
         else:
             source, found = "found in place", pooch.file_hash(path)
-        if wanted and found != wanted.lower():
-            raise FetchError(_mismatch(path, found, wanted))
+        if expected and found != expected.lower():
+            raise FetchError(_mismatch(path, found, expected))
         if not locked:
             shutil.rmtree(_unpacked(path), ignore_errors=True)
             _write_lock(folder, item.file, {"sha256": found, "size": path.stat().st_size, "from": source})
@@ -123,56 +144,68 @@ def _get_one(item: Item, folder: Path, renew: bool, unpack: bool, how: dict) -> 
 
 
 def local(classes: str, **how: Any) -> str:
-    """Comma-separated classes in which each entry of the catalog (pdb:6zu5, emdb:1234) has become its file's path.
+    """Comma-separated classes with entries of public archives (pdb:6zu5, emdb:1234) replaced by paths of their files.
 
-    What is not in the cache yet is fetched, `how` as for :func:`get`. Built-in names stay as they are, ~ is expanded.
+    Files that are not in the cache are downloaded. Built-in names are kept, and ~ is expanded.
+
+    Parameters
+    ----------
+    classes : comma-separated names, paths and entries
+    how : as in `get_all`
     """
     names = [name.strip() for name in classes.split(",")]
     public = [name for name in names if PUBLIC.fullmatch(name)]
-    paths = dict(zip(public, get(public, unpack=True, **how), strict=True)) if public else {}
+    paths = dict(zip(public, get_all(public, unpack=True, **how), strict=True)) if public else {}
     return ",".join(str(paths.get(name, Path(name).expanduser() if name[:1] == "~" else name)) for name in names)
 
 
 def verify(names: Iterable[str | Item] = (), *, folder: Path | None = None) -> list[Path]:
-    """Hash files of the cache again, all that were fetched unless `names` are given; return the paths that match.
+    """Paths of the files in the cache, after each has been compared with its hash.
+
+    Parameters
+    ----------
+    names : items to compare (default: all files that were downloaded)
+    folder : cache folder (default: `cache_folder`)
 
     Raises
     ------
     InputError
-        If a named item is not in the cache.
+        A named item is not in the cache.
     FetchError
-        If a file differs from its hash; all that differ are named.
+        A file differs from its hash; all such files are named.
     """
     folder = Path(folder or cache_folder())
     lock = read_lock(folder)
     items = [name if isinstance(name, Item) else find(name) for name in names]
-    wanted = {where(item, folder): item.sha256 or lock.get(item.file, {}).get("sha256") for item in items}
-    for path, value in wanted.items():
+    expected: dict[Path, str] = {}
+    for item in items:
+        path, value = where(item, folder), item.sha256 or lock.get(item.file, {}).get("sha256")
         if not path.is_file() or not value:
-            raise InputError(f"{path} is not there, or has no hash yet; wanted a file that was fetched. Get it first.")
+            raise InputError(f"{path} is missing, or has no recorded hash; expected a downloaded file: get it first.")
+        expected[path] = value
     if not items:
-        wanted = {folder / file: row["sha256"] for file, row in lock.items() if (folder / file).is_file()}
-    hashes = {path: pooch.file_hash(path) for path in wanted}
-    wrong = [_mismatch(path, hashes[path], value) for path, value in wanted.items() if hashes[path] != value.lower()]
+        expected = {folder / file: row["sha256"] for file, row in lock.items() if (folder / file).is_file()}
+    hashes = {path: pooch.file_hash(path) for path in expected}
+    wrong = [_mismatch(path, hashes[path], value) for path, value in expected.items() if hashes[path] != value.lower()]
     if wrong:
         raise FetchError(" ".join(wrong))
-    return list(wanted)
+    return list(expected)
 
 
-def _mismatch(path: Path, found: str, wanted: str) -> str:
+def _mismatch(path: Path, found: str, expected: str) -> str:
     return (
-        f"{path} has changed: found sha256 {found}, wanted {wanted}. Delete it and get it again; "
-        f"to trust what is published now, `python -m data_fetch get --renew NAME`."
+        f"{path} has changed: expected sha256 {expected}, got {found}. Delete it and get it again; to accept the file "
+        "that is published now, run `python -m data_fetch get --renew NAME`."
     )
 
 
 def read_lock(folder: Path) -> dict[str, dict]:
-    """The table of trusted files: {path in the cache: {"sha256", "size", "from"}}; empty before the first.
+    """Recorded files of a cache folder: {path in the folder: {"sha256", "size", "from"}}; empty if there are none.
 
     Raises
     ------
     FetchError
-        If ``lock.json`` is not such a table.
+        ``lock.json`` is not such a table.
     """
     path = folder / "lock.json"
     try:
@@ -187,15 +220,15 @@ def read_lock(folder: Path) -> dict[str, dict]:
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         reason = repr(error)
     raise FetchError(
-        f"{path} cannot be read: {reason}; wanted the table of hashes that get wrote. "
-        "Restore it, or delete it to trust the files that are there now."
+        f"{path} cannot be read ({reason}); expected the table of hashes that get writes. Restore it, or delete it to "
+        "accept the files that are there now."
     )
 
 
 def _write_lock(folder: Path, file: str, row: dict) -> None:
     with _locked(folder, "lock.json"):
         table = read_lock(folder) | {file: row}
-        write_whole(folder / "lock.json", json.dumps(dict(sorted(table.items())), indent=1) + "\n")
+        write_text(folder / "lock.json", json.dumps(dict(sorted(table.items())), indent=1) + "\n")
 
 
 def _with_way_out(error: OSError) -> str:
@@ -203,7 +236,7 @@ def _with_way_out(error: OSError) -> str:
 
 
 def _locked(folder: Path, file: str) -> FileLock:
-    """Keeps other processes and threads off one file of the cache."""
+    """Lock that gives one process or thread at a time access to a file of the cache."""
     locks = folder / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / (file.replace("/", "_") + ".lock"))

@@ -1,4 +1,4 @@
-"""Unpack .gz, .zip and .tar files: all or nothing, and never outside of the folder asked for."""
+"""Unpack .gz, .zip and .tar files completely or not at all, and never outside the given folder."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeErr
 
 
 def unpack(archive: Path, folder: Path, limit: int | None = None) -> Path:
-    """Unpack `archive` into `folder`; return the file of a plain .gz, the folder of any other archive.
+    """Path of the file in a plain .gz, or of the folder with the members of any other archive.
 
-    A `folder` that is there already is taken as unpacked. The work is done in ``<folder>.partial``, renamed at the end.
+    An existing `folder` counts as unpacked. Members are written to ``<folder>.partial``, which is renamed at the end.
 
     Parameters
     ----------
-    limit : bytes that may be written (default: what the disk has free).
+    archive : .gz, .zip or .tar file
+    folder : folder to make
+    limit : bytes that may be written (default: the free space of the disk)
 
     Raises
     ------
     FetchError
-        If a member would leave the folder, is a link or a device, the whole is larger than `limit`, or the archive
+        A member would leave the folder, or is a link or a device; the members are larger than `limit`; or the archive
         is broken.
     """
     archive, folder = Path(archive), Path(folder)
@@ -37,7 +39,7 @@ def unpack(archive: Path, folder: Path, limit: int | None = None) -> Path:
     result = folder / archive.name.removesuffix(".gz") if single else folder
     if folder.is_dir():
         return result
-    work = folder.with_name(folder.name + ".partial")
+    work = folder.with_name(folder.name + ".partial")  # a folder; `runtime.atomic` replaces single files
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     if limit is None:
@@ -60,7 +62,7 @@ def unpack(archive: Path, folder: Path, limit: int | None = None) -> Path:
 
 
 def _gunzip(archive: Path, target: Path, limit: int) -> None:
-    """A .gz does not say how large it is inside, so the limit is watched on the way."""
+    """Write the content of a .gz. The size is not known in advance, so the limit is checked during unpacking."""
     written = 0
     if not archive.stat().st_size:
         raise EOFError("it is empty")
@@ -84,7 +86,7 @@ def _unzip(archive: Path, folder: Path, limit: int) -> None:
 def _untar(archive: Path, folder: Path, limit: int) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise FetchError(
-            f"{archive} needs Python 3.11.4 or later to be unpacked safely; install it, or unpack by hand."
+            f"{archive}: expected Python 3.11.4 or later, which can unpack it safely; install it, or unpack by hand."
         )
     with tarfile.open(archive) as packed:
         members = packed.getmembers()
@@ -95,20 +97,20 @@ def _untar(archive: Path, folder: Path, limit: int) -> None:
 
 
 def _check_member(archive: Path, name: str, plain: bool) -> None:
-    """Refuse links and devices, and names that are absolute or climb, on this system or any other."""
+    """Refuse links and devices, and names that are absolute or contain .., on this or any other operating system."""
     windows = PureWindowsPath(name)
     outside = PurePosixPath(name).is_absolute() or windows.drive or windows.root or ".." in windows.parts
     if outside or not plain:
         found = "a name that leaves the folder" if outside else "a link or a device"
         raise FetchError(
-            f"{archive} is refused: its member {name!r} is {found}; wanted plain files and folders. "
-            "Nothing was unpacked: ask whoever published it."
+            f"{archive} was not unpacked: expected plain files and folders, got member {name!r}, {found}. Ask the "
+            "publisher for another archive."
         )
 
 
 def _check_size(archive: Path, size: int, limit: int) -> None:
     if size > limit:
         raise FetchError(
-            f"{archive} unpacks to {size:,} bytes or more and {limit:,} may be written; "
-            "make room, or set CRYOSHIFT_DATA to a folder on a larger disk."
+            f"{archive} unpacks to {size:,} bytes or more, but only {limit:,} may be written; free disk space, or set "
+            "CRYOSHIFT_DATA to a folder on a larger disk."
         )

@@ -1,4 +1,4 @@
-"""Imaged of a tomogram on disk, for more of them than memory holds; a run that was killed goes on where it stopped."""
+"""Subtomograms from a tomogram, also from more of them than memory holds; an interrupted extraction can be resumed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import mmap
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,13 +21,100 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from .volumes import large_map, release, rescale
+from .volumes import advise, large_map, release, rescale
+
+
+@dataclass(frozen=True, eq=False)
+class BoxPlan:
+    """Which boxes of a tomogram to read, and how to turn them into subtomograms; made by `plan`.
+
+    Attributes
+    ----------
+    shape : (Z, Y, X) of the tomogram in voxels
+    zyx : (N, 3) positions in voxels, as given
+    box : edge of a subtomogram in voxels
+    voxel_size, to_voxel_size : A of the tomogram and of the subtomograms
+    pad, flip_z : as in `extract`
+    edge : voxels to read along each axis, in the tomogram
+    kept : (M,) indices of the positions whose boxes are read, in the order of reading: neighbours follow each other
+    first : (M, 3) first voxel of each box, mirrored along z if `flip_z`
+    fraction : (M, 3) distance of each position from the voxel below it, 0 to 1
+    """
+
+    shape: tuple[int, int, int]
+    zyx: np.ndarray
+    box: int
+    voxel_size: float
+    to_voxel_size: float
+    pad: bool
+    flip_z: bool
+    edge: int
+    kept: np.ndarray
+    first: np.ndarray
+    fraction: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    @property
+    def resampled(self) -> bool:
+        return not _same(self.voxel_size, self.to_voxel_size)
+
+
+def _same(voxel_size: float, to_voxel_size: float) -> bool:
+    return abs(to_voxel_size / voxel_size - 1) < 1e-3
+
+
+def plan(
+    shape: Sequence[int],
+    zyx: ArrayLike,
+    box: int,
+    voxel_size: float,
+    to_voxel_size: float | None = None,
+    *,
+    pad: bool = False,
+    flip_z: bool = False,
+) -> BoxPlan:
+    """Plan of the boxes around positions, for a tomogram of `shape`; other parameters and errors as in `extract`."""
+    positions = np.asarray(zyx, float)
+    if positions.size and (positions.ndim > 2 or positions.shape[-1:] != (3,)):
+        raise InputError(f"Expected positions of shape (N, 3), z, y, x in voxels, got {positions.shape}; reshape them.")
+    positions = positions.reshape(-1, 3)
+    if not np.isfinite(positions).all():
+        index = int(np.flatnonzero(~np.isfinite(positions).all(1))[0])
+        raise InputError(
+            f"Position {index} of {len(positions)}: expected finite z, y, x in voxels, got "
+            f"{positions[index].tolist()}; leave it out."
+        )
+    to_voxel_size = to_voxel_size or voxel_size
+    if not (voxel_size > 0 and to_voxel_size > 0 and box > 0):
+        raise InputError(
+            f"Expected a box and voxel sizes above 0, got a box of {box} voxels, {voxel_size} A in the tomogram and "
+            f"{to_voxel_size} A in the subtomograms; correct them."
+        )
+    # Boxes to be Fourier-cropped have the same extent, rounded up, and one more voxel on each side.
+    edge = box if _same(voxel_size, to_voxel_size) else int(np.ceil(box * to_voxel_size / voxel_size - 1e-6)) + 2
+    depth, height, width = (int(n) for n in shape)
+    mirrored = positions * (-1, 1, 1) + (depth - 1, 0, 0) if flip_z else positions
+    voxel = np.floor(mirrored)
+    first, fraction = voxel - edge // 2, mirrored - voxel
+    size = np.array([depth, height, width])
+    if pad:
+        kept = np.flatnonzero(((mirrored >= 0) & (mirrored <= size - 1)).all(1))
+    else:  # interpolation along an axis needs one more voxel
+        kept = np.flatnonzero(((first >= 0) & (first + edge + (fraction > 0) <= size)).all(1))
+    z, y, _ = first[kept].T
+    kept = kept[np.lexsort((y, z // edge))]
+    return BoxPlan(
+        (depth, height, width), positions, box, voxel_size, to_voxel_size, pad, flip_z, edge, kept,
+        first[kept].astype(int), fraction[kept],
+    )  # fmt: skip
 
 
 def _read_ahead(patch: np.ndarray) -> None:
-    """Ask for the pages of a box in a large memory-mapped file, and for no more.
+    """Ask the system for the pages of one box in a large memory-mapped file.
 
-    Left alone, the system reads what lies around each row too: up to megabytes of it.
+    By default, the system also reads up to megabytes around each row.
     """
     root = large_map(patch)
     if root is None:
@@ -37,115 +125,74 @@ def _read_ahead(patch: np.ndarray) -> None:
     for plane in range(patch.shape[axis]):
         start = low - mapped + plane * patch.strides[axis]
         page = start - start % mmap.PAGESIZE
-        root.base.madvise(mmap.MADV_WILLNEED, page, start + high - low - page)
+        advise(root, mmap.MADV_WILLNEED, page, start + high - low - page)
 
 
-def boxes(
-    shape: Sequence[int],
-    zyx: ArrayLike,
-    box: int,
-    voxel_size: float,
-    to_voxel_size: float | None = None,
-    pad: bool = False,
-    flip_z: bool = False,
-) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """What `cut` reads of a tomogram of `shape`, in the order in which it does: neighbours after each other.
-
-    Returns
-    -------
-    the edge n of the boxes in its voxels; indices (M,) of the positions that are kept; (M, 3) their first voxels;
-    (M, 3) by what fraction of a voxel the positions lie behind a voxel
-    """
-    zyx = np.asarray(zyx, float)
-    if zyx.size and (zyx.ndim > 2 or zyx.shape[-1:] != (3,)):
-        raise InputError(f"Positions have shape {zyx.shape}; wanted (N, 3): z, y, x in voxels for each.")
-    zyx = zyx.reshape(-1, 3)
-    if not np.isfinite(zyx).all():
-        index = int(np.flatnonzero(~np.isfinite(zyx).all(1))[0])
-        raise InputError(f"Position {index} of {len(zyx)} is {zyx[index].tolist()}; wanted z, y, x in voxels: drop it.")
-    to_voxel_size = to_voxel_size or voxel_size
-    if not (voxel_size > 0 and to_voxel_size > 0 and box > 0):
-        raise InputError(f"A box of {box} voxels, {voxel_size} A to {to_voxel_size} A, can't be cut; wanted above 0.")
-    # Fourier-cropped boxes have the same extent, rounded up, and a voxel of margin.
-    n = box if _same(voxel_size, to_voxel_size) else int(np.ceil(box * to_voxel_size / voxel_size - 1e-6)) + 2
-    if flip_z:
-        zyx = zyx * (-1, 1, 1) + (shape[0] - 1, 0, 0)
-    voxel = np.floor(zyx)
-    first, part = voxel - n // 2, zyx - voxel
-    if pad:
-        kept = np.flatnonzero(((zyx >= 0) & (zyx <= np.asarray(shape) - 1)).all(1))
-    else:  # one voxel more where there is something to interpolate
-        kept = np.flatnonzero(((first >= 0) & (first + n + (part > 0) <= shape)).all(1))
-    z, y, _ = first[kept].T
-    kept = kept[np.lexsort((y, z // n))]
-    return n, kept, first[kept].astype(int), part[kept]
-
-
-def _same(voxel_size: float, to_voxel_size: float) -> bool:
-    return abs(to_voxel_size / voxel_size - 1) < 1e-3
-
-
-def _read_box(tomogram: np.ndarray, first: list[int], part: list[float], n: int, flip_z: bool) -> Tensor:
-    """(n, n, n) at one position, padded with its median where it leaves the tomogram."""
-    wanted = [(a, a + n + (fraction > 0)) for a, fraction in zip(first, part, strict=True)]
-    inside = [(max(a, 0), min(b, size)) for (a, b), size in zip(wanted, tomogram.shape, strict=True)]
+def _read_box(tomogram: np.ndarray, first: list[int], fraction: list[float], edge: int, flip_z: bool) -> Tensor:
+    """(edge, edge, edge) at one position, padded with the median of its voxels where it leaves the tomogram."""
+    span = [(a, a + edge + (part > 0)) for a, part in zip(first, fraction, strict=True)]
+    inside = [(max(a, 0), min(b, size)) for (a, b), size in zip(span, tomogram.shape, strict=True)]
     (a, b), *rest = inside
     depth = slice(tomogram.shape[0] - b, tomogram.shape[0] - a) if flip_z else slice(a, b)
     patch = tomogram[depth, slice(*rest[0]), slice(*rest[1])]
     _read_ahead(patch)
     patch = np.asarray(patch)
     patch = np.array(patch[::-1] if flip_z else patch, np.float32, order="C")
-    if inside != wanted:
-        width = [(i[0] - w[0], w[1] - i[1]) for i, w in zip(inside, wanted, strict=True)]
+    if inside != span:
+        width = [(i[0] - s[0], s[1] - i[1]) for i, s in zip(inside, span, strict=True)]
         patch = np.pad(patch, width, constant_values=np.median(patch))
-    cube = torch.from_numpy(patch)
-    for axis, fraction in enumerate(part):
-        if fraction > 0:
-            cube = cube.double()  # free of rounding until the cube is float32 again
-            cube = torch.lerp(cube.narrow(axis, 0, n), cube.narrow(axis, 1, n), fraction)
-    return cube
+    volume = torch.from_numpy(patch)
+    for axis, part in enumerate(fraction):
+        if part > 0:
+            volume = volume.double()  # avoids rounding until the result is float32 again
+            volume = torch.lerp(volume.narrow(axis, 0, edge), volume.narrow(axis, 1, edge), part)
+    return volume
 
 
 def cut(
-    tomogram: np.ndarray,
-    zyx: ArrayLike,
-    box: int,
-    voxel_size: float,
-    to_voxel_size: float | None = None,
-    *,
-    pad: bool = False,
-    flip_z: bool = False,
-    skip: int = 0,
-    chunk: int = 128,
+    tomogram: np.ndarray, boxes: BoxPlan, *, skip: int = 0, chunk: int = 128
 ) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """The cubes of `extract`, `chunk` at a time, for more of them than memory holds.
+    """Subtomograms of a plan in chunks, for more of them than memory holds.
 
     Parameters
     ----------
-    skip : leave out so many of the first cubes, such as those that an earlier run made
+    tomogram : (Z, Y, X), as in `extract`; of the shape that the boxes were planned for
+    boxes : from `plan`
+    skip : number of subtomograms at the beginning of the plan to leave out, such as those of an earlier run
+    chunk : subtomograms in memory at a time
 
     Yields
     ------
-    cubes (<= chunk, 1, box, box, box) float32 and the indices of their positions, in the order of `boxes`
+    subtomograms (<= chunk, 1, box, box, box) float32 and the indices of their positions, in the order of `boxes.kept`
+
+    Raises
+    ------
+    InputError
+        The tomogram has another shape, or a box holds values that are not finite.
     """
-    n, kept, first, part = boxes(tomogram.shape, zyx, box, voxel_size, to_voxel_size, pad, flip_z)
-    for start in range(skip, len(kept), chunk):
-        rows = range(start, min(start + chunk, len(kept)))
-        cubes = torch.empty(len(rows), 1, n, n, n)
+    if tuple(tomogram.shape) != boxes.shape:
+        raise InputError(
+            f"Expected a tomogram of shape {boxes.shape}, as in the plan, got {tuple(tomogram.shape)}; plan again."
+        )
+    for start in range(skip, len(boxes), chunk):
+        rows = range(start, min(start + chunk, len(boxes)))
+        x = torch.empty(len(rows), 1, boxes.edge, boxes.edge, boxes.edge)
         for row in rows:
-            cubes[row - start, 0] = _read_box(tomogram, first[row].tolist(), part[row].tolist(), n, flip_z)
+            first, fraction = boxes.first[row].tolist(), boxes.fraction[row].tolist()
+            x[row - start, 0] = _read_box(tomogram, first, fraction, boxes.edge, boxes.flip_z)
             if row % 16 == 0:
                 release(tomogram)
-        bad = ~torch.isfinite(cubes.sum((1, 2, 3, 4)))  # a sum of finite values may overflow
-        bad = [start + i for i in bad.nonzero()[:, 0].tolist() if not torch.isfinite(cubes[i]).all()]
+        suspects = (~torch.isfinite(x.sum((1, 2, 3, 4)))).nonzero()[:, 0].tolist()  # finite values may overflow a sum
+        bad = [start + i for i in suspects if not torch.isfinite(x[i]).all()]
         if bad:
-            at = np.asarray(zyx, float).reshape(-1, 3)[kept[bad[0]]].round(2).tolist()
+            index = boxes.kept[bad[0]]
             raise InputError(
-                f"The box around z, y, x = {at} of position {kept[bad[0]]} holds values that are not finite (NaN or "
-                "infinite); wanted grey values: mask or repair the tomogram, or leave the position out."
+                f"The box around z, y, x = {boxes.zyx[index].round(2).tolist()} of position {index}: expected finite "
+                "grey values, got NaN or infinite ones; mask or repair the tomogram, or leave the position out."
             )
-        same = _same(voxel_size, to_voxel_size or voxel_size)
-        yield (cubes if same else rescale(cubes, voxel_size, to_voxel_size, box)), kept[rows.start : rows.stop]
+        if boxes.resampled:
+            x = rescale(x, boxes.voxel_size, boxes.to_voxel_size, boxes.box)
+        yield x, boxes.kept[rows.start : rows.stop]
     release(tomogram)
 
 
@@ -159,49 +206,51 @@ def extract(
     pad: bool = False,
     flip_z: bool = False,
 ) -> tuple[Tensor, np.ndarray]:
-    """Imaged around positions, by trilinear interpolation; boxes that leave the tomogram are dropped, or padded.
+    """Subtomograms around positions, by trilinear interpolation; boxes that leave the tomogram are dropped, or padded.
 
-    The axes of tomogram, positions and cubes are z, y, x: z is the beam, the slowest axis on disk. Grey values keep
-    their sign; see `to_bright`.
+    The axes of tomogram, positions and subtomograms are z, y, x: z is the beam, the slowest axis on disk. Grey values
+    keep their sign; see `to_bright`.
 
     Parameters
     ----------
     tomogram : (Z, Y, X), anything with `.shape` and slices, such as a memory-mapped file: only the boxes are read
     zyx : (N, 3) voxels, counted from 0 at the first voxel's centre; a position becomes index box // 2
     box : voxels per edge of the result
-    voxel_size, to_voxel_size : A; another pixel size is made by `rescale` from boxes of the same extent
-    pad : keep boxes over the border, filled up with the median of their voxels inside; positions outside are dropped
-    flip_z : mirror the tomogram along z, where its handedness is wrong: programs differ in the sign of the tilt angles
-        and of z, which one tomogram does not tell, and a mirrored molecule is another one. Positions are those in the
-        tomogram as it is stored
+    voxel_size, to_voxel_size : A of the tomogram and of the result (None: the same); for another voxel size, boxes of
+        the same extent are resampled by `rescale`
+    pad : keep boxes that cross the border, padded with the median of their voxels inside; positions outside are dropped
+    flip_z : mirror the tomogram along z, to correct its handedness: programs differ in the sign of the tilt angles and
+        of z, one tomogram does not show which is right, and a mirrored molecule is a different one. Positions are those
+        in the tomogram as it is stored
 
     Returns
     -------
-    cubes (M, 1, box, box, box) float32 and the indices (M,) of the positions that were kept, in the order given
+    subtomograms (M, 1, box, box, box) float32 and the indices (M,) of the positions that were kept, in the order given
 
     Raises
     ------
     InputError
-        A position is not three finite numbers, or a box holds values that are not finite.
+        A position is not three finite numbers, a size is not positive, or a box holds values that are not finite.
     """
-    kept = np.sort(boxes(tomogram.shape, zyx, box, voxel_size, to_voxel_size, pad, flip_z)[1])
-    cubes = torch.empty(len(kept), 1, box, box, box)
-    for part, index in cut(tomogram, zyx, box, voxel_size, to_voxel_size, pad=pad, flip_z=flip_z):
-        cubes[np.searchsorted(kept, index)] = part
-    return cubes, kept
+    boxes = plan(tomogram.shape, zyx, box, voxel_size, to_voxel_size, pad=pad, flip_z=flip_z)
+    kept = np.sort(boxes.kept)
+    out = torch.empty(len(kept), 1, box, box, box)
+    for x, index in cut(tomogram, boxes):
+        out[np.searchsorted(kept, index)] = x
+    return out, kept
 
 
-COUNT = 8  # bytes behind the cubes of an unfinished file: how many of them have reached the disk
+COUNT = 8  # bytes after the subtomograms of an unfinished file: the number of them that is on disk
 
 
 def _head(kept: np.ndarray, box: int, voxel_size: float, key: str) -> bytes:
-    """A safetensors file (https://github.com/huggingface/safetensors, "Format") up to its cubes, which come last."""
+    """A safetensors file (https://github.com/huggingface/safetensors, "Format") up to the subtomograms at its end."""
     start, end = 8 * len(kept), 8 * len(kept) + 4 * len(kept) * box**3
     text = json.dumps(
         {
             "__metadata__": {"voxel_size": str(voxel_size), "key": key},
             "kept": {"dtype": "I64", "shape": [len(kept)], "data_offsets": [0, start]},
-            "cubes": {"dtype": "F32", "shape": [len(kept), 1, box, box, box], "data_offsets": [start, end]},
+            "subtomograms": {"dtype": "F32", "shape": [len(kept), 1, box, box, box], "data_offsets": [start, end]},
         }
     ).encode()
     text += b" " * (-len(text) % 8)
@@ -209,7 +258,7 @@ def _head(kept: np.ndarray, box: int, voxel_size: float, key: str) -> bytes:
 
 
 def _begin(path: Path, head: bytes, size: int) -> BinaryIO:
-    """The unfinished file, as it was left if it is of the same work, with nothing done in it otherwise."""
+    """The open unfinished file: the existing one if it has the same header, else a new one."""
     if path.exists() and path.stat().st_size in (size, size + COUNT):
         file = path.open("r+b")
         if file.read(len(head)) == head:
@@ -218,82 +267,89 @@ def _begin(path: Path, head: bytes, size: int) -> BinaryIO:
     path.unlink(missing_ok=True)
     free = shutil.disk_usage(path.parent).free
     if free < size:
-        raise InputError(f"{path} needs {size / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB: name another disk.")
+        raise InputError(
+            f"{path} needs {size / 1e9:.1f} GB, and its disk has {free / 1e9:.1f} GB free; make room, or choose a path "
+            "on another disk."
+        )
     file = path.open("w+b")
     file.write(head)
     file.truncate(size + COUNT)
     return file
 
 
-def extract_to(
-    path: str | Path,
-    tomogram: np.ndarray,
-    zyx: ArrayLike,
-    box: int,
-    voxel_size: float,
-    to_voxel_size: float | None = None,
-    *,
-    pad: bool = False,
-    flip_z: bool = False,
-    progress: bool = True,
-) -> tuple[Tensor, np.ndarray]:
-    """`volumes.extract` into a safetensors file (`cubes`, `kept`), a chunk in memory at a time.
+def _fill(file: BinaryIO, start: int, tomogram: np.ndarray, boxes: BoxPlan, name: str, progress: bool) -> None:
+    """Write the missing subtomograms from byte `start` on; the count behind them is updated after each chunk."""
+    kept, bytes_each = np.sort(boxes.kept), 4 * boxes.box**3
+    end = start + bytes_each * len(kept)
+    file.seek(end)
+    count = file.read(COUNT)
+    done = int.from_bytes(count, "little") if count else len(kept)  # a file without a count is complete
+    rest = cut(tomogram, boxes, skip=done)
+    with tqdm(total=len(kept), initial=done, desc=name, unit="box", mininterval=2, disable=not progress) as bar:
+        for x, index in rest:
+            for row, subtomogram in zip(np.searchsorted(kept, index).tolist(), x.numpy(), strict=True):
+                file.seek(start + bytes_each * row)
+                file.write(np.ascontiguousarray(subtomogram, "<f4").tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+            done += len(index)
+            file.seek(end)
+            file.write(done.to_bytes(COUNT, "little"))
+            bar.update(len(index))
+    file.truncate(end)
 
-    The work is done in `path`.part, with a count of the cubes that have reached the disk: run again what was killed.
-    A whole file at `path` of the same work is read, not made again; tomograms are told apart by their middle plane.
+
+def extract_to(
+    path: str | Path, tomogram: np.ndarray, boxes: BoxPlan, *, progress: bool = True
+) -> tuple[Tensor, np.ndarray]:
+    """Subtomograms of a plan, written chunk by chunk to a safetensors file (`subtomograms`, `kept`) and mapped from it.
+
+    Call again after an interruption to continue: `path`.part holds the unfinished file and the number of subtomograms
+    that are on disk. A complete file at `path` is read instead of extracting again, if plan and tomogram are the same;
+    tomograms are compared by their middle plane.
+
+    Parameters
+    ----------
+    path : file to write
+    tomogram : (Z, Y, X), as in `extract`
+    boxes : plan of the boxes, from `plan`
+    progress : show a progress bar
 
     Returns
     -------
-    cubes (M, 1, box, box, box) float32, mapped from the file (what is written into them does not reach it), and the
-    indices (M,) of the positions that were kept
+    subtomograms (M, 1, box, box, box) float32, mapped from the file (writing to the tensor does not change the file),
+    and the indices (M,) of the positions that were kept, in the order given
 
     Raises
     ------
     InputError
-        As `volumes.extract`; no box is kept, the disk is too full, or `path` is a file of other work.
+        As `cut`; no box lies inside the tomogram, the disk is too full, or `path` was written for other inputs.
     """
-    path, how = Path(path), {"pad": pad, "flip_z": flip_z}
-    kept = np.sort(boxes(tomogram.shape, zyx, box, voxel_size, to_voxel_size, **how)[1])
-    if not len(kept):
-        raise InputError(f"No box of {box} voxels around a position lies inside the tomogram; choose a smaller box.")
-    middle = tomogram.shape[0] // 2
-    digest = hashlib.sha256(repr((tuple(tomogram.shape), box, voxel_size, to_voxel_size, how)).encode())
-    digest.update(np.ascontiguousarray(zyx, float))
-    digest.update(np.ascontiguousarray(tomogram[middle : middle + 1, :, :]))
-    head = _head(kept, box, to_voxel_size or voxel_size, digest.hexdigest())
-    size = len(head) + 4 * len(kept) * box**3
-
-    def fill(file: BinaryIO) -> None:
-        file.seek(size)
-        count = file.read(COUNT)
-        done = int.from_bytes(count, "little") if count else len(kept)  # the count goes when all is done
-        rest = cut(tomogram, zyx, box, voxel_size, to_voxel_size, **how, skip=done)
-        bar = tqdm(total=len(kept), initial=done, desc=path.name, unit="cube", mininterval=2, disable=not progress)
-        with bar:
-            for cubes, index in rest:
-                for row, cube in zip(np.searchsorted(kept, index).tolist(), cubes.numpy(), strict=True):
-                    file.seek(len(head) + 4 * box**3 * row)
-                    file.write(np.ascontiguousarray(cube, "<f4"))
-                file.flush()
-                os.fsync(file.fileno())
-                done += len(index)
-                file.seek(size)
-                file.write(done.to_bytes(COUNT, "little"))
-                bar.update(len(index))
-        file.truncate(size)
-
+    path = Path(path)
+    if not len(boxes):
+        raise InputError(
+            f"No box of {boxes.box} voxels around a position lies inside the tomogram; choose a smaller box."
+        )
+    kept, middle = np.sort(boxes.kept), boxes.shape[0] // 2
+    how = (boxes.shape, boxes.box, boxes.voxel_size, boxes.to_voxel_size, boxes.pad, boxes.flip_z)
+    digest = hashlib.sha256(repr(how).encode())
+    digest.update(np.ascontiguousarray(boxes.zyx).tobytes())
+    digest.update(np.ascontiguousarray(tomogram[middle : middle + 1, :, :]).tobytes())
+    head = _head(kept, boxes.box, boxes.to_voxel_size, digest.hexdigest())
+    size = len(head) + 4 * len(kept) * boxes.box**3
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
+            # Not `runtime.atomic`, which deletes its file after an interruption: this one is kept, to be resumed.
             partial = Path(f"{path}.part")
-            with _begin(partial, head, size) as file:
-                fill(file)
+            with _begin(partial, head, size) as unfinished:
+                _fill(unfinished, len(head), tomogram, boxes, path.name, progress)
             os.replace(partial, path)
         with path.open("rb") as file:
             if file.read(len(head)) != head or path.stat().st_size != size:
                 raise InputError(
-                    f"{path} holds something else than these cubes (another tomogram, other positions or another box); "
-                    "wanted none or a file of the same: delete it, or name another path."
+                    f"{path} was written for other inputs (another tomogram, other positions or another box); delete "
+                    "it, or choose another path."
                 )
-    with safe_open(path, framework="pt") as file:
-        return file.get_tensor("cubes"), kept
+    with safe_open(path, framework="pt") as stored:
+        return stored.get_tensor("subtomograms"), kept

@@ -1,24 +1,32 @@
-"""STAR tables on disk."""
+"""STAR tables on disk, as RELION reads and writes them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import gemmi
 
 from ..errors import InputError
 from ..runtime import write_text
+from .checks import check_file
 
 
 def read_star(path: str | Path) -> dict[str, dict[str, list[str]]]:
-    """All tables of a STAR file: block name -> column name without its leading underscore -> values as text."""
-    if not Path(path).is_file():
-        raise InputError(f"{path} is not a file; check the path.")
+    """All tables of a STAR file: block name -> column name without its leading underscore -> values as text.
+
+    Raises
+    ------
+    InputError
+        Missing, or not a STAR file.
+    """
+    check_file(path)
     tables: dict[str, dict[str, list[str]]] = {}
     try:
         for block in gemmi.cif.read_file(str(path)):
             table = tables.setdefault(block.name.strip(), {})
+            item: Any  # gemmi's types leave the items of a block open
             for item in block:
                 if item.pair:
                     table[item.pair[0][1:]] = [gemmi.cif.as_string(item.pair[1])]
@@ -26,15 +34,15 @@ def read_star(path: str | Path) -> dict[str, dict[str, list[str]]]:
                     for column, tag in enumerate(item.loop.tags):
                         cells = range(item.loop.length())
                         table[tag[1:]] = [gemmi.cif.as_string(item.loop[row, column]) for row in cells]
-    except (RuntimeError, ValueError) as error:  # a cell that is no text is a UnicodeDecodeError, a ValueError
+    except (RuntimeError, ValueError) as error:  # a cell that is not text raises UnicodeDecodeError, a ValueError
         raise InputError(
-            f"{path} is not a STAR file ({str(error).splitlines()[0]}); wanted RELION's format."
+            f"{path} is not a STAR file ({str(error).splitlines()[0]}); expected RELION's format: check the file."
         ) from error
     return tables
 
 
 def _cell(value: object) -> str:
-    """A value as STAR text; quoted only where it must be, for RELION reads no quotes."""
+    """A value as STAR text, quoted only when necessary, because RELION does not read quotes."""
     text = str(value)
     plain = text and text[0] not in "_#'\"$;[]" and not any(c.isspace() for c in text)
     reserved = text.lower().startswith(("data_", "loop_", "save_", "stop_", "global_"))
@@ -42,9 +50,11 @@ def _cell(value: object) -> str:
 
 
 def write_star(path: str | Path, tables: dict[str, dict[str, list]], lists: Collection[str] = ()) -> None:
-    """Write tables (block name -> column -> values) as a STAR file, atomically.
+    """Return None; write tables (block name -> column -> values) as a STAR file, atomically.
 
-    `lists` names those of one row that are written as labels and values, as RELION writes data_general, not as a loop.
+    Parameters
+    ----------
+    lists : names of one-row tables to write as labels and values instead of a loop, as RELION writes data_general
     """
     lines = []
     for name, table in tables.items():

@@ -1,6 +1,6 @@
-"""Volumes and particles: contrast, normalisation, extraction and change of pixel size.
+"""Volumes and particles: their types, contrast, orientation and voxel size.
 
-Axis order is zyx everywhere, lengths are in A, and the centre of a box of n voxels is index n // 2.
+The axis order is zyx, lengths are in A, and the centre of a box of n voxels is index n // 2.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import mmap
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,13 @@ from ..fourier import resampling_matrix
 
 @dataclass(frozen=True)
 class Volume:
-    """A density on a grid: `data` (Z, Y, X), `voxel_size` A per voxel, `path` of the file it came from.
+    """A density on a grid.
 
-    `data` may stay on disk: then it has shape, dtype and slices, and becomes an array by np.asarray.
+    Attributes
+    ----------
+    data : (Z, Y, X). It may stay on disk: then it has shape, dtype and slices, and np.asarray reads it
+    voxel_size : A
+    path : the file that it was read from
     """
 
     data: np.ndarray
@@ -33,18 +38,21 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class Particles:
-    """Particles as a file lists them, row by row: what a classifier needs, and what goes back out unchanged.
+    """Particles of one file, in its order: the input of a classifier, and all columns for the output file.
 
     Attributes
     ----------
-    table : all columns of the file, name -> N texts (a STAR's names without their leading underscore)
-    zyx : (N, 3) positions in voxels of their tomogram, counted from 0 and from the first voxel's centre; None for
-        extracted subtomograms
-    subtomograms : (N, 1, Z, Y, X) float32 grey values, with their `voxel_size` in A; None where they are yet to be cut
-    angles : (N, 3) rot, tilt, psi in degrees, as RELION has them; None where the file has none
-    groups : (N,) integers that tell apart what must not be split, such as virus-like particles; zeros if unknown
-    kind : "star" or "dynamo": the format that answers go back in; "" for a file that has no such table of its own
-    block, rest : of a STAR, the name of the table and the other tables, such as optics
+    table : all columns of the file, name -> N texts (names of a STAR without their leading underscore)
+    zyx : (N, 3) positions in voxels of their tomogram, counted from 0 at the first voxel's centre; None for extracted
+        subtomograms
+    subtomograms : (N, 1, Z, Y, X) float32 grey values; None for positions in a tomogram
+    voxel_size : A, of the subtomograms
+    angles : (N, 3) rot, tilt, psi in degrees, in RELION's convention; None when the file has none
+    groups : (N,) integers; particles of one group, such as one virus-like particle, must not be split between training
+        and test. None or zeros if unknown
+    kind : "star" or "dynamo": the format to write predictions in; "" for a format without a table of its own
+    block : name of the particles' table in a STAR
+    rest : other tables of a STAR, such as optics
     """
 
     table: dict[str, list[str]]
@@ -63,7 +71,14 @@ class Particles:
 
 @dataclass(frozen=True)
 class ContrastGuess:
-    """`sign` bright, dark or unsure; `score` in standard errors, positive for bright; `why` in words."""
+    """A guess of the contrast.
+
+    Attributes
+    ----------
+    sign : "bright", "dark" or "unsure"
+    score : standard errors, positive for bright
+    why : the measurements, in words
+    """
 
     sign: str
     score: float
@@ -71,7 +86,7 @@ class ContrastGuess:
 
 
 def _z_score(values: np.ndarray) -> float:
-    """How many standard errors the mean of independent values is from 0, corrected for few values."""
+    """Distance of the mean of independent values from 0 in standard errors, corrected for few values."""
     spread = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
     if spread <= 0:
         return 0.0
@@ -85,14 +100,15 @@ def _skewness(blocks: np.ndarray) -> np.ndarray:
 
 
 def guess_contrast(x: Tensor | np.ndarray) -> ContrastGuess:
-    """Is protein bright or dark? Evidence from the grey values alone.
+    """Whether protein is bright or dark, guessed from the grey values.
 
-    Dense matter is sparse in ice, so smoothed grey values have their long tail on its side (skewness); in cubes
-    around particles, the centre also differs from the corners, which counts when the skewness says little.
+    Dense matter is sparse in ice, so the distribution of smoothed grey values has its long tail on the side of protein
+    (skewness). In subtomograms the centre also differs from the corners; this decides when the skewness is below 4
+    standard errors.
 
     Parameters
     ----------
-    x : a tomogram (Z, Y, X), which is read in thin layers, or cubes (N, 1, Z, Y, X)
+    x : a tomogram (Z, Y, X), which is read in thin layers, or subtomograms (N, 1, Z, Y, X)
 
     Returns
     -------
@@ -101,12 +117,11 @@ def guess_contrast(x: Tensor | np.ndarray) -> ContrastGuess:
     if len(x.shape) == 3:
         array = thumbnail(x, max(1, round(max(x.shape) / 160)))
         smooth = ndimage.gaussian_filter(array, 1.2) - ndimage.gaussian_filter(array, 8.0)
-        # Blocks of one tomogram stand in for independent samples.
+        # Blocks of one tomogram are treated as independent samples.
         n = [max(1, size // 4) for size in smooth.shape]
         starts = [(z, y, x) for z in range(4) for y in range(4) for x in range(4)]
         blocks = [smooth[tuple(slice(s * m, (s + 1) * m) for s, m in zip(at, n, strict=True))] for at in starts]
-        blocks = np.stack([block for block in blocks if block.shape == tuple(n)])
-        skew, centre = _skewness(blocks), np.zeros(1)
+        skew, centre = _skewness(np.stack([b for b in blocks if b.shape == tuple(n)])), np.zeros(1)
     else:
         array = np.asarray(x).reshape(-1, *x.shape[-3:])[:2000].astype(np.float32)
         smooth = ndimage.gaussian_filter(array, (0, *[1.2] * 3))
@@ -126,19 +141,27 @@ def guess_contrast(x: Tensor | np.ndarray) -> ContrastGuess:
 
 
 def to_bright(x: Tensor, contrast: str) -> Tensor:
-    """The same volumes with protein bright: negated where `contrast` is "dark", guessed where it is "auto"."""
+    """`x` with protein bright: negated if `contrast` is "dark"; if it is "auto", `guess_contrast` decides.
+
+    Raises
+    ------
+    InputError
+        `contrast` is none of auto, bright and dark, or the guess is unsure.
+    """
     if contrast == "auto":
         guess = guess_contrast(x)
         if guess.sign == "unsure":
-            raise InputError(f"The contrast can't be told from the data ({guess.why}); set contrast to bright or dark.")
+            raise InputError(
+                f"contrast is auto, but the data do not show it ({guess.why}); set contrast to bright or dark."
+            )
         contrast = guess.sign
     if contrast not in ("bright", "dark"):
-        raise InputError(f"contrast is '{contrast}'; wanted auto, bright or dark.")
+        raise InputError(f"contrast: expected auto, bright or dark, got '{contrast}'; set one of the three.")
     return -x if contrast == "dark" else x
 
 
 def rotation_from_relion(angles: np.ndarray) -> Rotation:
-    """Turns a particle's reference onto the particle in the tomogram, from (N, 3) rot, tilt, psi in degrees.
+    """Rotations of the reference onto the particles in the tomogram, from (N, 3) rot, tilt, psi in degrees.
 
     RELION's matrix (Euler_angles_relion.h; particle_set.cpp: "from particle space to tomogram space") is the inverse
     of Rz(rot) Ry(tilt) Rz(psi).
@@ -146,42 +169,61 @@ def rotation_from_relion(angles: np.ndarray) -> Rotation:
     return Rotation.from_euler("ZYZ", angles, degrees=True).inv()
 
 
-def rescale(cubes: Tensor, pixel_in: float, pixel_out: float, box: int) -> Tensor:
-    """Imaged (N, 1, Z, Y, X) on another pixel size and box, band-limited (Fourier crop or pad), centre on centre."""
-    period = [n * pixel_in for n in cubes.shape[-3:]]
-    if min(period) * 1.001 + pixel_out / 2 < box * pixel_out:
+def rescale(volumes: Tensor, voxel_size: float, to_voxel_size: float, box: int) -> Tensor:
+    """Volumes (N, 1, box, box, box) resampled to another voxel size, band-limited (Fourier crop or pad), centred.
+
+    Parameters
+    ----------
+    volumes : (N, 1, Z, Y, X)
+    voxel_size, to_voxel_size : A of the input and of the result
+    box : edge of the result in voxels
+
+    Raises
+    ------
+    InputError
+        The box is larger than the volumes.
+    """
+    period = [n * voxel_size for n in volumes.shape[-3:]]
+    if min(period) * 1.001 + to_voxel_size / 2 < box * to_voxel_size:
         raise InputError(
-            f"A box of {box} voxels of {pixel_out:g} A is larger than the cubes of {min(period):.0f} A; "
-            f"use a box of at most {int(min(period) / pixel_out)}."
+            f"A box of {box} voxels of {to_voxel_size:g} A is larger than the volumes of {min(period):.0f} A; "
+            f"use a box of at most {int(min(period) / to_voxel_size)}."
         )
-    sizes = zip(cubes.shape[-3:], period, strict=True)
-    z, y, x = (resampling_matrix(n, pixel_in, box, pixel_out, length) for n, length in sizes)
+    sizes = zip(volumes.shape[-3:], period, strict=True)
+    z, y, x = (resampling_matrix(n, voxel_size, box, to_voxel_size, length) for n, length in sizes)
     parts = [
-        torch.einsum("zk,nckyx->nczyx", z, torch.einsum("yj,nckjx->nckyx", y, part @ x.T)) for part in cubes.split(128)
+        torch.einsum("zk,nckyx->nczyx", z, torch.einsum("yj,nckjx->nckyx", y, part @ x.T))
+        for part in volumes.split(128)
     ]
-    return torch.cat(parts) if parts else cubes.new_zeros(0, 1, box, box, box)
+    return torch.cat(parts) if parts else volumes.new_zeros(0, 1, box, box, box)
 
 
-def large_map(tomogram: np.ndarray) -> np.memmap | None:
-    """The whole map that an array looks into, where it is of a file of more than 1 GB and only read."""
-    root = tomogram
+def large_map(tomogram: np.ndarray | Tensor) -> np.memmap | None:
+    """The memory map that an array is a view of, if it is read-only and larger than 1 GB; else None."""
+    root: Any = tomogram
     while isinstance(getattr(root, "base", None), np.ndarray):
         root = root.base
     large = isinstance(root, np.memmap) and root.mode == "r" and root.nbytes > 1 << 30
     return root if large and hasattr(mmap, "MADV_DONTNEED") else None
 
 
-def release(tomogram: np.ndarray) -> None:
-    """Give back the memory that the read pages of a large memory-mapped file take; they stay on disk as they are."""
+def advise(root: np.memmap, advice: int, *span: int) -> None:
+    """Return None; madvise(2) for a memory-mapped file, or for `span`: its first byte and number of bytes."""
+    pages: Any = root.base  # an mmap.mmap, which numpy's types do not say
+    pages.madvise(advice, *span)
+
+
+def release(tomogram: np.ndarray | Tensor) -> None:
+    """Return None; free the memory of the pages that were read from a large memory-mapped file."""
     root = large_map(tomogram)
     if root is not None:
-        root.base.madvise(mmap.MADV_DONTNEED)
+        advise(root, mmap.MADV_DONTNEED)
 
 
-def thumbnail(tomogram: np.ndarray, step: int) -> np.ndarray:
+def thumbnail(tomogram: np.ndarray | Tensor, step: int) -> np.ndarray:
     """(Z // step, Y // step, X // step) float32 means of blocks of step^3 voxels, one layer in memory at a time.
 
-    Of more than 2^28 voxels, only some planes of each layer are read.
+    Of a tomogram of more than 2^28 voxels, only some planes of each layer are read.
     """
     nz, ny, nx = (n // step for n in tomogram.shape)
     every = min(step, max(1, math.prod(tomogram.shape) >> 28))

@@ -12,29 +12,37 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from cryoshift_core.errors import InputError
-from cryoshift_core.tomography.mrc import Header, check_fits, check_values, checked_voxel_size, cubic_step, read_data
+from cryoshift_core.tomography.checks import (
+    check_claim,
+    check_file,
+    check_fits,
+    check_values,
+    checked_voxel_size,
+    cubic_step,
+)
+from cryoshift_core.tomography.mrc import Header, read_data
 from cryoshift_core.tomography.volumes import Volume
 
 EM_TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
-# HDF5 and Zarr leave out what is one value everywhere; a claim of more than this many bytes for a stored one is a fake.
+# HDF5 and Zarr do not store chunks of one value; a file may claim at most this many bytes per stored byte.
 MOST_EXPANSION = 1000
 LARGEST_JSON = 1 << 24  # bytes
 HDF_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 ZARR_CODECS = {"blosc", "bytes", "bz2", "crc32", "crc32c", "delta", "gzip", "lz4", "lzma", "sharding_indexed",
                "shuffle", "transpose", "zlib", "zstd"}  # fmt: skip
 ANGSTROM = {"angstrom": 1.0, "nanometer": 10.0, "micrometer": 1e4}
-# What h5py, zarr and their decompressors raise on damaged files.
+# Exceptions of h5py, zarr and their decompressors on damaged files.
 DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, OverflowError, MemoryError, zlib.error)
 
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Voxels that stay on disk until they are sliced: (Z, Y, X), read as float32.
+    """Voxels (Z, Y, X) on disk, read as float32 when they are sliced.
 
     Attributes
     ----------
@@ -50,7 +58,8 @@ class OnDisk:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return tuple(int(n) for n in self.source.shape[-3:])
+        nz, ny, nx = (int(n) for n in self.source.shape[-3:])
+        return nz, ny, nx
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -64,7 +73,7 @@ class OnDisk:
         return np.asarray(self[:], dtype)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The whole volume in pieces of about 2^24 voxels that follow the chunks on disk, so that each is read once."""
+        """Pieces of about 2^24 voxels that cover the volume; they follow the chunks on disk, so each is read once."""
         size = list((self.source.chunks or (1, 1, 1))[-3:])
         for axis in (2, 1, 0):
             fit = (1 << 24) // np.prod(size, dtype=object)
@@ -79,18 +88,18 @@ def _library(name: str, path: Path) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise InputError(
-            f"{path} is read by the package {name}, which is missing; pip install 'cryoshift-core[formats]'."
+            f"{path} is read by the package {name}, which is not installed; pip install 'cryoshift-core[formats]'."
         ) from error
 
 
 def _checked(path: Path, grid: OnDisk, stored: int) -> OnDisk:
-    """The grid, once its claims fit the `stored` bytes and its values have been read through."""
+    """The grid, after its claims have been compared with the `stored` bytes and all its values have been read."""
     source = grid.source
     claimed = np.prod(source.shape, dtype=float) * source.dtype.itemsize
     if min(source.shape) < 1 or claimed > MOST_EXPANSION * stored:
         raise InputError(
-            f"{path} claims {' x '.join(map(str, grid.shape[::-1]))} voxels, {claimed:.0f} bytes, but stores {stored}: "
-            "it is incomplete or damaged; copy it again."
+            f"{path} claims {' x '.join(map(str, grid.shape[::-1]))} voxels, {claimed:.0f} bytes, but stores {stored}. "
+            "The file is incomplete or damaged; copy it again."
         )
     check_fits(path, (source.chunks or (1,))[-3:])
     try:
@@ -104,44 +113,43 @@ def _checked(path: Path, grid: OnDisk, stored: int) -> OnDisk:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     what = " ".join(str(error).split())[:150].rstrip(".")
-    return InputError(f"{path} can't be read ({type(error).__name__}: {what}); copy or write it again.")
-
-
-# EM: TOM, Dynamo, PyTom, NovaCTF
+    return InputError(f"{path} cannot be read ({type(error).__name__}: {what}); copy or write it again.")
 
 
 def read_em_header(path: Path) -> Header:
-    """Header of an EM file, its claims checked against the size of the file before any memory is taken.
+    """Header of an EM file (TOM, Dynamo, PyTom, NovaCTF); its claims are checked against the size of the file.
 
-    512 bytes: machine (0, 3, 5: big-endian), two unused, type of the voxels; nx, ny, nz; 80 characters; 40 integers, of
-    which the 7th is the pixel size in 0.001 A, mostly left 0 (source: TOM toolbox, tom_emread).
+    The header has 512 bytes: machine (0, 3, 5: big-endian), two unused, type of the voxels; nx, ny, nz; 80 characters;
+    40 integers, of which the 7th is the voxel size in 0.001 A, usually 0 (source: TOM toolbox, tom_emread).
+
+    Raises
+    ------
+    InputError
+        Missing, not EM, complex voxels, or truncated.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; check the path.")
-    size = path.stat().st_size
+    check_file(path)
     with path.open("rb") as file:
         raw = file.read(512)
     if len(raw) < 512 or raw[0] not in (0, 1, 2, 3, 5, 6):
-        raise InputError(f"{path} is not an EM file ({size} bytes, first one {raw[:1].hex() or 'none'}); wanted TOM's.")
+        raise InputError(
+            f"{path} is not an EM file: expected 512 bytes or more and a machine code of 0 to 6 first, got "
+            f"{path.stat().st_size} bytes and {raw[:1].hex() or 'none'}; check the file."
+        )
     if raw[3] not in EM_TYPES:
-        raise InputError(f"{path} has EM type {raw[3]}; wanted one of {', '.join(map(str, EM_TYPES))} (real numbers).")
+        known = ", ".join(map(str, EM_TYPES))
+        raise InputError(f"{path} has EM type {raw[3]}; expected one of {known} (real numbers): convert it.")
     order = ">" if raw[0] in (0, 3, 5) else "<"
     dtype = np.dtype(order + EM_TYPES[raw[3]])
     nx, ny, nz = (int(n) for n in np.frombuffer(raw, order + "i4", 3, 4))
-    wanted = 512 + nx * ny * nz * dtype.itemsize
-    if min(nx, ny, nz) < 1 or wanted > size:
-        raise InputError(
-            f"{path} claims {nx} x {ny} x {nz} voxels, {wanted} bytes, but has {size}: it is truncated or "
-            "damaged; copy it again."
-        )
+    check_claim(path, (nx, ny, nz), 512 + nx * ny * nz * dtype.itemsize)
     voxel_size = int(np.frombuffer(raw, order + "i4", 7, 96)[6]) / 1000
     return Header((nz, ny, nx), dtype, 512, voxel_size if voxel_size > 0 else None, (0, 1, 2), False)
 
 
 def read_em(path: str | Path, voxel_size: float | None = None, mmap: bool = False) -> Volume:
-    """An EM volume (8, 16, 32-bit integers, float, double; either byte order); arguments and errors as in `read_mrc`.
+    """A volume from an EM file (8, 16, 32-bit integers, float, double; either byte order).
 
-    Most programs leave the pixel size 0: it must then be given.
+    Parameters and errors as in `read_mrc`. Most programs write a voxel size of 0: it must then be given.
     """
     path = Path(path)
     header = read_em_header(path)
@@ -149,11 +157,8 @@ def read_em(path: str | Path, voxel_size: float | None = None, mmap: bool = Fals
     return Volume(read_data(path, header, mmap), size, str(path))
 
 
-# EMAN2's HDF5
-
-
 def _attribute(node: Any, name: str) -> float | None:
-    """A single number that stands beside an image; None if there is none."""
+    """A single number from the attributes of an EMAN2 image; None if there is none."""
     if name not in node.attrs:
         return None
     attribute = node.attrs.get_id(name)
@@ -163,62 +168,72 @@ def _attribute(node: Any, name: str) -> float | None:
 
 
 def _inside(h5py: ModuleType, path: Path, group: Any, name: str) -> Any:
-    """The member `name` of a group; links that lead elsewhere, to other files say, are refused unfollowed."""
+    """The member `name` of a group. Links, for example to other files, are refused and not followed."""
     if not isinstance(group, h5py.Group) or not group.id.links.exists(name.encode()):
-        raise InputError(f"{path} has no /MDF/images/<n>/image; wanted EMAN2's HDF5.")
+        raise InputError(f"{path} has no /MDF/images/<n>/image; expected EMAN2's HDF5: check the file.")
     if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-        raise InputError(f"{path}: {group.name}/{name} is a link; wanted the data itself inside this file.")
+        raise InputError(f"{path}: {group.name}/{name} is a link; expected the data in this file: copy them into it.")
     return group[name]
 
 
 def _image(h5py: ModuleType, path: Path, node: Any) -> tuple[OnDisk, float | None]:
     dataset = _inside(h5py, path, node, "image")
     if not isinstance(dataset, h5py.Dataset):
-        raise InputError(f"{path}: {dataset.name} is no dataset; wanted EMAN2's HDF5.")
+        raise InputError(f"{path}: {dataset.name} is not a dataset; expected EMAN2's HDF5: check the file.")
     layout = dataset.id.get_create_plist()
     if layout.get_external_count() or layout.get_layout() == h5py.h5d.VIRTUAL:
-        raise InputError(f"{path}: {dataset.name} lies in other files; wanted the data itself inside this file.")
+        raise InputError(
+            f"{path}: {dataset.name} is stored in other files; expected the data in this file: copy them into it."
+        )
     filters = [layout.get_filter(i)[0] for i in range(layout.get_nfilters())]
     odd = [number for number in filters if number not in HDF_FILTERS]
     if odd:
-        raise InputError(f"{path} uses HDF5 filter {odd[0]}; wanted {', '.join(HDF_FILTERS.values())} or none.")
+        known = ", ".join(HDF_FILTERS.values())
+        raise InputError(f"{path} uses HDF5 filter {odd[0]}; expected {known} or none: write it with one of these.")
     if dataset.dtype.kind not in "iuf" or len(dataset.shape or ()) != 3:
         raise InputError(
-            f"{path}: {dataset.name} is {dataset.dtype} of shape {dataset.shape}; wanted numbers with axes z, y, x."
+            f"{path}: {dataset.name}: expected real numbers with axes z, y, x, got {dataset.dtype} of shape "
+            f"{dataset.shape}; write it again."
         )
-    apix = [_attribute(node, f"EMAN.apix_{axis}") for axis in "xyz"]
+    apix = [step for axis in "xyz" if (step := _attribute(node, f"EMAN.apix_{axis}")) is not None]
     grid = OnDisk(dataset)
     bits, low, high = (_attribute(node, f"EMAN.stored_render{what}") for what in ("bits", "min", "max"))
     if bits and low is not None and high is not None:
         if not (1 <= bits <= 16 and np.isfinite([low, high]).all() and low < high):
-            raise InputError(f"{path}: {node.name} maps {bits:g} bits onto {low:g} to {high:g}; wanted 1 to 16 bits.")
+            raise InputError(
+                f"{path}: {node.name}: expected 1 to 16 bits and a finite range of grey values, got {bits:g} bits for "
+                f"{low:g} to {high:g}; write the file again."
+            )
         grid = OnDisk(dataset, (high - low) / (2 ** int(bits) - 1), low)
     stored = min(dataset.id.get_storage_size(), path.stat().st_size)
-    return _checked(path, grid, stored), None if None in apix else cubic_step(path, apix)
+    return _checked(path, grid, stored), cubic_step(path, apix) if len(apix) == 3 else None
 
 
 def open_hdf(path: Path) -> list[tuple[OnDisk, float | None]]:
-    """All images of an EMAN2 HDF5 file, in the order of their numbers, each with its pixel size in A or None.
+    """All images of an EMAN2 HDF5 file, in the order of their numbers, each with its voxel size in A or None.
 
-    Images are /MDF/images/<n>/image with axes z, y, x; their group has the pixel size as EMAN.apix_x, _y, _z, and
-    EMAN.stored_renderbits, -min, -max where grey values were rounded to few bits (source: EMAN2, hdfio2.cpp).
-    Links, external and virtual storage, and filters that need a plugin are refused.
+    Images are /MDF/images/<n>/image with axes z, y, x. Attributes of their group are the voxel size EMAN.apix_x, _y, _z
+    and, if grey values were rounded to few bits, EMAN.stored_renderbits, -min, -max (source: EMAN2, hdfio2.cpp).
+
+    Raises
+    ------
+    InputError
+        Not EMAN2's HDF5 or damaged; links, external or virtual storage, or filters that need a plugin.
     """
     h5py = _library("h5py", path)
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; check the path.")
+    check_file(path)
     try:
         with contextlib.ExitStack() as on_failure:
             images = on_failure.enter_context(h5py.File(path, "r", locking="best-effort"))
             for name in ("MDF", "images"):
                 images = _inside(h5py, path, images, name)
             if not isinstance(images, h5py.Group):
-                raise InputError(f"{path} has no /MDF/images/<n>/image; wanted EMAN2's HDF5.")
+                raise InputError(f"{path} has no /MDF/images/<n>/image; expected EMAN2's HDF5: check the file.")
             names = sorted((name for name in images if name.isascii() and name.isdigit()), key=int)
             if not names:
-                raise InputError(f"{path} holds no images; wanted /MDF/images/0/image, as EMAN2 writes it.")
+                raise InputError(f"{path} holds no images; expected /MDF/images/0/image, as EMAN2 writes: check it.")
             found = [_image(h5py, path, _inside(h5py, path, images, name)) for name in names]
-            on_failure.pop_all()  # the file stays open as long as its images are in use
+            on_failure.pop_all()  # the file must stay open while its images are in use
             return found
     except InputError:
         raise
@@ -227,11 +242,14 @@ def open_hdf(path: Path) -> list[tuple[OnDisk, float | None]]:
 
 
 def read_hdf(path: str | Path, voxel_size: float | None = None, mmap: bool = False) -> Volume:
-    """A tomogram in EMAN2's HDF5: its one image; `data` is `OnDisk` with `mmap`, an array without."""
+    """A tomogram from EMAN2's HDF5 with one image; `data` is `OnDisk` with `mmap`, else an array.
+
+    Parameters and errors as in `read_mrc` and `open_hdf`.
+    """
     path = Path(path)
     images = open_hdf(path)
     if len(images) != 1:
-        raise InputError(f"{path} holds {len(images)} images; wanted one tomogram: give it as subtomograms.")
+        raise InputError(f"{path} holds {len(images)} images; expected one tomogram: give it as subtomograms.")
     grid, found = images[0]
     return _volume(path, grid, checked_voxel_size(path, found, voxel_size), mmap)
 
@@ -239,15 +257,14 @@ def read_hdf(path: str | Path, voxel_size: float | None = None, mmap: bool = Fal
 def _volume(path: Path, grid: OnDisk, voxel_size: float, mmap: bool) -> Volume:
     if not mmap:
         check_fits(path, grid.shape)
-    return Volume(grid if mmap else np.asarray(grid), voxel_size, str(path))
-
-
-# OME-Zarr
+    return Volume(cast(np.ndarray, grid) if mmap else np.asarray(grid), voxel_size, str(path))
 
 
 def _json(path: Path) -> Any:
     if path.stat().st_size > LARGEST_JSON:
-        raise InputError(f"{path} has {path.stat().st_size} bytes; wanted metadata of at most {LARGEST_JSON}.")
+        raise InputError(
+            f"{path} has {path.stat().st_size} bytes; expected metadata of at most {LARGEST_JSON}: copy it again."
+        )
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -260,7 +277,7 @@ def _scale(transformations: list[dict]) -> np.ndarray:
 
 
 def _levels(folder: Path) -> list[tuple[str, np.ndarray | None]]:
-    """Paths of the resolution levels, finest first, each with its steps in A along z, y, x, or None without a unit."""
+    """Paths of the resolution levels, finest first, each with its steps in A along z, y, x (None without a unit)."""
     new, old = folder / "zarr.json", folder / ".zattrs"
     try:
         if new.is_file():
@@ -268,11 +285,14 @@ def _levels(folder: Path) -> list[tuple[str, np.ndarray | None]]:
         elif old.is_file():
             multiscales = _json(old)["multiscales"]
         else:
-            raise InputError(f"{folder} holds neither zarr.json nor .zattrs; wanted the folder of an OME-Zarr image.")
+            raise InputError(
+                f"{folder} holds neither zarr.json nor .zattrs; expected an OME-Zarr image: check the path."
+            )
         (image,) = multiscales
         axes = image["axes"]
         if [axis["name"] for axis in axes[-3:]] != ["z", "y", "x"]:
-            raise InputError(f"{folder} has axes {[axis['name'] for axis in axes]}; wanted z, y, x as the last three.")
+            names = [axis["name"] for axis in axes]
+            raise InputError(f"{folder} has axes {names}; expected z, y, x as the last three: write it in this order.")
         unit = np.array([ANGSTROM.get(axis.get("unit"), np.nan) for axis in axes[-3:]])
         common = _scale(image.get("coordinateTransformations", [])) * unit
         levels = [(str(d["path"]), _scale(d["coordinateTransformations"]) * common) for d in image["datasets"]]
@@ -281,13 +301,13 @@ def _levels(folder: Path) -> list[tuple[str, np.ndarray | None]]:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(
-            f"{folder} has no multiscales of one image that can be read ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:80]}); wanted OME-Zarr 0.4 or 0.5."
+            f"{folder} has no readable multiscales of one image ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:80]}); expected OME-Zarr 0.4 or 0.5: write it again."
         ) from error
 
 
 def _codecs(parts: Any) -> Iterator[str]:
-    """Names of all codecs in the metadata of an array, those inside shards too."""
+    """Names of all codecs in the metadata of an array, including those inside shards."""
     for part in parts or []:
         if part:
             yield part if isinstance(part, str) else str(part.get("name", part.get("id")))
@@ -296,15 +316,15 @@ def _codecs(parts: Any) -> Iterator[str]:
 
 
 def _check_blosc(files: list[Path], largest: int) -> None:
-    """Refuse chunks whose Blosc header fits neither the file nor the array: numcodecs would read past their end."""
+    """Refuse chunks whose Blosc header does not fit the file or the array: numcodecs would read past their end."""
     for file in files:
         with file.open("rb") as chunk:
             head = chunk.read(16)
         size, (unpacked, packed) = file.stat().st_size, struct.unpack("<4xI4xI", head.ljust(16, b"\0"))
         if packed != size or unpacked > largest:
             raise InputError(
-                f"{file} has {size} bytes, but says {packed} that unpack to {unpacked}, of at most {largest}; wanted a "
-                "whole chunk: copy it again."
+                f"{file}: expected a whole chunk of {size} bytes that unpacks to at most {largest}, got a header of "
+                f"{packed} and {unpacked} bytes; copy it again."
             )
 
 
@@ -312,7 +332,9 @@ def _open_level(folder: Path, name: str) -> OnDisk:
     zarr = _library("zarr", folder)
     level = (folder / name).resolve()
     if not level.is_relative_to(folder.resolve()):
-        raise InputError(f"{folder}: level '{name}' leads out of the folder; wanted a path inside it.")
+        raise InputError(
+            f"{folder}: level '{name}' leads out of the folder; expected a path inside it: write it again."
+        )
     if not level.is_dir():
         raise InputError(f"{folder} has no level '{name}', which its metadata lists; copy it again.")
     try:
@@ -321,11 +343,13 @@ def _open_level(folder: Path, name: str) -> OnDisk:
         codecs = list(_codecs(about["codecs"] if new.is_file() else [*(about["filters"] or []), about["compressor"]]))
         odd = sorted(set(codecs) - ZARR_CODECS)
         if odd:
-            raise InputError(f"{folder} uses codec '{odd[0]}'; wanted one of {', '.join(sorted(ZARR_CODECS))}.")
+            known = ", ".join(sorted(ZARR_CODECS))
+            raise InputError(f"{folder} uses codec '{odd[0]}'; expected one of {known}: write it with one of these.")
         array = zarr.open_array(str(level), mode="r")
         if array.dtype.kind not in "iuf" or array.ndim < 3 or set(array.shape[:-3]) - {1}:
             raise InputError(
-                f"{level} is {array.dtype} of shape {array.shape}; wanted numbers on z, y, x, other axes of length 1."
+                f"{level}: expected real numbers on z, y, x, other axes of length 1, got {array.dtype} of shape "
+                f"{array.shape}; write one channel and one time."
             )
         chunks = [file for file in level.rglob("*") if file.is_file() and file.name[0] != "." and file != new]
         if codecs[-1:] == ["blosc"] and "sharding_indexed" not in codecs:
@@ -338,27 +362,27 @@ def _open_level(folder: Path, name: str) -> OnDisk:
 
 
 def read_zarr(path: str | Path, voxel_size: float | None = None, mmap: bool = False) -> Volume:
-    """A tomogram in OME-Zarr 0.4 (Zarr 2) or 0.5 (Zarr 3); `data` is `OnDisk` with `mmap`, an array without.
+    """A tomogram from OME-Zarr 0.4 (Zarr 2) or 0.5 (Zarr 3); `data` is `OnDisk` with `mmap`, else an array.
 
-    Pixel sizes are the scale of each level's coordinateTransformations in the unit of its axes, angstrom, nanometer or
+    Voxel sizes are the scale of each level's coordinateTransformations in the unit of its axes, angstrom, nanometer or
     micrometer (source: OME-NGFF specification, multiscales).
 
     Parameters
     ----------
-    path : the image's folder
-    voxel_size : A per voxel. The level within 1 % of it is taken; where there is none, it overrides what the metadata
-        says of the finest level. 0 or None: the finest level, as it is
+    path : folder of the image
+    voxel_size : A per voxel. Selects the level within 1 % of it; without such a level, it overrides the voxel size of
+        the finest level. 0 or None: the finest level with its own voxel size
 
     Raises
     ------
     InputError
-        No such metadata, paths that lead out of the folder, voxels not cubic, several channels or times, codecs that
-        could run code, and what `read_mrc` refuses.
+        Metadata missing, paths that lead out of the folder, voxels not cubic, several channels or times, unknown codecs
+        (which could run code), and as `read_mrc`.
     """
     path = Path(path)
     levels = _levels(path)
     if not levels:
-        raise InputError(f"{path} lists no resolution levels; wanted OME-Zarr 0.4 or 0.5.")
+        raise InputError(f"{path} lists no resolution levels; expected OME-Zarr 0.4 or 0.5: write it again.")
     sizes = np.array([np.nan if steps is None else steps.mean() for _, steps in levels])
     off = np.nan_to_num(np.abs(sizes / (voxel_size or np.nan) - 1), nan=np.inf)
     name, steps = levels[int(off.argmin()) if off.min() < 0.01 else 0]

@@ -1,4 +1,4 @@
-"""Positions in JSON: EMAN2's boxes, copick's picks, and the annotations of the CZ CryoET Data Portal."""
+"""Positions from JSON: EMAN2's boxes, copick's picks, and annotations of the CZ CryoET Data Portal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_KEYS = 100
 def _parse(path: str | Path, text: str, where: str = "") -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: also of integers with thousands of digits
+    except (ValueError, RecursionError) as error:  # ValueError: also for integers with thousands of digits
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error).splitlines()[0]
         raise InputError(f"{path} is not JSON{where} ({reason}); write it again.") from error
 
@@ -32,44 +32,47 @@ def _number(path: str | Path, value: Any, where: str) -> float:
     except OverflowError:
         number = np.nan
     if not np.isfinite(number):
-        raise InputError(f"{path}: {where} is {_text(path, value)[:40]!r}; wanted a number.")
+        raise InputError(f"{path}: {where} is {_text(path, value)[:40]!r}; expected a number: correct it.")
     return number
 
 
 def _text(path: str | Path, value: Any) -> str:
-    """A JSON value as one text for a table, without the half characters that no file can hold."""
+    """A JSON value as one text for a table, without unpaired surrogates, which cannot be written to a file."""
     try:
         text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
     except RecursionError as error:
-        raise InputError(f"{path} holds a value that is nested too deep; leave it out.") from error
+        raise InputError(f"{path} holds a value that is nested too deep; remove it.") from error
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _location(path: str | Path, point: Any, number: int) -> list[float]:
-    place = point.get("location") if isinstance(point, dict) else None
-    if not isinstance(place, dict):
-        raise InputError(f"{path}: point {number} has no location; wanted one with x, y and z.")
-    return [_number(path, place.get(axis), f"{axis} of point {number}") for axis in "xyz"]
+    location = point.get("location") if isinstance(point, dict) else None
+    if not isinstance(location, dict):
+        raise InputError(f"{path}: point {number} has no location; expected one with x, y and z: correct it.")
+    return [_number(path, location.get(axis), f"{axis} of point {number}") for axis in "xyz"]
 
 
 def _matrices(path: str | Path, values: Sequence[Any], n: int) -> np.ndarray | None:
-    """(N, n, n) numbers from nested lists; None unless each value is there."""
+    """(N, n, n) numbers from nested lists; None if any is missing."""
     if any(value is None for value in values):
         return None
     out = np.empty((len(values), n, n))
     for row, value in enumerate(values):
         lines = value if isinstance(value, list) else []
         if [len(line) if isinstance(line, list) else 0 for line in lines] != [n] * n:
-            raise InputError(f"{path}: the matrix of point {row + 1} is no list of {n} lists of {n} numbers.")
+            raise InputError(
+                f"{path}: expected the matrix of point {row + 1} as {n} lists of {n} numbers, got {str(value)[:40]!r}; "
+                "correct it."
+            )
         out[row] = [[_number(path, v, f"the matrix of point {row + 1}") for v in line] for line in lines]
     return out
 
 
 def _columns(path: str | Path, points: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """All fields of the points as texts, the location as x, y and z; their names fit for a STAR's labels."""
+    """All fields of the points as texts, the location as x, y and z; names are made valid labels of a STAR."""
     keys = dict.fromkeys(key for point in points for key in point)
     if len(keys) > MAX_KEYS:
-        raise InputError(f"{path} names {len(keys)} different fields; wanted at most {MAX_KEYS} for its points.")
+        raise InputError(f"{path} names {len(keys)} different fields; expected at most {MAX_KEYS}: remove some.")
     table = {axis: [_text(path, point["location"][axis]) for point in points] for axis in "xyz"}
     fields = (key for key in keys if key not in ("location", *table))
     texts = {key: [_text(path, point.get(key)) for point in points] for key in fields}
@@ -79,7 +82,7 @@ def _columns(path: str | Path, points: Sequence[dict[str, Any]]) -> dict[str, li
 def _particles(
     path: str | Path, points: Sequence[Any], zyx: np.ndarray, unit: str, tomogram: Volume, rotations: np.ndarray | None
 ) -> Particles:
-    """Points of the portal or of copick, which share their fields; `rotations` (N, 3, 3) from particle to tomogram."""
+    """Particles from points of the portal or of copick; `rotations` (N, 3, 3) map the reference into the tomogram."""
     check_inside(path, zyx, tomogram, unit)
     angles = None if rotations is None else relion_from_rotation(rotation_from_matrices(path, rotations))
     groups = group_numbers([_text(path, point.get("instance_id")) or "0" for point in points])
@@ -87,23 +90,21 @@ def _particles(
 
 
 def read_portal(path: str | Path, tomogram: Volume) -> Particles:
-    """Points of the CZ CryoET Data Portal (.ndjson): one JSON object a line.
+    """Particles from points of the CZ CryoET Data Portal (.ndjson): one JSON object per line.
 
-    Its type is point, orientedPoint or instancePoint; all three are read.
-
-    `location` is in voxels of the tomogram that the annotation belongs to (its voxel spacing is in the annotation's
-    folder). Where each point has an `xyz_rotation_matrix`, which rotations the reference onto the particle, angles come
-    from it; groups are `instance_id`.
+    The types point, orientedPoint and instancePoint are read. `location` is in voxels of the tomogram that the
+    annotation belongs to (the annotation's folder names its voxel spacing). Angles come from `xyz_rotation_matrix`,
+    which rotates the reference onto the particle, if each point has one. Groups are `instance_id`.
 
     Raises
     ------
     InputError
-        Not text, a line that is no such object, numbers or matrices that are none, or positions outside the tomogram.
+        Not text, a line that is not such an object, invalid numbers or matrices, or positions outside the tomogram.
     """
     text = read_text(path, "lines of JSON, as the CryoET Data Portal has them")
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
-        raise InputError(f"{path} holds no points; wanted one JSON object a line.")
+        raise InputError(f"{path} holds no points; expected one JSON object per line: check the file.")
     points = [_parse(path, line, f" in line {number}") for number, line in lines]
     xyz = np.array([_location(path, point, row) for row, point in enumerate(points, 1)])
     rotations = _matrices(path, [point.get("xyz_rotation_matrix") for point in points], 3)
@@ -111,12 +112,12 @@ def read_portal(path: str | Path, tomogram: Volume) -> Particles:
 
 
 def read_json(path: str | Path, tomogram: Volume) -> Particles:
-    """Positions from EMAN2's info/*.json (it has "boxes_3d") or from a picks file of copick (it has "points").
+    """Particles from EMAN2's info/*.json (it has "boxes_3d") or from a picks file of copick (it has "points").
 
     Raises
     ------
     InputError
-        Neither of the two, not JSON, numbers that are none, or positions outside the tomogram.
+        Neither of the two, not JSON, invalid numbers, or positions outside the tomogram.
     """
     return _content(path, _parse(path, read_text(path, "JSON of EMAN2 or copick")), tomogram)
 
@@ -125,31 +126,31 @@ def _content(path: str | Path, content: Any, tomogram: Volume) -> Particles:
     for key, read in (("boxes_3d", _read_eman2), ("points", _read_copick)):
         if isinstance(content, dict) and isinstance(content.get(key), list):
             if not content[key]:
-                raise InputError(f"{path} has an empty list '{key}'; wanted at least one position.")
+                raise InputError(f"{path} has an empty list '{key}'; expected at least one position: pick again.")
             return read(path, content, tomogram)
     keys = ", ".join(repr(key[:40]) for key in list(content)[:5]) if isinstance(content, dict) else "no object"
     raise InputError(
-        f"{path} has no positions ({keys}); wanted 'boxes_3d' of EMAN2's info files, or 'points' of a picks file in "
-        "copick's ExperimentRuns/*/Picks."
+        f"{path} has no positions ({keys}); expected 'boxes_3d' of EMAN2's info files, or 'points' of a picks file in "
+        "copick's ExperimentRuns/*/Picks: give such a file."
     )
 
 
 def _read_eman2(path: str | Path, content: dict[str, Any], tomogram: Volume) -> Particles:
-    """Boxes x, y, z, method, score, class, named by "class_list".
+    """Particles from boxes of x, y, z, method, score and class; "class_list" names the classes.
 
-    With "apix_unbin" they are unbinned pixels of that size in A from the tomogram's centre, voxel n // 2; older files
-    without it have voxels of the tomogram, counted from 0 (e2spt_boxer.py, on the metadata of 2018-09).
+    With "apix_unbin", positions are unbinned pixels of that size in A from the tomogram's centre, voxel n // 2. Without
+    it, in older files, they are voxels of the tomogram, counted from 0 (e2spt_boxer.py, on the metadata of 2018-09).
     """
     boxes, listed = content["boxes_3d"], content.get("class_list")
     bad = next((row for row, box in enumerate(boxes, 1) if not isinstance(box, list) or len(box) < 3), None)
     if bad:
-        raise InputError(f"{path}: box {bad} is no list of x, y, z, method, score and class.")
+        raise InputError(f"{path}: box {bad}: expected a list of x, y, z, method, score and class; correct it.")
     xyz = np.array([[_number(path, v, f"box {row}") for v in box[:3]] for row, box in enumerate(boxes, 1)])
     unit = ""
     if "apix_unbin" in content:
         pixel = _number(path, content["apix_unbin"], "apix_unbin")
         if pixel <= 0:
-            raise InputError(f"{path}: apix_unbin is {pixel:g}; wanted A per unbinned pixel above 0.")
+            raise InputError(f"{path}: apix_unbin: expected A per unbinned pixel above 0, got {pixel:g}; correct it.")
         xyz = xyz * (pixel / tomogram.voxel_size) + np.array(tomogram.data.shape[::-1]) // 2
         unit = f" (from pixels of {pixel:g} A around the centre)"
     check_inside(path, xyz[:, ::-1], tomogram, unit)
@@ -162,16 +163,16 @@ def _read_eman2(path: str | Path, content: dict[str, Any], tomogram: Volume) -> 
 
 
 def _read_copick(path: str | Path, content: dict[str, Any], tomogram: Volume) -> Particles:
-    """Points of one picks file: ExperimentRuns/<run>/Picks/<user>_<session>_<object>.json.
+    """Particles from one picks file: ExperimentRuns/<run>/Picks/<user>_<session>_<object>.json.
 
-    Only this file is read, neither the project's configuration nor its other runs: give the tomogram of the same run.
-    A particle is at its location plus its transformation's shift, both in A from the first voxel; the transformation
-    rotations the particle into the tomogram (copick's docs, "Geometry Conventions"). A file whose points all have the
-    identity, copick's default, or that says not to trust its orientations, has no angles. Groups are "instance_id".
+    Only this file is read, not the project's configuration: give the tomogram of the same run. A particle is at its
+    location plus the shift of its transformation, both in A from the first voxel; the transformation rotates the
+    particle into the tomogram (copick's docs, "Geometry Conventions"). Angles are None if all transformations are the
+    identity, copick's default, or if "trust_orientation" is false. Groups are "instance_id".
     """
     points, unit = content["points"], content.get("unit", "angstrom")
     if unit != "angstrom":
-        raise InputError(f"{path} has positions in {_text(path, unit)[:40]!r}; wanted angstrom.")
+        raise InputError(f"{path} has positions in {_text(path, unit)[:40]!r}; expected angstrom: convert them.")
     xyz = np.array([_location(path, point, row) for row, point in enumerate(points, 1)])
     rotations = _matrices(path, [point.get("transformation_") for point in points], 4)
     if rotations is not None:
@@ -185,30 +186,35 @@ def _read_copick(path: str | Path, content: dict[str, Any], tomogram: Volume) ->
     return _particles(path, points, zyx, f" (from A, {tomogram.voxel_size:g} A/voxel)", tomogram, rotations)
 
 
-def read_copick_run(path: str | Path, tomogram: Volume) -> Particles:
-    """All picks of one run of a copick project, from its folder ExperimentRuns/<run>/Picks.
+def _groups(part: Particles) -> np.ndarray:
+    return np.zeros(len(part), np.int64) if part.groups is None else part.groups
 
-    Each file is read as by :func:`read_json`; those without a point are left out. The column copickFile says which
-    file, <user>_<session>_<object>, a row came from. Angles stay where all files have them; a group is an instance of
-    one file. The project's configuration, which may lead anywhere, is not read.
+
+def read_copick_run(path: str | Path, tomogram: Volume) -> Particles:
+    """All particles of one run of a copick project, from its folder ExperimentRuns/<run>/Picks.
+
+    Each file is read as by `read_json`; those without points are skipped. The column copickFile names the file of each
+    row, <user>_<session>_<object>. Angles are kept if all files have them; a group is an instance in one file. The
+    project's configuration is not read, because it may refer to any path.
 
     Raises
     ------
     InputError
-        No picks in the folder, or what `read_json` refuses in one of them.
+        No picks in the folder, or as `read_json` for one of the files.
     """
-    found = {}
+    found: dict[str, Particles] = {}
     for file in sorted(Path(path).glob("*.json")):
         content = _parse(file, read_text(file, "JSON of copick"))
         if not isinstance(content, dict) or content.get("points") != []:
             found[file.stem] = _content(file, content, tomogram)
     if not found:
-        raise InputError(f"{path} holds no picks; wanted the folder Picks of one run of a copick project.")
+        raise InputError(f"{path} holds no picks; expected the folder Picks of one run of a copick project.")
     parts = list(found.values())
     columns = dict.fromkeys(column for part in parts for column in part.table)
     table = {c: [text for part in parts for text in part.table.get(c, [""] * len(part))] for c in columns}
     table["copickFile"] = [name for name, part in found.items() for _ in range(len(part))]
-    groups = group_numbers([f"{name} {group}" for name, part in found.items() for group in part.groups])
-    turned = [part.angles for part in parts]
-    angles = None if any(one is None for one in turned) else np.concatenate(turned)
-    return Particles(table, np.concatenate([part.zyx for part in parts]), angles=angles, groups=groups)
+    groups = group_numbers([f"{name} {group}" for name, part in found.items() for group in _groups(part)])
+    zyx = np.concatenate([part.zyx for part in parts if part.zyx is not None])
+    known = [part.angles for part in parts if part.angles is not None]
+    angles = np.concatenate(known) if len(known) == len(parts) else None
+    return Particles(table, zyx, angles=angles, groups=groups)

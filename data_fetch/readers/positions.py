@@ -1,4 +1,4 @@
-"""What the readers of particle positions share: bounds on files, numbers, rotations, and which rows are whose."""
+"""Shared by the readers of particle positions: limits on files, numbers, rotations, and the rows of a tomogram."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from cryoshift_core.errors import InputError
+from cryoshift_core.tomography.checks import check_file
 from cryoshift_core.tomography.volumes import Volume
 
-MAX_BYTES = 1 << 26  # of a table of positions: some 200 000 rows; texts and JSON take about 20 times that in memory
+MAX_BYTES = 1 << 26  # of a table of positions, about 200,000 rows; text and JSON need about 20 times as much memory
 FILE_ENDING = re.compile(r"(\.(tomostar|star|xml|mrcs?|rec|map|st|ali|em|hdf5?|h5|zarr|ome|tiff?)(:mrcs?)?)+$", re.I)
 
 
 def check_size(path: str | Path, limit: int = MAX_BYTES) -> None:
-    """Raise InputError unless `path` is a file of at most `limit` bytes."""
-    if not Path(path).is_file():
-        raise InputError(f"{path} is not a file; check the path.")
+    """Return None; raise InputError unless `path` is a file of at most `limit` bytes."""
+    check_file(path)
     size = Path(path).stat().st_size
     if size > limit:
-        raise InputError(f"{path} has {size} bytes; wanted at most {limit} for a list of positions: split it.")
+        raise InputError(f"{path} has {size} bytes; expected at most {limit} for a list of positions: split it.")
 
 
 def read_text(path: str | Path, what: str, limit: int = MAX_BYTES) -> str:
-    """The file's text, its size checked first; InputError says that it is not `what`."""
+    """Text of a file in UTF-8, at most `limit` bytes; `what` names the expected content in the InputError."""
     check_size(path, limit)
     raw = Path(path).read_bytes()
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is not text (byte {error.start} is {raw[error.start]:#04x}); wanted {what}."
+            f"{path} is not text (byte {error.start} is {raw[error.start]:#04x}); expected {what}: check the file."
         ) from error
 
 
 def floats(path: str | Path, column: str, texts: Iterable[str]) -> np.ndarray:
-    """(N,) finite numbers from texts; InputError names column and row of the first that is none."""
+    """(N,) finite numbers from texts; InputError names column and row of the first text that is not one."""
     out = []
     for row, text in enumerate(texts):
         try:
@@ -47,12 +47,12 @@ def floats(path: str | Path, column: str, texts: Iterable[str]) -> np.ndarray:
         except ValueError:
             out.append(np.nan)
         if not np.isfinite(out[-1]):
-            raise InputError(f"{path}: {column} is {text[:40]!r} in row {row + 1}; wanted a number.")
+            raise InputError(f"{path}: {column} is {text[:40]!r} in row {row + 1}; expected a number: correct it.")
     return np.array(out, float)
 
 
 def group_numbers(texts: Sequence[str]) -> np.ndarray:
-    """(N,) integers that tell equal texts apart: the numbers themselves, or their order of first appearance."""
+    """(N,) integers, equal for equal texts: the texts if all are integers, else their order of appearance."""
     if all(re.fullmatch(r"-?[0-9]{1,18}", text) for text in texts):
         return np.array([int(text) for text in texts], dtype=np.int64)
     order = {text: number for number, text in enumerate(dict.fromkeys(texts))}
@@ -60,15 +60,25 @@ def group_numbers(texts: Sequence[str]) -> np.ndarray:
 
 
 def name_of(path: str) -> str:
-    """A tomogram's name: the last part of a path, in either kind of slash, without the endings of image files."""
+    """Name of a tomogram: the last part of its path (with / or \\), without the endings of image files."""
     return FILE_ENDING.sub("", re.split(r"[/\\]", str(path)[-1000:].rstrip("/\\"))[-1])
 
 
 def rows_of(path: str | Path, names: Sequence[str], tomogram: Volume) -> list[int]:
-    """Rows of `tomogram` among those of several, by name; all rows where `names` holds at most one tomogram.
+    """Rows that belong to `tomogram`, by name; all rows if `names` holds at most one tomogram.
 
-    The same name comes first. Else one name goes on where the other ends, as in TS_1 and TS_1_10.00Apx (Warp),
-    rec_TS_1 (RELION 5) or TS_1__bin4 (EMAN2); TS_10 and TS_1_2 are other tomograms than TS_1.
+    Rows of the same name are taken if there are any. Else one name must continue the other, as in TS_1 and
+    TS_1_10.00Apx (Warp), rec_TS_1 (RELION 5) or TS_1__bin4 (EMAN2). TS_10 and TS_1_2 are other tomograms than TS_1.
+
+    Parameters
+    ----------
+    path : file that the rows come from, for messages
+    names : name or path of the tomogram of each row
+
+    Raises
+    ------
+    InputError
+        No name fits, or several do.
     """
     stem_of = {name: name_of(name) for name in dict.fromkeys(names)}
     stems, listed = [stem_of[name] for name in names], list(dict.fromkeys(stem_of.values()))
@@ -81,16 +91,16 @@ def rows_of(path: str | Path, names: Sequence[str], tomogram: Volume) -> list[in
     found = same or near
     if len(found) != 1:
         shown = ", ".join(repr(name[:40]) for name in (found or listed)[:3])
-        matched = f"{len(found)} that fit" if found else "none named"
+        matched = f"{len(found)} that fit" if found else "none that fits"
         raise InputError(
-            f"{path} lists {len(listed)} tomograms, {matched} '{own[0]}' ({shown}, ...); name the tomogram's file as "
-            "its rows do, or give a file with its rows only."
+            f"{path} lists {len(listed)} tomograms: expected one named '{own[0]}', got {matched} ({shown}, ...). "
+            "Rename the tomogram as in the file, or give a file with its rows only."
         )
     return [row for row, stem in enumerate(stems) if stem == found[0]]
 
 
 def _continues(short: str, long: str) -> bool:
-    """Does `long` go on after `short` with a suffix that is no number of its own?"""
+    """Whether `long` is `short` with a suffix that does not number another tomogram."""
     rest = long[len(short) :]
     return bool(short) and long.startswith(short) and bool(re.match(r"[._-]++(?!\d+([_-]|$))\S", rest))
 
@@ -98,11 +108,13 @@ def _continues(short: str, long: str) -> bool:
 def check_inside(
     path: str | Path, zyx: np.ndarray, tomogram: Volume, unit: str = "", rows: Sequence[int] | None = None
 ) -> None:
-    """Raise InputError where positions (N, 3) lie outside the tomogram, whose voxels reach half a voxel around theirs.
+    """Return None; raise InputError when a position lies outside the tomogram by more than half a voxel.
 
     Parameters
     ----------
-    unit : what was done to the file's numbers, for the message
+    path : file that the positions come from, for messages
+    zyx : (N, 3) voxels
+    unit : how the numbers in the file were converted, for the message
     rows : (N,) rows of the file that the positions come from, counted from 0; None: all of them, in order
     """
     shape = np.array(tomogram.data.shape)
@@ -117,20 +129,20 @@ def check_inside(
         )
 
 
-def relion_from_rotation(turn: Rotation) -> np.ndarray:
-    """(N, 3) rot, tilt, psi in degrees: the inverse of `rotation_from_relion`; psi is 0 where tilt is 0 or 180."""
+def relion_from_rotation(rotation: Rotation) -> np.ndarray:
+    """(N, 3) rot, tilt, psi in degrees: the inverse of `rotation_from_relion`. psi is 0 if tilt is 0 or 180."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # scipy's word that the poles leave the choice of psi open
-        return turn.inv().as_euler("ZYZ", degrees=True)
+        warnings.simplefilter("ignore", UserWarning)  # scipy warns that psi is arbitrary at the poles
+        return rotation.inv().as_euler("ZYZ", degrees=True)
 
 
 def rotation_from_matrices(path: str | Path, matrices: np.ndarray) -> Rotation:
-    """Rotations from (N, 3, 3), checked: InputError names the first that is no rotation."""
+    """Rotations from matrices (N, 3, 3); InputError names the first that is not a rotation."""
     error = np.abs(matrices @ matrices.transpose(0, 2, 1) - np.eye(3)).max((1, 2))
     bad = np.flatnonzero(~((error < 0.01) & (np.linalg.det(matrices) > 0)))
     if len(bad):
         raise InputError(
-            f"{path}: the matrix of point {bad[0] + 1} of {len(matrices)} is no rotation (rows not of length 1 and at "
-            "right angles, or mirrored); repair it, or leave the matrices out."
+            f"{path}: the matrix of point {bad[0] + 1} of {len(matrices)} is not a rotation: expected orthogonal rows "
+            "of length 1, without mirroring; correct it, or leave the matrices out."
         )
     return Rotation.from_matrix(matrices)

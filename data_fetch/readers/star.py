@@ -19,7 +19,7 @@ from .positions import (
     rows_of,
 )
 
-MAX_BYTES = 1 << 28  # a million particles
+MAX_BYTES = 1 << 28  # bytes, about a million particles
 CENTRED, PIXELS = "rlnCenteredCoordinate{}Angst", "rlnCoordinate{}"
 IN_ANGSTROM = ("wrpCoordinate{}1", "wrpCoordinate{}")
 ANGLES = (
@@ -38,28 +38,36 @@ def _tables(path: str | Path) -> dict[str, Table]:
 
 
 def _take(path: str | Path, tables: dict[str, Table], *columns: str) -> tuple[str, Table, dict[str, Table]]:
-    """Name and columns of the table that has the first of `columns` that any has, and the other tables."""
+    """Name and columns of the first table that has one of `columns`, in their order, and the other tables."""
     block = next((name for column in columns for name, table in tables.items() if column in table), None)
     if block is None:
         found = ", ".join(repr(name[:40]) for name in list(tables)[:5]) or "no tables"
-        raise InputError(f"{path} has no column _{columns[-1]} (tables: {found}); wanted a RELION table that has it.")
+        raise InputError(f"{path} has no column _{columns[-1]} (tables: {found}); expected a RELION table with it.")
     table = tables[block]
     column = next(column for column in columns if column in table)
     if not table[column]:
-        raise InputError(f"{path} has an empty column _{column}; wanted at least one row.")
+        raise InputError(f"{path} has an empty column _{column}; expected at least one row: check the file.")
     ragged = next((name for name, values in table.items() if len(values) != len(table[column])), None)
     if ragged:
-        raise InputError(f"{path}: _{ragged[:40]} and _{column} differ in their number of rows; wanted one table.")
+        raise InputError(
+            f"{path}: _{ragged[:40]} and _{column} differ in their number of rows; expected one table: correct it."
+        )
     return block, table, {name: other for name, other in tables.items() if name != block}
 
 
 def table_with(path: str | Path, column: str) -> tuple[str, Table, dict[str, Table]]:
-    """Of a STAR file: name and columns of the table that has `column`, and the other tables."""
+    """Name and columns of the table of a STAR file that has `column`, and the other tables.
+
+    Raises
+    ------
+    InputError
+        No table has it, or the table is empty or has columns of different lengths.
+    """
     return _take(path, _tables(path), column)
 
 
 def numbers(path: str | Path, table: Table, column: str) -> np.ndarray:
-    """(N,) finite numbers of a column; InputError names the first cell that is none."""
+    """(N,) finite numbers of a column; InputError names the first cell that is not a number."""
     return floats(path, f"_{column}", table.get(column, [""]))
 
 
@@ -72,26 +80,27 @@ def _per_row(path: str | Path, table: Table, optics: Table, column: str) -> np.n
     if column in table:
         values = numbers(path, table, column)
     elif column in optics:
-        of_groups, own, ids = numbers(path, optics, column), table.get("rlnOpticsGroup"), optics.get("rlnOpticsGroup")
-        if len(of_groups) == 1 and (own is None or ids is None):
+        of_groups = numbers(path, optics, column)
+        own, ids = table.get("rlnOpticsGroup", [""]), optics.get("rlnOpticsGroup", [])
+        if len(of_groups) == 1 and (own == [""] or not ids):
             return _per_row(path, {column: optics[column] * len(next(iter(table.values())))}, {}, column)
-        groups = dict(zip(ids or [], of_groups, strict=False))
-        lost = next((group for group in own or [""] if group not in groups), None)
+        groups = dict(zip(ids, of_groups, strict=False))
+        lost = next((group for group in own if group not in groups), None)
         if lost is not None:
             raise InputError(
-                f"{path}: no row of the optics table is the group {lost[:40]!r} of a particle; wanted _rlnOpticsGroup "
-                f"in both tables, for _{column}."
+                f"{path}: the optics table has no row for the group {lost[:40]!r} of a particle; expected "
+                f"_rlnOpticsGroup in both tables, for _{column}: add the row."
             )
         values = np.array([groups[group] for group in own])
     else:
         return None
     if (values <= 0).any():
-        raise InputError(f"{path}: _{column} is {values.min():g}; wanted a pixel size in A above 0.")
+        raise InputError(f"{path}: _{column} is {values.min():g}; expected a pixel size in A above 0: correct it.")
     return values
 
 
 def _image_pixel(path: str | Path, table: Table, optics: Table) -> np.ndarray | None:
-    """(N,) A per pixel of the particles' images: by magnification in RELION 3.0, in the optics table since."""
+    """(N,) A per pixel of the particles' images: from the magnification (RELION 3.0) or the optics table (later)."""
     detector = _per_row(path, table, optics, "rlnDetectorPixelSize")
     magnification = _per_row(path, table, optics, "rlnMagnification")
     if detector is not None and magnification is not None:
@@ -106,7 +115,7 @@ def _names(table: Table) -> list[str]:
 
 
 def _positions(path: str | Path, table: Table, optics: Table, tomogram: Volume) -> tuple[np.ndarray, str]:
-    """(N, 3) x, y, z in voxels of the tomogram, without the origins' shifts, and how they were scaled, in words."""
+    """(N, 3) x, y, z in voxels of the tomogram, origins not subtracted, and their conversion, in words."""
     size = np.array(tomogram.data.shape[::-1])
     if CENTRED.format("X") in table:
         centred = _vectors(path, table, [CENTRED.format(axis) for axis in "XYZ"])
@@ -151,26 +160,25 @@ def angles_of(path: str | Path, table: Table, in_tomogram: bool = False) -> np.n
 
 
 def read_picks(path: str | Path, tomogram: Volume) -> Particles:
-    """Positions from a STAR file of RELION 3.0 to 5, Warp or M: of several tomograms, the rows of this one.
+    """Particles of one tomogram from a STAR file of RELION 3.0 to 5, Warp or M.
 
-    - _rlnCenteredCoordinateX/Y/ZAngst (RELION 5) are A from the tomogram's centre, which is half its size, also where
-      that is odd (tomogram_set.cpp, particle_set.cpp). A tomogram binned from one whose size is no multiple of the
-      binning has its centre less than half a voxel from there.
+    - _rlnCenteredCoordinateX/Y/ZAngst (RELION 5) are A from the tomogram's centre, which is half its size, also if that
+      is odd (tomogram_set.cpp, particle_set.cpp). The centre of a tomogram whose unbinned size is not a multiple of the
+      binning differs from this by less than half a voxel.
     - _wrpCoordinateX1/Y1/Z1 (M) are A from the first voxel.
-    - _rlnCoordinateX/Y/Z are voxels of the tomogram, counted from 0, with three exceptions: an optics group with
-      _rlnTomoTiltSeriesPixelSize (RELION 4) says that its rows count unbinned pixels; a table of .tomostar names (Warp)
-      counts the pixels of its images; and where all of such a table lies between 0 and 1, fractions of the tomogram, as
-      Warp's template matching writes them.
+    - _rlnCoordinateX/Y/Z are voxels of the tomogram, counted from 0, with three exceptions. If the optics group has
+      _rlnTomoTiltSeriesPixelSize (RELION 4), they are unbinned pixels. In a table of .tomostar names (Warp) they are
+      pixels of its images, or fractions of the tomogram if all lie between 0 and 1, as Warp's template matching writes.
 
-    _rlnOriginX/Y/ZAngst, or _rlnOriginX/Y/Z in pixels of the particles' images, are turned by _rlnTomoSubtomogramRot,
-    Tilt and Psi where the table has them, and subtracted (particle_set.cpp, getPosition). Angles are the particle's in
-    the tomogram, that of its subtomogram included. Groups are _rlnGroupNumber.
+    _rlnOriginX/Y/ZAngst, or _rlnOriginX/Y/Z in pixels of the particles' images, are rotated by _rlnTomoSubtomogramRot,
+    Tilt and Psi if the table has them, and subtracted (particle_set.cpp, getPosition). Angles are those of the particle
+    in the tomogram, including the rotation of its subtomogram. Groups are _rlnGroupNumber.
 
     Raises
     ------
     InputError
-        A set of tomograms instead of particles, columns missing or not numbers, an optics group that is not there, no
-        rows for this tomogram, or positions outside it.
+        A set of tomograms instead of particles, columns missing or not numbers, a missing optics group, no rows for
+        this tomogram, or positions outside it.
     """
     tables = _tables(path)
     columns = [one.format("X") for one in (CENTRED, *IN_ANGSTROM, PIXELS)]
@@ -179,8 +187,8 @@ def read_picks(path: str | Path, tomogram: Volume) -> Particles:
             if {"rlnTomoSizeX", "rlnTomoTiltSeriesStarFile", "rlnTomoTomogramsFile"} & table.keys():
                 particles = next((f" ({name[0][:80]!r})" for name in [table.get("rlnTomoParticlesFile")] if name), "")
                 raise InputError(
-                    f"{path} lists tomograms, no positions in them; give the particles' STAR of the same "
-                    f"job{particles} instead."
+                    f"{path} lists tomograms, but no positions; expected the particles' STAR: give that of the same "
+                    f"job{particles}."
                 )
     block, table, rest = _take(path, tables, *columns)
     names, mine = _names(table), list(range(len(next(iter(table.values())))))
@@ -196,5 +204,5 @@ def read_picks(path: str | Path, tomogram: Volume) -> Particles:
     check_inside(path, zyx, tomogram, unit, mine)
     table = {column: [values[row] for row in mine] for column, values in table.items()}
     groups = group_numbers(table.get("rlnGroupNumber", ["0"] * len(mine)))
-    turned = None if angles is None else angles[mine]
-    return Particles(table, zyx, angles=turned, groups=groups, kind="star", block=block, rest=rest)
+    angles = None if angles is None else angles[mine]
+    return Particles(table, zyx, angles=angles, groups=groups, kind="star", block=block, rest=rest)

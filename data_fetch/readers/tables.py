@@ -1,4 +1,4 @@
-"""Positions in plain columns: Dynamo's tables (.tbl) and the points that IMOD's model2point writes."""
+"""Positions from plain columns: Dynamo's tables (.tbl) and the points that IMOD's model2point writes."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ MAX_COLUMNS = 200
 
 
 def _rows(path: str | Path, text: str, what: str) -> list[list[str]]:
-    """The words of each line that has any; all lines must have as many."""
+    """The words of each line that is not empty; all lines must have the same number."""
     lines = (line.strip() for line in text.splitlines())
-    # One split more than is allowed: a line of millions of words stays in one piece.
+    # Splitting stops after the allowed number, so that a line of millions of words needs little memory.
     rows = [line.split(maxsplit=MAX_COLUMNS) for line in lines if line and line[0] not in "#%"]
     if not rows:
-        raise InputError(f"{path} holds no rows; wanted {what}.")
+        raise InputError(f"{path} holds no rows; expected {what}: check the file.")
     odd = next((number for number, row in enumerate(rows) if len(row) != len(rows[0])), None)
     if odd is not None:
         raise InputError(
-            f"{path} has {len(rows[0])} columns in its first row and {len(rows[odd])} in row {odd + 1}; wanted {what}."
+            f"{path} has {len(rows[0])} columns in its first row and {len(rows[odd])} in row {odd + 1}; expected "
+            f"{what}: correct the row."
         )
     if len(rows[0]) > MAX_COLUMNS:
-        raise InputError(f"{path} has more than {MAX_COLUMNS} columns; wanted {what}.")
+        raise InputError(f"{path} has more than {MAX_COLUMNS} columns; expected {what}: check the file.")
     return rows
 
 
 def _table_map(path: Path) -> dict[float, str]:
-    """Tomogram number -> its file's name, from the map beside a table: x.doc of x.tbl, or indices_column20.doc."""
-    places = (path.with_suffix(".doc"), path.parent / "indices_column20.doc")
-    found = next((place for place in places if place.is_file()), None)
+    """File name of each tomogram number, from the map beside a table: x.doc of x.tbl, or indices_column20.doc."""
+    paths = (path.with_suffix(".doc"), path.parent / "indices_column20.doc")
+    found = next((file for file in paths if file.is_file()), None)
     if found is None:
         return {}
     words = [line.split(maxsplit=1) for line in read_text(found, "a table map", 1 << 24).splitlines() if line.strip()]
@@ -50,17 +51,17 @@ def _table_map(path: Path) -> dict[float, str]:
 
 
 def read_dynamo(path: str | Path, tomogram: Volume) -> Particles:
-    """Positions from a Dynamo table (.tbl): columns 24-26 plus the shifts in 4-6, in voxels of the tomogram.
+    """Particles from a Dynamo table (.tbl): columns 24-26 plus the shifts in 4-6, in voxels of the tomogram.
 
     Dynamo counts from 1: its pixel 1 is voxel 0 here (Dynamo's wiki, "Volume center"). Columns 7-9 are tdrot, tilt and
-    narot; Rz(-tdrot) Rx(-tilt) Rz(-narot) turns the reference onto the particle, so narot is about the particle's own
-    axis (as the eulerangles library, cryohub and copick have it, whose convention passes between Dynamo and RELION).
-    Column 20 numbers the tomograms; where there are several, the table map (x.doc beside x.tbl, or
-    indices_column20.doc) says which is this one. Groups are column 21, the region. `table` holds all columns as they
-    are written, by dynamotable's names, for an answer in the same format; those past the 42nd are column43 and so on.
+    narot; Rz(-tdrot) Rx(-tilt) Rz(-narot) rotates the reference onto the particle, so narot is about the particle's own
+    axis (the convention of the eulerangles library, cryohub and copick, which convert between Dynamo and RELION).
+    Column 20 numbers the tomograms; if there are several, the table map (x.doc beside x.tbl, or indices_column20.doc)
+    names this one. Groups are column 21, the region. `table` holds all columns as texts, by dynamotable's names, so
+    that predictions can be written in the same format; columns after the 42nd are column43 and so on.
 
-    The dynamotable library is not used for reading: it makes numbers of the texts, has pandas read without a bound,
-    and passes its errors on as they are.
+    The dynamotable library is not used for reading, because it converts texts to numbers, reads files of any size, and
+    does not report errors in one line.
 
     Raises
     ------
@@ -72,7 +73,7 @@ def read_dynamo(path: str | Path, tomogram: Volume) -> Particles:
     rows = _rows(path, read_text(path, what), what)
     n = len(rows[0])
     if n < 26:
-        raise InputError(f"{path} has {n} columns; wanted {what}.")
+        raise InputError(f"{path} has {n} columns; expected {what}: check the file.")
     names = [*DYNAMO[:n], *(f"column{number}" for number in range(len(DYNAMO) + 1, n + 1))]
     table = {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
@@ -85,29 +86,31 @@ def read_dynamo(path: str | Path, tomogram: Volume) -> Particles:
         known = _table_map(Path(path))
         if not known:
             raise InputError(
-                f"{path} lists {len(set(tomograms))} tomograms by number (column 20); wanted a table map beside it, "
-                f"{Path(path).stem}.doc, with lines such as '1 {Path(tomogram.path).name}'."
+                f"{path} lists {len(set(tomograms))} tomograms by number (column 20); expected a table map beside "
+                f"it: write {Path(path).stem}.doc with lines such as '1 {Path(tomogram.path).name}'."
             )
         mine = rows_of(path, [known.get(number, f"{number:g}") for number in tomograms], tomogram)
     zyx = (vectors("x", "y", "z") + vectors("dx", "dy", "dz") - 1)[mine, ::-1]
     check_inside(path, zyx, tomogram, " (counted from 0)", mine)
-    turn = Rotation.from_euler("zxz", vectors("tdrot", "tilt", "narot"), degrees=True).inv()[mine]
+    rotation = Rotation.from_euler("zxz", vectors("tdrot", "tilt", "narot"), degrees=True).inv()[mine]
     table = {name: [column[row] for row in mine] for name, column in table.items()}
-    return Particles(table, zyx, angles=relion_from_rotation(turn), groups=group_numbers(table["reg"]), kind="dynamo")
+    return Particles(
+        table, zyx, angles=relion_from_rotation(rotation), groups=group_numbers(table["reg"]), kind="dynamo"
+    )
 
 
 def read_points(path: str | Path, tomogram: Volume) -> Particles:
-    """Positions from the text that IMOD's model2point writes: x y z, with contour, or object and contour, before them.
+    """Particles from the text that IMOD's model2point writes: x y z, after the contour, or object and contour, if any.
 
-    IMOD's model coordinates are voxels of the tomogram; x and y count from the edge of the first voxel, whose centre is
+    IMOD's model coordinates are voxels of the tomogram. x and y count from the edge of the first voxel, whose centre is
     at 0.5, and z from the centre of the first section, which is at 0 (imodmodel's note on 3dmod's coordinates; PEET's
-    index2ImodPoints). So 0.5 is taken off x and y. model2point rounded to integers before IMOD 4.10.35, and shifts z by
-    0.5 when run with -zcoord. Points of one contour form a group, where there are several contours.
+    index2ImodPoints). Therefore 0.5 is subtracted from x and y. model2point rounded to integers before IMOD 4.10.35,
+    and shifts z by 0.5 when run with -zcoord. Points of one contour form a group if there are several contours.
 
     Raises
     ------
     InputError
-        A binary or ASCII model instead of points, other numbers of columns, not numbers, or positions outside the
+        A binary or ASCII model instead of points, another number of columns, not numbers, or positions outside the
         tomogram.
     """
     what = "3 columns x y z, or 5 with object and contour before them, as model2point writes"
@@ -115,15 +118,15 @@ def read_points(path: str | Path, tomogram: Volume) -> Particles:
     if Path(path).is_file():
         with Path(path).open("rb") as file:
             if file.read(4).upper() == b"IMOD":
-                raise InputError(f"{path} is an IMOD model, not a list of points; {way}.")
+                raise InputError(f"{path} is an IMOD model; expected a list of points: {way}.")
     rows = _rows(path, read_text(path, what), what)
     if len(rows[0]) not in (3, 4, 5):
-        raise InputError(f"{path} has {len(rows[0])} columns; wanted {what}.")
+        raise InputError(f"{path} has {len(rows[0])} columns; expected {what}: check the file.")
     names = ["object", "contour", "x", "y", "z"][5 - len(rows[0]) :]
     table = {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
     contours = [" ".join(row[:-3]) for row in rows]
     if not all(word.isascii() and word.isdigit() for word in " ".join(dict.fromkeys(contours)).split()):
-        raise InputError(f"{path}: the first of its {len(rows[0])} columns are no whole numbers; wanted {what}.")
+        raise InputError(f"{path}: the first of its {len(rows[0])} columns are not whole numbers; expected {what}.")
     zyx = np.stack([floats(path, axis, table[axis]) for axis in "zyx"], 1) - (0, 0.5, 0.5)
     check_inside(path, zyx, tomogram)
     several = len(set(contours)) > 1

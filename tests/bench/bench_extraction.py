@@ -1,8 +1,8 @@
-"""Speed and memory of extraction, in CPU time of one thread, beside a floor measured in the same run.
+"""Speed and memory of extraction, in CPU time of one thread, compared with copying the same boxes.
 
-Prints one line per figure, `name value unit`; every speed is a median of 5 runs. The floor is a plain copy of the same
-boxes, without interpolation. The memory is that of a process of its own, which reads a file of 32 GB (sparse: it takes
-no room on disk) from its header to its last box.
+Prints one line per measurement, `name value unit`; a speed is the median of 5 runs. The floor is a plain copy of the
+boxes, without interpolation. Memory is measured in a separate process, which reads a file of 32 GB (sparse: it needs no
+space on disk) from its header to its last box.
 """
 
 from __future__ import annotations
@@ -53,14 +53,15 @@ def speed(folder: Path, dtype: type) -> None:
 
 
 def whole_path(path: str) -> None:
-    """Run in a process of its own: header, contrast, all boxes."""
+    """Measure header, contrast and all boxes of one file, in a separate process."""
     torch.set_num_threads(1)
     start = time.process_time()
     tomogram = readers.read_tomogram(path)
     volumes.guess_contrast(tomogram.data)
     ready = time.process_time()
     zyx = np.random.default_rng(0).uniform(20, np.array(tomogram.data.shape) - 20, size=(MANY, 3))
-    done = sum(len(kept) for _, kept in extraction.cut(tomogram.data, zyx, BOX, tomogram.voxel_size))
+    boxes = extraction.plan(tomogram.data.shape, zyx, BOX, tomogram.voxel_size)
+    done = sum(len(kept) for _, kept in extraction.cut(tomogram.data, boxes))
     assert done == MANY
     unit = 1 if sys.platform == "darwin" else 1024
     print(f"large_header_and_contrast {ready - start:.1f} CPU-s")

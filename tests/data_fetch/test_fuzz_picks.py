@@ -1,6 +1,6 @@
-"""Broken lists of positions end in one InputError, whatever was done to their bytes.
+"""Damaged lists of positions: readers may raise InputError only.
 
-`FUZZ_CASES=20000 pytest tests/test_fuzz_picks.py` tries more than the default.
+`FUZZ_CASES=20000 pytest tests/data_fetch/test_fuzz_picks.py` runs more cases than the default.
 """
 
 import json
@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers.files import check_message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from cryoshift_core.tomography.volumes import Volume
 from data_fetch import readers
 
 CASES = int(os.environ.get("FUZZ_CASES", "300"))
-# So large that most numbers are inside, and made of one voxel.
+# Large, so that most numbers lie inside; broadcast from one voxel.
 TOMOGRAM = Volume(np.broadcast_to(np.float32(0), (4096, 4096, 4096)), 10.0, "TS_1.mrc")
 
 OPTICS = """data_optics
@@ -84,7 +85,7 @@ SEEDS = {
     ".txt": ["     1     1   10.50   20.50   30.00\n     1     2   11.50   21.50   31.00\n", "1 2 3\n4 5 6\n"],
 }
 MAP = "1 /data/TS_1.rec\n2 ../../TS_2.rec\n"
-# What readers stumble over: words of the formats, numbers too large or none, half characters, paths.
+# Difficult content: words of the formats, numbers too large or invalid, unpaired surrogates, paths.
 WORDS = [
     *(
         "loop_",
@@ -162,11 +163,11 @@ def note_opened(event, args):
         opened.append(args[0])
 
 
-sys.addaudithook(note_opened)  # there for good, and silent unless `opened` is a list
+sys.addaudithook(note_opened)  # cannot be removed; it does nothing unless `opened` is a list
 
 
 def mutated(seed: bytes, rng: random.Random) -> bytes:
-    """The seed with a few changes, mostly one: of bits, stretches, words, or its end cut off."""
+    """The seed with a few changes, mostly one: to bits, spans of bytes or words, or its end removed."""
     raw = bytearray(seed)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
         kind, at = rng.randrange(16), rng.randrange(len(raw) + 1)
@@ -190,14 +191,13 @@ def mutated(seed: bytes, rng: random.Random) -> bytes:
 
 
 def survives(path) -> bool:
-    """Read it: an InputError in one sentence, or particles that hold what their class promises; True for the latter."""
+    """True if the file was read into valid particles, False after an InputError of one line; opens no other file."""
     global opened
     opened = []
     try:
         found = readers.read_picks(path, TOMOGRAM)
     except InputError as error:
-        message = str(error)
-        assert "\n" not in message and len(message) < 600 and message.isprintable(), message
+        check_message(error, 600)
         return False
     finally:
         names, opened = opened, None
@@ -227,7 +227,7 @@ def test_changed_bytes(tmp_path, ending):
             good += survives(path)
         except Exception as error:
             raise AssertionError(f"case {case}: {path.read_bytes()!r}") from error
-    assert 0 < good < CASES  # both ways are walked
+    assert 0 < good < CASES  # some are read and some refused
     print(f"{ending}: {CASES} cases, {good} read, {CASES - good} refused")
 
 

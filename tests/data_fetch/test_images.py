@@ -3,13 +3,25 @@
 import json
 import struct
 import sys
-import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
 import torch
-from helpers.files import CUBES, RNG, VOLUME, cube_of, em, hdf, mrc, ome, patch, png, says
+from helpers.files import (
+    RNG,
+    SUBTOMOGRAMS,
+    VOLUME,
+    em,
+    hdf,
+    memory_below,
+    mrc,
+    ome,
+    patch,
+    png,
+    random_subtomogram,
+    says,
+)
 from PIL import Image
 
 from cryoshift_core.errors import InputError
@@ -21,7 +33,7 @@ from data_fetch.readers import grids, montage
 
 
 def works_as_a_tomogram(volume, data):
-    """The readers of a tomogram get from `volume` what they get from the array it stands for."""
+    """Extraction and contrast give the same for `volume` as for an array of its values."""
     big = np.asarray(volume.data)
     assert volume.data.shape == data.shape and big.dtype == np.float32
     np.testing.assert_allclose(big, data, atol=2e-3)
@@ -32,9 +44,6 @@ def works_as_a_tomogram(volume, data):
     same, also = extraction.extract(big, zyx, 3, 10.0)
     assert torch.equal(cut, same) and (kept == also).all() and len(kept) == 2
     assert volumes.guess_contrast(volume.data) == volumes.guess_contrast(big)
-
-
-# EM
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.float32, np.float64])
@@ -56,7 +65,7 @@ def test_em_of_a_big_endian_machine(tmp_path):
     assert volume.voxel_size == 10.0
 
 
-def test_em_says_what_is_wrong(tmp_path):
+def test_em_errors_name_the_fault(tmp_path):
     path = tmp_path / "a.em"
     says(lambda: readers.read_tomogram(em(path, voxel_size=0)), "a.em", "no voxel size", "voxel_size")
     assert readers.read_tomogram(path, 8.0).voxel_size == 8.0
@@ -75,30 +84,24 @@ def test_em_says_what_is_wrong(tmp_path):
 
 def test_an_em_header_that_claims_a_trillion_voxels_takes_no_memory(tmp_path):
     path = patch(em(tmp_path / "a.em"), 4, [10_000, 10_000, 10_000])
-    tracemalloc.start()
-    says(lambda: readers.read_tomogram(path), "10000 x 10000 x 10000")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2e6
+    with memory_below(2e6):
+        says(lambda: readers.read_tomogram(path), "10000 x 10000 x 10000")
 
 
 def test_folder_of_dynamos_particles(tmp_path):
-    for i, cube in enumerate(CUBES):
-        em(tmp_path / f"particle_{i + 1:06d}.em", cube)
+    for i, subtomogram in enumerate(SUBTOMOGRAMS):
+        em(tmp_path / f"particle_{i + 1:06d}.em", subtomogram)
     particles = readers.read_subtomograms(tmp_path)
     assert particles.table == {"rlnImageName": [f"particle_{i:06d}.em" for i in (1, 2, 3)]}
-    np.testing.assert_array_equal(particles.subtomograms[:, 0], CUBES)
+    np.testing.assert_array_equal(particles.subtomograms[:, 0], SUBTOMOGRAMS)
     assert particles.voxel_size == 10.0 and particles.kind == ""
     np.testing.assert_array_equal(
-        readers.read_subtomograms(tmp_path, box=6).subtomograms[:, 0], CUBES[:, 1:7, 1:7, 1:7]
+        readers.read_subtomograms(tmp_path, box=6).subtomograms[:, 0], SUBTOMOGRAMS[:, 1:7, 1:7, 1:7]
     )
-    em(tmp_path / "particle_000004.em", CUBES[0], 5.0)
+    em(tmp_path / "particle_000004.em", SUBTOMOGRAMS[0], 5.0)
     says(lambda: readers.read_subtomograms(tmp_path), "particle_000004.em", "5 A", "10 A")
     em(tmp_path / "particle_000004.em", VOLUME)
-    says(lambda: readers.read_subtomograms(tmp_path), "particle_000004.em", "8 x 7 x 6", "cube")
-
-
-# EMAN2's HDF5
+    says(lambda: readers.read_subtomograms(tmp_path), "particle_000004.em", "8 x 7 x 6", "cubic")
 
 
 def test_hdf_tomogram_stays_on_disk(tmp_path):
@@ -124,10 +127,10 @@ def test_hdf_stack_of_subtomograms(tmp_path):
     np.testing.assert_array_equal(particles.subtomograms[:, 0], many)
     assert particles.table["rlnImageName"][10] == "000011@stack.hdf" and particles.voxel_size == 10.0
     says(lambda: readers.read_tomogram(path), "12 images", "subtomograms")
-    says(lambda: readers.read_subtomograms(tmp_path), "stack.hdf holds 12 cubes", "one per file")
+    says(lambda: readers.read_subtomograms(tmp_path), "stack.hdf holds 12 volumes", "one per file")
 
 
-def test_hdf_says_what_is_wrong(tmp_path):
+def test_hdf_errors_name_the_fault(tmp_path):
     import h5py
 
     path = tmp_path / "a.hdf"
@@ -143,12 +146,12 @@ def test_hdf_says_what_is_wrong(tmp_path):
     path.write_bytes(raw)
     says(lambda: readers.read_tomogram(path), "a.hdf", "copy")
     path.write_bytes(b"no HDF5")
-    says(lambda: readers.read_tomogram(path), "a.hdf", "can't be read")
+    says(lambda: readers.read_tomogram(path), "a.hdf", "cannot be read")
     says(lambda: readers.read_tomogram(tmp_path / "no.hdf"), "not a file")
     with h5py.File(hdf(path), "r+") as file:
         del file["MDF/images"]
         file["MDF/images"] = np.zeros(3)
-    says(lambda: readers.read_tomogram(path), "wanted EMAN2's HDF5")
+    says(lambda: readers.read_tomogram(path), "expected EMAN2's HDF5")
     with h5py.File(hdf(path), "r+") as file:
         del file["MDF"]
     says(lambda: readers.read_tomogram(path), "no /MDF/images")
@@ -206,9 +209,6 @@ def test_blocks_cover_a_volume_once_along_its_chunks(tmp_path):
     assert sum(block.sum(dtype=float) for block in blocks) == pytest.approx(data.sum(dtype=float))
 
 
-# OME-Zarr
-
-
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 @pytest.mark.parametrize("lead", [0, 2])
 def test_zarr_tomogram_stays_on_disk(tmp_path, version, lead):
@@ -251,7 +251,7 @@ def test_zarr_paths_that_leave_the_folder(tmp_path, version):
         says(lambda p=path: readers.read_tomogram(p), "a.zarr", "leads out of the folder")
 
 
-def test_zarr_says_what_is_wrong(tmp_path):
+def test_zarr_errors_name_the_fault(tmp_path):
     import zarr
 
     path = tmp_path / "a.zarr"
@@ -274,7 +274,7 @@ def test_zarr_says_what_is_wrong(tmp_path):
     says(lambda: readers.read_tomogram(path), "a.zarr")
     packed = ome(path, version="0.5", array={"compressors": zarr.codecs.GzipCodec()}) / "0" / "c" / "0" / "0" / "0"
     packed.write_bytes(packed.read_bytes()[:40])
-    says(lambda: readers.read_tomogram(path), "can't be read")
+    says(lambda: readers.read_tomogram(path), "cannot be read")
     (tmp_path / "empty.zarr").mkdir()
     says(lambda: readers.read_tomogram(tmp_path / "empty.zarr"), "neither zarr.json nor .zattrs")
     says(lambda: readers.read_tomogram(tmp_path / "no.zarr"), "neither")
@@ -285,11 +285,11 @@ def test_zarr_claims_and_codecs_are_checked_first(tmp_path):
     about = json.loads((path / "0" / ".zarray").read_text())
     for change, words in (
         ({"shape": [10_000] * 3}, ("10000 x 10000 x 10000", "incomplete")),
-        ({"filters": [{"id": "pickle"}]}, ("codec 'pickle'", "wanted one of")),
+        ({"filters": [{"id": "pickle"}]}, ("codec 'pickle'", "expected one of")),
         ({"compressor": {"id": "pickle"}}, ("codec 'pickle'",)),
         ({"dtype": "|O", "filters": [{"id": "pickle"}]}, ("codec 'pickle'",)),
         ({"chunks": [1 << 20] * 3}, ("memory",)),
-        ({"zarr_format": 9}, ("can't be read",)),
+        ({"zarr_format": 9}, ("cannot be read",)),
     ):
         (path / "0" / ".zarray").write_text(json.dumps({**about, **change}))
         says(lambda: readers.read_tomogram(path), "a.zarr", *words)
@@ -307,18 +307,16 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, name, 
     says(lambda: readers.read_tomogram(path), f"a.{ending}", name, "pip install 'cryoshift-core[formats]'")
 
 
-# PNG montages
-
-
 @pytest.mark.parametrize("columns, rows, n, size", [(6, 5, 28, (174, 145)), (7, 7, 40, (287, 287))])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("gap", [True, False])
 def test_png_montage(tmp_path, columns, rows, n, size, dtype, gap):
-    cube = cube_of(n, dtype)
-    path = png(tmp_path / "a.png", cube, columns, rows, gap)
-    assert Image.open(path).size == (size if gap else (size[0] - 1, size[1] - 1))
+    subtomogram = random_subtomogram(n, dtype)
+    path = png(tmp_path / "a.png", subtomogram, columns, rows, gap)
+    with Image.open(path) as image:
+        assert image.size == (size if gap else (size[0] - 1, size[1] - 1))
     particles = readers.read_subtomograms(path, voxel_size=13.68)
-    np.testing.assert_array_equal(particles.subtomograms[0, 0], cube.astype(np.float32))
+    np.testing.assert_array_equal(particles.subtomograms[0, 0], subtomogram.astype(np.float32))
     assert particles.voxel_size == 13.68 and particles.subtomograms.shape == (1, 1, n, n, n)
 
 
@@ -331,24 +329,26 @@ def test_layouts_are_told_apart_by_size():
 
 
 def test_png_folders_per_class_are_kept_as_a_column(tmp_path):
-    cubes = [cube_of(28) for _ in range(3)]
-    for cube, name in zip(cubes, ("ribosome/b.png", "TRiC/a.png", "ribosome/a.png"), strict=True):
-        png(tmp_path / name, cube, 6, 5)
+    subtomograms = [random_subtomogram(28) for _ in range(3)]
+    for subtomogram, name in zip(subtomograms, ("ribosome/b.png", "TRiC/a.png", "ribosome/a.png"), strict=True):
+        png(tmp_path / name, subtomogram, 6, 5)
     particles = readers.read_subtomograms(tmp_path, voxel_size=10.0)
     assert particles.table == {
         "rlnImageName": ["TRiC/a.png", "ribosome/a.png", "ribosome/b.png"],
         "csFolder": ["TRiC", "ribosome", "ribosome"],
     }
-    np.testing.assert_array_equal(particles.subtomograms[:, 0], np.float32([cubes[1], cubes[2], cubes[0]]))
+    np.testing.assert_array_equal(
+        particles.subtomograms[:, 0], np.float32([subtomograms[1], subtomograms[2], subtomograms[0]])
+    )
     flat = readers.read_subtomograms(tmp_path / "ribosome", voxel_size=10.0)
     assert flat.table == {"rlnImageName": ["a.png", "b.png"]}
 
 
 def test_folders_of_several_kinds(tmp_path):
-    mrc(tmp_path / "one.mrc", CUBES[0])
-    png(tmp_path / "one.png", cube_of(28), 6, 5)
+    mrc(tmp_path / "one.mrc", SUBTOMOGRAMS[0])
+    png(tmp_path / "one.png", random_subtomogram(28), 6, 5)
     assert readers.read_subtomograms(tmp_path).table["rlnImageName"] == ["one.mrc"]  # the PNG is a preview
-    em(tmp_path / "one.em", CUBES[0])
+    em(tmp_path / "one.em", SUBTOMOGRAMS[0])
     says(lambda: readers.read_subtomograms(tmp_path), ".mrc and .em", "one kind")
 
 
@@ -356,8 +356,8 @@ def chunk(name, data):
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def test_png_says_what_is_wrong(tmp_path):
-    path = png(tmp_path / "a.png", cube_of(28), 6, 5)
+def test_png_errors_name_the_fault(tmp_path):
+    path = png(tmp_path / "a.png", random_subtomogram(28), 6, 5)
     raw = path.read_bytes()
     read = lambda: readers.read_subtomograms(path, voxel_size=10.0)  # noqa: E731
     says(lambda: readers.read_subtomograms(path), "a.png", "no voxel size", "voxel_size")
@@ -381,21 +381,19 @@ def test_png_says_what_is_wrong(tmp_path):
 
 
 def test_png_chunks_other_than_pixels_are_left_alone(tmp_path):
-    path = png(tmp_path / "a.png", cube_of(28, np.uint8), 6, 5)
-    raw, cubes = path.read_bytes(), readers.read_subtomograms(path, voxel_size=10.0).subtomograms
+    path = png(tmp_path / "a.png", random_subtomogram(28, np.uint8), 6, 5)
+    raw, subtomograms = path.read_bytes(), readers.read_subtomograms(path, voxel_size=10.0).subtomograms
     for name, data in (
         (b"IHDR", struct.pack(">IIBBBBB", 174, 145, 8, 2, 0, 0, 0)),
         (b"IHDR", struct.pack(">IIBBBBB", 99_000, 99_000, 8, 0, 0, 0, 0)),
         (b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 26))),
     ):
         path.write_bytes(raw[:33] + chunk(name, data) + raw[33:])
-        assert torch.equal(readers.read_subtomograms(path, voxel_size=10.0).subtomograms, cubes)
+        assert torch.equal(readers.read_subtomograms(path, voxel_size=10.0).subtomograms, subtomograms)
     long = struct.pack(">I", 2**31 - 5) + b"fdAT"
     path.write_bytes(raw[:33] + long + raw[33:])
-    tracemalloc.start()
-    says(lambda: readers.read_subtomograms(path, voxel_size=10.0), "a chunk goes on", len(raw) + 8)
-    assert tracemalloc.get_traced_memory()[1] < 2e6
-    tracemalloc.stop()
+    with memory_below(2e6):
+        says(lambda: readers.read_subtomograms(path, voxel_size=10.0), "a chunk continues", len(raw) + 8)
     with path.open("r+b") as file:
         file.truncate(1 << 25)
     says(lambda: readers.read_subtomograms(path, voxel_size=10.0), "33554432 bytes", "at most")
@@ -405,14 +403,8 @@ def test_a_png_bomb_is_refused_unread(tmp_path):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 16, 0, 0, 0, 0))
     packed = zlib.compress(bytes(50_000_000), 9)
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
-    tracemalloc.start()
-    says(lambda: readers.read_subtomograms(tmp_path / "a.png", voxel_size=10.0), "100000 x 100000 pixels")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2e6
-
-
-# MRC by other names
+    with memory_below(2e6):
+        says(lambda: readers.read_subtomograms(tmp_path / "a.png", voxel_size=10.0), "100000 x 100000 pixels")
 
 
 @pytest.mark.parametrize("ending", ["rec", "map", "st", "REC"])
@@ -428,28 +420,28 @@ def test_compressed_volumes_name_the_way_out(tmp_path):
 
 
 def test_a_stack_whose_axes_are_swapped(tmp_path):
-    path = mrc(tmp_path / "a.mrcs", CUBES.reshape(24, 8, 8), mapc=2, mapr=1, maps=3)
-    np.testing.assert_array_equal(readers.read_subtomograms(path).subtomograms[:, 0], CUBES.swapaxes(2, 3))
-    path = mrc(tmp_path / "a.mrcs", CUBES.reshape(24, 8, 8), mapc=3, mapr=2, maps=1)
-    says(lambda: readers.read_subtomograms(path), "24 x 8 x 8", "a stack of cubes")
+    path = mrc(tmp_path / "a.mrcs", SUBTOMOGRAMS.reshape(24, 8, 8), mapc=2, mapr=1, maps=3)
+    np.testing.assert_array_equal(readers.read_subtomograms(path).subtomograms[:, 0], SUBTOMOGRAMS.swapaxes(2, 3))
+    path = mrc(tmp_path / "a.mrcs", SUBTOMOGRAMS.reshape(24, 8, 8), mapc=3, mapr=2, maps=1)
+    says(lambda: readers.read_subtomograms(path), "24 x 8 x 8", "a stack of cubic volumes")
 
 
-def test_more_cubes_than_memory_holds_are_refused_before_they_are_made(tmp_path, monkeypatch):
-    path = mrc(tmp_path / "a.mrcs", np.concatenate([CUBES.reshape(24, 8, 8)] * 40))
+def test_more_subtomograms_than_memory_holds_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    path = mrc(tmp_path / "a.mrcs", np.concatenate([SUBTOMOGRAMS.reshape(24, 8, 8)] * 40))
     monkeypatch.setattr("os.sysconf", lambda name: 300)  # 90 kB
     with pytest.raises(InputError, match="memory"):
         readers.read_subtomograms(path)
 
 
 def test_a_star_of_subtomograms_brings_their_angles(tmp_path):
-    cubes = np.random.default_rng(0).normal(size=(2, 8, 8, 8)).astype(np.float32)
-    write_mrc(tmp_path / "s.mrcs", cubes.reshape(16, 8, 8), 10.0)
+    subtomograms = np.random.default_rng(0).normal(size=(2, 8, 8, 8)).astype(np.float32)
+    write_mrc(tmp_path / "s.mrcs", subtomograms.reshape(16, 8, 8), 10.0)
     names = ["000002@s.mrcs", "000001@s.mrcs"]
     turned = {"rlnAngleRot": [1, 2], "rlnAngleTilt": [3, 4], "rlnAnglePsi": [5, 6]}
     star.write_star(tmp_path / "P.STAR", {"particles": {"rlnImageName": names} | turned})
     found = readers.read_subtomograms(tmp_path / "P.STAR")
     assert found.angles.tolist() == [[1, 3, 5], [2, 4, 6]] and np.array_equal(
-        found.subtomograms[1, 0].numpy(), cubes[0]
+        found.subtomograms[1, 0].numpy(), subtomograms[0]
     )
 
 

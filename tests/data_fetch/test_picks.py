@@ -1,4 +1,4 @@
-"""Positions come out in voxels of the tomogram, counted from the first one's centre, whatever program wrote them."""
+"""Positions of every format are read into voxels of the tomogram, counted from the first voxel's centre."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import starfile
-from helpers.files import says
+from helpers.files import relion_matrix, says
 from scipy.spatial.transform import Rotation
 
 from cryoshift_core.tomography.star import read_star, write_star
@@ -24,7 +24,7 @@ def read(path, tomogram=TOMOGRAM):
 
 
 def star(path, particles, optics=None, **others):
-    """A STAR as the starfile library writes it; each table is a dict of columns."""
+    """A STAR as the starfile library writes it, an oracle for the reader; each table is a dict of columns."""
     tables = ({"optics": optics} if optics else {}) | {"particles": particles} | others
     starfile.write({name: pd.DataFrame(table) for name, table in tables.items()}, path)
     return path
@@ -34,29 +34,16 @@ def axes(pattern, xyz):
     return {pattern.format(axis): np.asarray(xyz)[:, i] for i, axis in enumerate("XYZ")}
 
 
-# Independent of scipy: right-handed turns about one axis
-
-
 def about_z(angle):
+    """Right-handed rotation about z, independent of scipy."""
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
 def about_x(angle):
+    """Right-handed rotation about x, independent of scipy."""
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
-
-
-def relion_matrix(rot, tilt, psi):
-    """RELION's anglesToMatrix3, element by element."""
-    (sp, st, sc), (cp, ct, cc) = (f(np.radians([rot, tilt, psi])) for f in (np.sin, np.cos))
-    return np.array(
-        [
-            [cc * ct * cp - sc * sp, cc * ct * sp + sc * cp, -cc * st],
-            [-sc * ct * cp - cc * sp, -sc * ct * sp + cc * cp, sc * st],
-            [st * cp, st * sp, ct],
-        ]
-    )
 
 
 def test_angles_are_those_of_relions_matrix():
@@ -66,9 +53,6 @@ def test_angles_are_those_of_relions_matrix():
     assert np.allclose(relion_from_rotation(mine), angles)
     poles = rotation_from_relion(np.array([[30.0, 0, 20], [30, 180, 20]]))
     assert np.allclose((rotation_from_relion(relion_from_rotation(poles)) * poles.inv()).magnitude(), 0)
-
-
-# STAR
 
 
 def test_relion_3_0_counts_voxels_and_subtracts_origins_in_image_pixels(tmp_path):
@@ -102,7 +86,7 @@ def test_relion_4_takes_the_pixel_of_each_rows_optics_group(tmp_path):
     says(lambda: read(star(tmp_path / "a.star", table, optics)), "rlnTomoTiltSeriesPixelSize", "above 0")
 
 
-def test_relion_5_counts_from_the_centre_and_turns_origins_with_the_subtomogram(tmp_path):
+def test_relion_5_counts_from_the_centre_and_rotates_origins_with_the_subtomogram(tmp_path):
     box, particle = [[20.0, 70.0, -50.0], [0, 90, 10]], [[-126.0, 66.0, 99.0], [141, 132, 105]]
     shifts = np.array([[12.0, -7.0, 3.0], [1, 2, 3]])
     table = {"rlnTomoName": "TS_1"} | axes("rlnCenteredCoordinate{}Angst", [[-180, 100, -55], [200, -115, 65]])
@@ -112,8 +96,8 @@ def test_relion_5_counts_from_the_centre_and_turns_origins_with_the_subtomogram(
     table |= {f"rlnAngle{n}": np.array(particle)[:, i] for i, n in enumerate(names)}
     found = read(star(tmp_path / "a.star", table, {"rlnOpticsGroup": [1], "rlnTomoTiltSeriesPixelSize": [2.5]}))
     for row in range(2):
-        turned = relion_matrix(*box[row]) @ shifts[row] / 10
-        assert np.allclose(found.zyx[row], [[5.0, 30, 12], [17, 8.5, 50]][row] - turned[::-1])  # 10.5 in z: 21 / 2
+        rotated = relion_matrix(*box[row]) @ shifts[row] / 10
+        assert np.allclose(found.zyx[row], [[5.0, 30, 12], [17, 8.5, 50]][row] - rotated[::-1])  # 10.5 in z: 21 / 2
         whole = relion_matrix(*box[row]) @ relion_matrix(*particle[row])
         assert np.allclose(relion_matrix(*found.angles[row]), whole)
 
@@ -173,9 +157,6 @@ def test_the_row_of_a_position_outside_is_that_of_the_file(tmp_path):
     says(lambda: read(star(tmp_path / "a.star", table)), "1 of 2", "row 3", "99.0")
 
 
-# Dynamo
-
-
 def dynamo(path, **columns):
     """A table as the dynamotable library writes it."""
     import dynamotable as library
@@ -196,7 +177,7 @@ def test_dynamo_counts_from_1_and_adds_shifts(tmp_path):
     assert list(found.table) == list(constants.COLUMN_NAME_TO_COLUMN_NUMBER) == DYNAMO
 
 
-def test_dynamo_angles_are_those_of_the_product_of_three_turns(tmp_path):
+def test_dynamo_angles_are_those_of_the_product_of_three_rotations(tmp_path):
     angles = np.random.default_rng(1).uniform([-180, 1, -180], [180, 179, 180], (50, 3))
     columns = dict(zip(("tdrot", "tilt", "narot"), angles.T, strict=True))
     found = read(dynamo(tmp_path / "a.tbl", x=[5] * 50, y=[5] * 50, z=[5] * 50, **columns))
@@ -235,9 +216,6 @@ def test_broken_dynamo_tables(tmp_path):
     says(lambda: read(tmp_path / "no.tbl"), "no.tbl", "not a file")
 
 
-# IMOD
-
-
 def test_imod_points_lie_half_a_voxel_off_in_x_and_y(tmp_path):
     for columns, groups in (("", [0, 0]), ("   1", [0, 0]), ("     1     {}", [0, 1])):
         lines = [
@@ -264,9 +242,6 @@ def test_broken_points(tmp_path):
         says(lambda n=name: read(tmp_path / n), name, *words)
 
 
-# JSON
-
-
 def write_json(path, content):
     path.write_text(json.dumps(content))
     return path
@@ -282,8 +257,8 @@ def test_eman2_counts_unbinned_pixels_from_the_centre(tmp_path):
     assert np.allclose(read(old).zyx, XYZ[:, ::-1])
 
 
-def oriented(xyz, turn, **more):
-    return {"location": dict(zip("xyz", map(float, xyz), strict=True))} | more | turn
+def oriented(xyz, rotation, **more):
+    return {"location": dict(zip("xyz", map(float, xyz), strict=True))} | more | rotation
 
 
 def test_copick_counts_angstrom_and_adds_the_shift(tmp_path):
@@ -326,8 +301,8 @@ def test_a_copick_run_is_all_its_picks(tmp_path):
 def test_portal_points_count_voxels(tmp_path):
     rotations = Rotation.random(2, random_state=0).as_matrix()
     lines = [
-        json.dumps(oriented(xyz, {"xyz_rotation_matrix": turn.tolist()}, type="orientedPoint"))
-        for xyz, turn in zip(XYZ, rotations, strict=True)
+        json.dumps(oriented(xyz, {"xyz_rotation_matrix": rotation.tolist()}, type="orientedPoint"))
+        for xyz, rotation in zip(XYZ, rotations, strict=True)
     ]
     (tmp_path / "a.ndjson").write_text("\n".join(lines))
     found = read(tmp_path / "a.ndjson")
@@ -359,7 +334,7 @@ def test_broken_json(tmp_path):
         ("a.json", json.dumps({"points": [point | {"transformation_": [[1, 0], [0, 1]]}]}), ("4 lists of 4",)),
         ("a.ndjson", "", ("no points",)),
         ("a.ndjson", json.dumps(point) + "\n{", ("line 2", "not JSON")),
-        ("a.ndjson", json.dumps(flat), ("point 1 of 1", "no rotation")),
+        ("a.ndjson", json.dumps(flat), ("point 1 of 1", "not a rotation")),
         ("a.ndjson", json.dumps(point | {f"k{i}": 1 for i in range(200)}), ("201 different fields",)),
     ):
         (tmp_path / name).write_text(content)

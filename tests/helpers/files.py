@@ -1,5 +1,8 @@
-"""Small files in the field's formats, sound or broken, and the check that an error is one helpful sentence."""
+"""Small files in the field's formats, valid or broken, and checks of error messages and of memory."""
 
+import tracemalloc
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import mrcfile
@@ -9,25 +12,47 @@ from PIL import Image
 
 from cryoshift_core.errors import InputError
 from cryoshift_core.tomography.mrc import MODES, write_mrc
+from cryoshift_core.tomography.star import write_star
 
 ROOT = Path(__file__).parents[2]
 GOOD = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
 RNG = np.random.default_rng(0)
 VOLUME = RNG.normal(size=(6, 7, 8)).astype(np.float32)
-CUBES = RNG.normal(size=(3, 8, 8, 8)).astype(np.float32)
+SUBTOMOGRAMS = RNG.normal(size=(3, 8, 8, 8)).astype(np.float32)
+
+
+def check_message(error, limit=500):
+    """The message of an InputError is one printable line that ends with a full stop."""
+    message = str(error)
+    assert "\n" not in message and message.isprintable() and message.endswith(".") and len(message) < limit, message
+    return message
 
 
 def says(call, *words):
-    """`call` raises InputError in one line, one sentence, with all `words` in it."""
+    """`call` raises InputError with a message of one line that contains all `words`."""
     with pytest.raises(InputError) as caught:
         call()
-    message = str(caught.value)
-    assert "\n" not in message and message.endswith(".") and len(message) < 500
+    message = check_message(caught.value)
     assert not [word for word in words if str(word) not in message], message
 
 
+@contextmanager
+def memory_below(limit):
+    """Fails when the block allocates `limit` bytes or more at a time, whether it raises or not."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < limit, f"{peak} bytes"
+
+
 def mrc(path, data=GOOD, voxel_size=10.0, **header):
-    write_mrc(path, data, voxel_size)
+    """An MRC file; `header` are fields of mrcfile's header to overwrite."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # mrcfile warns of values that are not finite
+        write_mrc(path, data, voxel_size)
     if header:
         with mrcfile.open(path, "r+", permissive=True) as file:
             for name, value in header.items():
@@ -35,7 +60,36 @@ def mrc(path, data=GOOD, voxel_size=10.0, **header):
     return path
 
 
+def star(path, /, **columns):
+    """A STAR file with one table, particles."""
+    write_star(path, {"particles": columns})
+    return path
+
+
+def coordinates(xyz, pattern="rlnCoordinate{}"):
+    """Columns of positions (N, 3) x, y, z, by the names of `pattern`."""
+    return {pattern.format(axis): [row[i] for row in xyz] for i, axis in enumerate("XYZ")}
+
+
+def relion_matrix(rot, tilt, psi):
+    """RELION's anglesToMatrix3, element by element: an oracle independent of scipy."""
+    (sp, st, sc), (cp, ct, cc) = (f(np.radians([rot, tilt, psi])) for f in (np.sin, np.cos))
+    return np.array(
+        [
+            [cc * ct * cp - sc * sp, cc * ct * sp + sc * cp, -cc * st],
+            [-sc * ct * cp - cc * sp, -sc * ct * sp + cc * cp, sc * st],
+            [st * cp, st * sp, ct],
+        ]
+    )
+
+
+def correlation(a, b):
+    """Pearson correlation of two arrays."""
+    return np.corrcoef(np.ravel(a), np.ravel(b))[0, 1]
+
+
 def patch(path, offset, value, dtype="<i4"):
+    """The file with the bytes at `offset` replaced by `value`."""
     raw = bytearray(path.read_bytes())
     value = np.asarray(value, dtype).tobytes()
     raw[offset : offset + len(value)] = value
@@ -44,16 +98,18 @@ def patch(path, offset, value, dtype="<i4"):
 
 
 def em(path, data=VOLUME, voxel_size=10.0):
+    """An EM file, written by the emfile library."""
     import emfile
 
     emfile.write(path, data, overwrite=True)
-    return patch(path, 96 + 4 * 6, round(1000 * voxel_size))  # emfile misplaces parameters it is given
+    return patch(path, 96 + 4 * 6, round(1000 * voxel_size))  # emfile writes parameters to the wrong place
 
 
 def hdf(path, images=(VOLUME,), apix=10.0, **attributes):
+    """An HDF5 file as EMAN2 writes it; `attributes` are those of each image."""
     import h5py
 
-    path.unlink(missing_ok=True)  # HDF5 doesn't write over a file that a volume still has open
+    path.unlink(missing_ok=True)  # HDF5 does not overwrite a file that is still open
     with h5py.File(path, "w") as file:
         file.create_group("MDF/images").attrs["imageid_max"] = len(images) - 1
         for n, image in enumerate(images):
@@ -90,15 +146,16 @@ def ome(path, data=VOLUME, version="0.4", scales=((10.0, 10.0, 10.0),), unit="an
     return path
 
 
-def cube_of(n, dtype=np.uint16):
+def random_subtomogram(n, dtype=np.uint16):
+    """(n, n, n) random integers above 0."""
     return RNG.integers(1, np.iinfo(dtype).max, size=(n, n, n)).astype(dtype)
 
 
-def png(path, cube, columns, rows, gap_at_the_end=True):
-    """Slices side by side, each followed by a gap of one pixel, as AITom's cub_img draws them."""
-    n = len(cube)
-    image = np.zeros((rows * (n + 1), columns * (n + 1)), cube.dtype)
-    for i, part in enumerate(cube):
+def png(path, subtomogram, columns, rows, gap_at_the_end=True):
+    """A PNG montage: slices side by side, each followed by a gap of one pixel, as AITom's cub_img draws them."""
+    n = len(subtomogram)
+    image = np.zeros((rows * (n + 1), columns * (n + 1)), subtomogram.dtype)
+    for i, part in enumerate(subtomogram):
         y, x = (n + 1) * (i // columns), (n + 1) * (i % columns)
         image[y : y + n, x : x + n] = part
     path.parent.mkdir(exist_ok=True)
@@ -107,7 +164,7 @@ def png(path, cube, columns, rows, gap_at_the_end=True):
 
 
 def sparse(path, xyz, mode, voxels=()):
-    """An MRC file that takes no room on disk: zeros but for `voxels`, (index, value)."""
+    """A sparse MRC file, which needs no space on disk: zeros, except for `voxels`, (index, value)."""
     patch(patch(mrc(path, GOOD), 0, xyz), 12, mode)
     dtype = np.dtype(MODES[mode])
     with path.open("r+b") as file:

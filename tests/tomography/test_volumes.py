@@ -1,10 +1,11 @@
-"""Grey values, geometry and files of `volumes`, against independent readers and arithmetic."""
+"""Grey values, geometry and files, against independent readers and arithmetic."""
 
 import mrcfile
 import numpy as np
 import pytest
 import starfile
 import torch
+from helpers.files import coordinates, star
 
 import data_fetch
 from cryoshift_core.data import crop, normalize
@@ -24,12 +25,9 @@ def ball(n=24, radius=5.0):
     return (r[:, None, None] ** 2 + r[:, None] ** 2 + r**2 < radius**2).float()
 
 
-# Grey values
-
-
 def test_normalize_is_a_robust_z_score_of_each_volume():
     x = noise(3, 1, 16, 16, 16) * torch.tensor([1.0, 5.0, 0.1]).view(3, 1, 1, 1, 1) + 7
-    x[1, 0, 0, 0, :8] = 1e4  # outliers that a mean and a standard deviation would follow
+    x[1, 0, 0, 0, :8] = 1e4  # outliers that would change a mean and a standard deviation
     z = normalize(x)
     assert z.shape == x.shape
     assert torch.allclose(z.flatten(1).median(1).values, torch.zeros(3), atol=1e-5)
@@ -45,7 +43,7 @@ def test_normalize_of_a_mostly_masked_volume_is_finite():
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_contrast_of_the_shipped_tomogram_and_of_cubes_from_it(sign):
+def test_contrast_of_the_sample_tomogram_and_of_subtomograms_from_it(sign):
     wanted = "bright" if sign > 0 else "dark"
     tomogram = mrc.read_mrc(data_fetch.sample().tomogram)
     assert volumes.guess_contrast(sign * tomogram.data).sign == wanted
@@ -58,13 +56,13 @@ def test_contrast_of_the_shipped_tomogram_and_of_cubes_from_it(sign):
 def test_contrast_of_noisy_molecules_of_either_sign(name):
     generator = torch.Generator().manual_seed(1)
     volume = structures.template(name, 14.0, 24, generator)
-    turned = torch.stack([volume.rot90(i % 4, (i % 3, (i + 1) % 3)) for i in range(60)])[:, None]
-    cubes = turned / volume.std() + 3 * noise(60, 1, 24, 24, 24)
+    rotated = torch.stack([volume.rot90(i % 4, (i % 3, (i + 1) % 3)) for i in range(60)])[:, None]
+    cubes = rotated / volume.std() + 3 * noise(60, 1, 24, 24, 24)
     assert volumes.guess_contrast(cubes).sign == "bright"
     assert volumes.guess_contrast(-cubes).sign == "dark"
 
 
-def test_contrast_of_simulated_cubes_after_the_microscope():
+def test_contrast_of_simulated_subtomograms():
     config = datasets.DatasetConfig("in_situ_1", ("TRiC", "ribosome_70S"), 60, 32, 12.0, "source", 2)
     x = datasets.simulate_source(config, progress=False).x
     assert (volumes.guess_contrast(x).sign, volumes.guess_contrast(-x).sign) == ("bright", "dark")
@@ -74,7 +72,7 @@ def test_contrast_of_noise_is_unsure():
     for seed in range(5):
         assert volumes.guess_contrast(noise(40, 1, 20, 20, 20, seed=seed)).sign == "unsure"
         assert volumes.guess_contrast(noise(60, 70, 80, seed=seed).numpy()).sign == "unsure"
-    assert volumes.guess_contrast(ball()[None, None]).sign == "unsure"  # one cube alone is no evidence
+    assert volumes.guess_contrast(ball()[None, None]).sign == "unsure"  # one subtomogram is not enough evidence
 
 
 def test_to_bright_negates_dark_data_only():
@@ -82,9 +80,6 @@ def test_to_bright_negates_dark_data_only():
     assert torch.equal(volumes.to_bright(x, "dark"), -x) and torch.equal(volumes.to_bright(x, "bright"), x)
     particles = ball()[None, None] + 0.5 * noise(40, 1, 24, 24, 24)
     assert torch.equal(volumes.to_bright(-particles, "auto"), particles)
-
-
-# Geometry
 
 
 @pytest.mark.parametrize(("size", "n"), [(8, 4), (9, 4), (8, 5), (9, 5), (7, 7)])
@@ -106,7 +101,7 @@ def test_rescale_samples_the_same_smooth_density(pixel_out, box):
     assert torch.allclose(out[0, 0], density(box, pixel_out), atol=0.01)
 
 
-def test_rescale_removes_what_the_coarse_grid_cannot_hold():
+def test_rescale_removes_frequencies_above_the_coarse_nyquist():
     wave = torch.cos(torch.pi * 0.75 * torch.arange(24))  # 0.75 of the fine Nyquist frequency
     out = volumes.rescale(wave.expand(1, 1, 24, 24, 24), 10.0, 20.0, 12)
     assert float(out.std()) < 0.1 * float(wave.std())
@@ -136,19 +131,16 @@ def test_extract_to_another_voxel_size_keeps_the_centre():
     assert cubes.shape == (1, 1, 10, 10, 10) and int(cubes.argmax()) == 555
 
 
-def test_ice_positions_keep_clear_of_points_and_of_unlabelled_matter():
+def test_background_avoids_points_and_unpicked_matter():
     data = noise(48, 48, 48).numpy() * 0.2
-    data[30:40, 30:40, 30:40] += 2.0  # dense, but in no coordinate list
+    data[30:40, 30:40, 30:40] += 2.0  # dense matter without a position
     points = np.array([[10.0, 10, 10], [12, 30, 12]])
-    ice = background.ice_positions(data, points, 8, 50, torch.Generator().manual_seed(0))
-    again = background.ice_positions(data, points, 8, 50, torch.Generator().manual_seed(0))
-    assert ice.shape == (50, 3) and np.array_equal(ice, again)
-    assert np.abs(ice[:, None] - points).max(-1).min() > 4 + 2
-    assert not ((ice > 30) & (ice < 40)).all(1).any()
-    assert len(extraction.extract(data, ice, 8, 10.0)[1]) == 50
-
-
-# Files
+    centres = background.find_background(data, points, 8, 50, torch.Generator().manual_seed(0))
+    again = background.find_background(data, points, 8, 50, torch.Generator().manual_seed(0))
+    assert centres.shape == (50, 3) and np.array_equal(centres, again)
+    assert np.abs(centres[:, None] - points).max(-1).min() >= 4 + 2
+    assert not ((centres > 30) & (centres < 40)).all(1).any()
+    assert len(extraction.extract(data, centres, 8, 10.0)[1]) == 50
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int16, np.int8, np.float16, np.uint16])
@@ -168,7 +160,7 @@ def test_mrc_of_another_byte_order_and_axis_order(tmp_path):
     with mrcfile.new(tmp_path / "a.mrc", data.transpose(2, 1, 0).astype(">f4")) as file:  # stored x, y, z
         file.voxel_size = 10.0
         file.header.mapc, file.header.mapr, file.header.maps = 3, 2, 1
-    assert (tmp_path / "a.mrc").read_bytes()[212] == 0x11  # the stamp of big-endian files
+    assert (tmp_path / "a.mrc").read_bytes()[212] == 0x11  # the machine stamp of big-endian files
     assert np.array_equal(mrc.read_mrc(tmp_path / "a.mrc").data, data)
 
 
@@ -181,26 +173,17 @@ def test_star_round_trip_agrees_with_starfile(tmp_path):
     assert list(theirs["rlnImageName"]) == table["rlnImageName"] and list(theirs["csClass"]) == table["csClass"]
 
 
-def coordinates_star(path, optics="", **columns):
-    names = "".join(f"_{name} #{i}\n" for i, name in enumerate(columns, 1))
-    rows = "".join(" ".join(map(str, row)) + "\n" for row in zip(*columns.values(), strict=True))
-    path.write_text(f"{optics}\ndata_particles\n\nloop_\n{names}{rows}\n")
-    return path
-
-
 def test_coordinates_are_zyx_and_keep_their_table(tmp_path):
-    star = coordinates_star(
-        tmp_path / "a.star", rlnCoordinateX=[1, 2], rlnCoordinateY=[3, 4.5], rlnCoordinateZ=[5, 6], tag=["a", "b"]
-    )
-    read = readers.read_picks(star, Volume(np.zeros((8, 8, 8), np.float32), 10.0, "t.mrc"))
+    path = star(tmp_path / "a.star", **coordinates([(1, 3, 5), (2, 4.5, 6)]), tag=["a", "b"])
+    read = readers.read_picks(path, Volume(np.zeros((8, 8, 8), np.float32), 10.0, "t.mrc"))
     assert read.zyx.tolist() == [[5, 3, 1], [6, 4.5, 2]] and read.table["tag"] == ["a", "b"]
 
 
 def test_coordinates_of_relion_4_are_scaled_and_filtered_by_tomogram(tmp_path):
-    optics = "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnTomoTiltSeriesPixelSize #2\n1 2.5\n"
-    axes = {f"rlnCoordinate{a}": [4, 8, 12] for a in "XYZ"}
-    star = coordinates_star(tmp_path / "a.star", optics, rlnTomoName=["t1", "t2", "t2"], **axes)
-    read = readers.read_picks(star, Volume(np.zeros((8, 8, 8), np.float32), 10.0, "somewhere/t2.mrc"))
+    optics = {"rlnOpticsGroup": [1], "rlnTomoTiltSeriesPixelSize": [2.5]}
+    particles = {"rlnTomoName": ["t1", "t2", "t2"]} | coordinates([(4, 4, 4), (8, 8, 8), (12, 12, 12)])
+    write_star(tmp_path / "a.star", {"optics": optics, "particles": particles})
+    read = readers.read_picks(tmp_path / "a.star", Volume(np.zeros((8, 8, 8), np.float32), 10.0, "somewhere/t2.mrc"))
     assert read.zyx[:, 0].tolist() == [2, 3] and read.table["rlnTomoName"] == ["t2", "t2"]
 
 
@@ -208,23 +191,23 @@ def test_subtomograms_from_stack_folder_and_star(tmp_path):
     cubes = noise(12, 1, 8, 8, 8)
     mrc.write_mrc(tmp_path / "stack.mrcs", cubes.numpy(), 10.0)
     flat = cubes.reshape(96, 8, 8).numpy()
-    mrc.write_mrc(tmp_path / "flat.mrc", flat, 10.0)  # a stack whose header does not say so
+    mrc.write_mrc(tmp_path / "flat.mrc", flat, 10.0)  # a stack without the flag in its header
     folder = tmp_path / "folder"
     folder.mkdir()
     for i in (2, 0, 1):
         mrc.write_mrc(folder / f"{i}.mrc", cubes[i, 0].numpy(), 10.0)
     for name in ("stack.mrcs", "flat.mrc"):
         found = readers.read_subtomograms(tmp_path / name)
-        read, pixel, names = found.subtomograms, found.voxel_size, found.table["rlnImageName"]
-        assert torch.equal(read, cubes) and pixel == 10.0 and names[11] == f"000012@{name}"
+        read, voxel_size, names = found.subtomograms, found.voxel_size, found.table["rlnImageName"]
+        assert torch.equal(read, cubes) and voxel_size == 10.0 and names[11] == f"000012@{name}"
     found = readers.read_subtomograms(folder, box=6)
     read, names = found.subtomograms, found.table["rlnImageName"]
     assert torch.equal(read, crop(cubes[:3], 6)) and names == ["0.mrc", "1.mrc", "2.mrc"]
     images = ["000012@stack.mrcs", "folder/1.mrc"]
-    star = coordinates_star(tmp_path / "a.star", rlnImageName=images, rlnImagePixelSize=[12, 12])
-    found = readers.read_subtomograms(star)
-    read, pixel, names = found.subtomograms, found.voxel_size, found.table["rlnImageName"]
-    assert torch.equal(read, cubes[[11, 1]]) and pixel == 12.0 and names == images
+    path = star(tmp_path / "a.star", rlnImageName=images, rlnImagePixelSize=[12, 12])
+    found = readers.read_subtomograms(path)
+    read, voxel_size, names = found.subtomograms, found.voxel_size, found.table["rlnImageName"]
+    assert torch.equal(read, cubes[[11, 1]]) and voxel_size == 12.0 and names == images
 
 
 def test_stack_is_marked_as_one(tmp_path):
