@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,7 +19,11 @@ from .statistics import Comparison, SpikeIn
 PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#F0E442"
 MARKERS = {"source_only": "s", "cryoshift_reference": "^", "cryoshift": "o", "oracle": "D"}
 LINES = {"source_only": ":", "cryoshift_reference": "-.", "cryoshift": "-", "oracle": "--"}
-FILLS = {"source_only": "none", "cryoshift_reference": "left", "cryoshift": "full"}
+FILLS: dict[str, Literal["full", "left", "none"]] = {
+    "source_only": "none",
+    "cryoshift_reference": "left",
+    "cryoshift": "full",
+}
 LOGARITHMIC = ("snr", "unlabelled", "imbalance")
 
 

@@ -141,9 +141,9 @@ class Target:
         """
         job, p = self.job, PROFILES[self.job.profile]
         config = background_config(job)
-        ice = datasets.simulate_background(config, folder=self.context.data, progress=False).x
+        background = datasets.simulate_background(config, folder=self.context.data, progress=False).x
         optics = replace(scenarios.draw_optics(find_scenario(job.scenario), p.voxel_size, [0.5] * 7), misalignment=0.0)
-        return spike_in.imitate(p.classes, self.train, ice, p.n_test, optics=optics, seed=job.seed)
+        return spike_in.imitate(p.classes, self.train, background, p.n_test, optics=optics, seed=job.seed)
 
     @cached_property
     def a_distance_before(self) -> float:
@@ -152,8 +152,10 @@ class Target:
 
     def a_distance(self, network: Network) -> float:
         """Proxy A-distance between a network's features of source-validation and target-test subtomograms."""
-        parts = (self.shared.validation, self.test)
-        return metrics.a_distance(*(models.embed(network, part.x, device=self.context.device) for part in parts))
+        source, target = (
+            models.embed(network, part.x, device=self.context.device) for part in (self.shared.validation, self.test)
+        )
+        return metrics.a_distance(source, target)
 
 
 def source_data(job: Job, context: Context) -> SourceData:

@@ -168,7 +168,7 @@ def against(rows: list[Row], configurations: dict[str, dict], base: str = "cryos
     """
     reference = by_seed(rows, base, REFERENCE_SCENARIO)
     pairs = {label: paired(by_seed(rows, **fields), reference) for label, fields in configurations.items()}
-    return {label: Comparison(difference(*pair), len(pair[0])) for label, pair in pairs.items() if pair[0]}
+    return {label: Comparison(difference(own, baseline), len(own)) for label, (own, baseline) in pairs.items() if own}
 
 
 def baselines(rows: list[Row]) -> dict[str, Comparison]:
