@@ -104,7 +104,10 @@ def templates(
     InputError
         A class is unknown, a file is unreadable, or a molecule is larger than the box.
     """
-    device, out, shapes, radii = generator.device, [], [], []
+    device = generator.device
+    out: list[Tensor] = []
+    shapes: list[range] = []
+    radii: list[float] = []
     half = torch.arange(2 * box, device="cpu") - box
     r2 = half.square()[:, None, None] + half.square()[:, None] + half.square()
     for name in [*classes, *extras]:

@@ -25,6 +25,7 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import gemmi
 import numpy as np
@@ -33,7 +34,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..fourier import resampling_matrix, squared_frequency
-from ..runtime import did_you_mean
+from ..runtime import atomic, did_you_mean, write_text
 from ..tomography.mrc import read_mrc
 from ..tomography.volumes import Volume
 
@@ -113,20 +114,22 @@ def _read_atoms(path: str | Path, chains: str | None, assembly: str | None) -> _
     for name in names:
         if not any(fnmatch.fnmatchcase(name, p) for p in patterns):
             model.remove_chain(name)
-    position, weight, mass = [], [], 0.0
+    positions: list[list[float]] = []
+    weights: list[float] = []
+    mass = 0.0
     for chain in model:
         for residue in chain:
             info = gemmi.find_tabulated_residue(residue.name)
             in_polymer = info.is_amino_acid() or info.is_nucleic_acid()
             mass += 1.008 * max(info.hydrogen_count - 2 * in_polymer, 0)
             for atom in residue:
-                position.append(atom.pos.tolist())
-                weight.append(atom.element.weight)
-    if not position:
+                positions.append(atom.pos.tolist())
+                weights.append(atom.element.weight)
+    if not positions:
         raise InputError(
             f"{path}: expected chains out of {', '.join(names)}, got '{chains or '*'}', which selects no atoms."
         )
-    position, weight = np.array(position), np.array(weight)
+    position, weight = np.array(positions), np.array(weights)
     if not np.isfinite(position).all():
         raise InputError(f"{path}: expected finite atom positions, got NaN or infinite ones. Repair the file.")
     centre = weight @ position / weight.sum()
@@ -208,7 +211,7 @@ def _compute(atoms: _Atoms, path: str, voxel_size: float, box: int | None = None
     # Half the voxel size, and a blur that keeps the aliased tail of every atom below 1 % at the kept Nyquist frequency.
     spacing = min(voxel_size, FINEST) / 2
     blur = max(0.0, 37.6 * spacing**2 - b_factor)
-    reach = max(np.linalg.norm(s.atom.pos.tolist(), np.inf) for s in atoms.model.all())
+    reach = max(float(np.linalg.norm(s.atom.pos.tolist(), np.inf)) for s in atoms.model.all())
     if reach > 320 * spacing:
         raise InputError(
             f"{path}: expected a molecule of at most {640 * spacing:.0f} A, got {2 * reach:.0f} A. Select chains."
@@ -276,7 +279,8 @@ def _load_map(path: str, inside: float = 2.5) -> _Loaded:
     points = torch.stack([2 * g / s - 1 for g, s in zip(reversed(grid), size.flip(0), strict=True)], -1)
     source = torch.from_numpy(data * (inside / weight.mean()))[None, None]
     centred = torch.nn.functional.grid_sample(source, points[None], align_corners=True)[0, 0]
-    distance = sum(c**2 for c in torch.meshgrid(coordinate, coordinate, coordinate, indexing="ij")).sqrt()
+    z, y, x = torch.meshgrid(coordinate, coordinate, coordinate, indexing="ij")
+    distance = (z**2 + y**2 + x**2).sqrt()
     return _Loaded(
         (centred * (distance <= radius + 1)).float(), volume.voxel_size, 2 * float(radius) * volume.voxel_size
     )
@@ -391,7 +395,8 @@ def membrane(voxel_size: float, box: int, generator: torch.Generator | None = No
 
 def rebuild(folder: str | Path, out: Path = TEMPLATES) -> None:
     """Compute the built-in maps from the coordinate files in `folder`; write ``maps.npz`` and ``templates.json``."""
-    maps, rows = {}, {}
+    maps: dict[str, Any] = {}
+    rows = {}
     for name, entry in BUILTIN.items():
         atoms = _read_atoms(Path(folder) / entry.file, entry.chains, entry.assembly)
         data = _compute(atoms, entry.file, FINEST).data
@@ -400,10 +405,10 @@ def rebuild(folder: str | Path, out: Path = TEMPLATES) -> None:
         diameter, mass = round(atoms.diameter, 1), round(atoms.mass_kda, 1)
         rows[name] = asdict(replace(entry, atoms=atoms.count, diameter=diameter, mass_kda=mass))
         print(f"{name}: {atoms.count} atoms, {diameter} A, {mass} kDa, {data.shape[0]}^3, {data.max():.1f} V")
-    out.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(out / "maps.npz", **maps)
-    table = json.loads((TEMPLATES / "templates.json").read_text())
-    (out / "templates.json").write_text(json.dumps({**table, "classes": rows}, indent=2) + "\n")
+    with atomic(out / "maps.npz") as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **maps)
+    table = json.loads((TEMPLATES / "templates.json").read_text(encoding="utf-8"))
+    write_text(out / "templates.json", json.dumps({**table, "classes": rows}, indent=2) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
