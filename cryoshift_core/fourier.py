@@ -48,7 +48,7 @@ def resampling_matrix(n_in: int, pixel_in: float, n_out: int, pixel_out: float, 
 def wavelength(voltage: float) -> float:
     """Relativistic electron wavelength in A at `voltage` kV (0.0197 A at 300 kV).
 
-    Source: Kirkland, Advanced Computing in Electron Microscopy, 3rd ed. (2020), eq. 2.5.
+    Source: Kirkland, Advanced Computing in Electron Microscopy, 3rd ed. (2020), chapter 2.
     """
     volts = voltage * 1e3
     return 12.2643 / math.sqrt(volts * (1 + 0.978466e-6 * volts))
@@ -68,7 +68,7 @@ def ctf(k_A: Tensor, *, defocus: float | Tensor, voltage: float, cs: float, ampl
     cs : spherical aberration, mm
     amplitude_contrast : A, fraction from 0 to 1
 
-    Source: Rohou & Grigorieff 2015, J. Struct. Biol. 192:216, eqs. 2 to 5.
+    Source: Rohou & Grigorieff 2015, J. Struct. Biol. 192:216 (CTFFIND4).
     """
     lam = wavelength(voltage)
     k2 = k_A.square()

@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..fourier import Device, half_ball, to_tilt_frame, wavelength
 
 REST_ENERGY = 510.99895  # of the electron, keV
-SIGMA_300 = 6.526e-4  # interaction constant at 300 kV, rad / (V A); Kirkland 2020, table 5.1
+SIGMA_300 = 6.526e-4  # interaction constant at 300 kV, rad / (V A); Kirkland 2020, chapter 5
 ATTENUATION_300_NM = 300.0  # thickness of ice after which 1/e of the electrons are unscattered at 300 kV
 # Critical dose relative to 300 kV: 0.8 at 200 kV from Grant & Grigorieff 2015, 0.8^2 at 100 kV as RELION uses.
 DOSE_TOLERANCE = {100.0: 0.64, 200.0: 0.8, 300.0: 1.0}
@@ -108,7 +108,7 @@ def interaction_constant(voltage: float) -> float:
     """Phase shift per projected potential at `voltage` kV, rad / (V A): 6.526e-4 at 300 kV, 7.288e-4 at 200 kV.
 
     sigma = 2 pi / (lambda V) (m c^2 + e V) / (2 m c^2 + e V), scaled to `SIGMA_300` at 300 kV.
-    Source: Kirkland, Advanced Computing in Electron Microscopy, 3rd ed. (2020), eq. 5.6 and table 5.1.
+    Source: Kirkland, Advanced Computing in Electron Microscopy, 3rd ed. (2020), eq. 5.6.
     """
 
     def relative(kv: float) -> float:

@@ -74,8 +74,8 @@ def test_rotation_and_shift_convention_with_a_chiral_object():
 
 def test_a_quarter_turn_about_the_beam_moves_x_to_y():
     volume, bank = chiral_bank()
-    turn = torch.tensor([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]])  # zyx: (z, y, x) -> (z, x, -y)
-    ours = gathered(bank, one(turn))[0]
+    quarter = torch.tensor([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]])  # zyx: (z, y, x) -> (z, x, -y)
+    ours = gathered(bank, one(quarter))[0]
     # An exact oracle: new[z, y, x] = old[z, -x, y] about the centre BOX // 2, where index i becomes (-i) mod BOX.
     by_hand = volume.flip(1).roll(1, 1).transpose(1, 2)
     assert correlation(ours, by_hand) > 0.995
@@ -146,21 +146,21 @@ def test_noise_spectra_agree(bank, kind):
 def test_realised_snr_is_what_is_in_the_box(bank, path):
     specimen = specimens.specimens(torch.tensor([0, 1, 2, 3]), bank, generator=generator(4))
     for snr in (None, 0.05, torch.tensor([0.03, 0.1, 1.0, 10.0])):
-        cubes = path(specimen, bank, Optics(), generator=generator(5), snr=snr)
+        imaged = path(specimen, bank, Optics(), generator=generator(5), snr=snr)
         clean = path(specimen, bank, Optics(), generator=generator(5), noise=False).x
-        measured = clean.var((1, 2, 3, 4)) / (cubes.x - clean).var((1, 2, 3, 4))
-        torch.testing.assert_close(cubes.snr, measured, rtol=0.02, atol=1e-4)
+        measured = clean.var((1, 2, 3, 4)) / (imaged.x - clean).var((1, 2, 3, 4))
+        torch.testing.assert_close(imaged.snr, measured, rtol=0.02, atol=1e-4)
         if snr is not None:
-            torch.testing.assert_close(cubes.snr, torch.as_tensor(snr).expand(4), rtol=0.1, atol=0)
+            torch.testing.assert_close(imaged.snr, torch.as_tensor(snr).expand(4), rtol=0.1, atol=0)
 
 
 def test_realised_snr_where_the_optics_pass_no_mean(bank):
     optics = Optics(amplitude_contrast=0.0)
     specimen = specimens.specimens(torch.tensor([0, 1]), bank, generator=generator(4))
-    cubes = imaging.image_by_transfer(specimen, bank, optics, generator=generator(5))
+    imaged = imaging.image_by_transfer(specimen, bank, optics, generator=generator(5))
     clean = imaging.image_by_transfer(specimen, bank, optics, generator=generator(5), noise=False).x
-    measured = clean.var((1, 2, 3, 4)) / (cubes.x - clean).var((1, 2, 3, 4))
-    torch.testing.assert_close(cubes.snr, measured, rtol=1e-3, atol=0)
+    measured = clean.var((1, 2, 3, 4)) / (imaged.x - clean).var((1, 2, 3, 4))
+    torch.testing.assert_close(imaged.snr, measured, rtol=1e-3, atol=0)
 
 
 def test_realised_snr_of_a_crowded_field_counts_the_noise_alone(bank):
@@ -216,12 +216,12 @@ def test_particles_are_bright(bank):
     assert x[:, 0].mean(0)[shell].mean() > 3 * x.mean().abs()
 
 
-def test_same_generator_same_cubes(bank):
-    def cubes(seed):
+def test_equal_generators_give_equal_subtomograms(bank):
+    def imaged(seed):
         specimen = specimens.specimens(torch.tensor([0, 3]), bank, generator=generator(seed), crowding=0.1)
         return imaging.image_by_transfer(specimen, bank, Optics(), generator=generator(seed)).x
 
-    assert torch.equal(cubes(7), cubes(7)) and not torch.equal(cubes(7), cubes(8))
+    assert torch.equal(imaged(7), imaged(7)) and not torch.equal(imaged(7), imaged(8))
 
 
 def test_optics_of_another_voxel_size_are_refused(bank):

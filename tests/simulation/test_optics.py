@@ -71,7 +71,7 @@ def test_dose_filter_agrees_with_torch_fourier_filter_at_each_voltage(voltage):
 
 
 def test_interaction_constant_has_the_textbook_values():
-    # Kirkland, Advanced Computing in Electron Microscopy, table 5.1
+    # Kirkland, Advanced Computing in Electron Microscopy
     for voltage, value in ((100, 9.244e-4), (200, 7.288e-4), (300, 6.526e-4)):
         assert interaction_constant(voltage) == pytest.approx(value, rel=2e-4)
     assert interaction_constant(300.0) == 6.526e-4 and attenuation_length(300.0) == 300.0, "300 kV is exact"
@@ -79,7 +79,7 @@ def test_interaction_constant_has_the_textbook_values():
 
 
 def test_attenuation_follows_the_squared_velocity():
-    # v / c from Kirkland's table 2.2: 0.5482, 0.6953 and 0.7765 at 100, 200 and 300 kV
+    # v / c: 0.5482, 0.6953 and 0.7765 at 100, 200 and 300 kV
     for voltage, beta in ((100, 0.5482), (200, 0.6953)):
         assert attenuation_length(voltage) / 300 == pytest.approx((beta / 0.7765) ** 2, rel=1e-3)
 
