@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,17 @@ class Classifier:
             another voxel size (beyond 1 %), box or contrast than the classifier was trained on
         """
         if not isinstance(subtomograms, Unlabelled):
-            raise TypeError(f"Expected Unlabelled subtomograms, got {type(subtomograms).__name__}.")
+            raise TypeError(
+                f"Expected Unlabelled subtomograms, got {type(subtomograms).__name__}: pass "
+                "Unlabelled(x, voxel_size, groups, name)."
+            )
         size, box = subtomograms.voxel_size, tuple(subtomograms.x.shape[2:])
         if abs(size / self.voxel_size - 1) > 0.01:
+            least = math.ceil(self.box * self.voxel_size / size)
+            larger = f"extract boxes of at least {least} voxels, " if min(box) < least else ""
             raise InputError(
-                f"Expected voxels of {self.voxel_size:g} A, got {size:g} A in '{subtomograms.name}': resample with "
-                f"tomography.volumes.rescale(x, {size:g}, {self.voxel_size:g}, {self.box}) and normalise again."
+                f"Expected voxels of {self.voxel_size:g} A, got {size:g} A in '{subtomograms.name}': {larger}resample "
+                f"with tomography.volumes.rescale(x, {size:g}, {self.voxel_size:g}, {self.box}) and normalise again."
             )
         if box != (self.box,) * 3:
             raise InputError(
