@@ -1,7 +1,9 @@
 """What the repository promises: one package set, paired notebooks without outputs, commands that exist."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +15,7 @@ import pytest
 import yaml
 from helpers.files import ROOT
 
+import cryoshift_core
 from cryoshift_core import __version__
 from cryoshift_core.course.parameters import FIELDS, check
 
@@ -149,9 +152,22 @@ def test_a_notebook_ends_with_what_to_take_away(path):
     assert "run.finish()" in "\n".join(c.source for c in cells if c.cell_type == "code")
 
 
-def test_only_notebook_05_opens_the_answer_key():
-    opened = [path.stem[:2] for path in NOTEBOOKS if ".join(" in path.with_suffix(".py").read_text()]
-    assert opened in (["05"], ["05", "07"])
+def names_used(path):
+    """Every name and attribute in a Python file."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return names | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+
+
+def test_held_out_labels_are_loaded_by_the_evaluation_alone():
+    """tests/course watches which notebooks open label files; this finds calls on paths that they do not take."""
+    readers = {path.stem[:2] for path in NOTEBOOKS if "load_labels" in names_used(path.with_suffix(".py"))}
+    assert readers == {"05"}
+    package = [path for path in (ROOT / "cryoshift_core").rglob("*.py") if "load_labels" in names_used(path)]
+    wings = {path.relative_to(ROOT / "cryoshift_core").parts[0] for path in package}
+    assert wings == {"benchmark", "simulation"}, "simulation defines it, the benchmark scores with it"
+    openers = [p for p in (ROOT / "cryoshift_core").rglob("*.py") if ".labels.safetensors" in p.read_text()]
+    assert [path.name for path in openers] == ["datasets.py"]
 
 
 def test_commands_of_the_readme_exist():
@@ -173,14 +189,62 @@ def test_files_that_the_readme_points_to_exist():
     assert here and not [target for target in here if not (ROOT / target).exists()]
 
 
-def test_readme_parameters_are_those_of_notebook_06():
+def test_documented_parameters_are_those_of_notebook_06():
     (path,) = [path for path in NOTEBOOKS if path.stem.startswith("06")]
     declared = set(papermill.inspect_notebook(str(path)))
-    section = (ROOT / "README.md").read_text().split("## Your own tomogram")[1]
+    section = (ROOT / "docs" / "own_data.md").read_text().split("## Parameters")[1]
     table = set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE))
-    issue = {"subtomograms", "tomogram", "coordinates", "classes", "pixel_size", "contrast", "box"}
-    assert issue | {"profile", "method", "seed", "out_dir"} <= declared
+    assert {"subtomograms", "tomogram", "coordinates", "classes", "pixel_size", "contrast", "box"} <= declared
+    assert {"profile", "method", "seed", "out_dir"} <= declared
     assert table == declared
+
+
+def test_the_readme_is_short_and_in_order():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 160
+    titles = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
+    wanted = ["Two commands", "Ten lines", "Your own tomogram", "The notebooks", "Results"]
+    assert titles[:5] == wanted and titles[-2:] == ["Citation", "Licence"]
+
+
+def test_the_snippet_of_the_readme_is_that_of_the_package():
+    in_readme = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    in_package = cryoshift_core.__doc__.split("::\n")[1].split("The root of the package")[0]
+    assert "".join(in_readme.split()) == "".join(in_package.split())
+
+
+def lint_imports(folder):
+    """Run the contracts of pyproject.toml on the packages in `folder`."""
+    script = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports_command as c; c()"
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-c", script, "--no-cache"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_import_contracts_hold_and_catch_a_wrong_import(tmp_path):
+    for name in ("cryoshift_core", "data_fetch", "pyproject.toml"):
+        source, copy = ROOT / name, tmp_path / name
+        ignore = shutil.ignore_patterns("__pycache__", "templates", "sample")
+        shutil.copytree(source, copy, ignore=ignore) if source.is_dir() else shutil.copy(source, copy)
+    done = lint_imports(tmp_path)
+    assert done.returncode == 0, done.stdout
+    for module, line in {
+        "cryoshift_core/losses.py": "from .simulation import optics",
+        "cryoshift_core/simulation/optics.py": "from .. import training",
+        "cryoshift_core/application/report.py": "from ..course import figures",
+        "cryoshift_core/tomography/mrc.py": "import data_fetch",
+    }.items():
+        path = tmp_path / module
+        before = path.read_text()
+        path.write_text(before + f"\n{line}\n")
+        done = lint_imports(tmp_path)
+        assert done.returncode == 1 and "BROKEN" in done.stdout, f"{module}: {line} passes"
+        path.write_text(before)
+
+
+def test_the_root_of_the_package_is_thin():
+    """An afternoon's reading: at most about 2,500 lines."""
+    assert sum(len(path.read_text().splitlines()) for path in (ROOT / "cryoshift_core").glob("*.py")) <= 2500
 
 
 def test_code_names_no_folder_of_a_builder():
