@@ -125,26 +125,21 @@ def tomogram(
         near = np.abs(zyx[:, 0] - z) <= 1
         for group in [None] if groups is None else np.unique(groups):
             shown = near if groups is None else near & (groups == group)
-            ax.scatter(zyx[shown, 2], zyx[shown, 1], s=6, linewidths=0, **_group_style(group))
+            colour, marker = (POSITION, "o") if group is None else _group_style(int(group))
+            ax.scatter(zyx[shown, 2], zyx[shown, 1], s=6, linewidths=0, c=colour, marker=marker)
     if names:
-        marks = [plt.Line2D([], [], ls="", ms=5, mew=0, **_line_style(k)) for k in range(len(names))]
+        styles = [_group_style(k) for k in range(len(names))]
+        marks = [plt.Line2D([], [], ls="", ms=5, mew=0, color=colour, marker=marker) for colour, marker in styles]
         legend = fig.legend(marks, names, loc="outside lower center", ncols=min(len(names), 5), fontsize=8)
         for text in legend.get_texts():
             text.set_parse_math(False)  # a class may be named after a file with a dollar sign
     return fig
 
 
-def _group_style(group: int | None) -> dict[str, str]:
-    """Colour and marker of a group for Axes.scatter."""
-    if group is None:
-        return {"c": POSITION, "marker": "o"}
-    style = _line_style(int(group))
-    return {"c": style["color"], "marker": style["marker"]}
-
-
-def _line_style(group: int) -> dict[str, str]:
+def _group_style(group: int) -> tuple[str, str]:
+    """Colour and marker of a group; both are repeated after 35 groups."""
     n = len(GROUP_COLOURS)
-    return {"color": GROUP_COLOURS[group % n], "marker": GROUP_MARKERS[group // n % len(GROUP_MARKERS)]}
+    return GROUP_COLOURS[group % n], GROUP_MARKERS[group // n % len(GROUP_MARKERS)]
 
 
 def orthoslices(axes: Sequence[Axes], data: np.ndarray, zyx: np.ndarray, at: np.ndarray) -> None:

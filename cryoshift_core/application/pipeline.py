@@ -515,8 +515,8 @@ def domain_gap(
     for name, found in fits.items() if len(target) >= 10 else ():
         styled = target_styled(source.x[:1000], found.warps, seeded_generator(seed, "gap"))
         kind = "simulated subtomograms" if found.warps is None else "warped simulated subtomograms"
-        features = [embed(found.network, x, device=device) for x in (styled, target.x)]
-        gap[f"{kind}, {name}"] = metrics.a_distance(*features)
+        of_source, of_target = (embed(found.network, x, device=device) for x in (styled, target.x))
+        gap[f"{kind}, {name}"] = metrics.a_distance(of_source, of_target)
     return gap
 
 

@@ -282,3 +282,14 @@ def test_the_lattice_of_the_shipped_tomogram_comes_out_of_its_angles():
     assert average.var() > 3 * inverse.var(), "the wrong way round they cancel"
     along_z = average[4:13, 5:12, 5:12].mean((1, 2))
     assert along_z[2:6].min() > 0.5 > 0 > along_z[[0, 1, -1]].max(), "a layer between what is no Gag"
+
+
+def test_averages_and_prevalence_are_computed_on_the_device_of_their_input():
+    """A default device of "meta" shows each tensor that is made without a device."""
+    x, angles = torch.randn(5, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)), np.zeros((5, 3))
+    with torch.device("meta"):
+        average = predictions.class_average(x, angles)
+        found = estimate_prevalence(P, CLASSES, 50 * np.eye(3), torch.Generator("cpu").manual_seed(0), draws=20)
+        order = predictions.by_class(P, CLASSES, None)
+    torch.testing.assert_close(average, x.mean(0))
+    assert found["TRiC"].best.mean > 0.2 and order["TRiC"].tolist() == [0, 2]

@@ -253,3 +253,27 @@ def test_an_imitation_is_made_by_the_average_or_by_the_spectra_or_not_at_all(ban
     nothing = Unlabelled(boxes, PIXEL, torch.zeros(len(boxes)), "toy")
     with pytest.raises(InputError, match="spike_snr"):
         spike_in.imitate(CLASSES, nothing, boxes, 60, optics=optics)
+
+
+def test_spike_ins_are_made_on_the_device_of_the_background(boxes):
+    """A default device of "meta" shows each tensor that is made without a device."""
+    target = Unlabelled(spiked(boxes, estimate_wedge(boxes, PIXEL), n=30, snr=0.5).x, PIXEL, torch.zeros(30), "toy")
+    white = Unlabelled(torch.randn(30, 1, BOX, BOX, BOX, generator=generator(3)), PIXEL, torch.zeros(30), "noise")
+    with torch.device("meta"):
+        by_average = spike_in.imitate(CLASSES, target, boxes, 12, optics=Optics(voxel_size=PIXEL), device="cpu")
+        by_spectra = spike_in.imitate(CLASSES, white, boxes, 12, optics=Optics(voxel_size=PIXEL), snr=0.3, device="cpu")
+    for made in (by_average, by_spectra):
+        tensors = (made.x, made.y, made.snr, made.groups)
+        assert all(tensor.device.type == "cpu" for tensor in tensors) and made.y.bincount().tolist() == [4, 4, 4]
+
+
+def test_the_score_counts_per_class_and_compares_methods(boxes, wedge):
+    spikes = spiked(boxes, wedge, 30)
+    right = torch.eye(3)[spikes.y]
+    wrong = torch.eye(3)[torch.where(spikes.y == 2, 1, spikes.y)]
+    best, worse = spike_in.score(right, spikes), spike_in.score(wrong, spikes)
+    assert best.balanced_accuracy == 1 and worse.balanced_accuracy == pytest.approx(2 / 3)
+    assert worse.recall.tolist() == [1, 1, 0] and worse.confusion.tolist() == [[10, 0, 0], [0, 10, 0], [0, 10, 0]]
+    assert worse.worse_than(best) and not best.worse_than(worse) and not best.worse_than(best)
+    rows = spike_in.table({"a": best, "b": worse}).splitlines()
+    assert rows[0] == "method,class,cubes,recall" and rows[-1] == "b,apoferritin,10,0.0000" and len(rows) == 7

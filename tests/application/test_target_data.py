@@ -1,36 +1,19 @@
-"""Experimental input: from files to subtomograms, and from there to predictions by notebook 06."""
+"""Experimental input: from files to subtomograms."""
 
-import math
-
-import nbformat
 import numpy as np
-import papermill
 import pytest
-import starfile
 import torch
-from helpers.files import ROOT
+from helpers.files import says
 
-import data_fetch
 from cryoshift_core.application import target_data
-from cryoshift_core.course import runner
-from cryoshift_core.data import normalize
+from cryoshift_core.data import crop, normalize
 from cryoshift_core.errors import InputError
-from cryoshift_core.simulation import datasets, imaging, specimens
-from cryoshift_core.simulation.optics import Optics
+from cryoshift_core.simulation import datasets
 from cryoshift_core.tomography import mrc, star
+from cryoshift_core.tomography.volumes import Particles
 from data_fetch import readers
 
 CLASSES = ("TRiC", "apoferritin")
-NOTEBOOK = ROOT / "notebooks" / "06_your_own_subtomograms.ipynb"
-
-
-@pytest.fixture(scope="module")
-def cubes():
-    """24 noisy subtomograms (24, 24, 24) of two molecules at 16 A, protein bright, raw grey values."""
-    g = torch.Generator().manual_seed(0)
-    bank = specimens.templates(CLASSES, 16.0, 24, generator=g)
-    specimen = specimens.specimens(torch.arange(24) % 2, bank, generator=g)
-    return imaging.image_by_transfer(specimen, bank, Optics(voxel_size=16.0), generator=g).x[:, 0].numpy()
 
 
 def from_stack(path, **options):
@@ -38,18 +21,18 @@ def from_stack(path, **options):
     return target_data.from_subtomograms(particles, CLASSES, **options)
 
 
-def test_dark_subtomograms_are_negated_and_a_wrong_contrast_gives_a_warning(tmp_path, cubes):
-    mrc.write_mrc(tmp_path / "s.mrcs", -cubes, 16.0)
+def test_dark_subtomograms_are_negated_and_a_wrong_contrast_gives_a_warning(tmp_path, molecules):
+    mrc.write_mrc(tmp_path / "s.mrcs", -molecules, 16.0)
     data = from_stack(tmp_path / "s.mrcs")
     assert data.contrast == "dark" and data.subtomograms.voxel_size == pytest.approx(16.0)
-    expected = normalize(torch.from_numpy(cubes)[:, None])
+    expected = normalize(torch.from_numpy(molecules)[:, None])
     torch.testing.assert_close(data.subtomograms.x, expected)
     forced = from_stack(tmp_path / "s.mrcs", contrast="bright")
     assert any("look dark" in w for w in forced.warnings)
 
 
-def test_wide_subtomograms_are_cropped_in_fourier_space(tmp_path, cubes):
-    wide = np.pad(cubes[:3], ((0, 0), (18, 18), (18, 18), (18, 18)))
+def test_wide_subtomograms_are_cropped_in_fourier_space(tmp_path, molecules):
+    wide = np.pad(molecules[:3], ((0, 0), (18, 18), (18, 18), (18, 18)))
     mrc.write_mrc(tmp_path / "s.mrcs", wide + 0.01 * np.random.default_rng(0).normal(size=wide.shape), 16.0)
     data = from_stack(tmp_path / "s.mrcs", contrast="bright")
     assert data.subtomograms.x.shape[-1] == target_data.LARGEST
@@ -104,16 +87,16 @@ def test_boxes_over_the_border_are_left_out_with_a_warning(tmp_path):
     assert len(data) == 4 and data.kept.tolist() == [0, 2] and "2 of 4 boxes" in " ".join(data.warnings)
 
 
-def test_background_boxes_are_prepared_like_the_subtomograms(tmp_path, cubes):
-    mrc.write_mrc(tmp_path / "s.mrcs", -cubes, 16.0)
-    mrc.write_mrc(tmp_path / "ice.mrcs", -cubes[:4], 16.0)
+def test_background_boxes_are_prepared_like_the_subtomograms(tmp_path, molecules):
+    mrc.write_mrc(tmp_path / "s.mrcs", -molecules, 16.0)
+    mrc.write_mrc(tmp_path / "ice.mrcs", -molecules[:4], 16.0)
     data = from_stack(tmp_path / "s.mrcs")
     ice = target_data.prepare_background(readers.read_subtomograms(tmp_path / "ice.mrcs"), data)
     assert ice.shape == (4, 1, 24, 24, 24)
     assert torch.corrcoef(torch.stack([ice.flatten(), data.subtomograms.x[:4].flatten()]))[0, 1] > 0.99, (
         "negated as they were"
     )
-    mrc.write_mrc(tmp_path / "small.mrcs", cubes[:4, 4:20, 4:20, 4:20], 16.0)
+    mrc.write_mrc(tmp_path / "small.mrcs", molecules[:4, 4:20, 4:20, 4:20], 16.0)
     with pytest.raises(InputError, match="box"):
         target_data.prepare_background(readers.read_subtomograms(tmp_path / "small.mrcs"), data)
 
@@ -147,116 +130,48 @@ def test_small_and_unequal_class_fractions_give_warnings():
     assert any("no more than 20" in line for line in target_data.class_fraction_warnings([1 / 21] * 21, many, 10**4))
 
 
-def run_notebook(tmp_path, monkeypatch, **parameters):
-    monkeypatch.chdir(tmp_path)
-    return runner.execute(NOTEBOOK, tmp_path / "out", {"profile": "smoke", "device": "cpu", **parameters})
+@pytest.mark.parametrize("sign", [1, -1])
+def test_read_subtomograms_gives_normalised_bright_unlabelled_subtomograms(tmp_path, molecules, sign):
+    mrc.write_mrc(tmp_path / "mine.mrcs", sign * molecules, 16.0)
+    found = target_data.read_subtomograms(tmp_path / "mine.mrcs")
+    assert found.contrast == "bright" and found.name == "mine" and found.voxel_size == pytest.approx(16.0)
+    torch.testing.assert_close(found.x, normalize(torch.from_numpy(molecules)[:, None]))
+    given = target_data.read_subtomograms(tmp_path / "mine.mrcs", voxel_size=12.0, contrast="dark", box=20)
+    assert given.voxel_size == 12.0 and given.x.shape[-1] == 20
+    torch.testing.assert_close(given.x, normalize(crop(-sign * torch.from_numpy(molecules)[:, None], 20)))
 
 
-@pytest.mark.slow
-def test_the_notebook_classifies_a_stack_with_a_structure_from_a_file(tmp_path, monkeypatch, cubes):
-    mrc.write_mrc(tmp_path / "mine.mrcs", -cubes, 16.0)
-    grid = np.indices((24,) * 3) - 12.0
-    ball = np.exp(-(grid[0] ** 2 + grid[1] ** 2 + (grid[2] / 2) ** 2) / 8).astype(np.float32)
-    mrc.write_mrc(tmp_path / "rod.mrc", ball, 10.0)
-    noise = np.random.default_rng(0).normal(size=(24, 26, 26, 26)).astype(np.float32)
-    mrc.write_mrc(tmp_path / "ice.mrcs", noise, 16.0)
-    given = {"subtomograms": "mine.mrcs", "classes": "TRiC,apoferritin,rod.mrc", "background": "ice.mrcs"}
-    result = run_notebook(tmp_path, monkeypatch, **given, method="mada", seed=3, tilt_axis=20.0, spike_snr=0.5)
-    assert result.error == ""
-    spikes = (tmp_path / "out" / "spike_in.csv").read_text().splitlines()
-    assert spikes[0] == "method,class,cubes,recall" and len(spikes) == 1 + 2 * 3
-    assert result.manifest["scores"]["spike_snr"] == pytest.approx(0.5, rel=1e-3)
-    rows = starfile.read(tmp_path / "out" / "predictions.star")
-    assert rows["rlnImageName"].tolist() == [f"{i + 1:06d}@mine.mrcs" for i in range(24)]
-    assert set(rows["csClass"]) <= {"TRiC", "apoferritin", "rod"} and rows["csConfidence"].between(1 / 3, 1).all()
-    assert result.manifest["scores"]["contrast"] == "dark"
+def test_read_subtomograms_refuses_an_undecidable_contrast_with_a_way_out(tmp_path):
+    noise = np.random.default_rng(0).normal(size=(12, 16, 16, 16)).astype(np.float32)
+    mrc.write_mrc(tmp_path / "noise.mrcs", noise, 16.0)
+    says(lambda: target_data.read_subtomograms(tmp_path / "noise.mrcs"), "contrast", "bright or dark")
+    assert len(target_data.read_subtomograms(tmp_path / "noise.mrcs", contrast="bright")) == 12
 
 
-@pytest.mark.slow
-def test_the_notebook_takes_a_tomogram_with_coordinates(tmp_path, monkeypatch):
-    sample = data_fetch.sample()
-    result = run_notebook(
-        tmp_path,
-        monkeypatch,
-        tomogram=str(sample.tomogram),
-        coordinates=str(sample.coordinates),
-        classes="membrane,ice",
-        pixel_size=39.0,
-        contrast="bright",
-        box=26,
-    )
-    assert result.error == ""
-    rows = starfile.read(tmp_path / "out" / "predictions.star")
-    assert len(rows) == 5377 and set(rows["csClass"]) <= {"membrane", "ice", "not_classified"}
+def test_extract_subtomograms_cuts_them_around_the_listed_positions(tomogram_folder, molecules):
+    files = tomogram_folder / "tomo_7.mrc", tomogram_folder / "particles.star"
+    found = target_data.extract_subtomograms(*files, box=24)
+    assert len(found) == 60 and found.name == "tomo_7" and found.voxel_size == pytest.approx(16.0)
+    torch.testing.assert_close(found.x[:24], normalize(torch.from_numpy(molecules)[:, None]))
+    says(lambda: target_data.extract_subtomograms(*files, box=60), "box of 60 voxels", "smaller box")
 
 
-def write_tomogram(folder, cubes, n):
-    """A tomogram of n particles on a lattice, 16 A, and their STAR as RELION 5 writes it: A from the centre."""
-    rng = np.random.default_rng(0)
-    per_row = math.ceil(math.sqrt(n))
-    shape = np.array([36, 12 + 26 * per_row, 12 + 26 * per_row])
-    volume = rng.normal(size=shape).astype(np.float32) * float(cubes.std())
-    lattice = np.array([(18, 19 + 26 * (i // per_row), 19 + 26 * (i % per_row)) for i in range(n)])
-    for i, at in enumerate(lattice):
-        z, y, x = at - 12
-        volume[z : z + 24, y : y + 24, x : x + 24] = cubes[i % len(cubes)]
-    mrc.write_mrc(folder / "tomo_7.mrc", -volume, 16.0)
-    centred = (lattice - shape / 2) * 16.0
-    optics = {
-        "rlnOpticsGroup": [1],
-        "rlnOpticsGroupName": ["og1"],
-        "rlnTomoTiltSeriesPixelSize": [4.0],
-        "rlnVoltage": [300],
-    }
-    table = {"rlnTomoName": ["tomo_7"] * n, "rlnTomoParticleId": range(1, n + 1)}
-    table |= {f"rlnCenteredCoordinate{a}Angst": centred[:, i].tolist() for a, i in zip("XYZ", (2, 1, 0), strict=True)}
-    table |= {f"rlnAngle{name}": rng.uniform(0, 180, n).round(3).tolist() for name in ("Rot", "Tilt", "Psi")}
-    table |= {"rlnOpticsGroup": [1] * n, "rlnClassNumber": [3] * n}
-    general = {"rlnTomoSubTomosAre2DStacks": [1]}
-    path = folder / "particles.star"
-    star.write_star(path, {"general": general, "optics": optics, "particles": table}, ["general"])
-    return table
+def test_extract_subtomograms_refuses_an_undecidable_contrast(tmp_path):
+    noise = np.random.default_rng(0).normal(size=(40, 40, 40)).astype(np.float32)
+    mrc.write_mrc(tmp_path / "t.mrc", noise, 16.0)
+    (tmp_path / "c.txt").write_text("20 20 20\n")
+    files = tmp_path / "t.mrc", tmp_path / "c.txt"
+    says(lambda: target_data.extract_subtomograms(*files, box=16), "t.mrc", "bright or dark")
+    assert len(target_data.extract_subtomograms(*files, box=16, contrast="bright")) == 1
 
 
-@pytest.mark.slow
-def test_particles_go_from_star_to_classes_and_back_to_star(tmp_path, monkeypatch, cubes, n=60):
-    table = write_tomogram(tmp_path, cubes, n)
-    given = {"tomogram": "tomo_7.mrc", "coordinates": "particles.star", "classes": "TRiC,apoferritin"}
-    result = run_notebook(tmp_path, monkeypatch, **given, box=24)
-    assert result.error == ""
-    back = starfile.read(tmp_path / "out" / "predictions.star")
-    assert list(back) == ["general", "optics", "particles"] and back["optics"]["rlnVoltage"].tolist() == [300]
-    rows = back["particles"]
-    for name in set(table) - {"rlnClassNumber"}:
-        assert rows[name].tolist() == pytest.approx(list(table[name])) if name != "rlnTomoName" else True
-    assert rows["csInputClassNumber"].tolist() == [3] * n and rows["rlnTomoName"].tolist() == ["tomo_7"] * n
-    assert rows["rlnClassNumber"].between(1, 2).all() and set(rows["csClass"]) <= {"TRiC", "apoferritin"}
-    assert np.allclose(rows[["csProbability_TRiC", "csProbability_apoferritin"]].sum(axis=1), 1, atol=2e-4)
-    assert result.manifest["scores"]["contrast"] == "dark"
-    parts = list((tmp_path / "out" / "classes").glob("*.star"))
-    assert sum(len(starfile.read(path)["particles"]) for path in parts) == n
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "tomo_7.mrc" in page and 'src="http' not in page and "href=" not in page
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "parameters, message",
-    [
-        ({"clases": "TRiC"}, "Unknown parameter 'clases'"),
-        ({"subtomograms": "broken.mrcs"}, "broken.mrcs is not an MRC file"),
-        ({"tomogram": "broken.mrcs"}, "wanted tomogram and coordinates"),
-        ({"pixel_size": "ten"}, "Parameter 'pixel_size' is 'ten'"),
-    ],
-)
-def test_the_notebook_stops_with_one_line(tmp_path, monkeypatch, parameters, message):
-    (tmp_path / "broken.mrcs").write_bytes(b"not a map" * 200)
-    monkeypatch.chdir(tmp_path)
-    given = {"profile": "smoke", "out_dir": str(tmp_path / "out"), **parameters}
-    with pytest.raises(papermill.PapermillExecutionError) as failure:
-        papermill.execute_notebook(NOTEBOOK, tmp_path / "executed.ipynb", given, progress_bar=False)
-    assert failure.value.ename == "InputError" and message in failure.value.evalue
-    executed = nbformat.read(tmp_path / "executed.ipynb", as_version=4)
-    (shown,) = [o for c in executed.cells for o in c.get("outputs", []) if o.output_type == "error"]
-    assert len(shown.traceback) == 1 and "\n" not in shown.traceback[0] and message in shown.traceback[0]
-    assert not (tmp_path / "out" / "predictions.star").exists()
+def test_target_data_is_computed_on_the_device_of_its_input(molecules):
+    """A default device of "meta" shows each tensor that is made without a device."""
+    raw = torch.from_numpy(molecules)[:, None]
+    particles = Particles({"rlnImageName": ["a"] * 24}, subtomograms=raw, voxel_size=16.0)
+    with torch.device("meta"):
+        data = target_data.from_subtomograms(particles, CLASSES, contrast="bright")
+        boxes = target_data.prepare_background(particles, data)
+        scale = target_data.apparent_scale(data.subtomograms.x, data.subtomograms.x)
+    assert boxes.device.type == "cpu" and data.subtomograms.groups.device.type == "cpu"
+    assert scale[0] == pytest.approx(1.0)

@@ -1,0 +1,249 @@
+"""From files to predictions: `classify` in one call, notebook 06, and the command line."""
+
+import json
+
+import nbformat
+import numpy as np
+import papermill
+import pytest
+import starfile
+import torch
+from helpers.files import ROOT, says
+
+import data_fetch
+from cryoshift_core import __main__ as command_line
+from cryoshift_core.application import pipeline, target_data
+from cryoshift_core.application.lattice_test import lattice_test
+from cryoshift_core.classifier import Classifier
+from cryoshift_core.course import runner
+from cryoshift_core.errors import InputError
+from cryoshift_core.tomography import mrc
+from data_fetch import readers
+
+NOTEBOOK = ROOT / "notebooks" / "06_your_own_subtomograms.ipynb"
+CLASSES = ("TRiC", "apoferritin")
+FILES = {"tomogram": "tomo_7.mrc", "coordinates": "particles.star"}
+SMOKE = {"classes": CLASSES, "box": 24, "profile": "smoke", "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def result(tomogram_folder, tmp_path_factory):
+    """`classify` with the smoke profile on the tomogram of 60 particles."""
+    files = {"tomogram": tomogram_folder / "tomo_7.mrc", "coordinates": tomogram_folder / "particles.star"}
+    return pipeline.classify(**files, **SMOKE, out_dir=tmp_path_factory.mktemp("classify") / "out")
+
+
+def test_classify_writes_predictions_model_report_and_spike_ins(result, tomogram_folder):
+    names = {path.relative_to(result.folder).as_posix() for path in result.paths}
+    assert {"predictions.star", "model.safetensors", "report.html", "spike_in.csv"} <= names
+    assert result.paths[0].name == "predictions.star" and all(path.is_file() for path in result.paths)
+    assert sorted(path.name for path in result.folder.parent.iterdir()) == ["out"], "no unfinished folder is left"
+    given = starfile.read(tomogram_folder / "particles.star")["particles"]
+    back = starfile.read(result.paths[0])["particles"]
+    assert len(back) == 60 and back["csInputClassNumber"].tolist() == given["rlnClassNumber"].tolist()
+    assert np.allclose(back["csConfidence"], result.predictions.confidence.numpy(), atol=1e-4)
+    assert result.target.contrast == "dark" and result.moved is None
+    assert set(result.spike_in) == {"source_only", "cryoshift"} and set(result.prevalence) == set(CLASSES)
+    assert sum(found.n for found in result.prevalence.values()) <= 60 and len(result.gap) == 2
+    assert any("60 subtomograms are few" in warning for warning in result.warnings)
+    page = result.paths[-1].read_text(encoding="utf-8")
+    assert all(warning.split("(")[0].strip() in page for warning in result.warnings[:1]) and "tomo_7.mrc" in page
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    assert manifest["status"] == "finished" and manifest["parameters"]["classes"] == "TRiC,apoferritin"
+    assert {path.rsplit("/", 1)[-1] for path in manifest["inputs"]} == {"tomo_7.mrc", "particles.star"}
+
+
+def test_particles_go_from_star_to_classes_and_back_to_star(result, tomogram_folder):
+    given = starfile.read(tomogram_folder / "particles.star")["particles"]
+    back = starfile.read(result.paths[0])
+    assert list(back) == ["general", "optics", "particles"] and back["optics"]["rlnVoltage"].tolist() == [300]
+    rows = back["particles"]
+    for name in set(given) - {"rlnClassNumber", "rlnTomoName"}:
+        assert rows[name].tolist() == pytest.approx(given[name].tolist())
+    assert rows["csInputClassNumber"].tolist() == [3] * 60 and rows["rlnTomoName"].tolist() == ["tomo_7"] * 60
+    assert rows["rlnClassNumber"].between(1, 2).all() and set(rows["csClass"]) <= set(CLASSES)
+    assert np.allclose(rows[["csProbability_TRiC", "csProbability_apoferritin"]].sum(axis=1), 1, atol=2e-4)
+    parts = list((result.folder / "classes").glob("*.star"))
+    assert sum(len(starfile.read(path)["particles"]) for path in parts) == 60
+
+
+def test_the_saved_model_gives_the_same_predictions(result):
+    loaded = Classifier.load(result.folder / "model.safetensors")
+    again = loaded.predict(result.target.subtomograms, device="cpu")
+    assert torch.equal(again.probabilities, result.predictions.probabilities)
+
+
+def test_a_second_run_by_the_command_line_moves_the_first_aside(result, tomogram_folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["classify", "--tomogram", str(tomogram_folder / "tomo_7.mrc"), "--out", str(out), "--box", "24"]
+    arguments += ["--coordinates", str(tomogram_folder / "particles.star"), "--classes", "TRiC,apoferritin"]
+    arguments += ["--profile", "smoke", "--device", "cpu"]
+    assert command_line.main(arguments) == 0
+    assert (out / "predictions.star").read_bytes() == result.paths[0].read_bytes()
+    (out / "notes.txt").write_text("mine")
+    assert command_line.main(arguments) == 0
+    said = capsys.readouterr().out
+    (moved,) = [path for path in tmp_path.iterdir() if path != out]
+    assert f"The earlier results in {out} are now in {moved}" in said and "WARNING: 60 subtomograms" in said
+    assert (moved / "notes.txt").is_file() and not (out / "notes.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"tomogram": "", "coordinates": ""}, ["a tomogram with coordinates", "tomogram=''"]),
+        ({"coordinates": ""}, ["coordinates=''", "give both"]),
+        ({"subtomograms": "mine.mrcs"}, ["subtomograms=mine.mrcs", "leave one out"]),
+        ({"profile": "labtop"}, ["labtop", "did you mean 'laptop'?"]),
+        ({"method": "cryoshft"}, ["cryoshft", "did you mean 'cryoshift'?"]),
+        ({"contrast": "grey"}, ["auto, bright or dark", "got 'grey'"]),
+        ({"classes": "TRiC"}, ["at least two classes"]),
+        ({"box": 8}, ["at least", "'TRiC'"]),
+    ],
+)
+def test_wrong_values_are_refused_before_anything_is_written(tomogram_folder, tmp_path, monkeypatch, change, words):
+    monkeypatch.chdir(tmp_path)
+    files = {"tomogram": tomogram_folder / "tomo_7.mrc", "coordinates": tomogram_folder / "particles.star"}
+    with pytest.raises(InputError) as caught:
+        pipeline.classify(**(files | SMOKE | {"out_dir": tmp_path / "out"} | change))
+    assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_prints_an_input_error_as_one_line(tmp_path, capsys):
+    assert command_line.main(["classify", "--tomogram", "missing.mrc", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("InputError: ") and error.count("\n") == 1
+
+
+def test_a_folder_with_other_files_is_refused(tomogram_folder, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    files = {"tomogram": tomogram_folder / "tomo_7.mrc", "coordinates": tomogram_folder / "particles.star"}
+    says(lambda: pipeline.classify(**files, **SMOKE, out_dir=tmp_path), "thesis.tex", "out_dir")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_extracted_subtomograms_without_background_have_no_spike_ins(tmp_path, molecules):
+    mrc.write_mrc(tmp_path / "mine.mrcs", -molecules, 16.0)
+    found = pipeline.classify(
+        subtomograms=tmp_path / "mine.mrcs", **SMOKE, method="source_only", out_dir=tmp_path / "out"
+    )
+    assert found.spike_in == {} and not (found.folder / "spike_in.csv").exists()
+    assert any("give a stack of particle-free boxes as background" in warning for warning in found.warnings)
+    assert all(each.corrected is None for each in found.prevalence.values()), "no confusion is known"
+    assert found.classifier.recipe["method"] == "source_only" and list(found.gap) == [
+        "simulated subtomograms, source_only"
+    ]
+
+
+def test_the_tilt_axis_of_the_background_is_compared_with_the_given_one():
+    n = 24
+    z, y, x = torch.meshgrid(*[torch.fft.fftfreq(n)] * 3, indexing="ij")
+    measured = z.abs() <= x.abs() * 1.7  # tilts to 60 degrees about y
+    noise = torch.randn(30, 1, n, n, n, generator=torch.Generator().manual_seed(0))
+    boxes = torch.fft.ifftn(torch.fft.fftn(noise, dim=(2, 3, 4)) * measured, dim=(2, 3, 4)).real
+    assert pipeline.tilt_axis_warnings(boxes, 16.0, 0.0) == [] == pipeline.tilt_axis_warnings(boxes, 16.0, 180.0)
+    (warning,) = pipeline.tilt_axis_warnings(boxes, 16.0, 90.0)
+    assert "set tilt_axis=0" in warning or "set tilt_axis=-0" in warning
+
+
+def test_the_adaptation_set_is_a_seeded_draw(tmp_path, molecules):
+    mrc.write_mrc(tmp_path / "mine.mrcs", -molecules, 16.0)
+    target = pipeline.read_target(CLASSES, subtomograms=tmp_path / "mine.mrcs")
+    assert pipeline.adaptation_set(target, 24) is target.subtomograms
+    one, same, other = (pipeline.adaptation_set(target, 10, seed).x for seed in (0, 0, 1))
+    assert len(one) == 10 and torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_the_lattice_test_holds_out_whole_particles():
+    sample = data_fetch.sample()
+    volume = readers.read_tomogram(sample.tomogram)
+    classes = ("membrane", "ice")
+    data = target_data.from_tomogram(volume, readers.read_picks(sample.coordinates, volume), classes)
+    test = lattice_test(data, classes, n_ice=24)
+    assert not set(test.target.groups.tolist()) & {1, 3, 7} and set(test.held_out.groups.tolist()) <= {1, 3, 7}
+    assert len(test.labels) == len(test.held_out) and set(test.labels.y.tolist()) == {0, 1}
+    assert len(test.lattice) == 4 * len(test.ice) and 20 <= len(test.ice) <= 24
+    centre = slice(8, 16)
+    assert test.lattice[..., centre, centre, centre].mean() > test.ice[..., centre, centre, centre].mean() + 0.5
+    with pytest.raises(InputError, match="membrane and ice"):
+        lattice_test(data, ("TRiC", "ice"), n_ice=24)
+
+
+@pytest.mark.slow
+def test_the_notebook_and_classify_give_the_same_predictions(result, tomogram_folder, tmp_path, monkeypatch):
+    files = {name: str(tomogram_folder / file) for name, file in FILES.items()}
+    found = run_notebook(tmp_path, monkeypatch, **files, classes=",".join(CLASSES), box=24)
+    assert found.error == ""
+    for name in ("predictions.star", "spike_in.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (result.folder / name).read_bytes()
+    model = Classifier.load(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(
+        model.predict(result.target.subtomograms, device="cpu").probabilities, result.predictions.probabilities
+    )
+
+
+def run_notebook(tmp_path, monkeypatch, **parameters):
+    monkeypatch.chdir(tmp_path)
+    return runner.execute(NOTEBOOK, tmp_path / "out", {"profile": "smoke", "device": "cpu", **parameters})
+
+
+@pytest.mark.slow
+def test_the_notebook_classifies_a_stack_with_a_structure_from_a_file(tmp_path, monkeypatch, molecules):
+    mrc.write_mrc(tmp_path / "mine.mrcs", -molecules, 16.0)
+    grid = np.indices((24,) * 3) - 12.0
+    ball = np.exp(-(grid[0] ** 2 + grid[1] ** 2 + (grid[2] / 2) ** 2) / 8).astype(np.float32)
+    mrc.write_mrc(tmp_path / "rod.mrc", ball, 10.0)
+    noise = np.random.default_rng(0).normal(size=(24, 26, 26, 26)).astype(np.float32)
+    mrc.write_mrc(tmp_path / "ice.mrcs", noise, 16.0)
+    given = {"subtomograms": "mine.mrcs", "classes": "TRiC,apoferritin,rod.mrc", "background": "ice.mrcs"}
+    result = run_notebook(tmp_path, monkeypatch, **given, method="mada", seed=3, tilt_axis=20.0, spike_snr=0.5)
+    assert result.error == ""
+    spikes = (tmp_path / "out" / "spike_in.csv").read_text().splitlines()
+    assert spikes[0] == "method,class,cubes,recall" and len(spikes) == 1 + 2 * 3
+    assert result.manifest["scores"]["spike_snr"] == pytest.approx(0.5, rel=1e-3)
+    rows = starfile.read(tmp_path / "out" / "predictions.star")
+    assert rows["rlnImageName"].tolist() == [f"{i + 1:06d}@mine.mrcs" for i in range(24)]
+    assert set(rows["csClass"]) <= {"TRiC", "apoferritin", "rod"} and rows["csConfidence"].between(1 / 3, 1).all()
+    assert result.manifest["scores"]["contrast"] == "dark"
+
+
+@pytest.mark.slow
+def test_the_notebook_takes_a_tomogram_with_coordinates(tmp_path, monkeypatch):
+    sample = data_fetch.sample()
+    result = run_notebook(
+        tmp_path,
+        monkeypatch,
+        tomogram=str(sample.tomogram),
+        coordinates=str(sample.coordinates),
+        classes="membrane,ice",
+        pixel_size=39.0,
+        contrast="bright",
+        box=26,
+    )
+    assert result.error == ""
+    rows = starfile.read(tmp_path / "out" / "predictions.star")
+    assert len(rows) == 5377 and set(rows["csClass"]) <= {"membrane", "ice", "not_classified"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"clases": "TRiC"}, "Unknown parameter 'clases'"),
+        ({"subtomograms": "broken.mrcs"}, "broken.mrcs is not an MRC file"),
+        ({"tomogram": "broken.mrcs"}, "wanted tomogram and coordinates"),
+        ({"pixel_size": "ten"}, "Parameter 'pixel_size' is 'ten'"),
+    ],
+)
+def test_the_notebook_stops_with_one_line(tmp_path, monkeypatch, parameters, message):
+    (tmp_path / "broken.mrcs").write_bytes(b"not a map" * 200)
+    monkeypatch.chdir(tmp_path)
+    given = {"profile": "smoke", "out_dir": str(tmp_path / "out"), **parameters}
+    with pytest.raises(papermill.PapermillExecutionError) as failure:
+        papermill.execute_notebook(NOTEBOOK, tmp_path / "executed.ipynb", given, progress_bar=False)
+    assert failure.value.ename == "InputError" and message in failure.value.evalue
+    executed = nbformat.read(tmp_path / "executed.ipynb", as_version=4)
+    (shown,) = [o for c in executed.cells for o in c.get("outputs", []) if o.output_type == "error"]
+    assert len(shown.traceback) == 1 and "\n" not in shown.traceback[0] and message in shown.traceback[0]
+    assert not (tmp_path / "out" / "predictions.star").exists()
