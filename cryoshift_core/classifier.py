@@ -200,7 +200,9 @@ class Classifier:
         recipe = about["recipe"]
         if recipe["encoder"] is None and encoder is None:
             raise InputError(f"{path} was trained with an encoder of its own; pass an untrained copy as encoder=...")
-        network = Network(len(about["classes"]), encoder or recipe["encoder"], recipe["width"], recipe["norm"])
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # the initial weights are replaced below
+            own = copy.deepcopy(encoder) or recipe["encoder"]
+            network = Network(len(about["classes"]), own, recipe["width"], recipe["norm"]).cpu()
         weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
         try:
             network.load_state_dict(weights)
