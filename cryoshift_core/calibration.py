@@ -183,7 +183,7 @@ class UnknownDetector:
             worst = int(counts.argmin())
             raise InputError(
                 f"Expected at least 4 known subtomograms of each class, got {int((y == worst).sum())} of "
-                f"{known.classes[worst]!r}: add some."
+                f"{known.classes[worst]!r}: use more source subtomograms, or pass a larger validation set to fit."
             )
         means = np.stack([f[one][y[one] == k].mean(0) for k in range(len(known.classes))])
         precision = LedoitWolf().fit(f[one] - means[y[one]]).precision_

@@ -87,7 +87,7 @@ Adversary = Callable[[int, int], nn.Module]
 
 @dataclass(frozen=True)
 class Term:
-    """One loss term.
+    """A loss term of a method, and the discriminator that it trains against.
 
     Attributes
     ----------

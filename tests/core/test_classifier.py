@@ -273,3 +273,12 @@ def test_another_type_is_refused_and_unlabelled_is_the_way_out(made, wrong):
         made.predict(wrong, device="cpu")
     s = source()
     assert len(made.predict(Unlabelled(s.x, s.voxel_size, s.groups, "source"), device="cpu")) == 60
+
+
+def test_too_few_validation_subtomograms_are_refused_and_both_ways_out_work():
+    few = fit("cryoshift", source(), TARGET, config=FEW, device="cpu", progress=False)
+    with pytest.raises(InputError, match="of each class, got .*more source subtomograms, or pass a larger validation"):
+        classifier.finish(few, device="cpu")
+    more = fit("cryoshift", source(240), TARGET, config=FEW, device="cpu", progress=False)
+    larger = fit("cryoshift", source(), TARGET, validation=source(15), config=FEW, device="cpu", progress=False)
+    assert all(classifier.finish(fitted, device="cpu").detector is not None for fitted in (more, larger))
