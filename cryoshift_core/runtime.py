@@ -13,14 +13,18 @@ import types
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 PACKAGE = Path(__file__).parent
 
 
 def pick_device(name: str | torch.device) -> torch.device:
     """Device of a name: "auto" is CUDA, else Apple's MPS, else the CPU; other names are those of torch."""
+    import torch  # here, so that reading and downloading files does not wait for it
+
     if name != "auto":
         return torch.device(name)
     if torch.cuda.is_available():
@@ -39,6 +43,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # on the disk before it has its name, so that a power cut leaves no empty file
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
