@@ -176,7 +176,7 @@ def cut(
         )
     for start in range(skip, len(boxes), chunk):
         rows = range(start, min(start + chunk, len(boxes)))
-        x = torch.empty(len(rows), 1, boxes.edge, boxes.edge, boxes.edge)
+        x = torch.empty(len(rows), 1, boxes.edge, boxes.edge, boxes.edge, device="cpu")
         for row in rows:
             first, fraction = boxes.first[row].tolist(), boxes.fraction[row].tolist()
             x[row - start, 0] = _read_box(tomogram, first, fraction, boxes.edge, boxes.flip_z)
@@ -234,7 +234,7 @@ def extract(
     """
     boxes = plan(tomogram.shape, zyx, box, voxel_size, to_voxel_size, pad=pad, flip_z=flip_z)
     kept = np.sort(boxes.kept)
-    out = torch.empty(len(kept), 1, box, box, box)
+    out = torch.empty(len(kept), 1, box, box, box, device="cpu")
     for x, index in cut(tomogram, boxes):
         out[np.searchsorted(kept, index)] = x
     return out, kept

@@ -73,7 +73,7 @@ def fit_wedge(boxes: Tensor, voxel_size: float) -> Wedge | None:
             f"Expected at least {FEWEST} boxes to estimate the missing wedge from, got {len(boxes)}; give more boxes, "
             "or choose a smaller box."
         )
-    line = (torch.arange(n) + 0.5) / n
+    line = (torch.arange(n, device="cpu") + 0.5) / n
     taper = torch.sin(torch.pi * line).sqrt()  # without it, the faces of the box spread power along the axes
     window = (taper[:, None, None] * taper[:, None] * taper).to(boxes)
     log = mean_power((boxes - boxes.mean((2, 3, 4), keepdim=True)) * window).cpu().clamp_min(1e-20).log()
@@ -112,7 +112,7 @@ def estimate_wedge(boxes: Tensor, voxel_size: float) -> Tensor:
     Parameters and errors as in `fit_wedge`.
     """
     n, found = boxes.shape[-1], fit_wedge(boxes, voxel_size)
-    return found.mask(n) if found else torch.ones(n, n, n // 2 + 1, dtype=torch.bool)
+    return found.mask(n) if found else torch.ones(n, n, n // 2 + 1, dtype=torch.bool, device="cpu")
 
 
 def mean_power(x: Tensor) -> Tensor:

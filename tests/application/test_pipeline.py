@@ -232,7 +232,7 @@ def test_the_notebook_takes_a_tomogram_with_coordinates(tmp_path, monkeypatch):
     [
         ({"clases": "TRiC"}, "Unknown parameter 'clases'"),
         ({"subtomograms": "broken.mrcs"}, "broken.mrcs is not an MRC file"),
-        ({"tomogram": "broken.mrcs"}, "wanted tomogram and coordinates"),
+        ({"tomogram": "broken.mrcs"}, "expected either tomogram and coordinates"),
         ({"pixel_size": "ten"}, "Parameter 'pixel_size' is 'ten'"),
     ],
 )
