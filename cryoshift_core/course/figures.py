@@ -113,16 +113,16 @@ def histograms(domains: Mapping[str, Tensor]) -> Figure:
 def learning_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], terms: Sequence[str]) -> Figure:
     """Figure with one panel per term and one line per method that has the term.
 
-    `histories`: method -> its `Fit.history`, term -> values, evenly spaced in steps.
+    `histories`: method -> its `Fit.history`, which has "step" and, for each term, one value per step or NaN.
     """
     fig, axes = plt.subplots(1, len(terms), figsize=(3.0 * len(terms), 2.6), layout="constrained", squeeze=False)
     for ax, term in zip(axes[0], terms, strict=True):
         for (name, history), line in zip(histories.items(), cycle(LINES), strict=False):
-            values = history.get(term)
-            if values is not None and len(values):
-                last = history["step"][-1] if "step" in history and len(history["step"]) else len(values)
-                steps = np.linspace(last / len(values), last, len(values))
-                ax.plot(steps, values, f".{line}", label=name, color=COLOURS.get(name))
+            values = np.array(history.get(term, ()), dtype=float)
+            measured = np.isfinite(values)  # NaN at steps without a new value of the term
+            if measured.any():
+                ax.plot(np.array(history["step"])[measured], values[measured], f".{line}", label=name,
+                        color=COLOURS.get(name))  # fmt: skip
         ax.set(title=term.replace("_", " "), xlabel="step")
     handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda pair: len(pair[0]))
     if handles:

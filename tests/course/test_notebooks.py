@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from helpers.files import ROOT
 
-from cryoshift_core.course import runner
+from cryoshift_core.course import costs, runner
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
@@ -32,4 +32,8 @@ def test_a_notebook_runs_alone(source, tmp_path, monkeypatch):
     assert manifest["notebook"] == source.stem
     assert manifest["status"] == "finished" and manifest["profile"]["name"] == "smoke"
     assert manifest["wall_seconds"] > 0 and manifest["peak_memory_mb"] > 0
-    assert not list((tmp_path / "out").rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.partial")) and not list(tmp_path.rglob("*.unfinished"))
+    if source.stem.startswith("00"):
+        scores = manifest["scores"]
+        seconds = sum(cost.seconds for cost in costs.read("smoke").values())
+        assert scores["estimated_minutes"] == pytest.approx(scores["slower_than_reference"] * seconds / 60)
