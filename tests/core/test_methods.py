@@ -255,3 +255,20 @@ def test_a_later_warp_is_estimated_on_the_output_of_the_earlier_ones():
     x = normalize(torch.randn(4, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0)))
     warps = Warps(("after", "inverted"), x, x, torch.Generator())
     assert torch.equal(shown[0], -x) and torch.equal(warps(x), x), "both are applied, in the order of the table"
+
+
+def test_the_switched_mada_term_weights_the_loss_instead_of_the_features():
+    """Of the published variant: the discriminators see plain features, and p_k weights their losses."""
+    register("published", terms={"source": 1.0, "mada_loss_gated": 1.0})
+    result = train("published")
+    assert result.history["mada_loss_gated"][0] == pytest.approx(0.693 / 3, abs=0.08), "log 2 times the mean of p"
+    assert train("mada").history["mada"][0] == pytest.approx(0.693, abs=0.1)
+    assert not same_network(result, train("mada"))
+
+
+def test_a_term_of_the_warped_source_in_a_method_without_warps_is_refused_and_warps_are_the_way_out():
+    register("mine", terms={"warped": 1.0})
+    with pytest.raises(InputError, match="the method has no warps: name some in `warps`"):
+        train("mine")
+    register("mine", terms={"warped": 1.0}, warps=("noise",), overwrite=True)
+    assert len(train("mine").history["warped"]) == 2

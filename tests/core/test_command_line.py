@@ -1,0 +1,34 @@
+"""``python -m cryoshift_core``: lists its commands, refuses others, and hands the arguments on."""
+
+import inspect
+from types import SimpleNamespace
+
+import pytest
+
+from cryoshift_core import __main__ as command_line
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_without_a_command_the_commands_are_listed(arguments, capsys):
+    assert command_line.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in command_line.COMMANDS) and "classify" in shown
+
+
+def test_an_unknown_command_is_refused_with_the_known_ones(capsys):
+    assert command_line.main(["clasify"]) == 2
+    assert "'clasify' is not a command; expected one of classify, tutorial" in capsys.readouterr().err
+
+
+def test_arguments_and_exit_status_are_those_of_the_command(monkeypatch):
+    seen = []
+    module = SimpleNamespace(main=lambda arguments: seen.append(arguments) or 3)
+    monkeypatch.setattr(command_line, "import_module", lambda name: seen.append(name) or module)
+    assert command_line.main(["tutorial", "--smoke", "x"]) == 3
+    assert seen == ["cryoshift_core.course.runner", ["--smoke", "x"]]
+
+
+@pytest.mark.parametrize("command", command_line.COMMANDS)
+def test_every_command_is_a_function_of_its_arguments(command):
+    module = command_line.import_module(f"cryoshift_core.{command_line.COMMANDS[command][0]}")
+    assert list(inspect.signature(module.main).parameters) == ["arguments"]
