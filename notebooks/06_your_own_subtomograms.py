@@ -122,9 +122,7 @@ print(f"CONTRAST: taken as {data.contrast}. Evidence says {data.guess.sign}: {da
 
 # %%
 if data.tomogram is not None:
-    groups = np.zeros(len(data), dtype=int)
-    groups[data.kept] = data.subtomograms.groups.numpy()
-    fig = pictures.tomogram(data.tomogram.data, particles.zyx, groups, data.tomogram.voxel_size)
+    fig = pictures.tomogram(data.tomogram.data, particles.zyx, particles.groups, data.tomogram.voxel_size)
     run.save_figure(fig, "tomogram")
     plt.show()
 
@@ -247,7 +245,7 @@ plt.show()
 # ## The answers
 #
 # Two repairs first, both without a label of yours. The *confidence* is calibrated on simulated cubes that were not trained
-# on, target_styled to your tomogram by the warps. And some cubes may be **none of these** classes: a detector learns what known
+# on, warped to look like your tomogram. And some cubes may be **none of these** classes: a detector learns what known
 # cubes look like to the network, and what simulated *outliers* look like (other molecules, and empty ice). It marks about 5 %
 # of the cubes that do belong, and more where the real molecules differ from their models, so the mark stands in a column
 # of its own, `_csNoneOfThese`, beside the likeliest class. `source_only` has no warps, and gets neither.
@@ -423,7 +421,7 @@ else:
 #
 # What a colleague asks first: how many of each? A model that takes every tenth 80S for a 70S makes counts that are wrong
 # in a *known* way, so they are corrected by the confusion that was measured on spike-ins (or, without ice, on simulated
-# cubes target_styled to the target); the interval says how well. Then the gap: an A-distance is 0 where simulated cubes,
+# cubes warped towards the target); the interval says how well. Then the gap: an A-distance is 0 where simulated cubes,
 # or the warped copies that an adapted network has learnt from, look like yours to the network, and 2 where they never
 # do. `report.html` holds all of it, opens without a network, and begins with every warning.
 
@@ -462,6 +460,7 @@ print(f"wrote {places[0]}: {len(data)} rows, and {len(places) - 1} more files, s
 # - The source is simulated for the structures that you *expect*. Whatever else is in the tomogram gets one of their names too.
 # - `predictions.star` has one row per input, in input order, with the input's own columns; `classes/` has a file per
 #   class, a Dynamo table gets a `predictions.tbl` as well. A confidence is not an accuracy, even a calibrated one.
+# - `model.safetensors` is the classifier for the next tomogram, and `cryoshift_core.classify` runs all steps of this notebook.
 # - `_csNoneOfThese` marks what fits no class. It needs outliers, and knows strangers best that resemble one.
 # - Spike-ins score the models on *your* ice, wedge and noise. They say nothing about molecules unlike their models.
 # - The score on the shipped tomogram is one easy, two-class problem on one tomogram with particles as the unit: evidence

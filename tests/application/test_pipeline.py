@@ -82,9 +82,9 @@ def test_a_second_run_by_the_command_line_moves_the_first_aside(result, tomogram
     assert (out / "predictions.star").read_bytes() == result.paths[0].read_bytes()
     (out / "notes.txt").write_text("mine")
     assert command_line.main(arguments) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     (moved,) = [path for path in tmp_path.iterdir() if path != out]
-    assert f"The earlier results in {out} are now in {moved}" in said and "WARNING: 60 subtomograms" in said
+    assert f"The earlier results in {out} are now in {moved}" in printed and "WARNING: 60 subtomograms" in printed
     assert (moved / "notes.txt").is_file() and not (out / "notes.txt").exists()
 
 

@@ -28,8 +28,10 @@ UNKNOWN = torch.tensor([False, False, True, False])
 def target_of(particles, kept, n=8):
     """Subtomograms of noise for the `kept` rows of `particles`."""
     g = torch.Generator().manual_seed(0)
-    cubes = Unlabelled(torch.randn(len(kept), 1, n, n, n, generator=g), 10.0, torch.zeros(len(kept)).long(), "mine")
-    return TargetData(cubes, np.array(kept), particles, "bright", ContrastGuess("bright", 9.0, "skewness"))
+    subtomograms = Unlabelled(
+        torch.randn(len(kept), 1, n, n, n, generator=g), 10.0, torch.zeros(len(kept)).long(), "mine"
+    )
+    return TargetData(subtomograms, np.array(kept), particles, "bright", ContrastGuess("bright", 9.0, "skewness"))
 
 
 def star_input(tmp_path):
@@ -256,18 +258,18 @@ def test_particles_rotated_by_relions_angles_are_averaged_in_one_frame():
     reference = blobs()
     angles = np.random.default_rng(0).uniform([-180, 0, -180], [180, 180, 180], (40, 3))
     particles = np.stack([turned(reference, a) for a in angles])
-    cubes = torch.from_numpy(particles[:, None]).float()
-    average = predictions.class_average(cubes, angles)
+    subtomograms = torch.from_numpy(particles[:, None]).float()
+    average = predictions.class_average(subtomograms, angles)
     assert average.shape == (1, 20, 20, 20)
 
     def agreement(volume):
         return np.corrcoef(np.asarray(volume).ravel(), reference.ravel())[0, 1]
 
     assert agreement(average) > 0.95
-    assert agreement(predictions.class_average(cubes, -angles[:, ::-1])) < 0.8, "the inverse rotation"
-    assert agreement(cubes.mean(0)) < 0.8
-    torch.testing.assert_close(predictions.class_average(cubes, 0 * angles), cubes.mean(0))
-    says(lambda: predictions.class_average(cubes, angles[:3]), "3 sets of angles for 40 subtomograms")
+    assert agreement(predictions.class_average(subtomograms, -angles[:, ::-1])) < 0.8, "the inverse rotation"
+    assert agreement(subtomograms.mean(0)) < 0.8
+    torch.testing.assert_close(predictions.class_average(subtomograms, 0 * angles), subtomograms.mean(0))
+    says(lambda: predictions.class_average(subtomograms, angles[:3]), "3 sets of angles for 40 subtomograms")
 
 
 def test_the_lattice_of_the_shipped_tomogram_comes_out_of_its_angles():

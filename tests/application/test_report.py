@@ -51,9 +51,11 @@ def case():
     table = {f"rlnCoordinate{axis}": [f"{v:.2f}" for v in zyx[:, 2 - i]] for i, axis in enumerate("XYZ")}
     particles = Particles(table, zyx, angles=rng.uniform(0, 180, (N + 2, 3)), kind="star")
     volume = Volume(rng.normal(size=(28, 32, 36)).astype(np.float32), 12.5, f"in/{HOSTILE}.mrc")
-    cubes = Unlabelled(torch.randn(N, 1, 10, 10, 10, generator=g), 12.5, torch.zeros(N).long(), f"mine {HOSTILE}")
+    subtomograms = Unlabelled(
+        torch.randn(N, 1, 10, 10, 10, generator=g), 12.5, torch.zeros(N).long(), f"mine {HOSTILE}"
+    )
     guess = ContrastGuess("unsure", 0.3, "skewness +0.01 (+0.3 standard errors)")
-    data = TargetData(cubes, np.arange(1, N + 1), particles, "dark", guess, volume)
+    data = TargetData(subtomograms, np.arange(1, N + 1), particles, "dark", guess, volume)
     p = torch.tensor([[4.0, 0, -9]] * 30 + [[0.0, 3, -9]] * 10).add(torch.rand(N, 3, generator=g)).softmax(1)
     unknown = torch.zeros(N, dtype=torch.bool)
     unknown[[0, 3, 5, 31, 39]] = True
@@ -111,10 +113,10 @@ def test_the_fractions_are_those_of_the_prevalence(tmp_path, case):
 def test_sections_without_content_are_left_out(tmp_path, case):
     data = case["target"]
     guess = ContrastGuess("bright", 9.0, "skewness")
-    cubes = replace(
+    subtomograms = replace(
         data.subtomograms, x=data.subtomograms.x.repeat(3, 1, 1, 1, 1), groups=torch.zeros(3 * N).long(), name="stack"
     )
-    plain = TargetData(cubes, np.arange(3 * N), Particles({"rlnImageName": ["a"] * 3 * N}), "bright", guess)
+    plain = TargetData(subtomograms, np.arange(3 * N), Particles({"rlnImageName": ["a"] * 3 * N}), "bright", guess)
     p = case["probabilities"].repeat(3, 1)[:, :2]
     prevalence = estimate_prevalence(p, CLASSES[:2], None, torch.Generator())
     page = Page(report.write(tmp_path / "r.html", plain, p, CLASSES[:2], prevalence=prevalence, inputs=["s.mrcs"]))

@@ -202,8 +202,8 @@ def test_the_same_generator_gives_the_same_spikes(boxes, wedge):
 
 def test_boxes_that_are_used_again_are_rotated(boxes, wedge):
     made = spiked(boxes[:5], wedge, 12, snr=1e-6)
-    cubes = made.x.flatten(1)
-    distance = torch.cdist(cubes, cubes) + 1e6 * torch.eye(12)
+    subtomograms = made.x.flatten(1)
+    distance = torch.cdist(subtomograms, subtomograms) + 1e6 * torch.eye(12)
     assert made.groups.bincount().max() == 3 and distance.min() > 1, "no box comes twice the same way"
 
 
