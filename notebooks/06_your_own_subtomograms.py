@@ -460,7 +460,8 @@ print(f"wrote {places[0]}: {len(data)} rows, and {len(places) - 1} more files, s
 # - The source is simulated for the structures that you *expect*. Whatever else is in the tomogram gets one of their names too.
 # - `predictions.star` has one row per input, in input order, with the input's own columns; `classes/` has a file per
 #   class, a Dynamo table gets a `predictions.tbl` as well. A confidence is not an accuracy, even a calibrated one.
-# - `model.safetensors` is the classifier for the next tomogram, and `cryoshift_core.classify` runs all steps of this notebook.
+# - `model.safetensors` is the classifier, for the next tomogram. `cryoshift_core.classify` runs all of these steps in one
+#   call.
 # - `_csNoneOfThese` marks what fits no class. It needs outliers, and knows strangers best that resemble one.
 # - Spike-ins score the models on *your* ice, wedge and noise. They say nothing about molecules unlike their models.
 # - The score on the shipped tomogram is one easy, two-class problem on one tomogram with particles as the unit: evidence
