@@ -22,7 +22,7 @@ help:
 	@echo "make tutorial   run notebooks 00 to 06, then open runs/$(PROFILE)/index.html   (PROFILE=smoke|laptop|gpu|paper)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make test       check the style, run the unit tests, and run every notebook at the smoke profile"
-	@echo "make lint       check the style only"
+	@echo "make lint       check style, types and import contracts only"
 	@echo "make format     format the code, and bring the .py and .ipynb of each notebook together"
 	@echo "make sync       only bring the .py and .ipynb of each notebook together"
 	@echo "make bench      measure the speed of simulation, training and extraction"
@@ -49,11 +49,14 @@ tutorial: $(READY)
 
 # One thread per worker: two workers use two cores fully.
 test: lint
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --durations 10
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --durations 10 --cov --cov-report=
+	@$(BIN)/python tests/coverage_report.py
 
 lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 format: $(READY)
 	@$(BIN)/ruff check --fix .
