@@ -1,6 +1,8 @@
 """``python -m cryoshift_core``: lists its commands, refuses others, and hands the arguments on."""
 
 import inspect
+import runpy
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -32,3 +34,11 @@ def test_arguments_and_exit_status_are_those_of_the_command(monkeypatch):
 def test_every_command_is_a_function_of_its_arguments(command):
     module = command_line.import_module(f"cryoshift_core.{command_line.COMMANDS[command][0]}")
     assert list(inspect.signature(module.main).parameters) == ["arguments"]
+
+
+def test_the_module_exits_with_the_status_of_the_command(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "cryoshift_core.__main__")
+    monkeypatch.setattr(sys, "argv", ["cryoshift_core", "nothing"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("cryoshift_core", run_name="__main__")
+    assert stopped.value.code == 2 and "'nothing' is not a command" in capsys.readouterr().err
