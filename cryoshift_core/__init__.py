@@ -12,10 +12,10 @@ The public interface in ten lines::
     classifier.save("model.safetensors")
     cs.load("model.safetensors").predict(target)  # box, voxel size, contrast, classes, calibration are inside
 
-The root of the package is the method; read it in this order: errors, runtime, fourier, data, models, losses, warps,
-methods, training, selection, calibration, classifier, metrics. Five wings stand beside it: `simulation`, `tomography`,
-`application`, `course` and `benchmark`. Subtomograms are float32 tensors (N, 1, Z, Y, X); lengths are in A, angles in
-degrees. Importing the package imports neither torch nor a wing; each name is loaded when it is first used.
+The root of the package is the method; read it in this order: errors, fourier, data, models, losses, warps, methods,
+training, selection, calibration, metrics. The wings `simulation`, `tomography`, `application`, `course` and `benchmark`
+stand beside it; `support` has devices, files and digests. Subtomograms are float32 tensors (N, 1, Z, Y, X); lengths are
+in A, angles in degrees. Importing the package imports neither torch nor a wing; each name is loaded at its first use.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 _WHERE = {
-    "Classifier": "classifier",
+    "Classifier": "application.classifier",
     "HeldOutLabels": "data",
     "InputError": "errors",
     "Labelled": "data",
@@ -34,12 +34,13 @@ _WHERE = {
     "TrainingConfig": "training",
     "Unlabelled": "data",
     "classify": "application.pipeline",
+    "extract_subtomograms": "application.target_data",
     "fit": "training",
-    "load": "classifier",
+    "load": "application.classifier",
     "load_labels": "simulation",
     "read_subtomograms": "application.target_data",
     "register": "methods",
-    "select": "classifier",
+    "select": "application.classifier",
     "simulate_source": "simulation",
     "simulate_target": "simulation",
 }
@@ -47,11 +48,12 @@ _WHERE = {
 __all__ = [*_WHERE, "__version__"]
 
 if TYPE_CHECKING:
+    from .application.classifier import Classifier as Classifier
+    from .application.classifier import load as load
+    from .application.classifier import select as select
     from .application.pipeline import classify as classify
+    from .application.target_data import extract_subtomograms as extract_subtomograms
     from .application.target_data import read_subtomograms as read_subtomograms
-    from .classifier import Classifier as Classifier
-    from .classifier import load as load
-    from .classifier import select as select
     from .data import HeldOutLabels as HeldOutLabels
     from .data import Labelled as Labelled
     from .data import Unlabelled as Unlabelled

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from .errors import InputError
-from .runtime import atomic
+from .support.runtime import atomic
 
 UNKNOWN = -1  # label of a subtomogram that belongs to none of the classes
 NORMALISATION = "robust z-score: (x - median) / (1.4826 MAD) of each subtomogram"

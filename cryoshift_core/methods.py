@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from . import losses
 from .errors import InputError
 from .models import ClassDiscriminators, DomainDiscriminator, Network
-from .runtime import did_you_mean
+from .support.runtime import did_you_mean
 
 
 @dataclass

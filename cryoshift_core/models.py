@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import InputError
-from .runtime import pick_device
+from .support.runtime import pick_device
 
 SMALLEST_BOX, LARGEST_BOX = 16, 96
 GROUPS = 4
@@ -125,6 +125,7 @@ class Network(nn.Module):
                 raise InputError(f"Expected a width that is a positive multiple of {GROUPS}, such as 8, got {width}.")
             self.encoder = ENCODERS[encoder](width, norm)
         self.n_features = int(self.encoder.n_features)
+        self.normalisation = norm
         self.norm = nn.LayerNorm(self.n_features)  # bounds the scale of the features for the adversary
         self.classify = nn.Linear(self.n_features, n_classes)
 

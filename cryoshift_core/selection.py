@@ -14,7 +14,7 @@ from .data import Unlabelled
 from .errors import InputError
 from .losses import information_maximisation
 from .models import Outputs, outputs
-from .runtime import did_you_mean
+from .support.runtime import did_you_mean
 from .training import Fit
 from .warps import target_styled
 

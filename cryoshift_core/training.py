@@ -24,7 +24,7 @@ from .data import Labelled, Unlabelled, augment
 from .errors import InputError
 from .methods import TERMS, Batch, Method, resolve
 from .models import ENCODERS, ImageDiscriminator, Network, outputs
-from .runtime import atomic, code_digest, function_digest, pick_device
+from .support.runtime import atomic, code_digest, function_digest, pick_device
 from .warps import WARPS, Warps
 
 log = logging.getLogger("cryoshift_core")

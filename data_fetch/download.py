@@ -21,7 +21,7 @@ import urllib3
 from tqdm import tqdm
 
 from cryoshift_core.errors import InputError
-from cryoshift_core.runtime import write_text
+from cryoshift_core.support.runtime import write_text
 
 CHUNK = 1 << 16  # bytes between two checks for a stop
 UNREACHABLE_TRIES = 2  # for servers that cannot be reached; connections that break are tried more often

@@ -20,7 +20,7 @@ import pooch
 from filelock import FileLock
 
 from cryoshift_core.errors import InputError
-from cryoshift_core.runtime import write_text
+from cryoshift_core.support.runtime import write_text
 
 from .catalog import PUBLIC, Item, find
 from .download import FetchError, download

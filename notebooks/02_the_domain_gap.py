@@ -58,7 +58,9 @@ run = begin("02_the_domain_gap", globals())
 pictures.use_style()
 p = run.profile
 source = datasets.simulate_source(DatasetConfig.of(p, "source", "source", run.params.seed), folder=run.data_folder)
-validation = datasets.simulate_source(DatasetConfig.of(p, "source", "validation", run.params.seed), folder=run.data_folder)
+validation = datasets.simulate_source(
+    DatasetConfig.of(p, "source", "validation", run.params.seed), folder=run.data_folder
+)
 target = datasets.simulate_target(DatasetConfig.of(p, scenario, "train", run.params.seed), folder=run.data_folder)
 print(f"{len(source)} labelled source cubes, {len(target)} unlabelled target cubes of {p.box}^3 voxels")
 

@@ -47,13 +47,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cryoshift_core import fourier, losses, metrics, models, runtime, selection, training
+from cryoshift_core import fourier, losses, metrics, models, selection, training
 from cryoshift_core.application import pictures
 from cryoshift_core.benchmark import jobs, runner, statistics
 from cryoshift_core.benchmark.figures import forest
 from cryoshift_core.course import explore, figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation.datasets import DatasetConfig, simulate_source, simulate_target
+from cryoshift_core.support import runtime
 from cryoshift_core.warps import (
     CrowdingWarp,
     DeformationWarp,

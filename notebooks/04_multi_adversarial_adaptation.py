@@ -50,7 +50,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 from torch import nn
 
-from cryoshift_core import losses, methods, metrics, models, runtime, selection, training, warps
+from cryoshift_core import losses, methods, metrics, models, selection, training, warps
 from cryoshift_core.application import pictures
 from cryoshift_core.benchmark import figures as evidence
 from cryoshift_core.benchmark import jobs, runner, statistics
@@ -58,6 +58,7 @@ from cryoshift_core.benchmark.tables import text
 from cryoshift_core.course import figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation.datasets import DatasetConfig, simulate_source, simulate_target
+from cryoshift_core.support import runtime
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper

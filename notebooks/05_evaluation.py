@@ -44,7 +44,7 @@ import numpy as np
 import torch
 from IPython.display import Markdown, display
 
-from cryoshift_core import calibration, data, metrics, models, runtime, selection, training
+from cryoshift_core import calibration, data, metrics, models, selection, training
 from cryoshift_core.application import pictures
 from cryoshift_core.benchmark import goals, jobs, runner, statistics, tables
 from cryoshift_core.benchmark.figures import forest
@@ -53,6 +53,7 @@ from cryoshift_core.course import figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.errors import InputError
 from cryoshift_core.simulation.datasets import DatasetConfig, load_labels, simulate_source, simulate_target
+from cryoshift_core.support import runtime
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper

@@ -26,17 +26,17 @@ from torch import Tensor
 import data_fetch
 from data_fetch import readers
 
-from .. import metrics, runtime
+from .. import metrics
 from ..calibration import outliers as other_molecules
-from ..classifier import Classifier, Predictions, finish, select
 from ..data import Labelled, Unlabelled, normalize
 from ..errors import InputError
 from ..methods import resolve
 from ..models import embed, predict
-from ..runtime import pick_device
 from ..simulation import datasets, structures
 from ..simulation.datasets import DatasetConfig
 from ..simulation.optics import Optics, tilt_scheme
+from ..support import runtime
+from ..support.runtime import pick_device
 from ..tomography import extraction, volumes
 from ..tomography.background import find_background
 from ..tomography.wedge import fit_wedge
@@ -44,6 +44,7 @@ from ..training import Fit, fit
 from ..warps import target_styled
 from . import predictions as tables
 from . import report, run_folder, spike_in, target_data
+from .classifier import Classifier, Predictions, finish, select
 from .prevalence import Prevalence, estimate_prevalence
 from .profiles import PROFILES, Profile
 from .spike_in import SpikeInScore

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import runtime
 from ..errors import InputError
+from ..support import runtime
 from ..tomography import star
 from ..tomography.volumes import rotation_from_relion
 from .target_data import TargetData

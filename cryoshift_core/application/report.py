@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
-from .. import runtime
 from ..metrics import Interval
+from ..support import runtime
 from . import pictures
 from .predictions import by_class, class_average
 from .prevalence import Prevalence

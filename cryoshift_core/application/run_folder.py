@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from ..errors import InputError
-from ..runtime import commit, write_text
+from ..support.runtime import commit, write_text
 
 MANIFEST = "manifest.json"
 

@@ -21,9 +21,9 @@ from .. import data, metrics
 from ..data import ROTATIONS_180, Labelled, Unlabelled
 from ..errors import InputError
 from ..fourier import shell_sums, shells, squared_frequency
-from ..runtime import pick_device
 from ..simulation import imaging, scenarios, specimens, structures
 from ..simulation.optics import Optics
+from ..support.runtime import pick_device
 from ..tomography.wedge import estimate_wedge, mean_power, rotations_that_keep
 from ..warps import shell_amplitude, signal_envelope
 

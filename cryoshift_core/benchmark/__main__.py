@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..application.profiles import PROFILES
-from ..runtime import root
+from ..support.runtime import root
 from .jobs import TIERS, groups, tier_jobs
 from .runner import Context, run_all
 from .tables import report

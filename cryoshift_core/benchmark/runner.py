@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from .. import calibration, metrics, models, runtime, selection, training
+from .. import calibration, metrics, models, selection, training
 from ..application import spike_in
 from ..application.profiles import PROFILES
 from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
@@ -26,6 +26,7 @@ from ..errors import InputError
 from ..models import Network
 from ..simulation import datasets, scenarios
 from ..simulation.datasets import DatasetConfig
+from ..support import runtime
 from ..tomography.background import FEWEST
 from ..training import Fit
 from .jobs import BOUNDS, CURVE_SCENARIOS, KEYS, RULES, Job, find_scenario

@@ -11,11 +11,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from .. import runtime
 from ..application import pictures
 from ..errors import InputError
 from ..methods import METHODS
 from ..metrics import Interval
+from ..support import runtime
 from . import figures
 from .goals import GAP_TARGETS, verdicts
 from .jobs import BOUNDS, COMPOSITES, CORE, FACTORS, LABELS, REFERENCE_SCENARIO, TEST_SEEDS, UNSEEN_SCENARIO

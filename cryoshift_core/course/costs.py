@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..runtime import PACKAGE, write_text
+from ..support.runtime import PACKAGE, write_text
 
 FILE = "costs.json"
 # The opening table of a notebook, "# | laptop | 1.6 min | 1240 MB |", and a row of the README's table of notebooks.

@@ -35,7 +35,7 @@ from ..application.profiles import PROFILES, Profile
 from ..application.run_folder import MANIFEST, read_manifest, unfinished_folder
 from ..errors import InputError
 from ..metrics import Interval
-from ..runtime import atomic, pick_device, root, write_text
+from ..support.runtime import atomic, pick_device, root, write_text
 from .parameters import Parameters, check
 
 

@@ -30,7 +30,7 @@ from PIL import Image
 from ..application.profiles import PROFILES
 from ..application.run_folder import MANIFEST, read_manifest, running_elsewhere, unfinished_folder
 from ..errors import InputError
-from ..runtime import root, write_text
+from ..support.runtime import root, write_text
 from .costs import FILE, Cost, record, write_tables
 from .parameters import FIELDS, check, did_you_mean, unknown
 

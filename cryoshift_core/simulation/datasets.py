@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .. import data, runtime
+from .. import data
 from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled, normalize
 from ..errors import InputError
 from ..fourier import Device
+from ..support import runtime
 from . import imaging, scenarios, specimens, structures
 from .scenarios import FACTORS, UNSEEN, Scenario
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..data import normalize
 from ..errors import InputError
 from ..fourier import gaussian_low_pass
-from ..runtime import did_you_mean
+from ..support.runtime import did_you_mean
 from .optics import Optics, tilt_scheme
 
 Range = tuple[float, float]

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..fourier import resampling_matrix, squared_frequency
-from ..runtime import atomic, did_you_mean, write_text
+from ..support.runtime import atomic, did_you_mean, write_text
 from ..tomography.mrc import read_mrc
 from ..tomography.volumes import Volume
 

@@ -11,7 +11,7 @@ import mrcfile
 import numpy as np
 
 from ..errors import InputError
-from ..runtime import atomic
+from ..support.runtime import atomic
 from .checks import check_claim, check_file, check_fits, check_values, checked_voxel_size, cubic_step
 from .volumes import Volume, release
 

@@ -9,7 +9,7 @@ from typing import Any
 import gemmi
 
 from ..errors import InputError
-from ..runtime import write_text
+from ..support.runtime import write_text
 from .checks import check_file
 
 

@@ -13,8 +13,8 @@ from helpers.files import ROOT, says
 import data_fetch
 from cryoshift_core import __main__ as command_line
 from cryoshift_core.application import pipeline, target_data
+from cryoshift_core.application.classifier import Classifier
 from cryoshift_core.application.lattice_test import lattice_test
-from cryoshift_core.classifier import Classifier
 from cryoshift_core.course import runner
 from cryoshift_core.errors import InputError
 from cryoshift_core.tomography import mrc

@@ -8,7 +8,8 @@ import pytest
 import torch
 from helpers.toy import source, target
 
-from cryoshift_core import calibration, classifier, metrics, selection
+from cryoshift_core import calibration, metrics, selection
+from cryoshift_core.application import classifier
 from cryoshift_core.data import HeldOutLabels, augment, crop, normalize, split_particles
 from cryoshift_core.methods import METHODS
 from cryoshift_core.models import ENCODERS, Network

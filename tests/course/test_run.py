@@ -15,7 +15,7 @@ from cryoshift_core.application import profiles
 from cryoshift_core.course import parameters, runner
 from cryoshift_core.course.run import begin as run_begin
 from cryoshift_core.errors import InputError
-from cryoshift_core.runtime import pick_device
+from cryoshift_core.support.runtime import pick_device
 
 HERE = Path(__file__).parent
 GOOD = {

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import cryoshift_core
-from cryoshift_core import runtime
 from cryoshift_core.data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
 from cryoshift_core.errors import InputError
 from cryoshift_core.simulation import datasets, scenarios, specimens
 from cryoshift_core.simulation.datasets import DatasetConfig
 from cryoshift_core.simulation.scenarios import Factor, changed, register_factor, scenario
+from cryoshift_core.support import runtime
 
 CONFIG = DatasetConfig("in_situ_1", ("TRiC", "apoferritin"), 12, 24, 16.0, "train", tomograms=3)
 SOURCE = replace(CONFIG, scenario="source", split="source")

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import cryoshift_core
-from cryoshift_core import calibration, classifier, data
+from cryoshift_core import calibration, data
+from cryoshift_core.application import classifier
+from cryoshift_core.application.classifier import Classifier, Predictions, select
 from cryoshift_core.calibration import Calibration
-from cryoshift_core.classifier import Classifier, Predictions, select
 from cryoshift_core.data import NORMALISATION, UNKNOWN, Unlabelled, crop, normalize
 from cryoshift_core.errors import InputError
 from cryoshift_core.models import outputs

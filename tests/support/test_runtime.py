@@ -10,8 +10,8 @@ import pytest
 import torch
 from helpers.files import ROOT
 
-from cryoshift_core import runtime
-from cryoshift_core.runtime import atomic, code_digest, did_you_mean, function_digest, pick_device, write_text
+from cryoshift_core.support import runtime
+from cryoshift_core.support.runtime import atomic, code_digest, did_you_mean, function_digest, pick_device, write_text
 
 
 def test_the_automatic_device_is_the_best_one_there_is(monkeypatch):
@@ -198,7 +198,7 @@ def test_functions_that_call_themselves_and_each_other_have_a_digest():
 
 def test_the_digest_of_a_function_is_the_same_in_every_process():
     script = (
-        "from cryoshift_core.runtime import function_digest\n"
+        "from cryoshift_core.support.runtime import function_digest\n"
         "from cryoshift_core.methods import TERMS\n"
         "def f(x):\n    return x in {'a', 'b', 'c', 'd'} or [g(y) for y in x]\n"
         "def g(y, k=(1, 'two')):\n    return k, y\n"

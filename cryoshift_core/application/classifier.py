@@ -16,15 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import __version__
-from .calibration import Calibration, OutlierScore, UnknownDetector, assign, calibrate
-from .data import NORMALISATION, UNKNOWN, Labelled, Unlabelled
-from .errors import InputError
-from .methods import METHODS
-from .models import Network, outputs
-from .runtime import atomic
-from .selection import choose
-from .training import Fit
+from .. import __version__
+from ..calibration import Calibration, OutlierScore, UnknownDetector, assign, calibrate
+from ..data import NORMALISATION, UNKNOWN, Labelled, Unlabelled
+from ..errors import InputError
+from ..models import Network, outputs
+from ..selection import choose
+from ..support.runtime import atomic
+from ..training import Fit
 
 FORMAT = "cryoshift-classifier/1"
 
@@ -289,7 +288,7 @@ def finish(
         "without": list(fit.config.without),
         "encoder": fit.config.encoder if named else None,
         "width": fit.config.width,
-        "norm": METHODS[fit.method].norm,
+        "norm": network.normalisation,
         "warning": warning,
     }
     return Classifier(

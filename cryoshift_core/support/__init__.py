@@ -1,0 +1,1 @@
+"""Infrastructure without science: devices, atomic files, digests of code, provenance."""
