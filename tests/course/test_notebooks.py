@@ -15,12 +15,35 @@ def test_the_series_is_complete():
     assert [path.stem[:2] for path in NOTEBOOKS][:7] == ["00", "01", "02", "03", "04", "05", "06"]
 
 
+# Imported by every Python process of a notebook: notes each file of held-out labels that Python opens.
+WATCH = """
+import os, sys
+def note(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".labels.safetensors") and "r" in str(arguments[1]):
+        with open(os.environ["OPENED_LABELS"], "a") as log:
+            log.write(str(arguments[0]) + chr(10))
+sys.addaudithook(note)
+"""
+
+
+@pytest.fixture
+def opened_labels(tmp_path, monkeypatch):
+    """A file with the paths of the label files that a notebook has opened."""
+    (tmp_path / "watch").mkdir()
+    (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "watch"))
+    monkeypatch.setenv("OPENED_LABELS", str(tmp_path / "opened.txt"))
+    (tmp_path / "opened.txt").touch()
+    return tmp_path / "opened.txt"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
-def test_a_notebook_runs_alone(source, tmp_path, monkeypatch):
+def test_a_notebook_runs_alone(source, tmp_path, monkeypatch, opened_labels):
     monkeypatch.chdir(tmp_path)
     result = runner.execute(source, tmp_path / "out", {"profile": "smoke", "device": "cpu"})
     assert result.error == ""
+    assert bool(opened_labels.read_text()) == source.stem.startswith("05"), "05 alone opens held-out labels, and does"
 
     executed = nbformat.read(tmp_path / "out" / source.name, as_version=4)
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
