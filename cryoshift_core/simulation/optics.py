@@ -54,6 +54,7 @@ class Optics:
     tilt_axis : degrees from y in the xy plane, positive from +y towards +x: the axis is (z, y, x) = (0, cos, sin)
     dose_per_tilt : e/A^2
     thickness : ice thickness, nm
+    pretilt : stage tilt at which the beam meets the ice perpendicularly, degrees; 0 except for milled lamellae
     dqe : detective quantum efficiency, 0 to 1
     b_factor : envelope exp(-B k^2 / 4), A^2
     misalignment : sigma of the residual shift of a tilt image along each axis, A
@@ -80,6 +81,7 @@ class Optics:
     misalignment: float = 0.0
     noise_slope: float = 0.0
     structural_fraction: float = 0.0
+    pretilt: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("voxel_size", "dose_per_tilt", "dqe"):
@@ -94,6 +96,12 @@ class Optics:
         if not self.tilts or max(abs(t) for t in self.tilts) > 80:
             raise InputError(
                 f"Optics.tilts: expected at least one angle, all within -80 to 80 degrees, got {self.tilts}."
+            )
+        steepest = max(abs(t - self.pretilt) for t in self.tilts)
+        if not steepest < 85:
+            raise InputError(
+                f"Optics.pretilt: expected tilts within 85 degrees of it, got a tilt {steepest:g} degrees from "
+                f"{self.pretilt:g}, at which the beam runs along the ice. Check the sign."
             )
         if not 0 <= self.structural_fraction < 1:
             raise InputError(f"Optics.structural_fraction: expected 0 <= fraction < 1, got {self.structural_fraction}.")
@@ -163,9 +171,10 @@ def dose_filter(k_A: Tensor, dose: float | Tensor, voltage: float = 300.0) -> Te
 def shot_noise(optics: Optics, device: Device = "cpu") -> Tensor:
     """Relative standard deviation of a pixel of each tilt image, (T,).
 
-    1 / sqrt(electrons detected), electrons = dose * pixel^2 * DQE * exp(-path / attenuation), path = thickness / cos.
+    1 / sqrt(electrons detected), electrons = dose * pixel^2 * DQE * exp(-path / attenuation),
+    path = thickness / cos(tilt - pretilt).
     """
-    path = optics.thickness / torch.cos(torch.deg2rad(torch.tensor(optics.tilts, device=device)))
+    path = optics.thickness / torch.cos(torch.deg2rad(torch.tensor(optics.tilts, device=device) - optics.pretilt))
     unscattered = torch.exp(-path / attenuation_length(optics.voltage))
     electrons = optics.dose_per_tilt * optics.voxel_size**2 * optics.dqe * unscattered
     return electrons.rsqrt()

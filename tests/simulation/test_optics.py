@@ -118,6 +118,16 @@ def test_shot_noise_follows_the_electrons():
     assert shot_noise(Optics(tilts=(0.0,), dose_per_tilt=12.0))[0] == pytest.approx(sigma[0] / 2)
 
 
+def test_a_pretilted_lamella_is_crossed_on_the_shortest_path_at_its_pretilt():
+    """300 kV, ice as thick as the attenuation length: exp(-path / 300) electrons, path = 300 / cos(tilt - pretilt)."""
+    sigma = shot_noise(Optics(tilts=(-60.0, -15.0, 0.0, 40.0), thickness=300.0, pretilt=-15.0))
+    path = [1 / math.cos(math.radians(a)) for a in (45, 0, 15, 55)]
+    for found, length in zip(sigma, path, strict=True):
+        assert float(found / sigma[1]) == pytest.approx(math.exp((length - 1) / 2), rel=1e-5)
+    with pytest.raises(InputError, match="Optics.pretilt: .*got a tilt 90 degrees from 30"):
+        Optics(tilts=(-60.0, 0.0), pretilt=30.0)
+
+
 @pytest.mark.parametrize("n", [24, 33])
 def test_half_ball_is_what_an_rfftn_keeps(n):
     index, k = fourier.half_ball(n)
