@@ -1,6 +1,7 @@
-"""Data for Cryo-Shift: a small experimental tomogram that is part of the package, and public data by name.
+"""Data for Cryo-Shift: two small experimental tomograms that are part of the package, and public data by name.
 
-``sample/README.md`` names the source, citation and licence of the tomogram, ``catalog.toml`` those of the public data.
+``sample/README.md`` and ``sample/yeast_171/README.md`` name source and licence of the tomograms, ``catalog.toml`` those
+of the public data.
 Only `get` and `local` download, for example ``get("pdb:6zu5")``.
 """
 
@@ -18,6 +19,7 @@ __all__ = [
     "SAMPLE",
     "FetchError",
     "Item",
+    "Lamella",
     "Sample",
     "cache_folder",
     "catalog",
@@ -30,6 +32,7 @@ __all__ = [
     "unpack",
     "verify",
     "where",
+    "yeast_lamella",
 ]
 
 SAMPLE = Path(__file__).parent / "sample"
@@ -51,3 +54,32 @@ def sample(folder: str | Path = SAMPLE) -> Sample:
     folder : the folder that holds both files
     """
     return Sample(Path(folder) / "hiv_vlp_tomogram.mrc", Path(folder) / "hiv_gag_coordinates.star")
+
+
+@dataclass(frozen=True)
+class Lamella:
+    """Paths of a tomogram (MRC, protein dark) and of three lists of positions in it (RELION-style STAR).
+
+    Attributes
+    ----------
+    tomogram : the volume
+    ribosomes : expert positions of 80S ribosomes; the list is not complete
+    cytosol : random positions away from listed ribosomes and membrane; some hold unlisted ribosomes
+    membrane : positions on one double membrane, found by a filter
+    """
+
+    tomogram: Path
+    ribosomes: Path
+    cytosol: Path
+    membrane: Path
+
+
+def yeast_lamella(folder: str | Path = SAMPLE / "yeast_171") -> Lamella:
+    """Paths of the yeast lamella, 84 x 256 x 256 voxels of 31.36 A, with the positions of 267 ribosomes in it.
+
+    Parameters
+    ----------
+    folder : the folder that holds the four files
+    """
+    names = ("tomogram.mrc", "ribosomes.star", "cytosol_random.star", "membrane_candidates.star")
+    return Lamella(*(Path(folder) / name for name in names))

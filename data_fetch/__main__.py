@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryoshift_core.errors import InputError
 
-from . import SAMPLE, FetchError, catalog, describe, find, get_all, sample, verify, where
+from . import SAMPLE, FetchError, catalog, describe, find, get_all, sample, verify, where, yeast_lamella
 from .build_sample import build
 
 
@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("verify", help="compare the files in the cache with their hashes")
     check.add_argument("names", nargs="*", metavar="NAME", help="default: all files that were downloaded")
     location = commands.add_parser("where", help="print the paths of the sample tomogram and its positions")
-    location.add_argument("name", nargs="?", metavar="NAME", help="print the path of this item instead")
+    location.add_argument(
+        "name", nargs="?", metavar="NAME", help="print the path of this item instead, or the paths of yeast_171"
+    )
     rebuild = commands.add_parser("build-sample", help="build the sample tomogram from the published arrays")
     rebuild.add_argument(
         "--from",
@@ -71,6 +73,8 @@ def _run(chosen: argparse.Namespace) -> list[str]:
         return [str(path) for path in get_all(chosen.names, **how)]
     if chosen.command == "verify":
         return [f"{path}: unchanged" for path in verify(chosen.names)] or ["Nothing was downloaded yet."]
+    if chosen.command == "where" and chosen.name == "yeast_171":
+        return [str(path) for path in vars(yeast_lamella()).values()]
     if chosen.command == "where" and chosen.name:
         return [str(where(chosen.name))]
     folder = SAMPLE

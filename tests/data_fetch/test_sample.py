@@ -1,5 +1,6 @@
 """The shipped real sample: readable, documented, and its coordinates on the Gag shells."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from scipy.spatial.transform import Rotation
 import data_fetch
 from cryoshift_core.tomography.mrc import read_mrc
 from data_fetch import readers
+from data_fetch.__main__ import main
 from data_fetch.build_sample import build, lattice_angles, particles
 
 SAMPLE = data_fetch.sample()
@@ -92,3 +94,47 @@ def test_build_sample_names_a_missing_file(tmp_path):
         [sys.executable, "-m", "data_fetch", "build-sample", "--from", str(tmp_path)], capture_output=True, text=True
     )
     assert done.returncode == 1 and "tomo.tif is missing" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_shipped_files_are_those_of_the_manifest():
+    folder = data_fetch.SAMPLE
+    lines = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    shipped = {path.relative_to(folder).as_posix() for suffix in ("*.mrc", "*.star") for path in folder.rglob(suffix)}
+    assert lines.keys() == shipped and len(shipped) == 6
+    for name, digest in lines.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_the_lamella_is_documented_and_readable():
+    files = data_fetch.yeast_lamella()
+    readme = (files.tomogram.parent / "README.md").read_text()
+    for word in ("EMPIAR-11658", "CC0", "tomo-project", "88839b4", "not complete", "not expert labels"):
+        assert word in readme
+    assert sum(path.stat().st_size for path in files.tomogram.parent.iterdir()) <= 6e6
+    with mrcfile.open(files.tomogram) as file:
+        assert file.data.shape == (84, 256, 256) and np.allclose(file.voxel_size.x, 31.36)
+    counts = {name: len(starfile.read(path)) for name, path in vars(files).items() if name != "tomogram"}
+    assert counts == {"ribosomes": 267, "cytosol": 400, "membrane": 276}
+
+
+def test_listed_ribosomes_are_dense_in_no_other_axis_order_or_mirror_image():
+    files = data_fetch.yeast_lamella()
+    tomogram = readers.read_tomogram(files.tomogram)
+    data = np.asarray(tomogram.data, np.float32)
+    z_score = (data - data.mean()) / data.std()
+    ribosomes, cytosol = (readers.read_picks(path, tomogram).zyx for path in (files.ribosomes, files.cytosol))
+
+    def density(points):
+        return -ndimage.map_coordinates(ndimage.uniform_filter(z_score, 5), points.T, order=1, mode="nearest").mean()
+
+    assert density(ribosomes) > 1
+    size = np.array(data.shape) - 1
+    for wrong in (cytosol, ribosomes[:, [0, 2, 1]], *(np.abs(size * flip - ribosomes) for flip in np.eye(3))):
+        assert density(wrong) < 0.5
+    nearest = np.linalg.norm(cytosol[:, None] - ribosomes[None], axis=2).min(1)
+    assert nearest.min() >= 10
+
+
+def test_the_command_prints_where_the_lamella_is(capsys):
+    assert main(["where", "yeast_171"]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(path) for path in vars(data_fetch.yeast_lamella()).values()]
