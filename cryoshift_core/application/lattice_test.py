@@ -20,6 +20,10 @@ from .pipeline import seeded_generator
 from .target_data import TargetData
 
 
+# Every particle is held out once. No free box lies next to particles 4 and 6, so they are in different folds.
+FOLDS: tuple[tuple[int, ...], ...] = ((1, 3, 7), (2, 4, 9), (5, 6, 8))
+
+
 @dataclass(frozen=True, eq=False)
 class LatticeTest:
     """Subtomograms to adapt to, and subtomograms of other particles with known classes.
@@ -38,9 +42,17 @@ class LatticeTest:
     lattice: Tensor
     ice: Tensor
 
+    def particle(self, number: int) -> Tensor:
+        """Mask (N,) of `held_out`: lattice boxes of this particle, and all ice boxes.
+
+        The ice boxes of a fold are shared by its particles, because two particles have none of their own.
+        """
+        ice = self.labels.y == self.labels.classes.index("ice")
+        return ice | (self.held_out.groups == number)
+
 
 def lattice_test(
-    data: TargetData, classes: Sequence[str], *, n_ice: int, held_out: Sequence[int] = (1, 3, 7), seed: int = 0
+    data: TargetData, classes: Sequence[str], *, n_ice: int, held_out: Sequence[int] = FOLDS[0], seed: int = 0
 ) -> LatticeTest:
     """A test that holds out whole particles, with four lattice boxes for each ice box.
 
@@ -48,8 +60,9 @@ def lattice_test(
     ----------
     data : the shipped tomogram with its positions; groups are virus-like particles
     classes : "membrane" and "ice" among them
-    n_ice : ice boxes to cut at most; only the flatter half of the particle-free boxes is used
-    held_out : particles to hold out. Single positions would share voxels with their neighbours
+    n_ice : ice boxes to cut at most, drawn from all boxes that are free of positions. Some hold matter without a
+        position
+    held_out : particles to hold out, such as one of FOLDS. Single positions would share voxels with their neighbours
     seed : of the draws
 
     Raises
@@ -62,7 +75,7 @@ def lattice_test(
     volume, particles, model = data.tomogram, data.particles, data.subtomograms
     assert volume is not None and particles.zyx is not None  # the input is a tomogram with positions
     n, generator = model.x.shape[-1], seeded_generator(seed, "ice")
-    at = find_background(volume.data, particles.zyx, n, n_ice, generator, tolerance=0.0)
+    at = find_background(volume.data, particles.zyx, n, n_ice, generator, tolerance=None)
     ice, whole = extraction.extract(volume.data, at, n, volume.voxel_size, model.voxel_size)
     ice = normalize(volumes.to_bright(ice, data.contrast))
     groups = np.zeros(len(data), np.int64) if particles.groups is None else particles.groups
