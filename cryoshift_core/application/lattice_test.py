@@ -19,7 +19,6 @@ from ..tomography.background import find_background
 from .pipeline import seeded_generator
 from .target_data import TargetData
 
-
 # Every particle is held out once. No free box lies next to particles 4 and 6, so they are in different folds.
 FOLDS: tuple[tuple[int, ...], ...] = ((1, 3, 7), (2, 4, 9), (5, 6, 8))
 

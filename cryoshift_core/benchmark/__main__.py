@@ -13,8 +13,8 @@ import torch
 
 from ..application.profiles import PROFILES
 from ..support.runtime import root
-from .jobs import TIERS, groups, tier_jobs
-from .runner import Context, run_all
+from .jobs import REAL, TIERS, Job, RealJob, groups, real_groups, tier_jobs
+from .runner import Context, run_all, run_all_real
 from .tables import report
 
 
@@ -30,7 +30,7 @@ def _arguments() -> argparse.ArgumentParser:
         "python -m cryoshift_core evidence",
         description="Train and score methods on scenarios, tier by tier, and write the report.",
     )
-    parser.add_argument("--tier", choices=list(TIERS), nargs="+", default=[], help="tiers to run")
+    parser.add_argument("--tier", choices=[*TIERS, REAL], nargs="+", default=[], help="tiers to run")
     parser.add_argument("--profile", choices=list(PROFILES), default="laptop")
     parser.add_argument("--part", type=_part, default=(0, 1), help="k/n: every n-th target, starting with target k")
     parser.add_argument("--seeds", type=int, nargs="+", default=[], help="seeds in place of the tier's own")
@@ -61,16 +61,24 @@ def main(arguments: list[str] | None = None) -> int:
     page = given.page or (root() / "docs" / "evidence.md" if committed else out / "evidence.md")
     images = given.images or (root() / "notebooks" / "images" if committed else out / "images")
     torch.set_num_threads(1)
-    todo = groups([job for tier in given.tier for job in tier_jobs(tier, given.profile, given.seeds)], *given.part)
+    simulated = [job for tier in given.tier if tier != REAL for job in tier_jobs(tier, given.profile, given.seeds)]
+    todo = groups(simulated, *given.part)
+    on_real = real_groups(given.profile, given.seeds, *given.part) if REAL in given.tier else []
     if given.list:
-        print(*(" ".join(filter(None, job.key)) for group in todo for job in group), sep="\n")
+        for group in (*todo, *on_real):
+            for job in group:
+                print(" ".join(filter(None, job.key)))
         return 0
-    failed = []
-    if todo:
+    failed: list[Job | RealJob] = []
+    context = Context(given.work, given.device)
+    if todo or on_real:
         given.work.mkdir(parents=True, exist_ok=True)
-        failed = run_all(todo, out, Context(given.work, given.device), given.keep_data)
-        for job in failed:
-            print(f"failed: {' '.join(filter(None, job.key))}", file=sys.stderr)
+    if todo:
+        failed += run_all(todo, out, context, given.keep_data)
+    if on_real:
+        failed += run_all_real(on_real, out, context)
+    for job in failed:
+        print(f"failed: {' '.join(filter(None, job.key))}", file=sys.stderr)
     if given.report:
         print(report(out, page, images, given.profile))
     return 1 if failed else 0

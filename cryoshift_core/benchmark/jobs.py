@@ -9,6 +9,7 @@ from ..errors import InputError
 from ..methods import METHODS, TERMS, resolve
 from ..simulation import scenarios
 from ..simulation.scenarios import SCENARIOS, Scenario
+from .real import FOLDS, LAMELLA, MIXES, VLP
 
 # Seeds 0, 11-13 and 101 upwards served the development of the recipe. None of the seeds below did.
 TEST_SEEDS = (31, 32, 33, 34, 35)  # their labels were opened after the last change
@@ -169,3 +170,47 @@ def groups(jobs: Iterable[Job], part: int = 0, parts: int = 1) -> list[list[Job]
     for job in jobs:
         by_target.setdefault((job.scenario, job.seed), []).append(job)
     return list(by_target.values())[part::parts]
+
+
+REAL = "real"  # the tier of experimental targets: its jobs, rows and CSV are of another kind
+REAL_METHODS = tuple(method for method in CORE if method != "oracle")  # too few labels for an oracle
+REAL_SEEDS = SEEDS[:5]
+
+
+@dataclass(frozen=True)
+class RealJob:
+    """One model to train and score on an experimental target. The fields identify its rows in the CSV.
+
+    Attributes
+    ----------
+    profile, target, method : names
+    subset : a mix of the lamella's positions, or the number of the fold of held-out particles
+    seed : of the source and of the training; the boxes of the target are the same for all
+    """
+
+    profile: str
+    target: str
+    subset: str
+    method: str
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Texts of all fields, as they stand in the CSV."""
+        return tuple(str(value) for value in asdict(self).values())
+
+
+REAL_KEYS = tuple(RealJob.__dataclass_fields__)
+
+
+def real_groups(
+    profile: str = "laptop", seeds: Iterable[int] = (), part: int = 0, parts: int = 1
+) -> list[list[RealJob]]:
+    """Groups of the real tier's jobs that share target and seed; every `parts`-th group, starting with group `part`."""
+    subsets = [(LAMELLA, mix) for mix in MIXES] + [(VLP, str(fold + 1)) for fold in range(len(FOLDS))]
+    every = [
+        [RealJob(profile, target, subset, method, seed) for method in REAL_METHODS]
+        for target, subset in subsets
+        for seed in tuple(seeds) or REAL_SEEDS
+    ]
+    return every[part::parts]

@@ -1,4 +1,4 @@
-"""Training and scoring of the benchmark's jobs: one row of evidence.csv for each of them.
+"""Training and scoring of the benchmark's jobs: a row of evidence.csv for each of them, or rows of real.csv.
 
 A job whose row is in the CSV is not run again, so a stopped run can be continued; delete a row to repeat its job. Each
 seed is the seed of the data *and* of the training, and it is the same for all methods.
@@ -10,17 +10,21 @@ import csv
 import math
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock
 from torch import Tensor
 
 from .. import calibration, metrics, models, selection, training
-from ..application import spike_in
+from ..application import pipeline, spike_in
+from ..application.classifier import Classifier, finish
 from ..application.profiles import PROFILES
+from ..application.target_data import TargetData
 from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
 from ..errors import InputError
 from ..models import Network
@@ -29,7 +33,10 @@ from ..simulation.datasets import DatasetConfig
 from ..support import runtime
 from ..tomography.background import FEWEST
 from ..training import Fit
-from .jobs import BOUNDS, CURVE_SCENARIOS, KEYS, RULES, Job, find_scenario
+from . import real
+from .jobs import BOUNDS, CURVE_SCENARIOS, KEYS, REAL_KEYS, RULES, Job, RealJob, find_scenario
+
+AnyJob = TypeVar("AnyJob", Job, RealJob)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -40,16 +47,20 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(f))
 
 
-def add(path: Path, rows: list[dict]) -> None:
+def add(path: Path, rows: list[dict], keys: Sequence[str] = KEYS) -> None:
     """Write the rows of one job into a CSV, atomically; they replace rows of the same job.
 
     Several processes can add to one file: a lock, which a killed process releases, orders them.
+
+    Parameters
+    ----------
+    keys : the columns that identify a job
     """
     texts = [{name: _text(value) for name, value in row.items()} for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        replaced = {_key(row) for row in texts}
-        everything = [row for row in read(path) if _key(row) not in replaced] + texts
+        replaced = {_key(row, keys) for row in texts}
+        everything = [row for row in read(path) if _key(row, keys) not in replaced] + texts
         names = list(dict.fromkeys(name for row in everything for name in row))
         with runtime.atomic(path) as partial, partial.open("w", newline="") as f:
             writer = csv.DictWriter(f, names, restval="", lineterminator="\n")
@@ -57,8 +68,8 @@ def add(path: Path, rows: list[dict]) -> None:
             writer.writerows(everything)
 
 
-def _key(row: dict[str, str]) -> tuple[str, ...]:
-    return tuple(row[name] for name in KEYS)
+def _key(row: dict[str, str], keys: Sequence[str] = KEYS) -> tuple[str, ...]:
+    return tuple(row[name] for name in keys)
 
 
 def _text(value: object) -> str:
@@ -371,34 +382,159 @@ def _describe(job: Job) -> str:
     )
 
 
-def run_all(todo: list[list[Job]], out: Path, context: Context, keep_data: bool = False) -> list[Job]:
-    """Run the jobs that the CSV lacks, group by group, and add a row for each; the jobs that failed are returned."""
-    done = {_key(row) for row in read(out / "evidence.csv")}
-    todo = [missing for group in todo if (missing := [job for job in group if job.key not in done])]
+def _work_through(
+    todo: Sequence[Sequence[AnyJob]],
+    run_one: Callable[[AnyJob], str],
+    describe: Callable[[AnyJob], str],
+    finish_group: Callable[[Sequence[AnyJob]], None] = lambda group: None,
+) -> list[AnyJob]:
+    """Run each job and print its result; the jobs that failed are returned.
+
+    Parameters
+    ----------
+    run_one : runs a job, stores its rows and returns a text with its result
+    describe : a job in words
+    finish_group : called after the last job of each group
+    """
     total, count, failed, started = sum(map(len, todo)), 0, [], time.monotonic()
     print(f"{total} jobs to run with {len(todo)} targets", flush=True)
-    shared, seed = None, None
     for group in todo:
-        target = None
         for job in group:
             try:
-                if shared is None or seed != job.seed:
-                    shared, seed = source_data(job, context), job.seed
-                if target is None or target.job.n_target != job.n_target:
-                    target = target_data(job, shared, context)
-                row, per_class = run(job, target)
-                add(out / "per_class.csv", per_class)
-                add(out / "evidence.csv", [row])
-                result = f"{row['balanced_accuracy']:.3f}, {row['cpu_seconds']:.0f} CPU-s"
+                result = run_one(job)
             except Exception as error:  # one failing job must not stop the others; the traceback is printed
                 traceback.print_exc()
                 failed.append(job)
                 result = f"FAILED: {error}"
             count += 1
             minutes = (time.monotonic() - started) / count * (total - count) / 60
-            print(f"[{count}/{total}] {_describe(job)}: {result}; about {minutes:.0f} min left", flush=True)
-        if not keep_data:
-            for config in {config for job in group for config in (*target_configs(job), background_config(job))}:
-                for path in context.data.glob(f"{config.file_name}*"):
-                    path.unlink()
+            print(f"[{count}/{total}] {describe(job)}: {result}; about {minutes:.0f} min left", flush=True)
+        finish_group(group)
     return failed
+
+
+def _missing(todo: Sequence[Sequence[AnyJob]], done: set[tuple[str, ...]]) -> list[list[AnyJob]]:
+    """The groups without the jobs that are done, and without the groups that are then empty."""
+    return [missing for group in todo if (missing := [job for job in group if job.key not in done])]
+
+
+def run_all(todo: list[list[Job]], out: Path, context: Context, keep_data: bool = False) -> list[Job]:
+    """Run the jobs that the CSV lacks, group by group, and add a row for each; the jobs that failed are returned."""
+    shared: dict[int, SourceData] = {}  # seed -> data, of one seed at a time
+    targets: dict[tuple, Target] = {}  # of one target at a time
+
+    def run_one(job: Job) -> str:
+        if job.seed not in shared:
+            shared.clear()
+            shared[job.seed] = source_data(job, context)
+        key = (job.profile, job.scenario, job.seed, job.n_target)
+        if key not in targets:
+            targets.clear()
+            targets[key] = target_data(job, shared[job.seed], context)
+        row, per_class = run(job, targets[key])
+        add(out / "per_class.csv", per_class)
+        add(out / "evidence.csv", [row])
+        return f"{row['balanced_accuracy']:.3f}, {row['cpu_seconds']:.0f} CPU-s"
+
+    def finish_group(group: Sequence[Job]) -> None:
+        targets.clear()
+        for config in {config for job in group for config in (*target_configs(job), background_config(job))}:
+            for path in () if keep_data else context.data.glob(f"{config.file_name}*"):
+                path.unlink()
+
+    done = {_key(row) for row in read(out / "evidence.csv")}
+    return _work_through(_missing(todo, done), run_one, _describe, finish_group)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The classifiers of one real job.
+
+    Attributes
+    ----------
+    models : "as trained", the last checkpoint of the method; "as chosen", what the selection without labels uses,
+        which can be source_only
+    fit : of the method
+    """
+
+    models: dict[str, Classifier]
+    fit: Fit
+
+
+def train_real(job: RealJob, target: Unlabelled, classes: Sequence[str], context: Context) -> Trained:
+    """The classifiers of a job on an experimental target, by the steps of notebook 06 with its default parameters."""
+    profile = PROFILES[job.profile].for_classes(classes)
+    context.data.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"seed": job.seed, "device": context.device}
+    source, validation = pipeline.simulate_source(target, profile, folder=context.data, **options)
+    fits = pipeline.fit_methods(
+        job.method, source, validation, target, profile, folder=context.work / "fits", **options
+    )
+    fit = fits[job.method]
+    as_chosen = pipeline.select_classifier(fits, job.method, target, None, **options)
+    return Trained({"as trained": finish(fit, step=max(fit.candidates), **options), "as chosen": as_chosen}, fit)
+
+
+def run_real(job: RealJob, context: Context) -> list[dict]:
+    """Train (or load), select and score one job: its rows of real.csv.
+
+    A row for each model, "as trained" and "as chosen"; on the HIV tomogram one for each of those and each particle.
+    """
+    n = PROFILES[job.profile].n_target
+    if job.target == real.LAMELLA:
+        data = real.lamella(job.subset)
+        trained = train_real(job, pipeline.adaptation_set(data, n), real.LAMELLA_CLASSES, context)
+        rows = [
+            _real_row(job, model, trained, context) | _lamella_row(job, data, classifier, context)
+            for model, classifier in trained.models.items()
+        ]
+    else:
+        test = real.particles(job.subset, max(24, min(600, n // 2)))  # n_ice of notebook 06
+        trained = train_real(job, test.target, real.VLP_CLASSES, context)
+        rows = []
+        for model, classifier in trained.models.items():
+            probabilities = classifier.predict(test.held_out, context.device).probabilities
+            for number, scores in real.particle_scores(probabilities, test).items():
+                rows.append(_real_row(job, model, trained, context) | {"particle": number} | scores)
+    return rows
+
+
+def _real_row(job: RealJob, model: str, trained: Trained, context: Context) -> dict[str, Any]:
+    """The columns of a row before the scores."""
+    recipe = trained.models[model].recipe
+    return {
+        **asdict(job),
+        "model": model,
+        "used": recipe["method"],
+        "step": recipe["step"],
+        "cpu_seconds": trained.fit.cpu_seconds,
+        "device": runtime.pick_device(context.device).type,
+        "threads": torch.get_num_threads(),
+        "commit": context.commit,
+        "particle": "",
+    }
+
+
+def _lamella_row(job: RealJob, data: TargetData, classifier: Classifier, context: Context) -> dict[str, float]:
+    """Scores of one model on a mix of the lamella, with the ends of their intervals."""
+    probabilities = classifier.predict(data.subtomograms, context.device).probabilities
+    labels = real.lamella_labels(job.subset, data)
+    assert data.tomogram is not None and data.particles.zyx is not None  # the target is a tomogram with positions
+    of = real.blocks(data.particles.zyx[data.kept], data.tomogram.data.shape)
+    row: dict[str, float] = {}
+    for name, found in real.lamella_scores(probabilities, labels, of).items():
+        row |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+    counts = {"n_listed": real.LISTED, "n_random": real.RANDOM}
+    return row | {name: int((labels.y == kind).sum()) for name, kind in counts.items()}
+
+
+def run_all_real(todo: list[list[RealJob]], out: Path, context: Context) -> list[RealJob]:
+    """Run the jobs that real.csv lacks and add their rows; the jobs that failed are returned."""
+
+    def run_one(job: RealJob) -> str:
+        rows = run_real(job, context)
+        add(out / "real.csv", rows, REAL_KEYS)
+        return f"{rows[0]['cpu_seconds']:.0f} CPU-s"
+
+    done = {_key(row, REAL_KEYS) for row in read(out / "real.csv")}
+    return _work_through(_missing(todo, done), run_one, lambda job: " ".join(job.key[1:]))
