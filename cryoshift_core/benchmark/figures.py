@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..application.pictures import COLOURS
+from ..application.pictures import COLOURS, show
 from ..metrics import Interval
-from .statistics import Comparison, SpikeIn
+from .statistics import Comparison, LamellaScore, ParticleScore, SpikeIn
 
 # Okabe-Ito colours that stand for nothing else here
 PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#F0E442"
@@ -217,4 +217,104 @@ def spike_in_against_truth(found: Sequence[SpikeIn], errors: str) -> Figure:
     ax.annotate("estimate too low", (0.03, 0.95), xycoords="axes fraction", va="top", fontsize=8, color="0.3")
     fig.suptitle(f"Spike-in estimate against true score, one point per run\n{errors}", fontsize=9)
     fig.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+    return fig
+
+
+def _model_rows(names: Sequence[tuple[str, str]]) -> tuple[list[str], list[Line2D]]:
+    """Labels of rows (method, model), and legend handles: hollow as trained, filled as chosen."""
+    handles = [
+        Line2D([], [], marker="o", ls="", color="0.3", mfc="white", label="as trained: last checkpoint"),
+        Line2D([], [], marker="o", ls="", color="0.3", label="as chosen: selected without labels"),
+    ]
+    return [f"{method}, {model}" for method, model in names], handles
+
+
+def real_lamella(found: Sequence[LamellaScore]) -> Figure:
+    """A row of panels per mix, AUC and recall at 5 % calls: a dot per seed with its interval over blocks."""
+    mixes = list(dict.fromkeys(s.mix for s in found))
+    most = max(sum(s.mix == mix for s in found) for mix in mixes)
+    size = (8.2, len(mixes) * (0.36 * most + 0.6) + 1.3)
+    fig, axes = plt.subplots(len(mixes), 2, figsize=size, layout="constrained", squeeze=False, sharex="col")
+    handles: list[Line2D] = []
+    for (left, right), mix in zip(axes, mixes, strict=True):
+        mine = [s for s in found if s.mix == mix]
+        labels, handles = _model_rows([(s.method, s.model) for s in mine])
+        for i, s in enumerate(mine):
+            colour, marker = _colour(s.method), MARKERS.get(s.method, "v")
+            for ax, values in ((left, s.auc), (right, s.recall_5)):
+                for j, value in enumerate(values):
+                    at = i + 0.14 * (j - (len(values) - 1) / 2)
+                    ax.plot([value.low, value.high], [at, at], color=colour, lw=1, alpha=0.5)
+                    ax.plot(value.mean, at, marker, ms=4.5, mec=colour,
+                            mfc=colour if s.model == "as chosen" else "white")  # fmt: skip
+                mean = float(np.mean([value.mean for value in values]))
+                _values_at_the_right(ax, [(i, f"{mean:.3f}")])
+        left.set_yticks(range(len(mine)), labels)
+        right.set_yticks([])
+        left.set_title(f"mix {mix}", loc="left")
+        for ax in (left, right):
+            ax.set_ylim(len(mine) - 0.4, -0.6)
+            ax.set_xlim(right=1.01)
+    axes[-1, 0].set_xlabel("AUC, listed ribosomes against random positions")
+    axes[-1, 1].set_xlabel("recall at 5 % calls on random positions")
+    counts = sorted({s.seeds for s in found})
+    seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed{'s'[: counts[0] > 1]}"
+    caption = f"dot: one of {seeds}, line: its 95 % interval over blocks of the tomogram, at the right: mean"
+    fig.suptitle(f"Yeast lamella, 80S ribosomes\n{caption}", fontsize=9)
+    fig.legend(handles=handles, loc="outside lower center", ncols=2)
+    return fig
+
+
+def real_particles(found: Sequence[ParticleScore]) -> Figure:
+    """A row per method and model: the number of each held-out particle at its score, the mean and its interval."""
+    fig, ax = plt.subplots(figsize=(7.4, 0.55 * len(found) + 1.9), layout="constrained")
+    labels, handles = _model_rows([(s.method, s.model) for s in found])
+    for i, s in enumerate(found):
+        colour = _colour(s.method)
+        for number, value in s.by_particle.items():
+            ax.plot(value, i - 0.14, ".", ms=6, color=colour)
+            ax.annotate(str(number), (value, i - 0.14), (0, 4), textcoords="offset points", ha="center", fontsize=7)
+        marker = MARKERS.get(s.method, "v")
+        ax.plot([s.mean.low, s.mean.high], [i + 0.2] * 2, color=colour, lw=1.5)
+        ax.plot(s.mean.mean, i + 0.2, marker, ms=6, mec=colour, mfc=colour if s.model == "as chosen" else "white")
+    texts = [(i, f"{s.mean.mean:.3f}, lowest {min(s.by_particle.values()):.3f}") for i, s in enumerate(found)]
+    _values_at_the_right(ax, texts)
+    ax.set_yticks(range(len(found)), labels)
+    ax.set(xlabel="balanced accuracy, Gag lattice against background", ylim=(len(found) - 0.4, -0.6))
+    seeds = max(s.seeds for s in found)
+    ax.set_title(f"HIV tomogram: a dot per held-out particle (mean over {seeds} seeds)\n"
+                 "below: mean and 95 % t interval over particles")  # fmt: skip
+    fig.legend(handles=handles, loc="outside lower center", ncols=2)
+    return fig
+
+
+POSITIONS = {
+    "listed ribosome": ("o", "#009E73"),
+    "random position": ("x", "#56B4E9"),
+    "unlisted dense blob": ("s", "#D55E00"),
+}
+
+
+def lamella_positions(volume: np.ndarray, positions: Mapping[str, np.ndarray], depth: int = 3) -> Figure:
+    """Three sections of the lamella with the positions of each kind within `depth` voxels of them.
+
+    Parameters
+    ----------
+    volume : (Z, Y, X), protein dark
+    positions : name in POSITIONS -> (N, 3) zyx voxels
+    """
+    levels = [round(len(volume) * part) for part in (0.3, 0.5, 0.7)]
+    fig, axes = plt.subplots(1, 3, figsize=(10.5, 4.2), layout="constrained")
+    for ax, z in zip(axes, levels, strict=True):
+        show(ax, np.asarray(volume[z - 1 : z + 2], float).mean(0), f"z = {z}, positions within {depth} voxels")
+        for name, (marker, colour) in POSITIONS.items():
+            near = positions[name][np.abs(positions[name][:, 0] - z) <= depth]
+            face = colour if marker == "x" else "none"
+            ax.scatter(near[:, 2], near[:, 1], 42, marker=marker, facecolors=face, edgecolors=None if marker == "x" else
+                       colour, linewidths=1.4)  # fmt: skip
+    handles = [
+        Line2D([], [], ls="", marker=marker, color=colour, mfc="none", label=f"{name} ({len(positions[name])})")
+        for name, (marker, colour) in POSITIONS.items()
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=3)
     return fig

@@ -10,11 +10,26 @@ import numpy as np
 
 from ..methods import METHODS
 from ..metrics import FRACTION, Interval, interval
-from .jobs import BOUNDS, COMPOSITES, FACTORS, REFERENCE_SCENARIO, UNSEEN_SCENARIO, Job, tier_jobs
-from .statistics import NAMED, Gap, Row, baselines, by_seed, gap_table, unchanged
+from .jobs import BOUNDS, COMPOSITES, FACTORS, REAL_SEEDS, REFERENCE_SCENARIO, UNSEEN_SCENARIO, Job, tier_jobs
+from .real import FOLDS, MIXES
+from .statistics import (
+    NAMED,
+    Gap,
+    Row,
+    baselines,
+    by_seed,
+    gap_table,
+    lamella_scores,
+    over_seeds,
+    particle_scores,
+    unchanged,
+)
 
 GAP_TARGETS = {"in_situ_1": 0.85, "in_situ_2": 0.80, "in_situ_3": 0.60}  # smallest gap closed
 FACTORS_TARGET, REGRET_TARGET, ECE_TARGET, UNKNOWN_TARGET, CPU_TARGET = 0.70, 0.03, 0.08, 0.6, 300.0
+
+AUC_TARGET, AUC_WORST, RECALL_TARGET, RECALL_WORST = 0.985, 0.97, 0.92, 0.88  # yeast lamella: mean, and each seed
+PARTICLES_TARGET, PARTICLES_WORST = 0.93, 0.80  # HIV particles: mean, and each particle
 
 
 @dataclass(frozen=True)
@@ -157,3 +172,42 @@ def _cost_verdict(rows: list[Row]) -> Verdict:
     reached = max(spent) <= CPU_TARGET if spent else None
     progress = so_far(rows, ("core", "factors"), method=["cryoshift"])
     return _verdict(f"training takes at most {CPU_TARGET:.0f} CPU-seconds per run", result, reached, progress)
+
+
+def real_verdicts(rows: list[Row]) -> list[Verdict]:
+    """One Verdict for each goal on experimental data, from the rows of real.csv: `cryoshift` as chosen."""
+    ours = {s.mix: s for s in lamella_scores(rows) if s.method == "cryoshift" and s.model == "as chosen"}
+    out = []
+    for mix in MIXES:
+        goal = (
+            f"yeast lamella, mix {mix}: AUC at least {AUC_TARGET} on average and {AUC_WORST} for each seed, recall at "
+            f"5 % calls at least {RECALL_TARGET} and {RECALL_WORST}"
+        )
+        s = ours.get(mix)
+        if s is None:
+            out.append(_verdict(goal, "", None))
+            continue
+        aucs, recalls = ([each.mean for each in values] for values in (s.auc, s.recall_5))
+        result = f"AUC {over_seeds(s.auc).mean:.3f}, lowest {min(aucs):.3f}; "
+        result += f"recall {over_seeds(s.recall_5).mean:.3f}, lowest {min(recalls):.3f}"
+        reached = np.mean(aucs) >= AUC_TARGET and min(aucs) >= AUC_WORST
+        reached = reached and np.mean(recalls) >= RECALL_TARGET and min(recalls) >= RECALL_WORST
+        out.append(_verdict(goal, result, bool(reached), _of(s.seeds, len(REAL_SEEDS), "seeds")))
+    worse, replaced = (sum(getattr(s, name) for s in ours.values()) for name in ("worse", "replaced"))
+    goal = "yeast lamella: no network is replaced by one with a lower AUC"
+    result = f"{worse} of {replaced} replaced networks had a higher AUC" if ours else ""
+    seeds = _of(sum(s.seeds for s in ours.values()), len(MIXES) * len(REAL_SEEDS), "runs")
+    out.append(_verdict(goal, result, worse == 0 if ours else None, seeds))
+    goal = f"HIV particles: balanced accuracy at least {PARTICLES_TARGET} on average and {PARTICLES_WORST} for each"
+    for p in particle_scores(rows):
+        if p.method == "cryoshift" and p.model == "as chosen":
+            worst = min(p.by_particle, key=p.by_particle.__getitem__)
+            lowest = p.by_particle[worst]
+            result = f"{p.mean:.3f}, lowest {lowest:.3f} (particle {worst})"
+            reached = p.mean.mean >= PARTICLES_TARGET and lowest >= PARTICLES_WORST
+            return [*out, _verdict(goal, result, reached, _of(len(p.by_particle), sum(map(len, FOLDS)), "particles"))]
+    return [*out, _verdict(goal, "", None)]
+
+
+def _of(done: int, planned: int, what: str) -> str:
+    return "" if done >= planned else f"{done} of {planned} {what}"

@@ -28,7 +28,7 @@ from ..application.target_data import TargetData
 from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
 from ..errors import InputError
 from ..models import Network
-from ..simulation import datasets, scenarios
+from ..simulation import datasets, scenarios, structures
 from ..simulation.datasets import DatasetConfig
 from ..support import runtime
 from ..tomography.background import FEWEST
@@ -184,7 +184,9 @@ def source_data(job: Job, context: Context) -> SourceData:
             )
             for split in ("source", "validation")
         )
-        names = calibration.outliers(p.classes)
+        width = p.box * p.voxel_size
+        unseen = structures.unseen_molecule(p.classes, job.seed, width=width)
+        names = structures.outliers(p.classes, unseen, width=width)
         config = DatasetConfig.of(p, "source", "source", job.seed)
         config = replace(config, classes=names, n=config.n // len(p.classes) * len(names) // 2)
         outliers = datasets.simulate_source(config, folder=context.data, progress=False)

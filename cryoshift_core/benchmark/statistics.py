@@ -16,11 +16,13 @@ from .jobs import (
     COMPOSITES,
     CURVES,
     FACTORS,
+    REAL_METHODS,
     REFERENCE_SCENARIO,
     UNLABELLED,
     UNSEEN_SCENARIO,
     curve_scenario,
 )
+from .real import FOLDS, LAMELLA, MIXES, VLP
 
 NAMED = (*COMPOSITES, *FACTORS, UNSEEN_SCENARIO)  # scenarios with three seeds or more
 Row = dict[str, str]
@@ -308,3 +310,111 @@ def seed_count(rows: list[Row]) -> str:
     if len(counts) < 2:
         return f"{counts[0] if counts else 0} seed{'' if counts == [1] else 's'}"
     return f"{counts[0]} to {counts[-1]} seeds"
+
+
+MODELS = ("as trained", "as chosen")
+
+
+@dataclass(frozen=True)
+class LamellaScore:
+    """Scores of one method and model on one mix of the lamella, over seeds.
+
+    Attributes
+    ----------
+    seeds : number of seeds
+    auc, recall_5 : one interval over blocks per seed, in the order of the seeds
+    called, called_random, ece : means over seeds
+    replaced : seeds in which another method's network is used
+    worse : seeds in which that network has a lower AUC than the one that it replaced
+    """
+
+    mix: str
+    method: str
+    model: str
+    seeds: int
+    auc: tuple[Interval, ...]
+    recall_5: tuple[Interval, ...]
+    called: float
+    called_random: float
+    ece: float
+    replaced: int
+    worse: int
+
+
+def over_seeds(values: Sequence[Interval]) -> Interval:
+    """Means over seeds of a score and of the ends of its interval over blocks; all seeds share the boxes."""
+    mean, low, high = np.mean(np.array(values), axis=0)
+    return Interval(float(mean), float(low), float(high))
+
+
+def _real(rows: list[Row], target: str, subset: str, method: str, model: str) -> list[Row]:
+    expected = (target, subset, method, model)
+    found = [row for row in rows if (row["target"], row["subset"], row["method"], row["model"]) == expected]
+    return sorted(found, key=lambda row: (int(row["seed"]), row["particle"]))
+
+
+def _block_intervals(rows: list[Row], column: str) -> tuple[Interval, ...]:
+    ends = [[float(row[name] or "nan") for name in (column, f"{column}_low", f"{column}_high")] for row in rows]
+    return tuple(Interval(*values) for values in ends)
+
+
+def lamella_scores(rows: list[Row]) -> list[LamellaScore]:
+    """Scores of each mix, method and model in the rows of real.csv."""
+    out = []
+    for mix in MIXES:
+        for method in REAL_METHODS:
+            trained = {row["seed"]: float(row["auc"]) for row in _real(rows, LAMELLA, mix, method, "as trained")}
+            for model in MODELS:
+                mine = _real(rows, LAMELLA, mix, method, model)
+                if not mine:
+                    continue
+                replaced = [row for row in mine if row["used"] != method]
+                means = {c: float(np.mean([float(row[c]) for row in mine])) for c in ("called", "called_random", "ece")}
+                out.append(
+                    LamellaScore(
+                        mix=mix,
+                        method=method,
+                        model=model,
+                        seeds=len(mine),
+                        auc=_block_intervals(mine, "auc"),
+                        recall_5=_block_intervals(mine, "recall_5"),
+                        replaced=len(replaced),
+                        worse=sum(float(row["auc"]) < trained[row["seed"]] for row in replaced),
+                        **means,
+                    )
+                )
+    return out
+
+
+@dataclass(frozen=True)
+class ParticleScore:
+    """Balanced accuracy of one method and model on the held-out particles of the HIV tomogram.
+
+    Attributes
+    ----------
+    seeds : largest number of seeds of a particle
+    by_particle : particle -> mean over seeds
+    mean : t interval over particles; three particles share background boxes and a fit
+    """
+
+    method: str
+    model: str
+    seeds: int
+    by_particle: dict[int, float]
+    mean: Interval
+
+
+def particle_scores(rows: list[Row]) -> list[ParticleScore]:
+    """Scores of each method and model in the rows of real.csv, over the particles that have been held out so far."""
+    out = []
+    for method in REAL_METHODS:
+        for model in MODELS:
+            values: dict[int, list[float]] = {}
+            for fold in range(len(FOLDS)):
+                for row in _real(rows, VLP, str(fold + 1), method, model):
+                    values.setdefault(int(row["particle"]), []).append(float(row["balanced_accuracy"]))
+            if values:
+                means = {number: float(np.mean(v)) for number, v in sorted(values.items())}
+                seeds = max(map(len, values.values()))
+                out.append(ParticleScore(method, model, seeds, means, interval(list(means.values()), bounds=FRACTION)))
+    return out

@@ -16,14 +16,15 @@ from ..errors import InputError
 from ..methods import METHODS
 from ..metrics import Interval
 from ..support import runtime
-from . import figures
-from .goals import GAP_TARGETS, verdicts
+from . import figures, real
+from .goals import GAP_TARGETS, real_verdicts, verdicts
 from .jobs import BOUNDS, COMPOSITES, CORE, FACTORS, LABELS, REFERENCE_SCENARIO, TEST_SEEDS, UNSEEN_SCENARIO
 from .runner import read
 from .statistics import (
     UNSEEN_COLUMNS,
     Comparison,
     Gap,
+    LamellaScore,
     Row,
     ablation,
     baselines,
@@ -31,6 +32,9 @@ from .statistics import (
     curves,
     estimate_errors,
     gap_table,
+    lamella_scores,
+    over_seeds,
+    particle_scores,
     recalls,
     seed_count,
     spike_ins,
@@ -56,29 +60,31 @@ def report(folder: Path, page: Path, images: Path, profile: str = "laptop") -> P
 
     Parameters
     ----------
-    folder : holds evidence.csv and per_class.csv
+    folder : holds evidence.csv, per_class.csv and real.csv
 
     Raises
     ------
     InputError
-        no row of the profile in evidence.csv.
+        no row of the profile in evidence.csv and real.csv.
     """
-    rows, per_class = (
-        [row for row in read(folder / name) if row["profile"] == profile] for name in ("evidence.csv", "per_class.csv")
+    rows, per_class, on_real = (
+        [row for row in read(folder / name) if row["profile"] == profile]
+        for name in ("evidence.csv", "per_class.csv", "real.csv")
     )
-    if not rows:
+    if not rows and not on_real:
         raise InputError(
             f"Expected rows of profile {profile!r} in {folder / 'evidence.csv'}, got none. "
             f"Add them: python -m cryoshift_core evidence --tier core --profile {profile}."
         )
     images.mkdir(parents=True, exist_ok=True)
     pictures.use_style()
-    drawn = drawings(rows, per_class)
+    drawn = drawings(rows, per_class) | real_drawings(on_real)
     for name, figure in drawn.items():
         figure.savefig(images / f"evidence_{name}.png", dpi=110)
         plt.close(figure)
     links = {name: _relative(images / f"evidence_{name}.png", page) for name in drawn}
-    return runtime.write_text(page, summary(rows, per_class, profile, links, _relative(folder, page)))
+    text = summary(rows, per_class, profile, links, _relative(folder, page))
+    return runtime.write_text(page, text + real_section(on_real, links, _relative(folder, page)))
 
 
 def _relative(path: Path, page: Path) -> str:
@@ -174,6 +180,25 @@ DRAWINGS: dict[str, Drawing] = {
     "curves": Drawing(_draw_curves, "Six panels of balanced accuracy against one swept parameter each"),
     "spike": Drawing(_draw_spike_in, "True balanced accuracy against its spike-in estimate, one point per run"),
 }
+
+
+REAL_ALT = {
+    "real_lamella": "AUC and recall of listed ribosomes for each mix, method and seed, with intervals over blocks",
+    "real_particles": "Balanced accuracy of each held-out HIV particle by method, with means and intervals",
+    "real_positions": "Three sections of the yeast lamella with listed ribosomes, random positions and unlisted blobs",
+}
+ALT = {name: drawing.alt for name, drawing in DRAWINGS.items()} | REAL_ALT
+
+
+def real_drawings(rows: list[Row]) -> dict[str, Figure]:
+    """name in REAL_ALT -> figure, where rows of real.csv are there for it."""
+    drawn: dict[str, Figure] = {}
+    if on_lamella := lamella_scores(rows):
+        drawn["real_lamella"] = figures.real_lamella(on_lamella)
+        drawn["real_positions"] = figures.lamella_positions(*real.lamella_sections())
+    if by_particle := particle_scores(rows):
+        drawn["real_particles"] = figures.real_particles(by_particle)
+    return drawn
 
 
 def drawings(rows: list[Row], per_class: list[Row]) -> dict[str, Figure]:
@@ -288,7 +313,7 @@ their own.
 
 
 def _figure(name: str, images: dict[str, str]) -> str:
-    return f"\n![{DRAWINGS[name].alt}]({images[name]})\n" if name in images else ""
+    return f"\n![{ALT[name]}]({images[name]})\n" if name in images else ""
 
 
 def _comparisons(title: str, what: str, found: dict[str, Comparison]) -> str:
@@ -338,3 +363,91 @@ def _gap_line(g: Gap) -> list[str]:
         "" if g.regret is None else f"{g.regret:.3f}",
         "YES" if g.negative else "",
     ]
+
+
+LAMELLA_HEADER = (
+    "mix | method | model | seeds | AUC | lowest | recall at 5 % calls | lowest | ribosomes called | random called | "
+    "ECE | replaced"
+)
+
+
+def real_section(rows: list[Row], images: dict[str, str], folder: str) -> str:
+    """The report's section on experimental data, from the rows of real.csv; "" without rows."""
+    on_lamella, by_particle = lamella_scores(rows), particle_scores(rows)
+    if not on_lamella and not by_particle:
+        return ""
+    page = f"""
+## Experimental data
+
+Two tomograms with known positions; each run is a row of [real.csv]({folder}/real.csv). Nothing is tuned on them: they
+are scored once a version. *As trained* is the last checkpoint of the method. *As chosen* is what the selection without
+target labels uses, which can be another method's network (*replaced*: in how many seeds). Each seed simulates a new
+source and trains again; the boxes are the same for all seeds.
+
+"""
+    page += table("goal | result | outcome", (v.line for v in real_verdicts(rows)))
+    if on_lamella:
+        page += (
+            _lamella_text() + table(LAMELLA_HEADER, map(_lamella_line, on_lamella)) + _figure("real_lamella", images)
+        )
+        page += _blob_text() + _figure("real_positions", images)
+    if by_particle:
+        page += """
+### HIV tomogram
+
+Balanced accuracy of Gag lattice against background. Each of nine particles is held out once, in three folds; the
+interval is a t interval over particles. The particles of a fold share its background boxes, which are drawn from all
+boxes without a position. The tomogram has dense matter without positions, so some of these boxes are not empty.
+
+"""
+        numbers = sorted({number for s in by_particle for number in s.by_particle})
+        lines = [
+            [s.method, s.model, str(s.seeds), f"{s.mean:.3f}", f"{min(s.by_particle.values()):.3f}"]
+            + [f"{s.by_particle[n]:.2f}" if n in s.by_particle else "" for n in numbers]
+            for s in by_particle
+        ]
+        header = f"method | model | seeds | mean | lowest | {' | '.join(f'particle {n}' for n in numbers)}"
+        page += table(header, lines) + _figure("real_particles", images)
+    return page
+
+
+def _lamella_text() -> str:
+    small = [f"*{mix}*, {n[real.LISTED]} and {n[real.RANDOM]}" for mix, n in real.MIXES.items() if n]
+    return f"""
+### Yeast lamella
+
+Listed 80S ribosomes against random positions in the cytosol. Classes: {", ".join(real.LAMELLA_CLASSES)}.
+Mixes of ribosomes and random positions: *all*; {"; ".join(small)}.
+Only *all* has boxes on the membrane; they take part in the adaptation and not in these scores. The network adapts to
+the boxes that are scored, as a user's would. Scores are means over seeds. Brackets hold the 95 % jackknife interval
+over {real.GRID[0] * real.GRID[1]} blocks of the tomogram, because boxes overlap: the mean of the seeds' intervals.
+*Lowest* is the lowest seed. *Called* is classified as ribosome. ECE is that of the probability of ribosome.
+
+"""
+
+
+def _lamella_line(s: LamellaScore) -> list[str]:
+    lowest_auc, lowest_recall = (min(value.mean for value in values) for values in (s.auc, s.recall_5))
+    return [
+        s.mix,
+        s.method,
+        s.model,
+        str(s.seeds),
+        f"{over_seeds(s.auc):.3f}",
+        f"{lowest_auc:.3f}",
+        f"{over_seeds(s.recall_5):.3f}",
+        f"{lowest_recall:.3f}",
+        f"{s.called:.3f}",
+        f"{s.called_random:.3f}",
+        f"{s.ece:.3f}",
+        str(s.replaced) if s.model == "as chosen" else "",
+    ]
+
+
+def _blob_text() -> str:
+    blobs = real.lamella_blobs()
+    return f"""
+The list of ribosomes is not complete: {len(blobs.zyx)} blobs without a position are denser than the median listed
+ribosome and lie more than {real.AWAY:.0f} voxels from every listed one, {blobs.on_membrane} of them on the membrane.
+{blobs.random_hit} of the random positions lie within {real.BLOB_RADIUS:.0f} voxels of one. The blobs are not scored.
+"""
