@@ -23,7 +23,6 @@ from .errors import InputError
 from .models import Network, embed, predict
 from .warps import Warps, target_styled
 
-OUTLIERS = ("subunit_30S", "subunit_40S", "subunit_60S", "ice", "membrane")
 FALSE_REJECTION = 0.05
 
 
@@ -84,11 +83,6 @@ def calibrate(
         return Calibration(1.0, 0)
     predicted = predict(network, target_styled(validation.x, warps, generator), device=device)
     return Calibration(fit_temperature(predicted, validation.y), len(validation))
-
-
-def outliers(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Built-in auxiliary outliers to simulate: none of `classes`, and never the scenarios' unseen molecule."""
-    return tuple(name for name in OUTLIERS if name not in classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +149,7 @@ class UnknownDetector:
         Parameters
         ----------
         known : source subtomograms that were not trained on, e.g. the validation set
-        outliers : source subtomograms of other things, see :func:`outliers`; their labels do not matter
+        outliers : source subtomograms of other things, such as molecules of other families; their labels do not matter
         warps, generator : warp both towards the target
         false_rejection : fraction of known subtomograms above the threshold
 

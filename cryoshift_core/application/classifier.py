@@ -249,7 +249,7 @@ def select(
     fit : of the method
     target : the subtomograms that it was adapted to
     fallback : a fit of `source_only`, used where a check speaks against `fit`; its warning is in `recipe["warning"]`
-    outliers : simulated source subtomograms of other things (:func:`calibration.outliers`), for the unknown class
+    outliers : simulated source subtomograms of other things (`simulation.structures.outliers`), for the unknown class
     rule : a name in selection.VALIDATORS
     seed : of the warps' draws
     """

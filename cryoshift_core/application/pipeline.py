@@ -27,7 +27,6 @@ import data_fetch
 from data_fetch import readers
 
 from .. import metrics
-from ..calibration import outliers as other_molecules
 from ..data import Labelled, Unlabelled, normalize
 from ..errors import InputError
 from ..methods import resolve
@@ -324,11 +323,11 @@ def simulate_outliers(
     None if no built-in outlier fits the box and is outside the classes; parameters as in :func:`simulate_source`.
     """
     width = like.x.shape[-1] * like.voxel_size
-    names = [name for name in other_molecules(profile.classes) if structures.diameter(name) <= width]
+    names = structures.outliers(profile.classes, width=width)
     if not names:
         return None
     config = _dataset(like, profile, "source", seed, tilt_axis)
-    config = replace(config, classes=tuple(names), n=max(8 * len(names), profile.n_validation))
+    config = replace(config, classes=names, n=max(8 * len(names), profile.n_validation))
     return datasets.simulate_source(config, folder=folder, device=device)
 
 

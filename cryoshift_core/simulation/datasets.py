@@ -29,8 +29,9 @@ from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled, normalize
 from ..errors import InputError
 from ..fourier import Device
 from ..support import runtime
-from . import imaging, scenarios, specimens, structures
-from .scenarios import FACTORS, UNSEEN, Scenario
+from . import foreign, imaging, scenarios, specimens, structures
+from .optics import Optics
+from .scenarios import FACTORS, Scenario
 
 LOG = logging.getLogger("cryoshift_core")
 BATCH = 64  # subtomograms that are imaged, filtered and normalised together
@@ -242,8 +243,32 @@ def _generator(config: DatasetConfig, purpose: str, device: Device = "cpu") -> t
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "little"))
 
 
+def _target_generator(config: DatasetConfig, purpose: str) -> torch.Generator:
+    """Generator for what all splits of a target share: conformers, and which classes are frequent, rare or absent."""
+    digest = hashlib.sha256(f"{config.seed}/target/{purpose}".encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def unseen_molecule(config: DatasetConfig) -> str | None:
+    """The molecule of no class that a target shows; None in scenarios without one.
+
+    The auxiliary outliers that suit it are ``structures.outliers(config.classes, unseen_molecule(config))``.
+    """
+    setting = config.setting
+    if not setting.unseen:
+        return None
+    if setting.unseen_molecule:
+        if structures.class_name(setting.unseen_molecule) in config.class_names:
+            raise InputError(
+                f"Scenario.unseen_molecule: expected a molecule that is no class, got '{setting.unseen_molecule}'. "
+                "Leave it out of the classes."
+            )
+        return setting.unseen_molecule
+    return structures.unseen_molecule(config.classes, config.seed, width=config.box * config.voxel_size)
+
+
 def _draw_labels(config: DatasetConfig) -> Tensor:
-    """(n,) index of each central molecule in classes, extras and `UNSEEN`, in this order; UNKNOWN for a background."""
+    """(n,) index of each molecule in classes, extras and the unseen one, in this order; UNKNOWN for an empty box."""
     setting, n_classes = config.setting, len(config.classes)
     if n_classes < 1 or config.n < n_classes:
         raise InputError(
@@ -252,10 +277,18 @@ def _draw_labels(config: DatasetConfig) -> Tensor:
         )
     if config.split == "background":
         return torch.full((config.n,), UNKNOWN, device="cpu")
-    y = scenarios.draw_labels(config.n, n_classes, setting.imbalance, _generator(config, "labels"))
+    order = scenarios.draw_classes(setting, n_classes, _target_generator(config, "classes"))
+    empty = config.class_names.index("ice") if "ice" in config.class_names else UNKNOWN
+    y = torch.full((config.n,), empty, device="cpu")
+    shown = torch.arange(config.n, device="cpu")
+    if setting.background:
+        order = order[order != empty] if n_classes > 1 else order
+        mixed = torch.randperm(config.n, generator=_generator(config, "background"), device="cpu")
+        shown = mixed[round(setting.background * config.n) :]
+    y[shown] = scenarios.draw_labels(len(shown), n_classes, setting.imbalance, _generator(config, "labels"), order)
     if setting.unseen > 0:
         u = torch.rand(config.n, generator=_generator(config, "unseen"), device="cpu")
-        y[u < setting.unseen] = n_classes + len(setting.extras)
+        y[shown[u[shown] < setting.unseen]] = n_classes + len(setting.extras)
     return y
 
 
@@ -273,18 +306,20 @@ class _Simulated:
 
 def _simulate(config: DatasetConfig, device: Device, progress: bool) -> _Simulated:
     setting, device = config.setting, _device(device)
-    y = _draw_labels(config)
-    bank = specimens.templates(
-        config.classes,
-        config.voxel_size,
-        config.box,
-        generator=_generator(config, "templates", device),
-        extras=(*setting.extras, *((UNSEEN,) if setting.unseen > 0 else ())),
-        change=lambda name, volume: _change_structure(setting, name, volume, config.voxel_size),
-    )
+    y, unseen = _draw_labels(config), unseen_molecule(config)
+    extras = (*setting.extras, *((unseen,) if unseen else ()))
     groups = torch.arange(config.n, device="cpu") * config.tomograms // config.n
-    transfer = setting.path == "transfer" or config.split in ("source", "validation")
-    image = imaging.image_by_transfer if transfer else imaging.image_by_tilt_series
+    path = "transfer" if config.split in ("source", "validation") else setting.path
+    bank = None
+    if path != "foreign":
+        bank = specimens.templates(
+            config.classes,
+            config.voxel_size,
+            config.box,
+            generator=_generator(config, "templates", device),
+            extras=extras,
+            change=lambda name, volume: _change_structure(config, name, volume),
+        )
     x = torch.empty(config.n, 1, *(config.box,) * 3, device="cpu")
     snr = torch.empty(config.n, device="cpu")
     label = f"simulate {setting.name} ({config.split})"
@@ -296,35 +331,83 @@ def _simulate(config: DatasetConfig, device: Device, progress: bool) -> _Simulat
             noise = _generator(config, f"noise/{tomogram}", device)
             u = torch.rand(7, generator=_generator(config, f"optics/{tomogram}"), device="cpu").tolist()
             optics = scenarios.draw_optics(setting, config.voxel_size, u, config.tilt_axis)
-            arguments: dict[str, Any] = {}
+            if bank is None:
+                molecules = (*config.classes, *extras)
+                imaged = _image_foreign(config, y[members], molecules, optics, tomogram, u)
+                bar.update(len(members))
+            else:
+                imaged = _image(config, y[members], bank, path, optics, tomogram, u, noise, bar)
+            raw = imaged.x
             for factor in FACTORS.values():
-                arguments |= factor.specimens(setting, u)
-            specimen = specimens.specimens(
-                y[members],
-                bank,
-                generator=_generator(config, f"poses/{tomogram}", device),
-                extras=[bank.names.index(e) for e in setting.extras],
-                **arguments,
-            )
-            level = None
-            if setting.snr:
-                low, high = setting.snr
-                v = torch.rand(len(members), generator=_generator(config, f"snr/{tomogram}"), device="cpu").to(device)
-                level = low * (high / low) ** v
-            for start in range(0, len(members), BATCH):
-                part = slice(start, start + BATCH)
-                some = level[part] if level is not None else None
-                imaged = image(specimen[part], bank, optics, generator=noise, snr=some)
-                raw = imaged.x
-                for factor in FACTORS.values():
-                    raw = factor.subtomograms(setting, raw, noise)
-                x[members[part]] = normalize(raw).cpu()
-                snr[members[part]] = imaged.snr.cpu()
-                bar.update(len(raw))
+                raw = factor.subtomograms(setting, raw, noise)
+            x[members] = normalize(raw).cpu()
+            snr[members] = imaged.snr.cpu()
     return _Simulated(x, y, snr, groups)
 
 
-def _change_structure(setting: Scenario, name: str, volume: Tensor, voxel_size: float) -> Tensor:
+def _image(
+    config: DatasetConfig,
+    y: Tensor,
+    bank: specimens.Templates,
+    path: str,
+    optics: Optics,
+    tomogram: int,
+    u: Sequence[float],
+    noise: torch.Generator,
+    bar: tqdm,
+) -> imaging.Imaged:
+    """Subtomograms of one tomogram by `imaging`, before processing and normalisation; y as `_draw_labels`."""
+    setting, device = config.setting, noise.device
+    image = imaging.image_by_transfer if path == "transfer" else imaging.image_by_tilt_series
+    arguments: dict[str, Any] = {}
     for factor in FACTORS.values():
-        volume = factor.structure(setting, name, volume, voxel_size)
+        arguments |= factor.specimens(setting, u)
+    specimen = specimens.specimens(
+        y,
+        bank,
+        generator=_generator(config, f"poses/{tomogram}", device),
+        extras=[bank.names.index(e) for e in setting.extras],
+        **arguments,
+    )
+    level = None
+    if setting.snr:
+        low, high = setting.snr
+        v = torch.rand(len(y), generator=_generator(config, f"snr/{tomogram}"), device="cpu").to(device)
+        level = low * (high / low) ** v
+    parts = []
+    for start in range(0, len(y), BATCH):
+        part = slice(start, start + BATCH)
+        some = level[part] if level is not None else None
+        parts.append(image(specimen[part], bank, optics, generator=noise, snr=some))
+        bar.update(len(parts[-1].x))
+    return imaging.Imaged(torch.cat([p.x for p in parts]), torch.cat([p.snr for p in parts]))
+
+
+def _image_foreign(
+    config: DatasetConfig, y: Tensor, molecules: Sequence[str], optics: Optics, tomogram: int, u: Sequence[float]
+) -> imaging.Imaged:
+    """Subtomograms of one tomogram by `foreign`, before processing and normalisation; y as `_draw_labels`."""
+    setting = config.setting
+    generator = _generator(config, f"foreign/{tomogram}")
+    low, high = setting.snr or (0.1, 0.1)
+    maps = [
+        _change_structure(config, name, foreign.density(name, config.voxel_size, config.box, generator)).numpy()
+        for name in molecules
+    ]
+    return foreign.image(
+        y,
+        maps,
+        optics,
+        box=config.box,
+        snr=low * (high / low) ** u[6],
+        offset=setting.offset,
+        seed=int(torch.randint(2**31, (1,), generator=generator)),
+    )
+
+
+def _change_structure(config: DatasetConfig, name: str, volume: Tensor) -> Tensor:
+    setting, short = config.setting, structures.class_name(name)
+    for factor in FACTORS.values():
+        generator = _target_generator(config, f"structure/{short}")
+        volume = factor.structure(setting, short, volume, config.voxel_size, generator)
     return volume

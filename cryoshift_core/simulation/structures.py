@@ -22,6 +22,7 @@ import fnmatch
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -44,6 +45,10 @@ FINEST = 4.0  # A per voxel of the shipped maps
 DISPLACED = {"C": 16.44, "N": 2.49, "O": 9.13, "S": 19.86, "P": 5.73}  # A^3; other elements: van der Waals sphere
 TEMPLATES = Path(__file__).parent / "templates"
 PROCEDURAL = ("membrane", "ice")
+# Families of built-in molecules that share domains and look alike; any other class is the only member of its family.
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "ribosome": ("ribosome_70S", "ribosome_80S", "subunit_50S", "subunit_30S", "subunit_60S", "subunit_40S"),
+}
 
 
 @dataclass(frozen=True)
@@ -322,6 +327,58 @@ def diameter(name_or_path: str | Path) -> float:
     """Diameter in A of the sphere about the centre of mass that contains the molecule; 0 for procedural classes."""
     name = str(name_or_path)
     return 0.0 if name in PROCEDURAL else _find(name, math.inf).diameter
+
+
+def family(name_or_path: str | Path) -> str:
+    """Family of a class, a key of `FAMILIES`; the class's own name where it has no relatives there."""
+    name = class_name(name_or_path)
+    return next((key for key, members in FAMILIES.items() if name in members), name)
+
+
+def outliers(
+    classes: Sequence[str | Path], unseen: str | Path | None = None, *, width: float = math.inf
+) -> tuple[str, ...]:
+    """Built-in auxiliary outliers to simulate: molecules, "ice" and "membrane", no class and no relative of one.
+
+    Parameters
+    ----------
+    classes : names or files of the classes
+    unseen : molecule on which the unknown class is tested; it and its relatives are left out as well, so that the test
+        is on something that the detector has seen no example of
+    width : A, edge of the box; larger molecules are left out
+    """
+    known = {family(name) for name in (*classes, *([] if unseen is None else [unseen]))}
+    names = (name for name in (*BUILTIN, *reversed(PROCEDURAL)) if family(name) not in known)
+    return tuple(name for name in names if diameter(name) <= width)
+
+
+def unseen_molecule(classes: Sequence[str | Path], seed: int, *, width: float = math.inf) -> str:
+    """Built-in molecule that is none of the classes; consecutive seeds give different ones.
+
+    Molecules without a relative among the classes are preferred. Only where there is none, the molecule is a relative,
+    such as a ribosomal subunit beside whole ribosomes.
+
+    Parameters
+    ----------
+    classes : names or files of the classes
+    seed : of the dataset
+    width : A, edge of the box; larger molecules are left out
+
+    Raises
+    ------
+    InputError
+        Each molecule that fits is a class.
+    """
+    taken = {class_name(name) for name in classes}
+    families = {family(name) for name in classes}
+    others = [name for name in BUILTIN if name not in taken and BUILTIN[name].diameter <= width]
+    if not others:
+        raise InputError(
+            f"Unseen molecule: expected a built-in molecule that is no class and fits into {width:g} A, got classes "
+            f"{', '.join(sorted(taken))}. Leave out a class, or take a larger box."
+        )
+    strangers = [name for name in others if family(name) not in families] or others
+    return strangers[seed % len(strangers)]
 
 
 def template(name_or_path: str | Path, voxel_size: float, box: int, generator: torch.Generator | None = None) -> Tensor:

@@ -13,7 +13,6 @@ from cryoshift_core.calibration import Calibration, OutlierScore, UnknownDetecto
 from cryoshift_core.data import UNKNOWN, Labelled
 from cryoshift_core.errors import InputError
 from cryoshift_core.models import Network
-from cryoshift_core.simulation import scenarios
 from cryoshift_core.warps import Warps, target_styled
 
 F = 6
@@ -176,12 +175,6 @@ def test_subtomograms_get_a_class_or_the_unknown_class():
     assert given.tolist() == [0, UNKNOWN, 0] and given.dtype == torch.int64
     with pytest.raises(InputError, match="a score for each prediction, got 3 and 2"):
         calibration.assign(p, torch.zeros(2), 1.0)
-
-
-def test_auxiliary_outliers_are_none_of_the_classes_and_never_the_unseen_molecule():
-    assert "subunit_60S" in calibration.outliers(("TRiC",)) and "ice" in calibration.outliers(())
-    assert set(calibration.outliers(("subunit_60S", "membrane"))).isdisjoint({"subunit_60S", "membrane"})
-    assert scenarios.UNSEEN not in calibration.outliers(())
 
 
 def test_target_labels_are_refused():

@@ -26,7 +26,7 @@ def target(folder=None, **changes):
 def test_each_function_returns_one_type_and_targets_have_no_labels(tmp_path):
     made = target()
     assert type(made) is Unlabelled and not hasattr(made, "y")
-    assert made.x.shape == (12, 1, 24, 24, 24) and made.name == "in_situ_1"
+    assert made.x.shape == (12, 1, 24, 24, 24) and made.name == "in_situ_1@2"
     assert made.x.flatten(1).median(1).values.abs().max() < 1e-5, "normalised"
     assert type(datasets.simulate_source(SOURCE, progress=False)) is Labelled
     labels = datasets.load_labels(CONFIG)
@@ -54,6 +54,22 @@ def test_unseen_molecules_are_labelled_unknown():
     config = replace(CONFIG, scenario="structure_3", n=60)
     y = datasets.load_labels(config).y
     assert 0 < (y == UNKNOWN).sum() < 20 and set(y.unique().tolist()) == {UNKNOWN, 0, 1}
+
+
+def test_the_unseen_molecule_rotates_and_is_the_one_that_is_imaged(monkeypatch):
+    config = replace(CONFIG, scenario="structure_3", box=32, voxel_size=12.0)
+    shown = []
+    original = specimens.templates
+    monkeypatch.setattr(specimens, "templates", lambda *a, **k: shown.append(k["extras"]) or original(*a, **k))
+    names = [datasets.unseen_molecule(replace(config, seed=seed)) for seed in range(4)]
+    assert len(set(names)) == 4, "before, it was subunit_50S for every seed"
+    target(**{"scenario": "structure_3", "box": 32, "voxel_size": 12.0, "seed": 2})
+    assert shown == [(names[2],)]
+    assert datasets.unseen_molecule(CONFIG) is None
+    given = changed(scenario("structure_3"), name="given", unseen_molecule="RuvAB")
+    assert datasets.unseen_molecule(replace(config, scenario=given)) == "RuvAB"
+    with pytest.raises(InputError, match="expected a molecule that is no class, got 'RuvAB'"):
+        datasets.unseen_molecule(replace(config, scenario=given, classes=("TRiC", "RuvAB")))
 
 
 def test_splits_share_nothing_and_equal_configurations_give_equal_data():

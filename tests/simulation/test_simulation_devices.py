@@ -46,7 +46,7 @@ def bank(extras=()):
 
 
 def deformed(name, volume):
-    return scenarios.deform(name, volume, 0.3)
+    return scenarios.deform(volume, 0.3, torch.Generator().manual_seed(0))
 
 
 EVERYTHING = dict(noise_slope=1.0, structural_fraction=0.3, misalignment=2.5, tilt_axis=20.0, b_factor=100.0)

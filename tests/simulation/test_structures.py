@@ -6,6 +6,7 @@ import torch
 from helpers.files import ROOT
 from scipy import ndimage, signal
 
+from cryoshift_core.errors import InputError
 from cryoshift_core.simulation import structures
 from cryoshift_core.simulation.structures import BUILTIN, template
 
@@ -174,3 +175,30 @@ def test_membranes_thinner_than_a_voxel_are_not_aliased():
     average = torch.roll(fine, (2, 2, 2), (0, 1, 2)).unfold(0, 5, 5).unfold(1, 5, 5).unfold(2, 5, 5).mean((3, 4, 5))
     assert float(torch.corrcoef(torch.stack([average.ravel(), coarse.ravel()]))[0, 1]) > 0.93
     assert float(coarse.sum()) == pytest.approx(float(average.sum()), rel=0.1)
+
+
+def test_outliers_and_the_unseen_molecule_share_no_family_with_each_other_or_with_the_classes():
+    """Before, a 50S subunit was the unseen molecule beside 30S, 40S and 60S as outliers: a test on a sibling."""
+    seven = ("ribosome_70S", "ribosome_80S", "TRiC", "apoferritin", "spliceosome", "TYMV_capsid", "RuvAB")
+    assert structures.outliers(seven) == ("ice", "membrane"), "subunits are relatives of ribosomes"
+    for classes in (("TRiC",), ("ribosome_80S", "membrane"), seven, seven[2:], ()):
+        known = {structures.family(name) for name in classes}
+        for seed in range(12):
+            unseen = structures.unseen_molecule(classes, seed)
+            others = structures.outliers(classes, unseen)
+            families = {structures.family(name) for name in others}
+            assert unseen not in classes and families.isdisjoint(known | {structures.family(unseen)})
+            assert "ice" in others
+    assert {structures.unseen_molecule(seven, seed)[:8] for seed in range(4)} == {"subunit_"}, "the only ones left"
+    assert structures.family("ribosome_80S") == structures.family("subunit_50S") == "ribosome"
+    assert structures.family("/data/mine.pdb.gz") == "mine"
+
+
+def test_the_unseen_molecule_differs_between_consecutive_seeds_and_fits_the_box():
+    classes = ("ribosome_80S", "TRiC")
+    drawn = [structures.unseen_molecule(classes, seed) for seed in range(4)]
+    assert set(drawn) == {"apoferritin", "spliceosome", "TYMV_capsid", "RuvAB"}
+    assert structures.unseen_molecule(classes, 1, width=130.0) == "RuvAB"
+    assert structures.outliers(("TRiC",), width=130.0) == ("RuvAB", "ice", "membrane")
+    with pytest.raises(InputError, match="Unseen molecule: .*fits into 100 A.*larger box"):
+        structures.unseen_molecule(classes, 0, width=100.0)
