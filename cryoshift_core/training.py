@@ -49,6 +49,7 @@ class TrainingConfig:
     candidates : checkpoints kept for selection, evenly spaced, the last step among them
     rotations : 180-degree rotations of the source augmentation, see :func:`data.augment`. The target is rotated about
         the tilt axis only, because an asymmetric tilt range breaks the other symmetries. (0, 1) where the axis is not y
+    picking_error : largest distance of a pick from its particle, A, for the warp "shift"; None takes half a voxel
     weights : other weights for the method's terms, e.g. {"mada": 0.3}
     without : terms and warps to leave out, e.g. ("spectrum",)
     """
@@ -62,6 +63,7 @@ class TrainingConfig:
     evaluations: int = 8
     candidates: int = 4
     rotations: tuple[int, ...] = (0, 1, 2, 3)
+    picking_error: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     without: tuple[str, ...] = ()
 
@@ -213,7 +215,8 @@ def _key(method: Method, terms: dict[str, float], config: TrainingConfig, seed: 
     budget = [config.steps, config.batch, config.lr, config.weight_decay, config.width, config.evaluations]
     recipe = [method.warps, method.warp_training, method.student_augmentation, method.norm, method.warm_up]
     teacher = [TERMS[name].teacher for name in terms]
-    everything = [terms, teacher, recipe, encoder, budget, config.candidates, config.rotations, seed, data, parts]
+    everything = [terms, teacher, recipe, encoder, budget, config.candidates, config.rotations, config.picking_error]
+    everything += [seed, data, parts]
     return hashlib.sha256(json.dumps([everything, code_digest(*CODE)]).encode()).hexdigest()[:16]
 
 
@@ -306,12 +309,12 @@ def _start(
         if any(TERMS[name].teacher for name in terms):
             modules["teacher"] = copy.deepcopy(network).requires_grad_(False)
         some_s, some_t = (d.x[_evenly(len(d), EVALUATED)] for d in (source, target))
+        measured = (some_s, some_t, generator, source.voxel_size, config.picking_error)
         if method.warps:
-            modules["warps"] = Warps(method.warps, some_s, some_t, generator, source.voxel_size)
+            modules["warps"] = Warps(method.warps, *measured)
             modules["warps"].requires_grad_(method.warp_training is not None)
         if method.student_augmentation:
-            names = method.student_augmentation
-            modules["student_augmentation"] = Warps(names, some_s, some_t, generator, source.voxel_size)
+            modules["student_augmentation"] = Warps(method.student_augmentation, *measured)
         if method.warp_training == "realism":
             modules["discriminator"] = ImageDiscriminator()
     modules.to(device)

@@ -285,9 +285,14 @@ class SpectrumWarp(nn.Module):
 
 
 class ShiftWarp(nn.Module):
-    """Picking error: a shift uniform in a ball of 2 voxels, exact (a Fourier phase) and periodic. No parameters."""
+    """Picking error: a shift uniform in a ball of `bound` voxels, exact (a Fourier phase) and periodic. No parameters.
 
-    bound = 2.0
+    The picking error is a length, a property of the picks, so `bound` follows the voxel size.
+    """
+
+    def __init__(self, bound: float = 0.5):
+        super().__init__()
+        self.bound = bound
 
     def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         if amount == 0:
@@ -424,17 +429,40 @@ class HistogramWarp(nn.Module):
         return x + amount * (mapped.view_as(x) - x)
 
 
-# Name -> builder(source, target, voxel_size), in the order in which the warps are applied: the spectrum comes after the
-# warps whose blur it compensates. `source()` gives source subtomograms after the earlier warps, `target` target ones.
-Builder = Callable[[Callable[[], Tensor], Tensor, float], nn.Module]
+@dataclass(frozen=True)
+class Domains:
+    """What the builder of a warp may measure; it contains no label.
+
+    Attributes
+    ----------
+    source : () -> source subtomograms (N, 1, Z, Y, X) after the earlier warps
+    target : target subtomograms (M, 1, Z, Y, X)
+    voxel_size : A
+    picking_error : largest distance of a pick from its particle, A; None where it is not known
+    """
+
+    source: Callable[[], Tensor]
+    target: Tensor
+    voxel_size: float
+    picking_error: float | None = None
+
+
+def _shift(domains: Domains) -> ShiftWarp:
+    """Half a voxel, the rounding of a pick, where the picking error is not known."""
+    return ShiftWarp(0.5 if domains.picking_error is None else domains.picking_error / domains.voxel_size)
+
+
+# Name -> builder, in the order in which the warps are applied: the spectrum comes after the warps whose blur it
+# compensates.
+Builder = Callable[[Domains], nn.Module]
 WARPS: dict[str, Builder] = {
-    "shift": lambda source, target, voxel_size: ShiftWarp(),
-    "crowding": lambda source, target, voxel_size: CrowdingWarp(),
-    "deformation": lambda source, target, voxel_size: DeformationWarp(),
-    "optics": lambda source, target, voxel_size: OpticsWarp(voxel_size),
-    "spectrum": lambda source, target, voxel_size: SpectrumWarp.estimate(source(), target),
-    "histogram": lambda source, target, voxel_size: HistogramWarp.estimate(target),
-    "noise": lambda source, target, voxel_size: NoiseWarp(),
+    "shift": _shift,
+    "crowding": lambda domains: CrowdingWarp(),
+    "deformation": lambda domains: DeformationWarp(),
+    "optics": lambda domains: OpticsWarp(domains.voxel_size),
+    "spectrum": lambda domains: SpectrumWarp.estimate(domains.source(), domains.target),
+    "histogram": lambda domains: HistogramWarp.estimate(domains.target),
+    "noise": lambda domains: NoiseWarp(),
 }
 
 
@@ -448,6 +476,7 @@ class Warps(nn.Module):
         target_x: Tensor,
         generator: torch.Generator,
         voxel_size: float = 12.0,
+        picking_error: float | None = None,
     ):
         super().__init__()
         self.steps = nn.ModuleDict()
@@ -456,9 +485,10 @@ class Warps(nn.Module):
         def so_far() -> Tensor:
             return self(source_x, generator=generator)
 
+        domains = Domains(so_far, target_x, voxel_size, picking_error)
         for name, build in WARPS.items():
             if name in names:
-                self.steps[name] = build(so_far, target_x, voxel_size)
+                self.steps[name] = build(domains)
 
     def forward(self, x: Tensor, amount: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         for step in self.steps.values():

@@ -103,7 +103,7 @@ print(f"{len(source)} labelled source cubes, {len(target)} unlabelled target cub
 #
 # | warp | stands for | bound at amount 1 | where its numbers come from |
 # |---|---|---|---|
-# | shift | picking errors | 2 voxels | fixed range |
+# | shift | picking errors | a length in Å: half a voxel where nothing is known, 2 voxels here | the user |
 # | crowding | neighbours | one other cube, at least 0.4 box aside, up to 1.2 times its grey values | fixed range |
 # | deformation | another conformation or pixel size | 1 voxel anywhere | random network; a game may train it |
 # | optics | another microscope | wedge up to 25° wider, defocus 1-8 um, a frequency times at most 3, contrast e^±0.3, background slope of 0.5 s.d. | fixed ranges |
@@ -115,7 +115,7 @@ print(f"{len(source)} labelled source cubes, {len(target)} unlabelled target cub
 generator = run.generator("warps")
 with torch.random.fork_rng(devices=[]):
     torch.manual_seed(run.params.seed)
-    warps = {"shift": ShiftWarp(), "crowding": CrowdingWarp(), "deformation": DeformationWarp()}
+    warps = {"shift": ShiftWarp(2.0), "crowding": CrowdingWarp(), "deformation": DeformationWarp()}
     warps |= {"optics": OpticsWarp(p.voxel_size), "noise": NoiseWarp()}
 clearest = [int(torch.where(source.y == k, source.snr, 0).argmax()) for k in range(3)]
 others = source.snr.argsort(descending=True)[:29]
@@ -573,8 +573,8 @@ print("trainable warps, by bands:", ", ".join(f"{v:.2f} {k}" for k, v in zip(lab
 #
 # ### Does the classifier gain?
 #
-# `cryoshift` learns from warped copies alone: shifted, crowded, with the target's spectrum and grey values. Compare it with
-# `source_only`, which has seen the same cubes as they were simulated. Target labels are out of bounds, but three things can
+# `cryoshift` learns from the source as it is and warped: shifted, crowded, with the target's spectrum and grey values; its
+# class-wise adversaries are the subject of notebook 04. Compare it with `source_only`, which has seen the same cubes as they were simulated. Target labels are out of bounds, but three things can
 # be asked without them:
 #
 # - accuracy on source-validation cubes in the **style of the target**, given by the warps: they look like target cubes, and

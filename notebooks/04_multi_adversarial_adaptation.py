@@ -321,8 +321,8 @@ for name in methods.METHODS:
     print(f"{name:20} {' + '.join(terms):23} {method.description}", *lines, sep="\n" + 45 * " ")
 
 # %% [markdown]
-# Three of them on the same source and the same unlabelled target: none, the class-wise adversary alone, and `cryoshift`,
-# which has no adversary at all: it learns from copies of the source cubes that look like target cubes (notebook 03).
+# Three of them on the same source and the same unlabelled target: none, the class-wise adversaries alone, and `cryoshift`,
+# which has them too, and learns from warped source cubes that look like target cubes (notebook 03).
 
 # %%
 source = simulate_source(DatasetConfig.of(p, "source", "source", seed), folder=run.data_folder)

@@ -71,10 +71,12 @@ def test_the_methods_of_the_comparison_are_all_there():
     assert {"source_only", "dann", "mada", "warp_only", "cryoshift_reference", "oracle"} <= METHODS.keys()
     assert [name for name, method in METHODS.items() if method.oracle] == ["oracle"]
     assert METHODS["oracle"].terms == METHODS["source_only"].terms
+    assert {"source", "warped", "mada"} == set(dict(METHODS["cryoshift"].terms)), "what the name promises"
+    assert METHODS["cryoshift_paper"].warps == ("deformation", "noise"), "the published warps alone"
     for method in METHODS.values():
         assert {name for name, _ in method.terms} <= TERMS.keys()
         assert {*method.warps, *method.student_augmentation} <= WARPS.keys()
-        assert all(weight <= 1 for _, weight in method.terms)
+        assert all(weight <= 1 or (name, weight) == ("mada", 5.0) for name, weight in method.terms)
         assert any(TERMS[name].supervised for name, _ in method.terms)
 
 
@@ -234,8 +236,8 @@ class Inverted(nn.Module):
 def test_a_users_warp_is_one_entry_of_warps():
     seen = []
 
-    def build(source, target, voxel_size):
-        seen.append((source().shape, target.shape, voxel_size))
+    def build(domains):
+        seen.append((domains.source().shape, domains.target.shape, domains.voxel_size))
         return Inverted()
 
     WARPS["inverted"] = build
@@ -250,8 +252,8 @@ def test_a_users_warp_is_one_entry_of_warps():
 
 def test_a_later_warp_is_estimated_on_the_output_of_the_earlier_ones():
     shown = []
-    WARPS["inverted"] = lambda source, target, voxel_size: Inverted()
-    WARPS["after"] = lambda source, target, voxel_size: shown.append(source()) or Inverted()
+    WARPS["inverted"] = lambda domains: Inverted()
+    WARPS["after"] = lambda domains: shown.append(domains.source()) or Inverted()
     x = normalize(torch.randn(4, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0)))
     warps = Warps(("after", "inverted"), x, x, torch.Generator())
     assert torch.equal(shown[0], -x) and torch.equal(warps(x), x), "both are applied, in the order of the table"

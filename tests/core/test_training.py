@@ -297,7 +297,7 @@ def test_other_code_of_a_term_adversary_warp_or_encoder_is_another_fit(data, tmp
         return len(list(tmp_path.iterdir()))
 
     METHODS["mine"] = replace(METHODS["dann"], terms=(("source", 1.0), ("mine", 1.0)), warps=("moved",))
-    WARPS["moved"] = lambda source, target, voxel_size: ShiftWarp()
+    WARPS["moved"] = lambda domains: ShiftWarp()
     ENCODERS["mine"] = lambda width, norm: PooledEncoder(nn.Conv3d(1, 4, 3, stride=2), 4)
     config = replace(FEW, steps=2, encoder="mine")
     TERMS["mine"] = Term(lambda b: 0.1 * losses.mcc(b.logits_t))
@@ -313,7 +313,7 @@ def test_other_code_of_a_term_adversary_warp_or_encoder_is_another_fit(data, tmp
         TERMS["mine"] = Term(loss, adversary)
         fit("mine", data, config, folder=tmp_path)
     assert folders() == 4
-    WARPS["moved"] = lambda source, target, voxel_size: nn.Sequential(ShiftWarp())[0]
+    WARPS["moved"] = lambda domains: nn.Sequential(ShiftWarp())[0]
     fit("mine", data, config, folder=tmp_path)
     assert folders() == 5
     ENCODERS["mine"] = lambda width, norm: PooledEncoder(nn.Conv3d(1, 4, 5, stride=2), 4)

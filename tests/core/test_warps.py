@@ -15,6 +15,7 @@ from cryoshift_core.warps import (
     WARPS,
     CrowdingWarp,
     DeformationWarp,
+    Domains,
     Envelope,
     HistogramWarp,
     NoiseWarp,
@@ -39,7 +40,7 @@ def white(n=4, box=16, seed=0):
 
 def build(name, x):
     target_x = normalize(x.pow(3)) if name == "histogram" else normalize(smooth(x, 0.7))
-    return WARPS[name](lambda: x, target_x, 12.0)
+    return WARPS[name](Domains(lambda: x, target_x, 12.0))
 
 
 @pytest.mark.parametrize("name", WARPS)
@@ -272,12 +273,21 @@ def _centroid(x):
 def test_a_shift_moves_the_particle_within_two_voxels_and_changes_nothing_else(box):
     r = torch.arange(box) - box // 2
     ball = torch.exp(-(r[:, None, None] ** 2 + r[:, None] ** 2 + r**2) / 18.0).expand(64, 1, -1, -1, -1)
-    moved = ShiftWarp()(ball, generator=generator())
+    moved = ShiftWarp(2.0)(ball, generator=generator())
     distance = (_centroid(moved) - _centroid(ball)).norm(dim=1)
-    assert 1.5 < distance.max() <= ShiftWarp.bound + 0.02 and distance.min() < 1
+    assert 1.5 < distance.max() <= 2.02 and distance.min() < 1
     assert torch.allclose(moved.sum((1, 2, 3, 4)), ball.sum((1, 2, 3, 4)), rtol=1e-4)
-    half = ShiftWarp()(ball, amount=0.5, generator=generator())
+    half = ShiftWarp(2.0)(ball, amount=0.5, generator=generator())
     assert torch.allclose((_centroid(half) - _centroid(ball)), 0.5 * (_centroid(moved) - _centroid(ball)), atol=0.02)
+
+
+def test_the_shift_follows_the_picking_error_in_angstrom():
+    x = white(2, 16)
+    cases = ((12.0, None, 0.5), (31.4, None, 0.5), (12.0, 24.0, 2.0), (31.4, 15.7, 0.5), (10.0, 0.0, 0.0))
+    for voxel_size, error, bound in cases:
+        assert WARPS["shift"](Domains(lambda: x, x, voxel_size, error)).bound == pytest.approx(bound)
+    chain = Warps(("shift",), x, x, generator(), voxel_size=10.0, picking_error=20.0)
+    assert chain.steps["shift"].bound == 2.0
 
 
 def test_a_neighbour_is_shifted_aside_and_within_its_bound():
