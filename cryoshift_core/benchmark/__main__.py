@@ -65,9 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     todo = groups(simulated, *given.part)
     on_real = real_groups(given.profile, given.seeds, *given.part) if REAL in given.tier else []
     if given.list:
-        for group in (*todo, *on_real):
-            for job in group:
-                print(" ".join(filter(None, job.key)))
+        keys = [job.key for group in todo for job in group] + [job.key for group in on_real for job in group]
+        print(*(" ".join(filter(None, key)) for key in keys), sep="\n")
         return 0
     failed: list[Job | RealJob] = []
     context = Context(given.work, given.device)

@@ -254,7 +254,8 @@ def real_lamella(found: Sequence[LamellaScore]) -> Figure:
         left.set_title(f"mix {mix}", loc="left")
         for ax in (left, right):
             ax.set_ylim(len(mine) - 0.4, -0.6)
-            ax.set_xlim(right=1.01)
+    for column in axes.T:
+        column[0].set_xlim(right=1.01)  # shared by the panels below; after all of them are drawn
     axes[-1, 0].set_xlabel("AUC, listed ribosomes against random positions")
     axes[-1, 1].set_xlabel("recall at 5 % calls on random positions")
     counts = sorted({s.seeds for s in found})
@@ -266,24 +267,24 @@ def real_lamella(found: Sequence[LamellaScore]) -> Figure:
 
 
 def real_particles(found: Sequence[ParticleScore]) -> Figure:
-    """A row per method and model: the number of each held-out particle at its score, the mean and its interval."""
+    """A row per method and model: a dot for each held-out particle, and below them the mean and its interval."""
     fig, ax = plt.subplots(figsize=(7.4, 0.55 * len(found) + 1.9), layout="constrained")
     labels, handles = _model_rows([(s.method, s.model) for s in found])
     for i, s in enumerate(found):
         colour = _colour(s.method)
-        for number, value in s.by_particle.items():
-            ax.plot(value, i - 0.14, ".", ms=6, color=colour)
-            ax.annotate(str(number), (value, i - 0.14), (0, 4), textcoords="offset points", ha="center", fontsize=7)
+        values = list(s.by_particle.values())
+        ax.plot(values, [i - 0.14] * len(values), ".", ms=6, color=colour, alpha=0.7)
         marker = MARKERS.get(s.method, "v")
         ax.plot([s.mean.low, s.mean.high], [i + 0.2] * 2, color=colour, lw=1.5)
         ax.plot(s.mean.mean, i + 0.2, marker, ms=6, mec=colour, mfc=colour if s.model == "as chosen" else "white")
-    texts = [(i, f"{s.mean.mean:.3f}, lowest {min(s.by_particle.values()):.3f}") for i, s in enumerate(found)]
-    _values_at_the_right(ax, texts)
+    lowest = [min((value, number) for number, value in s.by_particle.items()) for s in found]
+    texts = [f"{s.mean.mean:.3f}, lowest {v:.3f} (particle {n})" for s, (v, n) in zip(found, lowest, strict=True)]
+    _values_at_the_right(ax, enumerate(texts))
     ax.set_yticks(range(len(found)), labels)
     ax.set(xlabel="balanced accuracy, Gag lattice against background", ylim=(len(found) - 0.4, -0.6))
     seeds = max(s.seeds for s in found)
-    ax.set_title(f"HIV tomogram: a dot per held-out particle (mean over {seeds} seeds)\n"
-                 "below: mean and 95 % t interval over particles")  # fmt: skip
+    title = f"HIV tomogram: a dot per held-out particle (mean over {seeds} seeds)"
+    ax.set_title(f"{title}\nbelow: mean and 95 % t interval over particles")
     fig.legend(handles=handles, loc="outside lower center", ncols=2)
     return fig
 
