@@ -356,6 +356,7 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
         measured["spike_balanced_accuracy"] = metrics.balanced_accuracy(spiked, target.spike_ins.y)
     row = {
         **asdict(job),
+        "target": target.test.name,
         "n_source": len(labelled),
         "steps": max(fit.candidates),
         **measured,
