@@ -26,6 +26,11 @@ SIGMA_300 = 6.526e-4  # interaction constant at 300 kV, rad / (V A); Kirkland 20
 ATTENUATION_300_NM = 300.0  # thickness of ice after which 1/e of the electrons are unscattered at 300 kV
 # Critical dose relative to 300 kV: 0.8 at 200 kV from Grant & Grigorieff 2015, 0.8^2 at 100 kV as RELION uses.
 DOSE_TOLERANCE = {100.0: 0.64, 200.0: 0.8, 300.0: 1.0}
+FIELD = 4 / 3  # least width of the imaged field in boxes
+# Fourier voxels over which the tilts of a sample are averaged. The edge of the missing wedge is sharper than the grid;
+# samples without extent would fold its streaks back into the field. Of 0 to 1, this meets a real-space reference best.
+ARC = 0.65
+SIRT_STEP = 1 / 512  # largest step, cycles per voxel, with which SIRT converges in a tomogram 512 voxels wide
 
 
 def tilt_scheme(low: float, high: float, step: float = 3.0, pretilt: float = 0.0) -> tuple[float, ...]:
@@ -60,6 +65,8 @@ class Optics:
     misalignment : sigma of the residual shift of a tilt image along each axis, A
     noise_slope : beta of a noise power that falls as k^-beta (0: white)
     structural_fraction : fraction of the noise power that passed through the optics (solvent, small solutes)
+    sirt_iterations : 0 for weighted back-projection; N > 0 for its filter that imitates N iterations of SIRT, see
+        `reconstruction_filter`
 
     Raises
     ------
@@ -82,6 +89,7 @@ class Optics:
     noise_slope: float = 0.0
     structural_fraction: float = 0.0
     pretilt: float = 0.0
+    sirt_iterations: int = 0
 
     def __post_init__(self) -> None:
         for name in ("voxel_size", "dose_per_tilt", "dqe"):
@@ -105,6 +113,10 @@ class Optics:
             )
         if not 0 <= self.structural_fraction < 1:
             raise InputError(f"Optics.structural_fraction: expected 0 <= fraction < 1, got {self.structural_fraction}.")
+        if self.sirt_iterations < 0:
+            raise InputError(
+                f"Optics.sirt_iterations: expected 0 (weighted back-projection) or more, got {self.sirt_iterations}."
+            )
 
 
 def _beta_squared(voltage: float) -> float:
@@ -211,13 +223,76 @@ def tilt_amplitude(k: Tensor, optics: Optics) -> tuple[Tensor, Tensor]:
     return scale * ctf(k_A, optics) * envelope * q, q
 
 
+def angular_step(tilts: tuple[float, ...]) -> float:
+    """Angle in radians that each tilt image stands for: the median step of the sorted tilts.
+
+    Every image has this weight, also where tilts are missing or irregular. A single tilt stands for 3 degrees.
+    """
+    angles = torch.tensor(sorted(set(tilts)), device="cpu")
+    return math.radians(float(angles.diff().median())) if len(angles) > 1 else math.radians(3.0)
+
+
+def ramp(size: int) -> Tensor:
+    """Ramp filter |k| of the weighted back-projection, cycles per voxel, (size // 2 + 1,) as an rfft of `size` samples.
+
+    It is the transform of the ramp's samples in real space, which differs from |k| near k = 0: with |k| itself, the
+    filter's response would wrap around the image. On the CPU.
+    Source: Kak & Slaney 1988, Principles of Computerized Tomographic Imaging, eq. 3.61.
+    """
+    x = torch.fft.fftfreq(size, 1 / size, device="cpu").round()
+    kernel = torch.where(x % 2 == 1, -1 / (math.pi * x.abs().clamp_min(1)) ** 2, 0.0)
+    kernel[0] = 0.25
+    return torch.fft.rfft(kernel).real
+
+
+def reconstruction_filter(k_across: Tensor, optics: Optics) -> Tensor:
+    """Factor on the ramp of the weighted back-projection, 0 to 1, at `k_across`: cycles per voxel from the tilt axis.
+
+    It is 1 for plain weighted back-projection. For N SIRT iterations it is 1 - (1 - a / k)^N with the step a =
+    `SIRT_STEP`, and 1 below k = a.
+    Source: Zeng 2012, Med. Phys. 39:603 (filtered back-projection that equals N iterations of Landweber's algorithm).
+    """
+    if optics.sirt_iterations == 0:
+        return torch.ones_like(k_across)
+    step = SIRT_STEP / k_across.abs().clamp_min(SIRT_STEP)
+    return 1 - (1 - step) ** optics.sirt_iterations
+
+
+def _tilt_weights(angle: Tensor, arc: Tensor, optics: Optics) -> Tensor:
+    """Weight (T, P) of each tilt image at samples whose tilt is `angle`, averaged over `arc`; both (P,), degrees.
+
+    A tilt image covers the angles around it as a triangle that ends at the next image. The average has a closed form.
+    """
+    step = math.degrees(angular_step(optics.tilts))
+    tilts = torch.tensor(optics.tilts, device=angle.device)[:, None]
+    distance = (tilts - angle + 90) % 180 - 90
+
+    def integral(x: Tensor) -> Tensor:  # of the triangle 1 - |x| up to x
+        x = (x / step).clamp(-1, 1)
+        return x - 0.5 * x * x.abs()
+
+    return (integral(distance + arc / 2) - integral(distance - arc / 2)) * (step / arc)
+
+
+def field_size(n: int) -> int:
+    """Width in voxels of the field that is imaged for a box of n voxels: at least `FIELD` boxes, a multiple of 16.
+
+    FFTs of such lengths are fast.
+    """
+    return 16 * math.ceil(FIELD * n / 16)
+
+
 @lru_cache(maxsize=256)
 def transfer(optics: Optics, n: int) -> tuple[Tensor, Tensor]:
-    """Transfer function and noise spectrum of a whole tilt series at the samples of `fourier.half_ball(n)`.
+    """Transfer function and noise spectrum of a reconstructed tilt series at the samples of `fourier.half_ball(n)`.
 
-    A tilt series is linear: H(k) = sum_t w_t CTF_t q_t^2 / sum_t w_t, where w_t is a triangle one Fourier voxel wide
-    on either side of the slice of tilt t. Both results are 0 where no slice passes within half a voxel, which is the
-    missing wedge.
+    A tilt series is linear. The ramp of the weighted back-projection undoes the density of the slices, so
+    H(k) = sum_t w_t CTF_t q_t^2 with the angular weights w_t of the tilt images, which add up to 1 between the first
+    and the last tilt and to 0 in the missing wedge. The power of white noise grows with the ramp:
+    S^2(k) = n^3 step r sum_t w_t q_t^2 sigma_t^2, where r is the distance of k from the tilt axis.
+
+    Use n as wide as a field of `field_size`, and crop the result to the box: the wedge is sharper than the Fourier
+    voxels of a box.
 
     Returns
     -------
@@ -226,31 +301,32 @@ def transfer(optics: Optics, n: int) -> tuple[Tensor, Tensor]:
     """
     _, k = half_ball(n)
     radius = k.norm(dim=-1)
-    angle = torch.deg2rad(torch.tensor(optics.tilts, device=k.device))[:, None]
-    across = to_tilt_frame(k, optics.tilt_axis)[:, 2]
-    distance = (k[:, 0] * torch.cos(angle) - across * torch.sin(angle)).abs() * n
-    w = (1 - distance).clamp_min(0)
-    total = w.sum(0)
-    seen = (total > 0.5).float()
-    total = total.clamp_min(0.5)
+    z, _, across = to_tilt_frame(k, optics.tilt_axis).unbind(-1)
+    r = torch.hypot(z, across)
+    arc = torch.rad2deg(ARC / n / r.clamp_min(1e-6)).clamp_max(180)  # on the tilt axis, all angles meet
+    r = r.clamp_min(0.25 / n)  # mean distance of the Fourier voxel on the axis
+    w = _tilt_weights(torch.rad2deg(torch.atan2(z, across)), arc, optics)
     signal, weight = tilt_amplitude(radius, optics)
     blur = torch.exp(-2 * (math.pi * optics.misalignment / optics.voxel_size * radius).square())
-    H = seen * blur * (w * signal * weight).sum(0) / total
-    S = (
-        seen
-        * n
-        * (w * (weight * shot_noise(optics, k.device)[:, None]).square()).sum(0).sqrt()
-        / (total * total.clamp_min(1)).sqrt()
-    )
-    S = S * noise_colour(radius, optics.noise_slope) * (radius > 0)
+    window = reconstruction_filter(r, optics)
+    H = window * blur * (w * signal * weight).sum(0)
+    power = angular_step(optics.tilts) * r * (w * (weight * shot_noise(optics, k.device)[:, None]).square()).sum(0)
+    S = n**1.5 * window * power.sqrt() * noise_colour(radius, optics.noise_slope) * (radius > 0)
     f = optics.structural_fraction
     if f > 0:
-        S = (S.square() * (1 - f) + (H * structural_amplitude(optics, n)).square() * (radius > 0)).sqrt()
+        structural = n**1.5 * _white_amplitude(H, S, f, n) * H * (radius > 0)
+        S = (S.square() * (1 - f) + structural.square()).sqrt()
     return H, S
+
+
+def _white_amplitude(H: Tensor, S: Tensor, fraction: float, n: int) -> float:
+    """Standard deviation (V) of a white specimen that H passes with `fraction` of the noise power of S."""
+    return math.sqrt(fraction * S.square().sum().item() / (n**3 * H.square().sum().item()))
 
 
 @lru_cache(maxsize=256)
 def structural_amplitude(optics: Optics, n: int) -> float:
-    """Standard deviation (V n^1.5) of a white specimen whose images carry `structural_fraction` of the noise power."""
-    H, S = transfer(replace(optics, structural_fraction=0.0), n)
-    return math.sqrt(optics.structural_fraction * S.square().sum().item() / H.square().sum().item())
+    """Standard deviation (V) of a white specimen whose images carry `structural_fraction` of the noise power."""
+    size = field_size(n)
+    H, S = transfer(replace(optics, structural_fraction=0.0), size)
+    return _white_amplitude(H, S, optics.structural_fraction, size)

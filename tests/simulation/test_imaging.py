@@ -1,6 +1,10 @@
-"""The two imaging paths against each other, and both against independent programs."""
+"""The two imaging paths against each other, and both against independent programs.
+
+`test_against_real_space` has the slow tests against a simulation in real space.
+"""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,8 +122,8 @@ def test_both_paths_agree_without_noise(bank, name):
     fast = imaging.image_by_transfer(specimen, bank, Optics(), generator=generator(), noise=False).x
     slow = imaging.image_by_tilt_series(specimen, bank, Optics(), generator=generator(), noise=False).x
     each = [correlation(a, b) for a, b in zip(fast, slow, strict=True)]
-    assert min(each) > 0.98
-    assert float(fast.norm() / slow.norm()) == pytest.approx(1.0, abs=0.05)
+    assert min(each) > 0.998
+    assert float(fast.norm() / slow.norm()) == pytest.approx(1.0, abs=0.01)
     wrong = imaging.image_by_transfer(specimen, bank, Optics(defocus=6.0), generator=generator(), noise=False).x
     assert correlation(wrong[0], slow[0]) < 0.95, "another defocus must not pass"
 
@@ -131,15 +135,59 @@ def radial_power(x, n=BOX):
     return torch.zeros(n // 2 + 1).index_add(0, shell, power) / torch.bincount(shell)
 
 
-@pytest.mark.parametrize("kind", [{}, {"noise_slope": 1.0}, {"structural_fraction": 0.3}, {"misalignment": 5.0}])
-def test_noise_spectra_agree(bank, kind):
-    empty = specimens.specimens(torch.full((40,), -1), bank, generator=generator())
+def test_both_paths_agree_on_neighbours(bank):
+    specimen = specimens.specimens(torch.tensor([0, 1, 2, 3, -1]), bank, generator=generator(1), crowding=0.2)
+    fast, slow, alone = (
+        path(some, bank, Optics(), generator=generator(), noise=False).x
+        for path, some in (
+            (imaging.image_by_transfer, specimen),
+            (imaging.image_by_tilt_series, specimen),
+            (imaging.image_by_transfer, replace(specimen, template=specimen.template[:, :1])),
+        )
+    )
+    each = [correlation(a, b) for a, b in zip(fast, slow, strict=True)]
+    assert min(each) > 0.99
+    assert correlation(alone[0], slow[0]) < 0.9, "without neighbours must not pass"
+
+
+@pytest.mark.parametrize(
+    "kind, tolerance",
+    [
+        ({}, 0.02),
+        ({"noise_slope": 1.0}, 0.02),
+        ({"misalignment": 5.0}, 0.02),
+        ({"sirt_iterations": 10}, 0.02),
+        ({"structural_fraction": 0.3}, 0.1),
+    ],
+)
+def test_noise_spectra_agree(bank, kind, tolerance):
+    empty = specimens.specimens(torch.full((100,), -1), bank, generator=generator())
     optics = Optics(**kind)
     fast = radial_power(imaging.image_by_transfer(empty, bank, optics, generator=generator(1)).x)
     slow = radial_power(imaging.image_by_tilt_series(empty, bank, optics, generator=generator(2)).x)
-    ratio = slow[1:16] / fast[1:16]  # shells 1 to 15; the slices leave DC empty
-    assert ratio.median() == pytest.approx(1.0, abs=0.12)
-    assert ratio.min() > 0.5 and ratio.max() < 1.6
+    ratio = slow[1:16] / fast[1:16]
+    assert ratio.median() == pytest.approx(1.0, abs=tolerance)
+    # the structural noise of the tilt path fills a specimen that is wider than 41 tilts can resolve
+    assert ratio.min() > 0.9 and ratio.max() < (1.15 if kind.get("structural_fraction") else 1.1)
+
+
+def test_sirt_weakens_high_frequencies(bank):
+    specimen = specimens.specimens(torch.tensor([0]), bank, generator=generator(4))
+    plain, filtered = (
+        radial_power(path(specimen, bank, optics, generator=generator(), noise=False).x)
+        for path in (imaging.image_by_transfer,)
+        for optics in (Optics(), Optics(sirt_iterations=10))
+    )
+    gain = (filtered / plain).sqrt()
+    assert gain[2] > 3 * gain[12] and gain[12] < 0.2
+
+
+def test_an_empty_box_beside_a_particle_is_empty(bank):
+    specimen = specimens.specimens(torch.tensor([0, -1, 1]), bank, generator=generator(4))
+    for path in (imaging.image_by_transfer, imaging.image_by_tilt_series):
+        assert (path(specimen, bank, Optics(), generator=generator(), noise=False).x[1] == 0).all()
+        imaged = path(specimen, bank, Optics(), generator=generator(), snr=0.1)
+        assert imaged.snr[1] == 0 and imaged.x[1].var() > 0, "an SNR needs a signal: the noise of the dose remains"
 
 
 @pytest.mark.parametrize("path", [imaging.image_by_transfer, imaging.image_by_tilt_series])

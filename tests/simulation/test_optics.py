@@ -12,12 +12,15 @@ from cryoshift_core.errors import InputError
 from cryoshift_core.simulation import imaging, specimens
 from cryoshift_core.simulation.optics import (
     Optics,
+    angular_step,
     attenuation_length,
     ctf,
     dose_filter,
     dose_tolerance,
     interaction_constant,
     noise_colour,
+    ramp,
+    reconstruction_filter,
     shot_noise,
     tilt_amplitude,
     tilt_scheme,
@@ -153,6 +156,45 @@ def test_noise_colour_keeps_the_power_of_white_noise():
         power = noise_colour(k, slope).square()
         assert (power * k).sum() / k.sum() == pytest.approx(1.0, rel=0.01)
     assert noise_colour(torch.tensor([0.05]), 1.0) > noise_colour(torch.tensor([0.4]), 1.0)
+
+
+def test_the_weights_of_the_tilts_add_up_to_one_between_the_first_and_the_last():
+    """Without CTF and dose the transfer function is the sum of the weights."""
+    _, k = fourier.half_ball(48)
+    flat = dict(defocus=0.0, cs=0.0, amplitude_contrast=1.0, dose_per_tilt=1e-6)
+    H, _ = transfer(Optics(**flat), 48)
+    H = H / (2 * interaction_constant(300.0) * 12.0)
+    tilt = torch.rad2deg(torch.atan2(k[:, 0], k[:, 2])).abs()
+    far = torch.hypot(k[:, 0], k[:, 2]) > 0.1
+    torch.testing.assert_close(H[far & (tilt < 56)], torch.ones(int((far & (tilt < 56)).sum())), atol=1e-4, rtol=0)
+    assert (H[far & (tilt > 68) & (tilt < 90)] == 0).all()
+    axis = (k[:, 0] == 0) & (k[:, 2] == 0)
+    torch.testing.assert_close(H[axis], torch.full((int(axis.sum()),), 41 * 3 / 180), atol=0.01, rtol=0)
+
+
+def test_each_tilt_stands_for_the_median_step():
+    assert math.degrees(angular_step((0.0, 2.0, -2.0, 4.0, 9.0))) == pytest.approx(2.0)
+    assert math.degrees(angular_step((0.0, 0.0, 3.0))) == pytest.approx(3.0), "a tilt that was taken twice"
+    assert math.degrees(angular_step((10.0,))) == pytest.approx(3.0)
+
+
+def test_the_ramp_grows_linearly_and_does_not_wrap_around():
+    values = ramp(128)
+    torch.testing.assert_close(values[2:], torch.arange(2, 65) / 128, rtol=0.005, atol=0)
+    response = torch.fft.irfft(values.double())  # of Kak & Slaney, eq. 3.61: 1/4, -1/(pi x)^2 at odd x, 0 at even x
+    torch.testing.assert_close(
+        response[:4], torch.tensor([0.25, -1 / math.pi**2, 0.0, -1 / (3 * math.pi) ** 2]).double(), atol=1e-7, rtol=0
+    )
+
+
+def test_sirt_filter():
+    k = torch.tensor([0.0, 1 / 512, 0.1, 0.5])
+    assert (reconstruction_filter(k, Optics()) == 1).all()
+    few, many = (reconstruction_filter(k, Optics(sirt_iterations=n)) for n in (1, 1000))
+    torch.testing.assert_close(few, torch.tensor([1.0, 1.0, 10 / 512, 2 / 512]))  # one iteration is a back-projection
+    assert (many > 0.95).all(), "many iterations converge to the weighted back-projection"
+    with pytest.raises(InputError, match="sirt_iterations: expected 0 .*got -1"):
+        Optics(sirt_iterations=-1)
 
 
 def test_structural_share_keeps_the_noise_power():

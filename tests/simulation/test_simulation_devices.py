@@ -22,6 +22,8 @@ CACHED = (
     optics.transfer,
     optics.structural_amplitude,
     imaging._insertion,
+    imaging._grid_index,
+    imaging._field,
     structures._load,
 )
 
@@ -49,7 +51,9 @@ def deformed(name, volume):
     return scenarios.deform(volume, 0.3, torch.Generator().manual_seed(0))
 
 
-EVERYTHING = dict(noise_slope=1.0, structural_fraction=0.3, misalignment=2.5, tilt_axis=20.0, b_factor=100.0)
+EVERYTHING = dict(
+    noise_slope=1.0, structural_fraction=0.3, misalignment=2.5, tilt_axis=20.0, b_factor=100.0, sirt_iterations=5
+)
 
 
 def image(path, **kind):
