@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,9 +23,9 @@ from ..data import ROTATIONS_180, Labelled, Unlabelled
 from ..errors import InputError
 from ..fourier import shell_sums, shells, squared_frequency
 from ..simulation import imaging, scenarios, specimens, structures
-from ..simulation.optics import Optics
+from ..simulation.optics import Optics, angular_step
 from ..support.runtime import pick_device
-from ..tomography.wedge import estimate_wedge, mean_power, rotations_that_keep
+from ..tomography.wedge import Wedge, fit_wedge, mean_power, rotations_that_keep
 from ..warps import shell_amplitude, signal_envelope
 
 OFFSET = 2.0  # voxels: picking error of an inserted molecule
@@ -36,14 +37,22 @@ def _not_filtered_out(power: Tensor) -> Tensor:
     return power > 0.1 * power.median()
 
 
-def _apply(x: Tensor, transfer: Tensor) -> Tensor:
-    return torch.fft.irfftn(torch.fft.rfftn(x, dim=(2, 3, 4)) * transfer, s=x.shape[2:], dim=(2, 3, 4))
+def _apply(x: Tensor, envelope: Tensor) -> Tensor:
+    return torch.fft.irfftn(torch.fft.rfftn(x, dim=(2, 3, 4)) * envelope, s=x.shape[2:], dim=(2, 3, 4))
 
 
-def _without_wedge(tilts: tuple[float, ...]) -> tuple[float, ...]:
-    """The tilt series extended to +-80 degrees, so that only the measured wedge determines what is missing."""
-    beyond = [float(a) for a in range(-80, 81, 2) if not min(tilts) <= a <= max(tilts)]
-    return tilts + tuple(sorted(beyond, key=abs))
+def through(optics: Optics, wedge: Wedge | None) -> Optics:
+    """`optics` with the tilt axis and the tilt range of `wedge`, in dose-symmetric order and about as many steps.
+
+    Each tilt image covers one step, so the first and last tilts are half a step inside the range. Without a missing
+    wedge (None) the range is that of the widest possible series, -80 to 80 degrees.
+    """
+    low, high = (max(wedge.low, -80.0), min(wedge.high, 80.0)) if wedge else (-80.0, 80.0)
+    count = max(1, round((high - low) / math.degrees(angular_step(optics.tilts))))
+    tilts = [low + (i + 0.5) * (high - low) / count for i in range(count)]
+    axis = wedge.tilt_axis if wedge else optics.tilt_axis
+    # the pretilt changes the noise alone, which spike-ins take from the background
+    return replace(optics, tilts=tuple(sorted(tilts, key=abs)), tilt_axis=axis, pretilt=0.0)
 
 
 def fit_optics(
@@ -53,7 +62,7 @@ def fit_optics(
     *,
     voxel_size: float,
     optics: Optics,
-    wedge: Tensor,
+    wedge: Wedge | None,
     generator: torch.Generator,
 ) -> tuple[Optics, float]:
     """Optics and SNR with which spike-ins have the mean radial power spectrum of the target.
@@ -69,7 +78,7 @@ def fit_optics(
     classes : names or files
     x, background : (N, 1, n, n, n) and (M, 1, n, n, n), protein bright
     voxel_size : A
-    wedge : (n, n, n // 2 + 1), measured Fourier samples
+    wedge : measured tilt range, which replaces that of `optics`; None where no wedge is missing
     generator : on the device of `x`
 
     Returns
@@ -97,9 +106,9 @@ def fit_optics(
     labels = torch.arange(len(classes), device=device).repeat(4)
     bank = specimens.templates(classes, voxel_size, box, generator=generator)
     specimen = specimens.specimens(labels, bank, generator=generator)
-    plain = replace(optics, voxel_size=voxel_size, b_factor=0.0, tilts=_without_wedge(optics.tilts))
+    plain = replace(through(optics, wedge), voxel_size=voxel_size, b_factor=0.0)
     molecules = imaging.image_by_transfer(specimen, bank, plain, generator=generator, noise=False).x
-    p_s = radial(mean_power(_apply(molecules, wedge)))
+    p_s = radial(mean_power(molecules))
     smallest, best = np.inf, (0.0, 0.0)
     for b_factor in (voxel_size**2 * b for b in B_FACTORS):
         signal = p_s * torch.exp(-0.5 * b_factor * k2)
@@ -117,14 +126,14 @@ def fit_average(
     *,
     voxel_size: float,
     optics: Optics,
-    wedge: Tensor,
+    wedge: Wedge | None,
     seed: int = 0,
     n: int = 400,
 ) -> tuple[Tensor, float] | None:
-    """Transfer function and SNR with which the *average* spike-in equals the average subtomogram of the target.
+    """Envelope and SNR with which the *average* spike-in equals the average subtomogram of the target.
 
     No label is needed. Averaging removes noise but not a centred particle, so this measures an SNR of 0.05 as well as
-    one of 5, in filtered tomograms too. The transfer function is `wedge` times the high-pass and half the B-factor of
+    one of 5, in filtered tomograms too. The envelope has the high-pass and half the B-factor of
     :func:`warps.signal_envelope`; the other half comes from picking errors, which do not blur a single subtomogram.
     Classes are assumed to be about equally frequent.
 
@@ -134,25 +143,26 @@ def fit_average(
 
     Returns
     -------
-    (n, n, n // 2 + 1) for the `wedge` of :func:`spike`, and its `snr`; None where the averages have no common particle
+    (n, n, n // 2 + 1), the `envelope` of :func:`spike`, and its `snr`; None where the averages have no common particle
     """
     device = background.device
     k2 = squared_frequency(background.shape[2:], device)
     generator = torch.Generator(device).manual_seed(seed)
+    optics = through(optics, wedge)
     _, molecules = _molecules(classes, n, background.shape[-1], voxel_size, optics, generator, OFFSET)
     scatters = molecules.var((1, 2, 3, 4)) > 0
     imaged = generator.get_state()
 
-    def average(snr: float, transfer: Tensor) -> Tensor:
+    def average(snr: float, envelope: Tensor) -> Tensor:
         generator.set_state(imaged)  # the same molecules in the same boxes each time
-        return _insert(molecules, scatters, background, snr, transfer, generator)[0]
+        return _insert(molecules, scatters, background, snr, wedge, envelope, generator)[0]
 
-    envelope = signal_envelope(average(0.1, wedge.float()), x)
-    transfer = wedge * replace(envelope, gain=1.0, b_factor_voxels=envelope.b_factor_voxels / 2)(k2)
+    fitted = signal_envelope(average(0.1, torch.ones_like(k2)), x)
+    envelope = replace(fitted, gain=1.0, b_factor_voxels=fitted.b_factor_voxels / 2)(k2)
     measured, samples = shell_amplitude(x)
     snr = 0.1
     for _ in range(4):  # after normalisation the amplitude is not linear in the SNR: iterate
-        amplitude = shell_amplitude(average(snr, transfer))[0]
+        amplitude = shell_amplitude(average(snr, envelope))[0]
         gain = float((samples * measured * amplitude).sum() / (samples * amplitude * amplitude).sum())
         if gain <= 0:
             return None
@@ -160,7 +170,7 @@ def fit_average(
     similarity = float((samples * measured * amplitude).sum()) / float(
         ((samples * measured**2).sum() * (samples * amplitude**2).sum()).sqrt()
     )
-    return (transfer, snr) if similarity > 0.7 else None
+    return (envelope, snr) if similarity > 0.7 else None
 
 
 def imitate(
@@ -195,14 +205,14 @@ def imitate(
     voxel_size, chosen = target.voxel_size, pick_device(device)
     if chosen.type == "mps":  # has no float64
         chosen = torch.device("cpu")
-    wedge = estimate_wedge(background, voxel_size).to(chosen)
+    wedge = fit_wedge(background, voxel_size)
     x, background = target.x.to(chosen), background.to(chosen)
     generator = torch.Generator(chosen).manual_seed(seed)
     matched = fit_average(classes, x, background, voxel_size=voxel_size, optics=optics, wedge=wedge, seed=seed)
     if matched:
-        transfer, estimated = matched
+        envelope, estimated = matched
     else:
-        transfer = wedge
+        envelope = None
         optics, estimated = fit_optics(
             classes, x, background, voxel_size=voxel_size, optics=optics, wedge=wedge, generator=generator
         )
@@ -218,7 +228,8 @@ def imitate(
         snr=snr or estimated,
         voxel_size=voxel_size,
         optics=optics,
-        wedge=transfer,
+        wedge=wedge,
+        envelope=envelope,
         generator=generator,
     )
 
@@ -231,15 +242,16 @@ def spike(
     snr: float,
     voxel_size: float,
     optics: Optics,
-    wedge: Tensor,
+    wedge: Wedge | None,
     generator: torch.Generator,
+    envelope: Tensor | None = None,
     offset: float = OFFSET,
     snr_class: str = "",
     outliers: Sequence[str] = (),
 ) -> Labelled:
     """Spike-ins: simulated molecules of known class in background boxes, normalised, on the CPU.
 
-    Molecules are imaged noise-free with the CTF and dose of `optics`, multiplied by `wedge`, and scaled by *one*
+    Molecules are imaged noise-free with the CTF and dose of `optics` over the tilts of `wedge`, and scaled by *one*
     factor, so that large molecules stay stronger than small ones. Where n exceeds the number of boxes, boxes are used
     again after rotations by 180 degrees that keep the missing wedge.
 
@@ -250,8 +262,9 @@ def spike(
     n : spike-ins, equally many of each class
     snr : mean of var(signal) / var(box) over the spike-ins with a molecule, or over those of `snr_class`
     voxel_size : A
-    wedge : (b, b, b // 2 + 1), from `estimate_wedge`, or any other transfer function for the molecules
+    wedge : measured tilt range, from `fit_wedge`, which replaces that of `optics`; None where no wedge is missing
     generator : on the device of `background`
+    envelope : (b, b, b // 2 + 1), a further transfer function for the molecules, such as from :func:`fit_average`
     offset : picking error, voxels
 
     Returns
@@ -261,15 +274,17 @@ def spike(
     Raises
     ------
     InputError
-        a wedge of another box, an SNR that is not positive, an unknown `snr_class`, too few spike-ins, no molecule
+        an envelope of another box, an SNR that is not positive, an unknown `snr_class`, too few spike-ins, no molecule
     """
     names = (*classes, *outliers)
     labels = tuple(structures.class_name(c) for c in names)
     box = background.shape[-1]
-    if wedge.shape != (box, box, box // 2 + 1):
+    if envelope is None:
+        envelope = torch.ones(box, box, box // 2 + 1, device=background.device)
+    if envelope.shape != (box, box, box // 2 + 1):
         raise InputError(
-            f"Expected a wedge of {(box, box, box // 2 + 1)} for boxes of {box} voxels, got {tuple(wedge.shape)}; "
-            "see wedge.estimate_wedge."
+            f"Expected an envelope of {(box, box, box // 2 + 1)} for boxes of {box} voxels, got "
+            f"{tuple(envelope.shape)}; see fit_average."
         )
     if not snr > 0:
         raise InputError(f"Expected an SNR above 0 for spike-ins, got {snr:.3g}; set spike_snr, such as 0.1.")
@@ -280,12 +295,12 @@ def spike(
             f"Expected a spike-in of each of {len(names)} classes and a background box at least, got {n} spike-ins and "
             f"{len(background)} boxes."
         )
-    y, molecules = _molecules(names, n, box, voxel_size, optics, generator, offset)
+    y, molecules = _molecules(names, n, box, voxel_size, through(optics, wedge), generator, offset)
     strength = molecules.var((1, 2, 3, 4))
     counted = y == labels.index(snr_class) if snr_class else strength > 0
     if not strength[counted].sum() > 0:
         raise InputError(f"Expected a molecule among the classes to insert, got {', '.join(labels)}, which are empty.")
-    x, own, which = _insert(molecules, counted, background, snr, wedge, generator)
+    x, own, which = _insert(molecules, counted, background, snr, wedge, envelope, generator)
     return Labelled(x.cpu(), y.cpu(), labels, voxel_size, own.cpu(), which.cpu())
 
 
@@ -298,13 +313,17 @@ def _molecules(
     generator: torch.Generator,
     offset: float,
 ) -> tuple[Tensor, Tensor]:
-    """Evenly drawn classes (n,) and their noise-free subtomograms (n, 1, box, box, box) without a missing wedge."""
+    """Evenly drawn classes (n,) and their noise-free subtomograms (n, 1, box, box, box)."""
     y = scenarios.draw_labels(n, len(names), 1.0, generator)
     bank = specimens.templates(names, voxel_size, box, generator=generator)
     specimen = specimens.specimens(y, bank, generator=generator, offset=offset)
-    tilts = _without_wedge(optics.tilts)
-    optics = replace(optics, voxel_size=voxel_size, tilts=tilts)
+    optics = replace(optics, voxel_size=voxel_size)
     return y, imaging.image_by_transfer(specimen, bank, optics, generator=generator, noise=False).x
+
+
+def _mask(wedge: Wedge | None, n: int) -> Tensor:
+    """Measured Fourier samples (n, n, n // 2 + 1) bool, on the CPU."""
+    return wedge.mask(n) if wedge else torch.ones(n, n, n // 2 + 1, dtype=torch.bool, device="cpu")
 
 
 def _insert(
@@ -312,14 +331,15 @@ def _insert(
     counted: Tensor,
     background: Tensor,
     snr: float,
-    wedge: Tensor,
+    wedge: Wedge | None,
+    envelope: Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalised spike-ins, the SNR of each, and the index of its box; the mean SNR of the `counted` ones is `snr`."""
-    signal = _apply(molecules, wedge)
+    signal = _apply(molecules, envelope)
     n, boxes = len(signal), len(background)
     which = torch.randperm(boxes, generator=generator, device=generator.device).repeat(-(-n // boxes))[:n]
-    noise, rotations = background[which].clone(), rotations_that_keep(wedge)
+    noise, rotations = background[which].clone(), rotations_that_keep(_mask(wedge, background.shape[-1]))
     for start in range(boxes, n, boxes):
         again, rotation = slice(start, start + boxes), rotations[start // boxes % len(rotations)]
         noise[again] = noise[again].flip(ROTATIONS_180[rotation])
