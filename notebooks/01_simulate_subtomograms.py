@@ -214,8 +214,8 @@ if fig:
 # ## Two roads to the same cube
 #
 # Tilting, imaging and reconstructing are all *linear*. So the whole series is one transfer function H(k) and one noise
-# spectrum S(k) in 3-D: computed once per microscope setting, then a cube costs one gather, one multiplication and one
-# inverse FFT. The slow path checks the fast one; the fast one makes the source, the slow one the target.
+# spectrum S(k) in 3-D: computed once per microscope setting, then a cube costs one gather, one multiplication and a few
+# FFTs. The slow path checks the fast one; the fast one makes the source, the slow one the target.
 
 # %%
 n_check = 4 if p.name == "smoke" else 16
