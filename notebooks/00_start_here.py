@@ -135,7 +135,7 @@ red = pictures.COLOURS["cryoshift_reference"]
 boxes = [  # x, y, text, colour
     (2.0, 3.1, "source\nsimulated, labelled", pictures.COLOURS["source"]),
     (2.0, 0.9, "target\nexperimental,\nunlabelled", pictures.COLOURS["target"]),
-    (5.0, 3.1, "warps\nnoise, shape,\nspectrum", pictures.COLOURS["warped"]),
+    (5.0, 3.1, "warps:\npicking error,\nneighbours,\nspectrum", pictures.COLOURS["warped"]),
     (7.4, 2.0, "3-D network\nfeatures", "0.45"),
     (10.0, 3.1, "classifier\nwhich molecule?", "0.45"),
     (10.0, 0.9, "one discriminator\nper class: source\nor target?", red),
@@ -150,13 +150,17 @@ arrows = [  # from, to, style
     ((9.0, 0.7), (7.4, 1.6), {"color": red, "connectionstyle": "arc3,rad=-0.4"}),
 ]
 notes = [  # x, y, text, colour
-    (6.45, 3.3, "originals and\nwarped copies", "0.3"),
-    (2.7, 2.2, "mean\nspectrum", "0.4"),
+    (6.85, 3.3, "source and\nwarped source", "0.3"),
+    (2.7, 2.2, "spectrum,\ngrey values", "0.4"),
     (7.1, 0.75, "gradient, reversed", red),
     (10.0, 2.4, "learns from source labels", "0.3"),
 ]
 
 # %%
+clearest = int(source.snr.argmax())  # the same molecule as source and as target
+name = p.classes[int(source.y[clearest])]
+only = DatasetConfig("in_situ_1", (name,), 1, p.box, p.voxel_size, "train", 1, run.params.seed)
+same = datasets.simulate_target(only, progress=False)
 fig, ax = plt.subplots(figsize=(9.6, 3.5))
 for start, end, style in arrows:
     ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "lw": 1.4, "shrinkA": 0, "shrinkB": 0, **style})
@@ -165,7 +169,7 @@ for x, y, text, colour in boxes:
     ax.text(x, y, text, ha="center", va="center", color="white", bbox=frame)
 for x, y, text, colour in notes:
     ax.text(x, y, text, ha="center", va="center", color=colour, fontsize=8)
-for cube, y in ((source.x[source.snr.argmax()], 3.1), (target.x[0], 0.9)):
+for cube, y in ((source.x[clearest], 3.1), (same.x[0], 0.9)):
     pictures.show(ax.inset_axes((-0.4, y - 0.5, 1.2, 1.0), transform=ax.transData), pictures.middle(cube))
 ax.set(xlim=(-0.4, 11.2), ylim=(0.2, 3.8))
 ax.set_axis_off()
