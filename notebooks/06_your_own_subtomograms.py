@@ -63,6 +63,7 @@ tilt_axis: float = 0.0  # degrees from the volume's y axis towards x
 tilt_range: float = 60.0  # largest tilt in degrees; sets the order of the dose for spike-ins
 defocus: float = 3.0  # um, underfocus positive; that of the spike-ins
 spike_snr: float = 0.0  # var(signal) / var(ice) of the spike-ins; 0: estimated from your cubes
+picking_error: float = 0.0  # A, largest distance of a position from its particle; 0: half a voxel
 box: int = 0  # voxels along an edge; 0: from the structures or the cubes
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
 method: str = "cryoshift"  # a name from methods.METHODS
@@ -225,7 +226,15 @@ fits, classifiers = {}, {}
 for s in range(seed, seed + (p.seeds if test else 1)):
     training = {"seed": s, "device": device}
     fits[s] = pipeline.fit_methods(
-        method, source, validation, target, p, tilt_axis=tilt_axis, folder=run.fits_folder, **training
+        method,
+        source,
+        validation,
+        target,
+        p,
+        tilt_axis=tilt_axis,
+        picking_error=picking_error,
+        folder=run.fits_folder,
+        **training,
     )
     classifiers[s] = pipeline.select_classifier(fits[s], method, target, outliers, **training)
     recipe = classifiers[s].recipe

@@ -97,6 +97,7 @@ def classify(
     tilt_range: float = 60.0,
     defocus: float = 3.0,
     spike_snr: float = 0.0,
+    picking_error: float = 0.0,
     box: int = 0,
     profile: str | Profile = "laptop",
     method: str = "cryoshift",
@@ -129,6 +130,7 @@ def classify(
     tilt_range : largest tilt in degrees, of the spike-ins
     defocus : um, underfocus positive, of the spike-ins
     spike_snr : var(signal) / var(background) of the spike-ins; 0: estimated from the target
+    picking_error : largest distance of a position from its particle, A; 0: half a voxel
     box : voxels; 0: from the structures or the subtomograms
     profile : amount of simulated data and training: a name in `profiles.PROFILES`, or a Profile
     method : a name in `methods.METHODS`
@@ -175,7 +177,8 @@ def classify(
     simulation: dict[str, Any] = {"seed": seed, "tilt_axis": tilt_axis, "device": device}
     source, validation = simulate_source(unlabelled, budget, **simulation)
     warnings = target_data.voxel_size_warnings(source.x, unlabelled.x, source.voxel_size, names)
-    fits = fit_methods(method, source, validation, unlabelled, budget, seed=seed, tilt_axis=tilt_axis, device=device)
+    picks: dict[str, Any] = {"tilt_axis": tilt_axis, "picking_error": picking_error}
+    fits = fit_methods(method, source, validation, unlabelled, budget, seed=seed, device=device, **picks)
     outliers = simulate_outliers(unlabelled, budget, **simulation)
     classifier = select_classifier(fits, method, unlabelled, outliers, seed=seed, device=device)
     predictions = classifier.predict(target.subtomograms, device=device)
@@ -340,6 +343,7 @@ def fit_methods(
     *,
     seed: int = 0,
     tilt_axis: float = 0.0,
+    picking_error: float = 0.0,
     folder: Path | None = None,
     device: Device = "auto",
 ) -> dict[str, Fit]:
@@ -348,9 +352,11 @@ def fit_methods(
     Parameters
     ----------
     tilt_axis : degrees; where it is not y, only the rotation about the beam keeps the missing wedge
+    picking_error : largest distance of a position from its particle, A; 0: half a voxel
     folder : where fits are kept and looked for; None: nowhere
     """
-    config = profile.training(rotations=(0, 1) if tilt_axis % 180 else (0, 1, 2, 3))
+    rotations = (0, 1) if tilt_axis % 180 else (0, 1, 2, 3)
+    config = profile.training(rotations=rotations, picking_error=picking_error or None)
     return {
         name: fit(name, source, target, validation=validation, config=config, seed=seed, folder=folder, device=device)
         for name in dict.fromkeys(["source_only", method])
@@ -595,7 +601,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--coordinates", default="", help=".star, .tbl, .json, .ndjson, .txt, ...: positions in the tomogram")
     add("--subtomograms", default="", help="in place of the two: a stack, a folder or a STAR with _rlnImageName")
     add("--classes", default="", help="names, files or entries such as pdb:6zu5, by commas (default: the profile's)")
-    add("--out", required=True, dest="out_dir", help="folder of the results")
+    add("--out_dir", "--out", required=True, help="folder of the results")
     add("--pixel_size", default=0.0, type=float, dest="voxel_size", help="A per voxel (default: from the file)")
     add("--contrast", default="auto", choices=("auto", "dark", "bright"), help="of protein (default: auto)")
     add("--background", default="", help="particle-free boxes: a stack, a folder or a STAR (default: cut them)")
@@ -603,6 +609,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--tilt_range", default=60.0, type=float, help="largest tilt in degrees (default: 60)")
     add("--defocus", default=3.0, type=float, help="um, underfocus positive (default: 3)")
     add("--spike_snr", default=0.0, type=float, help="SNR of spike-ins (default: estimated)")
+    add("--picking_error", default=0.0, type=float, help="largest error of the positions in A (default: half a voxel)")
     add("--box", default=0, type=int, help="voxels (default: from the structures)")
     add("--profile", default="laptop", help=f"{', '.join(PROFILES)} (default: laptop)")
     add("--method", default="cryoshift", help="default: cryoshift")
