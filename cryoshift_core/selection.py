@@ -44,6 +44,11 @@ class Candidate:
         """Accuracy on the source-validation subtomograms."""
         return float((self.source.logits.argmax(1) == self.source_y).float().mean())
 
+    @property
+    def im_score(self) -> float:
+        """Information maximisation on the target, nats."""
+        return float(information_maximisation(self.target.probabilities))
+
 
 def consensus(probabilities: Tensor, voters: Tensor | None = None) -> Tensor:
     """Fraction of the target on which each candidate predicts the ensemble's class, (M,).
@@ -101,26 +106,31 @@ class Choice:
     table: tuple[dict[str, float | str], ...]
 
 
+def diversity(probabilities: Tensor) -> float:
+    """Entropy of the predicted class fractions of p (N, K), nats: 0 where all subtomograms get one class."""
+    counts = torch.bincount(probabilities.argmax(1), minlength=probabilities.shape[1])
+    return float(torch.special.entr(counts / len(probabilities)).sum())
+
+
 def problem(
-    probabilities: Tensor, accuracy: float, best_accuracy: float, tolerance: float = 0.03, smallest: float | None = None
+    probabilities: Tensor, accuracy: float, best_accuracy: float, best_diversity: float, tolerance: float = 0.03
 ) -> str:
-    """What makes a candidate invalid, in words; "" for a valid one.
+    """What makes a candidate invalid beside the others, in words; "" for a valid one.
+
+    It must still classify the source, and must not call nearly everything one class where others do not. Nothing is
+    asked of single classes: one may be absent from the target, or dominate it.
 
     Parameters
     ----------
     probabilities : (N, K) target predictions
     accuracy, best_accuracy : source-validation accuracy of this candidate, and of the best one
+    best_diversity : largest :func:`diversity` of the candidates
     tolerance : allowed distance from the best accuracy
-    smallest : least fraction of the target that each class must be predicted for. None: 2 %, and 0.1 / K with more than
-        five classes, because the rarest of 20 classes at 10:1 is truly 1.3 % of the target
     """
     if accuracy < best_accuracy - tolerance:
         return f"source-validation accuracy {accuracy:.2f} is more than {tolerance} below the best, {best_accuracy:.2f}"
-    n_classes = probabilities.shape[1]
-    smallest = min(0.02, 0.1 / n_classes) if smallest is None else smallest
-    fractions = torch.bincount(probabilities.argmax(1), minlength=n_classes) / len(probabilities)
-    if float(fractions.min()) < smallest:
-        return f"class {int(fractions.argmin())} has {float(fractions.min()):.1%} of the target, under {smallest:.1%}"
+    if (own := diversity(probabilities)) < 0.25 * best_diversity:
+        return f"nearly everything is one class (entropy {own:.2f}), and is not for the best ({best_diversity:.2f})"
     return ""
 
 
@@ -130,6 +140,8 @@ def class_ami(target: Outputs, seed: int = 0) -> float:
     It is a check and no score: near 0 the predicted classes are no clusters of the target.
     """
     predicted = target.logits.argmax(1)
+    if len(predicted.unique()) < 2:
+        return 0.0  # one class is no clustering, and would agree with collapsed features
     k = min(target.logits.shape[1], len(target.features.unique(dim=0)))  # collapsed features have fewer clusters
     clusters = KMeans(k, n_init=5, random_state=seed).fit_predict(target.features.numpy())
     return float(adjusted_mutual_info_score(predicted.numpy(), clusters))
@@ -162,13 +174,12 @@ def choose(
     least_ami: float = LEAST_AMI,
     device: str | torch.device = "auto",
 ) -> Choice:
-    """The valid candidate with the best score, or the fallback where a check speaks against all of them.
+    """The valid candidate with the best score, or the fallback where a check warns and the fallback scores better.
 
-    Three checks do: no candidate is valid (:func:`problem`); the best by IM and the best by EnsV agree on the target
-    less than `agreement` times as often as on the source-validation subtomograms (in heavy noise two sound checkpoints
-    differ there, too); :func:`class_ami` of the chosen one is under `least_ami`. Without a fallback the chosen
-    candidate stays (the last one where none is valid), with the same warning. `fit.network` holds its weights
-    afterwards.
+    Two checks warn: the best by IM and the best by EnsV agree on the target less than `agreement` times as often as on
+    the source-validation subtomograms (in heavy noise two sound checkpoints differ there, too); :func:`class_ami` of
+    the chosen one is under `least_ami`. The fallback then takes its place only if its own IM score on the target is
+    better; the warning names both scores. `fit.network` holds the weights of the chosen candidate afterwards.
 
     Parameters
     ----------
@@ -194,23 +205,21 @@ def choose(
         )
     every = candidates(fit, target, device)
     best_accuracy = max(c.source_accuracy for c in every)
-    problems = [problem(c.target.probabilities, c.source_accuracy, best_accuracy, tolerance) for c in every]
+    varied = max(diversity(c.target.probabilities) for c in every)
+    problems = [problem(c.target.probabilities, c.source_accuracy, best_accuracy, varied, tolerance) for c in every]
     valid = [c for c, found in zip(every, problems, strict=True) if not (checked and found)]
-    voters = valid or every
+    valid = valid or every  # the most accurate one may have collapsed, and the others forgotten the source
 
     def best(name: str) -> Candidate:
-        return voters[int(VALIDATORS[name](voters).argmax())]
+        return valid[int(VALIDATORS[name](valid).argmax())]
 
-    chosen, im, ensv = best(rule if valid else "last"), best("im"), best("ensv")
+    chosen, im, ensv = best(rule), best("im"), best("ensv")
     agree = float((im.target.logits.argmax(1) == ensv.target.logits.argmax(1)).float().mean())
     usual = float((im.source.logits.argmax(1) == ensv.source.logits.argmax(1)).float().mean())
     fit.restore(chosen.step)
     ami = class_ami(chosen.target) if checked else float("nan")
     reason = f"the best by {rule!r} of the {len(valid)} valid out of {len(every)} checkpoints"
     warnings = []
-    if not valid:
-        reason = "the last checkpoint, because none is valid"
-        warnings.append(f"no checkpoint is valid (the last one: {problems[-1]})")
     if checked and agree < agreement * usual:
         warnings.append(
             f"the best by IM and the best by EnsV agree on {agree:.0%} of the target, "
@@ -221,7 +230,7 @@ def choose(
             f"the predicted classes are no clusters of the target (ClassAMI {ami:.2f}, under {least_ami:g})"
         )
     p = _probabilities(every)
-    im_scores, votes = _im(every).tolist(), consensus(p, _probabilities(voters)).tolist()
+    im_scores, votes = _im(every).tolist(), consensus(p, _probabilities(valid)).tolist()
     names = ("step", "source_val_acc", "im_score", "ensv_agreement", "problem")
     rows = zip([c.step for c in every], [c.source_accuracy for c in every], im_scores, votes, problems, strict=True)
     table = tuple(dict(zip(names, row, strict=True)) for row in rows)
@@ -231,5 +240,11 @@ def choose(
     if fallback is None or not checked:
         warning = f"{why}. Compare with source_only before you use it."
         return Choice(fit, chosen.step, reason, warning, False, ami, agree, table)
-    warning = f"{why}. The predictions come from {fallback.method} instead."
+    plain = outputs(fallback.restore(fallback.selected), target.x, device=device)
+    ours, its = chosen.im_score, float(information_maximisation(plain.probabilities))
+    scores = f"IM score {ours:.2f} of {fit.method}, {its:.2f} of {fallback.method}"
+    if its <= ours:
+        warning = f"{why}. {fit.method} stays, because {fallback.method} scores no better ({scores})."
+        return Choice(fit, chosen.step, reason, warning, False, ami, agree, table)
+    warning = f"{why}. The predictions come from {fallback.method} instead ({scores})."
     return Choice(fallback, fallback.selected, f"{fallback.method}, the fallback", warning, True, ami, agree, table)

@@ -491,7 +491,7 @@ for step in sorted(fit.candidates):
     right = models.predict(network, validation.x).argmax(1) == validation.y
     accuracy[f"step {step}"] = float(right.float().mean())
 real = torch.stack(list(predictions.values()))
-best = max(accuracy.values())
+best, varied = max(accuracy.values()), max(map(selection.diversity, predictions.values()))
 for name, p_t, right in (("collapsed", one_class, 1 / k), ("guesser", dice, 1 / k), ("two-faced", dice, best)):
     predictions[name], accuracy[name] = p_t, right
 clusters = KMeans(k, n_init=5, random_state=0).fit_predict(models.embed(network, target.x).numpy())
@@ -502,7 +502,7 @@ compared = [
         "IM": float(losses.information_maximisation(q)),
         "EnsV": float(selection.consensus(q[None], real)),
         "AMI": float(adjusted_mutual_info_score(q.argmax(1).numpy(), clusters)),
-        "check": selection.problem(q, accuracy[name], best) or "valid",
+        "check": selection.problem(q, accuracy[name], best, varied) or "valid",
     }
     for name, q in predictions.items()
 ]
@@ -511,9 +511,9 @@ for row in compared:
     print("{candidate:10} {source:11.3f} {IM:6.2f} {EnsV:6.2f} {AMI:6.2f}  {check}".format(**row))
 
 # %% [markdown]
-# Read the pretenders line by line. The **collapsed** one has an IM score of 0, and the gates reject it for the classes that
-# it never names. The **guesser** has nearly the *highest IM score there can be*, ln K; the first gate, source accuracy,
-# rejects it. The **two-faced** one passes IM and both gates. Two alarms are left for it: **EnsV**, agreement with what all
+# Read the pretenders line by line. The **collapsed** one has an IM score of 0, and a check rejects it because it gives one
+# class to everything where others do not. The **guesser** has nearly the *highest IM score there can be*, ln K; the first check, source accuracy,
+# rejects it. The **two-faced** one passes IM and both checks. Two alarms are left for it: **EnsV**, agreement with what all
 # honest checkpoints say together, and **ClassAMI**: do the answers coincide with clusters of the target at all? Both are
 # near chance. Four checks, because each is blind to something.
 
