@@ -1,6 +1,5 @@
 """Typed parameters of the notebooks, checked before any work; each problem is reported in one sentence."""
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,29 +12,13 @@ from data_fetch.catalog import PUBLIC
 
 from ..application.profiles import PROFILES
 from ..errors import InputError
+from ..support.runtime import did_you_mean, nearest
 
 LISTED = 8  # names in an error message
 
 
 def _refuse(expected: str) -> None:
     raise PydanticCustomError("refused", "{expected}", {"expected": expected})
-
-
-def nearest(value: str, choices: Iterable[str]) -> str | None:
-    """The choice that `value` is most likely a misspelling of; None if none is close."""
-
-    def likeness(choice: str) -> float:
-        parts = (choice, *choice.split("_"))  # pixel, in pixel_size
-        return max(difflib.SequenceMatcher(None, value.lower(), part.lower()).ratio() for part in parts)
-
-    best = max(choices, key=likeness, default=None)
-    return best if best is not None and likeness(best) >= 0.65 else None
-
-
-def did_you_mean(value: str, choices: Iterable[str]) -> str:
-    """End of an error sentence: "; did you mean 'laptop'?", or "." if no choice is close to `value`."""
-    close = nearest(value, choices)
-    return f"; did you mean '{close}'?" if close else "."
 
 
 def listing(choices: Sequence[str]) -> str:

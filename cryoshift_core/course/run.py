@@ -31,6 +31,7 @@ import torch
 from tqdm import tqdm
 
 from ..application import run_folder
+from ..application.pipeline import seeded_generator
 from ..application.profiles import PROFILES, Profile
 from ..application.run_folder import MANIFEST, read_manifest, unfinished_folder
 from ..errors import InputError
@@ -146,8 +147,7 @@ class Run:
 
     def generator(self, tag: str) -> torch.Generator:
         """CPU generator that depends only on the seed and on `tag`, not on the order of the cells."""
-        digest = hashlib.sha256(f"{self.params.seed}/{tag}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        return seeded_generator(self.params.seed, tag)
 
     def progress(self, iterable: Iterable, desc: str = "", total: int | None = None) -> Iterator:
         """The items of `iterable`, with a plain-text progress bar that is updated at most every two seconds."""

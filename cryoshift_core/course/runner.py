@@ -30,9 +30,9 @@ from PIL import Image
 from ..application.profiles import PROFILES
 from ..application.run_folder import MANIFEST, read_manifest, running_elsewhere, unfinished_folder
 from ..errors import InputError
-from ..support.runtime import root, write_text
+from ..support.runtime import did_you_mean, root, write_text
 from .costs import FILE, Cost, record, write_tables
-from .parameters import FIELDS, check, did_you_mean, unknown
+from .parameters import FIELDS, check, unknown
 
 KERNEL = "python3"
 

@@ -139,11 +139,22 @@ def function_digest(function: object, depth: int = 3) -> str:
     return digest.hexdigest()
 
 
+def nearest(value: str, choices: Iterable[str]) -> str | None:
+    """The choice that `value` is most likely a misspelling of; None if none is close."""
+
+    def likeness(choice: str) -> tuple[float, float]:
+        parts = (choice, *choice.split("_"))  # pixel, in pixel_size
+        ratios = [difflib.SequenceMatcher(None, value.lower(), part.lower()).ratio() for part in parts]
+        return max(ratios), ratios[0]
+
+    best = max(choices, key=likeness, default=None)
+    return best if best is not None and likeness(best)[0] >= 0.65 else None
+
+
 def did_you_mean(value: str, choices: Iterable[str]) -> str:
-    """ "; did you mean 'X'?" with the choice most like `value`, or "." where none is like it."""
-    lower = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(value.lower(), lower, n=1, cutoff=0.5)
-    return f"; did you mean '{lower[close[0]]}'?" if close else "."
+    """End of an error sentence: "; did you mean 'laptop'?", or "." if no choice is close to `value`."""
+    close = nearest(value, choices)
+    return f"; did you mean '{close}'?" if close else "."
 
 
 def root() -> Path:

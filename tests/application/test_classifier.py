@@ -111,7 +111,8 @@ def test_select_takes_the_fallback_with_its_warning_where_a_check_fails(adapted)
     selected = select(collapsed, TARGET, fallback=plain, device="cpu")
     assert selected.recipe["method"] == "source_only" and selected.recipe["step"] == plain.selected
     assert (
-        "no checkpoint is valid" in selected.recipe["warning"] and "come from source_only" in selected.recipe["warning"]
+        "no clusters of the target" in selected.recipe["warning"]
+        and "come from source_only" in selected.recipe["warning"]
     )
     assert selected.calibration == Calibration(1.0, 0) and selected.detector is None, "it has no warps"
     alone = select(collapsed, TARGET, rule="last", device="cpu")
