@@ -33,8 +33,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 20 s | 920 MB |
-# | laptop | 23 s | 980 MB |
+# | smoke | 14 s | 880 MB |
+# | laptop | 14 s | 890 MB |
 
 # %% [markdown]
 # ## Is everything installed?

@@ -31,8 +31,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 10 s | 530 MB |
-# | laptop | 17 s | 1120 MB |
+# | smoke | 8 s | 550 MB |
+# | laptop | 16 s | 1210 MB |
 
 # %%
 import time

@@ -32,8 +32,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 15 s | 610 MB |
-# | laptop | 1.6 min | 1240 MB |
+# | smoke | 10 s | 610 MB |
+# | laptop | 1.3 min | 1400 MB |
 
 # %%
 import matplotlib.pyplot as plt

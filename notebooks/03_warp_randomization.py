@@ -35,8 +35,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 17 s | 630 MB |
-# | laptop | 3.4 min | 1970 MB |
+# | smoke | 18 s | 690 MB |
+# | laptop | 1.7 min | 1930 MB |
 
 # %%
 import copy
@@ -801,7 +801,7 @@ run.report(
     particle_off=[misfit["before"], misfit["after"]],
     a_distance_bands_spectrum=[distance[n]["bands"] for n in ("source", "spectrum alone")],
     a_distance_bands_game=by_training,
-    carried_accuracy=[row["accuracy, target-styled"] for row in gains],
+    target_styled_accuracy=[row["accuracy, target-styled"] for row in gains],
 )
 run.finish()
 

@@ -34,8 +34,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 14 s | 610 MB |
-# | laptop | 1.7 min | 1520 MB |
+# | smoke | 21 s | 610 MB |
+# | laptop | 1.2 min | 1530 MB |
 
 # %%
 import copy

@@ -33,8 +33,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 12 s | 620 MB |
-# | laptop | 1.4 min | 1580 MB |
+# | smoke | 8 s | 600 MB |
+# | laptop | 48 s | 1650 MB |
 
 # %%
 from dataclasses import replace

@@ -32,8 +32,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 25 s | 1030 MB |
-# | laptop | 3.4 min | 1570 MB |
+# | smoke | 20 s | 1150 MB |
+# | laptop | 3.3 min | 1600 MB |
 
 # %%
 from pathlib import Path

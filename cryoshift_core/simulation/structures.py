@@ -377,8 +377,8 @@ def unseen_molecule(classes: Sequence[str | Path], seed: int, *, width: float = 
             f"Unseen molecule: expected a built-in molecule that is no class and fits into {width:g} A, got classes "
             f"{', '.join(sorted(taken))}. Leave out a class, or take a larger box."
         )
-    strangers = [name for name in others if family(name) not in families] or others
-    return strangers[seed % len(strangers)]
+    unrelated = [name for name in others if family(name) not in families] or others
+    return unrelated[seed % len(unrelated)]
 
 
 def template(name_or_path: str | Path, voxel_size: float, box: int, generator: torch.Generator | None = None) -> Tensor:

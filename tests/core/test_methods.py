@@ -17,16 +17,6 @@ from cryoshift_core.warps import WARPS, Warps
 FEW = TrainingConfig(steps=6, batch=6, width=4, weight_decay=0.0, evaluations=2, candidates=2)
 
 
-@pytest.fixture(autouse=True)
-def tables():
-    """The tables are as before after each test."""
-    before = [(table, dict(table)) for table in (METHODS, TERMS, WARPS)]
-    yield
-    for table, entries in before:
-        table.clear()
-        table.update(entries)
-
-
 def train(method, config=FEW, **options):
     return fit(method, source(), target()[0], config=config, device="cpu", progress=False, **options)
 

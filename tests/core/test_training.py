@@ -31,16 +31,6 @@ def data():
     return SimpleNamespace(source=source(), target=t, validation=source(30, seed=5), held_out=held_out)
 
 
-@pytest.fixture(autouse=True)
-def tables():
-    """The tables are as before after each test."""
-    before = [(table, dict(table)) for table in (METHODS, TERMS, WARPS, ENCODERS)]
-    yield
-    for table, entries in before:
-        table.clear()
-        table.update(entries)
-
-
 def fit(method, data, config=FEW, **options):
     options = {"validation": data.validation, "device": "cpu", "progress": False, **options}
     return training.fit(method, data.source, data.target, config=config, **options)

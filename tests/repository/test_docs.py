@@ -5,25 +5,11 @@ import re
 import pytest
 from helpers.files import ROOT
 
-from cryoshift_core import methods, models, selection, warps
-from cryoshift_core.simulation import scenarios
-from data_fetch import readers
-
-TABLES = (methods.METHODS, methods.TERMS, models.ENCODERS, selection.VALIDATORS, warps.WARPS)
-TABLES += (scenarios.SCENARIOS, scenarios.FACTORS, readers.PICKS, readers.TOMOGRAMS, readers.SUBTOMOGRAMS)
-
-
-@pytest.fixture
-def tables_restored():
-    kept = [dict(table) for table in TABLES]
-    yield
-    for table, entries in zip(TABLES, kept, strict=True):
-        table.clear()
-        table.update(entries)
+from cryoshift_core import methods
 
 
 @pytest.mark.slow
-def test_the_blocks_of_extending_run_in_order(tmp_path, monkeypatch, tables_restored):
+def test_the_blocks_of_extending_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "extending.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
