@@ -169,7 +169,7 @@ def test_lost_labels_are_simulated_again(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"scenario": "in_situ_9"}, "Unknown scenario 'in_situ_9'; did you mean 'in_situ_3'"),
+        ({"scenario": "in_situ_9"}, "Unknown scenario 'in_situ_9'; did you mean 'in_situ_1'"),
         ({"classes": ()}, "expected at least one class"),
         ({"n": 1}, "got 2 classes and 1 subtomograms"),
         ({"classes": ("ribosome_80S",), "box": 24, "voxel_size": 8.0}, "Use a box of at least"),
