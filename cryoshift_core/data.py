@@ -254,7 +254,7 @@ def save(path: Path, dataset: Labelled | Unlabelled | HeldOutLabels) -> None:
     """Write a dataset as safetensors (tensors, and text as metadata), atomically."""
     values = {f.name: getattr(dataset, f.name) for f in fields(dataset)}
     tensors = {name: value.contiguous() for name, value in values.items() if isinstance(value, Tensor)}
-    text = {name: str(value) for name, value in values.items() if isinstance(value, str | float)}
+    text = {name: str(value) for name, value in values.items() if isinstance(value, str | int | float)}
     if "classes" in values:
         text["classes"] = "\n".join(values["classes"])
     with atomic(path) as partial:

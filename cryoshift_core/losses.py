@@ -39,19 +39,17 @@ def gate(features: Tensor, p: Tensor) -> Tensor:
     return p.unsqueeze(2) * features.unsqueeze(1)
 
 
-def mada_loss(logits_d: Tensor, p: Tensor, domain: Tensor, gated: str = "features") -> Tensor:
+def mada_loss(logits_d: Tensor, domain: Tensor, weight: Tensor | None = None) -> Tensor:
     """Class-wise domain loss of multi-adversarial domain adaptation (Pei et al. 2018), averaged over classes.
 
     Parameters
     ----------
-    logits_d : (N, K), from :class:`models.ClassDiscriminators`
-    p : (N, K) class probabilities; used only where `gated` is "loss"
+    logits_d : (N, K), from :class:`models.ClassDiscriminators` and features that p_k has multiplied, see :func:`gate`
     domain : (N,) float, 1 for source and 0 for target
-    gated : "features", where p_k has multiplied the features (see :func:`gate`), or "loss", where p_k weights the loss
-        instead (a published variant: the discriminator does not see which class is meant)
+    weight : (N, K), without gradient: p_k for ungated features (a published variant: the discriminator does not see
+        which class is meant)
     """
     wanted = domain.unsqueeze(1).expand_as(logits_d)
-    weight = p.detach() if gated == "loss" else None
     return F.binary_cross_entropy_with_logits(logits_d, wanted, weight=weight)
 
 

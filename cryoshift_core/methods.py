@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from . import losses
 from .errors import InputError
-from .models import ClassDiscriminators, DomainDiscriminator, Network
-from .support.runtime import did_you_mean
+from .models import NORMS, ClassDiscriminators, DomainDiscriminator, Network
+from .support.runtime import check_known, did_you_mean
+from .warps import WARPS
 
 
 @dataclass
@@ -108,13 +109,13 @@ class Term:
 
 def _mada(b: Batch, adversary: nn.Module) -> Tensor:
     p = b.probabilities  # without gradient: the network must not move the gate to please the adversary
-    return losses.mada_loss(adversary(losses.gate(b.reversed_features, p)), p, b.domain)
+    return losses.mada_loss(adversary(losses.gate(b.reversed_features, p)), b.domain)
 
 
 def _mada_loss_gated(b: Batch, adversary: nn.Module) -> Tensor:
     p = b.probabilities
     ungated = b.reversed_features.unsqueeze(1).expand(-1, p.shape[1], -1)
-    return losses.mada_loss(adversary(ungated), p, b.domain, gated="loss")
+    return losses.mada_loss(adversary(ungated), b.domain, weight=p)
 
 
 TERMS: dict[str, Term] = {
@@ -145,8 +146,6 @@ class Method:
     warp_training : "realism" (warps fool an image discriminator), "min-max" (warps maximise the task loss) or None
     student_augmentation : warps through which the network sees the target; a teacher sees it without
     norm : normalisation of the network, see :class:`models.Network`
-    warm_up : the warps' amount rises with the reversal coefficient. For a method without the term "source": warps at
-        their full amount from the first step hide what there is to learn
     oracle : trained on target labels, as an upper bound
     """
 
@@ -156,7 +155,6 @@ class Method:
     warp_training: str | None = None
     student_augmentation: tuple[str, ...] = ()
     norm: str = "group"
-    warm_up: bool = False
     oracle: bool = False
 
 
@@ -214,7 +212,6 @@ def register(
     warp_training: str | None = None,
     student_augmentation: tuple[str, ...] = (),
     norm: str = "group",
-    warm_up: bool = False,
     overwrite: bool = False,
 ) -> Method:
     """Add a method to METHODS, and its new terms to TERMS; the method is returned.
@@ -231,7 +228,7 @@ def register(
     Raises
     ------
     InputError
-        a name that is taken, an unknown term, or no supervised term
+        a name that is taken, an unknown term, warp or norm, or no supervised term
     """
     if name in METHODS and not overwrite:
         raise InputError(f"A method {name!r} exists; choose another name, or pass overwrite=True.")
@@ -256,18 +253,26 @@ def register(
         (term, float((weights or {}).get(term, 1.0) if term in new else value))  # type: ignore[arg-type]
         for term, value in terms.items()
     )
+    method = Method(weighted, description or name, tuple(warps), warp_training, tuple(student_augmentation), norm)
+    _check(method)
     TERMS.update(new)
-    METHODS[name] = Method(
-        weighted, description or name, tuple(warps), warp_training, tuple(student_augmentation), norm, warm_up
-    )
-    return METHODS[name]
+    METHODS[name] = method
+    return method
+
+
+def _check(method: Method) -> None:
+    for warp in (*method.warps, *method.student_augmentation):
+        check_known("a warp", warp, WARPS)
+    check_known("a norm", method.norm, NORMS)
+    if method.warp_training:
+        check_known("warp_training", method.warp_training, ("realism", "min-max"))
 
 
 def resolve(name: str, without: tuple[str, ...] = ()) -> tuple[dict[str, float], Method]:
     """Terms (name -> weight) of a method, and the method, without the terms and warps named in `without`."""
-    if name not in METHODS:
-        raise InputError(f"Expected a method out of {', '.join(METHODS)}, got {name!r}{did_you_mean(name, METHODS)}")
+    check_known("a method", name, METHODS)
     method = METHODS[name]
+    _check(method)
     terms = {term: weight for term, weight in method.terms if term not in without}
     has = [*dict(method.terms), *method.warps, *method.student_augmentation]
     if unknown := set(without) - set(has):
@@ -275,8 +280,6 @@ def resolve(name: str, without: tuple[str, ...] = ()) -> tuple[dict[str, float],
     if not any(TERMS[term].supervised for term in terms):
         raise InputError(f"without={sorted(without)} leaves {name!r} no term with source labels; keep one.")
     kept = tuple(warp for warp in method.warps if warp not in without)
-    seen = method.student_augmentation
-    if any(TERMS[term].teacher for term in terms):
-        seen = tuple(warp for warp in seen if warp not in without)
+    seen = tuple(warp for warp in method.student_augmentation if warp not in without)
     training = method.warp_training if kept else None
     return terms, replace(method, warps=kept, student_augmentation=seen, warp_training=training)

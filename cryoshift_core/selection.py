@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from sklearn.cluster import KMeans
@@ -11,10 +11,9 @@ from sklearn.metrics import adjusted_mutual_info_score
 from torch import Tensor
 
 from .data import Unlabelled
-from .errors import InputError
 from .losses import information_maximisation
 from .models import Outputs, outputs
-from .support.runtime import did_you_mean
+from .support.runtime import check_known
 from .training import Fit
 from .warps import target_styled
 
@@ -70,7 +69,7 @@ def _probabilities(candidates: Sequence[Candidate]) -> Tensor:
 
 
 def _im(candidates: Sequence[Candidate]) -> Tensor:
-    return torch.stack([information_maximisation(p) for p in _probabilities(candidates)])
+    return torch.tensor([c.im_score for c in candidates], device="cpu")
 
 
 # Name -> validator: candidates, in the order of their steps -> scores (M,), the higher the better.
@@ -199,10 +198,7 @@ def choose(
     """
     if not isinstance(target, Unlabelled):
         raise TypeError(f"Expected an Unlabelled target, got {type(target).__name__}: selection sees no target label.")
-    if rule not in VALIDATORS:
-        raise InputError(
-            f"Expected a rule out of {', '.join(VALIDATORS)}, got {rule!r}{did_you_mean(rule, VALIDATORS)}"
-        )
+    check_known("a rule", rule, VALIDATORS)
     every = candidates(fit, target, device)
     best_accuracy = max(c.source_accuracy for c in every)
     varied = max(diversity(c.target.probabilities) for c in every)
@@ -229,22 +225,22 @@ def choose(
         warnings.append(
             f"the predicted classes are no clusters of the target (ClassAMI {ami:.2f}, under {least_ami:g})"
         )
-    p = _probabilities(every)
-    im_scores, votes = _im(every).tolist(), consensus(p, _probabilities(valid)).tolist()
+    votes = consensus(_probabilities(every), _probabilities(valid)).tolist()
     names = ("step", "source_val_acc", "im_score", "ensv_agreement", "problem")
-    rows = zip([c.step for c in every], [c.source_accuracy for c in every], im_scores, votes, problems, strict=True)
+    rows = [(c.step, c.source_accuracy, c.im_score, *rest) for c, *rest in zip(every, votes, problems, strict=True)]
     table = tuple(dict(zip(names, row, strict=True)) for row in rows)
+    choice = Choice(fit, chosen.step, reason, "", False, ami, agree, table)
     if not warnings:
-        return Choice(fit, chosen.step, reason, "", False, ami, agree, table)
+        return choice
     why = f"{fit.method} may be wrong here: {'; '.join(warnings)}"
     if fallback is None or not checked:
-        warning = f"{why}. Compare with source_only before you use it."
-        return Choice(fit, chosen.step, reason, warning, False, ami, agree, table)
+        return replace(choice, warning=f"{why}. Compare with source_only before you use it.")
     plain = outputs(fallback.restore(fallback.selected), target.x, device=device)
     ours, its = chosen.im_score, float(information_maximisation(plain.probabilities))
     scores = f"IM score {ours:.2f} of {fit.method}, {its:.2f} of {fallback.method}"
     if its <= ours:
         warning = f"{why}. {fit.method} stays, because {fallback.method} scores no better ({scores})."
-        return Choice(fit, chosen.step, reason, warning, False, ami, agree, table)
+        return replace(choice, warning=warning)
     warning = f"{why}. The predictions come from {fallback.method} instead ({scores})."
-    return Choice(fallback, fallback.selected, f"{fallback.method}, the fallback", warning, True, ami, agree, table)
+    reason = f"{fallback.method}, the fallback"
+    return replace(choice, fit=fallback, step=fallback.selected, reason=reason, warning=warning, fell_back=True)

@@ -213,7 +213,7 @@ def _key(method: Method, terms: dict[str, float], config: TrainingConfig, seed: 
     parts = [function_digest(part) for name in terms for part in (TERMS[name].loss, TERMS[name].adversary)]
     parts += [function_digest(WARPS[name]) for name in (*method.warps, *method.student_augmentation)]
     budget = [config.steps, config.batch, config.lr, config.weight_decay, config.width, config.evaluations]
-    recipe = [method.warps, method.warp_training, method.student_augmentation, method.norm, method.warm_up]
+    recipe = [method.warps, method.warp_training, method.student_augmentation, method.norm]
     teacher = [TERMS[name].teacher for name in terms]
     everything = [terms, teacher, recipe, encoder, budget, config.candidates, config.rotations, config.picking_error]
     everything += [seed, data, parts]
@@ -376,8 +376,7 @@ def _step(state: _State, source: Labelled, target: Unlabelled, reversal: float) 
     with torch.no_grad():
         teacher = modules["teacher"](x_t).softmax(1) if "teacher" in modules else None
         seen = modules["student_augmentation"](x_t, generator=generator) if "student_augmentation" in modules else x_t
-        amount = reversal if state.method.warm_up else 1.0
-        x_w = modules["warps"](x_s, amount, generator) if "warps" in modules else None
+        x_w = modules["warps"](x_s, generator=generator) if "warps" in modules else None
     inputs = Batch(network, x_s, y_s, x_w, seen, reversal, teacher)
     adversaries: Any = modules["adversaries"] if "adversaries" in modules else {}
     values = {name: TERMS[name](inputs, adversaries[name] if name in adversaries else None) for name in state.terms}

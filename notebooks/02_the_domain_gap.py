@@ -156,7 +156,7 @@ print(f"mean confidence: source {confidence['source']:.2f}, target {confidence['
 # domains were alike, the colours would mix.
 
 # %%
-f_s, f_t = (models.embed(fit.network, x[:300]) for x in (validation.x, target.x))
+f_s, f_t = (models.embed(fit.network, x[:300], device=run.params.device) for x in (validation.x, target.x))
 fig = figures.embedding({"source": f_s, "target": f_t}, "features of source_only")
 run.save_figure(fig, "features")
 plt.show()
@@ -178,9 +178,10 @@ table = []
 for factor in run.progress(scenarios.FACTORS, "factors"):
     ask = DatasetConfig(f"{factor}_2", p.classes, few, p.box, p.voxel_size, "train", 2, run.params.seed)
     cubes = datasets.simulate_target(ask, folder=run.data_folder, progress=False)
-    features = models.embed(fit.network, cubes.x)
-    sure = models.predict(fit.network, cubes.x).max(1).values.mean().item()
-    table.append({"factor": factor, "a_distance": metrics.a_distance(f_s[:few], features, seed=0), "confidence": sure})
+    seen = models.outputs(fit.network, cubes.x, device=run.params.device)
+    distance = metrics.a_distance(f_s[:few], seen.features, seed=0)
+    sure = seen.probabilities.max(1).values.mean().item()
+    table.append({"factor": factor, "a_distance": distance, "confidence": sure})
 run.save_table(table, "factors")
 
 # %%

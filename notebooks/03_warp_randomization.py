@@ -210,7 +210,7 @@ picture("noise")
 # The two networks get random weights far larger than a training makes them, and cubes thirty times brighter. Both
 # end in a tanh, whose largest value is 1; and the smoothing of the field has weights that sum to 1. The shift is
 # measured on a blob whose place is known, the optics on its transfer function. Crowding's bound is held by a test
-# (`tests/test_warp.py`); the two warps that look at the target follow below.
+# (`tests/core/test_warps.py`); the two warps that look at the target follow below.
 
 # %%
 wild = {name: copy.deepcopy(warps[name]) for name in ("noise", "deformation")}
@@ -246,7 +246,7 @@ assert all(torch.equal(module(few[:1], amount=0.0), few[:1]) for module in warps
 # stand in the centre of their cubes, and noise does not: in the *average* cube of a domain the noise cancels, and the
 # average particle stays. No label is needed, as long as the classes are about as frequent in both domains.
 #
-# `warp.shell_amplitude` reads the average's amplitude shell by shell, and `warp.signal_envelope` finds the simplest
+# `warps.shell_amplitude` reads the average's amplitude shell by shell, and `warps.signal_envelope` finds the simplest
 # transfer that carries the source's curve to the target's:
 #
 # a(k) = gain · exp(-b_factor_voxels k²) · (1 - exp(-2 (π highpass k)²))
@@ -529,7 +529,7 @@ def bands(x):
 
 
 def seen_by_source_only(x):
-    return models.embed(fits["source_only"].network, x)
+    return models.embed(fits["source_only"].network, x, device=run.params.device)
 
 
 chains = {"those of cryoshift": fits["cryoshift"].warps, "trainable, untrained": untrained}
@@ -587,9 +587,10 @@ styled = target_styled(validation.x, fits["cryoshift"].warps, run.generator("car
 gains = []
 for name, fit in fits.items():
     right = [
-        float((models.predict(fit.network, x).argmax(1) == validation.y).float().mean()) for x in (validation.x, styled)
+        float((models.predict(fit.network, x, device=run.params.device).argmax(1) == validation.y).float().mean())
+        for x in (validation.x, styled)
     ]
-    on_target = models.outputs(fit.network, target.x)
+    on_target = models.outputs(fit.network, target.x, device=run.params.device)
     im = float(losses.information_maximisation(on_target.probabilities))
     found = {"accuracy, source": right[0], "accuracy, target-styled": right[1], "IM score": im}
     gains.append({"method": name, **found, "ClassAMI": selection.class_ami(on_target)})
@@ -646,7 +647,7 @@ shown_if_there(parts, f"cryoshift on {jobs.REFERENCE_SCENARIO}, a part left out"
 # ## Three mistakes to learn from
 #
 # Each of these ran in a published program, raised no error, and made a warp useless or worse. None shows in a loss
-# curve. Each is shown by one number, and a test holds that number (`tests/test_warp.py`). What stands below is our
+# curve. Each is shown by one number, and a test holds that number (`tests/core/test_warps.py`). What stands below is our
 # reconstruction.
 #
 # ### A kernel with its peak in a corner

@@ -131,7 +131,7 @@ task = torch.autograd.grad(F.cross_entropy(head(f), y), f)[0].norm()
 strengths, lengths = [0.1, 0.3, 1, 3, 10, 30, 100], []
 for strength in strengths:
     gated = losses.gate(losses.reverse_gradient(f, strength), head(f).softmax(1).detach())
-    loss = losses.mada_loss(judge(gated), None, domain)
+    loss = losses.mada_loss(judge(gated), domain)
     lengths.append(float(torch.autograd.grad(loss, f)[0].norm()))
 
 # %%
@@ -184,7 +184,7 @@ def whole(f, strength, logits, judge, domain):
 # %%
 p_toy = head(f).softmax(1).detach()
 mine = class_wise(f, 1.0, head(f), judge, domain)
-core = losses.mada_loss(judge(losses.gate(losses.reverse_gradient(f, 1.0), p_toy)), p_toy, domain)
+core = losses.mada_loss(judge(losses.gate(losses.reverse_gradient(f, 1.0), p_toy)), domain)
 assert torch.allclose(mine, core), "the core's class-wise loss is this one"
 print(f"ours {mine.item():.6f}, the core's {core.item():.6f}")
 
@@ -361,7 +361,7 @@ views["cryoshift, target-styled source"] = (fits["cryoshift"].network, styled)
 distance = {}
 fig, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained")
 for ax, (name, (network, x)) in zip(axes, views.items(), strict=True):
-    f_s, f_t = models.embed(network, x), models.embed(network, target.x[:300])
+    f_s, f_t = (models.embed(network, q, device=run.params.device) for q in (x, target.x[:300]))
     distance[name] = metrics.a_distance(f_s, f_t, seed=0)
     both = torch.cat([f_s, f_t])
     axis = torch.linalg.svd(both - both.mean(0), full_matrices=False)[2][:2]
@@ -487,14 +487,15 @@ one_class = F.one_hot(torch.zeros(len(target), dtype=torch.long), k).float()
 predictions, accuracy = {}, {}
 for step in sorted(fit.candidates):
     network = fit.restore(step)
-    predictions[f"step {step}"] = models.predict(network, target.x)
-    right = models.predict(network, validation.x).argmax(1) == validation.y
+    seen = models.outputs(network, target.x, device=run.params.device)
+    predictions[f"step {step}"] = seen.probabilities
+    right = models.predict(network, validation.x, device=run.params.device).argmax(1) == validation.y
     accuracy[f"step {step}"] = float(right.float().mean())
 real = torch.stack(list(predictions.values()))
 best, varied = max(accuracy.values()), max(map(selection.diversity, predictions.values()))
 for name, p_t, right in (("collapsed", one_class, 1 / k), ("guesser", dice, 1 / k), ("two-faced", dice, best)):
     predictions[name], accuracy[name] = p_t, right
-clusters = KMeans(k, n_init=5, random_state=0).fit_predict(models.embed(network, target.x).numpy())
+clusters = KMeans(k, n_init=5, random_state=0).fit_predict(seen.features.numpy())
 compared = [
     {
         "candidate": name,
@@ -538,7 +539,7 @@ sabotaged = replace(fit, method="sabotaged", network=network, candidates={max(fi
 chosen = {}
 print(f"{'method':12} {'predictions come from':24} {'ClassAMI':>8} {'agreement':>9}")
 for name, candidate in {"mada": fits["mada"], "cryoshift": fit, "sabotaged": sabotaged}.items():
-    choice = chosen[name] = selection.choose(candidate, target, fallback=fits["source_only"])
+    choice = chosen[name] = selection.choose(candidate, target, fallback=fits["source_only"], device=run.params.device)
     whose = f"{choice.fit.method}, step {choice.step}"
     print(
         f"{name:12} {whose:24} {choice.class_ami:8.2f} {choice.agreement:9.2f}\n    {choice.warning or choice.reason}"

@@ -49,7 +49,7 @@ from cryoshift_core.application.lattice_test import lattice_test
 from cryoshift_core.course import explore, figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.errors import InputError
-from cryoshift_core.tomography.wedge import estimate_wedge, fit_wedge
+from cryoshift_core.tomography.wedge import fit_wedge, measured_samples
 
 # %% tags=["parameters"]
 subtomograms: str = ""  # a stack (.mrcs, .hdf), a folder of .mrc, .em or .png files, or a STAR with _rlnImageName
@@ -332,13 +332,14 @@ if ice is not None:
 spikes, axis_warnings = None, []
 if ice is not None:
     try:
-        series, wedge = fit_wedge(ice, pixel), estimate_wedge(ice, pixel)
+        series = fit_wedge(ice, pixel)
+        wedge = measured_samples(series, n)
         if series is None:
             print("the ice shows no missing wedge, so the spike-ins get none")
         else:
             print(f"tilts of {series.low:.0f} to {series.high:.0f} degrees, axis at {series.tilt_axis:.0f} degrees")
         print(f"measured: {wedge.float().mean():.0%} of the samples")
-        axis_warnings = pipeline.tilt_axis_warnings(ice, pixel, tilt_axis)
+        axis_warnings = pipeline.tilt_axis_warnings(series, tilt_axis)
         for warning in axis_warnings:
             print("WARNING:", warning)
         imaging = {"tilt_axis": tilt_axis, "tilt_range": tilt_range, "defocus": defocus, "snr": spike_snr}

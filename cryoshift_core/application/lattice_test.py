@@ -12,12 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import HeldOutLabels, Unlabelled, normalize, split_particles
+from ..data import HeldOutLabels, Unlabelled, split_particles
 from ..errors import InputError
-from ..tomography import extraction, volumes
-from ..tomography.background import find_background
 from .pipeline import seeded_generator
-from .target_data import TargetData
+from .target_data import TargetData, cut_background
 
 # Every particle is held out once. No free box lies next to particles 4 and 6, so they are in different folds.
 FOLDS: tuple[tuple[int, ...], ...] = ((1, 3, 7), (2, 4, 9), (5, 6, 8))
@@ -71,23 +69,20 @@ def lattice_test(
     """
     if not {"membrane", "ice"} <= set(classes):
         raise InputError(f"Expected the classes membrane and ice for the lattice test, got {', '.join(classes)}.")
-    volume, particles, model = data.tomogram, data.particles, data.subtomograms
-    assert volume is not None and particles.zyx is not None  # the input is a tomogram with positions
-    n, generator = model.x.shape[-1], seeded_generator(seed, "ice")
-    at = find_background(volume.data, particles.zyx, n, n_ice, generator, tolerance=None)
-    ice, whole = extraction.extract(volume.data, at, n, volume.voxel_size, model.voxel_size)
-    ice = normalize(volumes.to_bright(ice, data.contrast))
+    particles, model, generator = data.particles, data.subtomograms, seeded_generator(seed, "ice")
+    assert particles.zyx is not None  # the input is a tomogram with positions
+    ice, at = cut_background(data, n_ice, generator, tolerance=None)
     groups = np.zeros(len(data), np.int64) if particles.groups is None else particles.groups
-    nearest = [int(groups[np.linalg.norm(particles.zyx - centre, axis=1).argmin()]) for centre in at[whole]]
+    nearest = [int(groups[np.linalg.norm(particles.zyx - centre, axis=1).argmin()]) for centre in at]
     few = torch.randperm(len(model), generator=generator, device="cpu")[: 4 * len(ice)]
     everything = replace(
         model,
         x=torch.cat([model.x[few], ice]),
         groups=torch.cat([model.groups[few], torch.from_numpy(np.array(nearest, np.int64))]),
     )
-    centres = np.concatenate([particles.zyx[data.kept[few.numpy()]], at[whole]])
+    centres = np.concatenate([particles.zyx[data.kept[few.numpy()]], at])
     y = torch.from_numpy(np.repeat([classes.index("membrane"), classes.index("ice")], [len(few), len(ice)]))
-    inside, outside = split_particles(centres, everything.groups, held_out, n)
+    inside, outside = split_particles(centres, everything.groups, held_out, data.edge)
     return LatticeTest(
         target=everything.subset(inside),
         held_out=everything.subset(outside),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ import data_fetch
 from data_fetch import readers
 
 from .. import metrics
-from ..data import Labelled, Unlabelled, normalize
+from ..data import Labelled, Unlabelled
 from ..errors import InputError
 from ..methods import resolve
 from ..models import embed, predict
@@ -36,9 +35,7 @@ from ..simulation.datasets import DatasetConfig
 from ..simulation.optics import Optics, tilt_scheme
 from ..support import runtime
 from ..support.runtime import pick_device
-from ..tomography import extraction, volumes
-from ..tomography.background import find_background
-from ..tomography.wedge import fit_wedge
+from ..tomography.wedge import Wedge, fit_wedge
 from ..training import Fit, fit
 from ..warps import target_styled
 from . import predictions as tables
@@ -157,6 +154,7 @@ def classify(
         contrast=contrast,
         box=box,
     )
+    boxes = background_boxes(target, background, n=0, voxel_size=voxel_size) if background else None
     final = Path(out_dir).expanduser().resolve()
     files = [Path(file).expanduser() for file in (subtomograms, tomogram, coordinates, background, *names) if file]
     manifest = {
@@ -167,7 +165,7 @@ def classify(
         "profile": asdict(budget),
         "started": started,
         "device": str(pick_device(device)),
-        "inputs": {str(file): _digest(file) for file in files if file.is_file()},
+        "inputs": {str(file): runtime.file_digest(file) for file in files if file.is_file()},
         "id": uuid.uuid4().hex,
         **run_folder.origin(),
     }
@@ -185,11 +183,10 @@ def classify(
     warnings += prediction_warnings(classifier, predictions)
 
     scores: dict[str, SpikeInScore] = {}
-    boxes = background_boxes(target, background, n=0, voxel_size=voxel_size) if background else None
     try:
         if boxes is None:
             boxes = background_boxes(target, n=max(60, budget.n_test // 2), seed=seed)
-        warnings += tilt_axis_warnings(boxes, target.subtomograms.voxel_size, tilt_axis)
+        warnings += tilt_axis_warnings(fit_wedge(boxes, target.subtomograms.voxel_size), tilt_axis)
         spikes = insert_molecules(
             names,
             unlabelled,
@@ -416,29 +413,17 @@ def background_boxes(
     """
     if path:
         return target_data.prepare_background(readers.read_subtomograms(path, None, voxel_size or None), target)
-    volume = target.tomogram
-    if volume is None:
-        raise InputError(
-            "Expected particle-free background, got extracted subtomograms alone: give a stack of particle-free boxes "
-            "as background, or the tomogram."
-        )
-    box, model_voxel = target.subtomograms.x.shape[-1], target.subtomograms.voxel_size
-    edge = math.ceil(box * model_voxel / volume.voxel_size)
-    at = find_background(volume.data, target.particles.zyx, edge, n, seeded_generator(seed, "spikes"))
-    x, _ = extraction.extract(volume.data, at, box, volume.voxel_size, model_voxel)
-    return normalize(volumes.to_bright(x, target.contrast))
+    return target_data.cut_background(target, n, seeded_generator(seed, "spikes"))[0]
 
 
-def tilt_axis_warnings(background: Tensor, voxel_size: float, tilt_axis: float) -> list[str]:
+def tilt_axis_warnings(wedge: Wedge | None, tilt_axis: float) -> list[str]:
     """A sentence with the tilt axis that the missing wedge of the background shows, where it contradicts the given one.
 
     Parameters
     ----------
-    background : (M, 1, n, n, n), at least 20 boxes
-    voxel_size : A
+    wedge : of `fit_wedge`
     tilt_axis : degrees from y towards x
     """
-    wedge = fit_wedge(background, voxel_size)
     if wedge is None or not 10 < abs(wedge.tilt_axis - tilt_axis) % 180 < 170:
         return []
     return [
@@ -573,9 +558,7 @@ def write_results(
 def _profile(profile: str | Profile) -> Profile:
     if isinstance(profile, Profile):
         return profile
-    if profile not in PROFILES:
-        way_out = runtime.did_you_mean(profile, PROFILES)
-        raise InputError(f"Expected a profile out of {', '.join(PROFILES)}, got '{profile}'{way_out}")
+    runtime.check_known("a profile", profile, PROFILES)
     return PROFILES[profile]
 
 
@@ -584,11 +567,6 @@ def _text(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value if isinstance(value, str | int | float) else ",".join(map(str, value))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -25,7 +25,7 @@ from ..fourier import shell_sums, shells, squared_frequency
 from ..simulation import imaging, scenarios, specimens, structures
 from ..simulation.optics import Optics, angular_step
 from ..support.runtime import pick_device
-from ..tomography.wedge import Wedge, fit_wedge, mean_power, rotations_that_keep
+from ..tomography.wedge import Wedge, fit_wedge, mean_power, measured_samples, rotations_that_keep
 from ..warps import shell_amplitude, signal_envelope
 
 OFFSET = 2.0  # voxels: picking error of an inserted molecule
@@ -246,8 +246,6 @@ def spike(
     generator: torch.Generator,
     envelope: Tensor | None = None,
     offset: float = OFFSET,
-    snr_class: str = "",
-    outliers: Sequence[str] = (),
 ) -> Labelled:
     """Spike-ins: simulated molecules of known class in background boxes, normalised, on the CPU.
 
@@ -257,10 +255,10 @@ def spike(
 
     Parameters
     ----------
-    classes, outliers : names or files; outliers are molecules outside the classes, labelled after them
+    classes : names or files
     background : (M, 1, b, b, b), raw or normalised, protein bright
     n : spike-ins, equally many of each class
-    snr : mean of var(signal) / var(box) over the spike-ins with a molecule, or over those of `snr_class`
+    snr : mean of var(signal) / var(box) over the spike-ins with a molecule
     voxel_size : A
     wedge : measured tilt range, from `fit_wedge`, which replaces that of `optics`; None where no wedge is missing
     generator : on the device of `background`
@@ -274,10 +272,9 @@ def spike(
     Raises
     ------
     InputError
-        an envelope of another box, an SNR that is not positive, an unknown `snr_class`, too few spike-ins, no molecule
+        an envelope of another box, an SNR that is not positive, too few spike-ins, no molecule
     """
-    names = (*classes, *outliers)
-    labels = tuple(structures.class_name(c) for c in names)
+    labels = tuple(structures.class_name(c) for c in classes)
     box = background.shape[-1]
     if envelope is None:
         envelope = torch.ones(box, box, box // 2 + 1, device=background.device)
@@ -288,17 +285,14 @@ def spike(
         )
     if not snr > 0:
         raise InputError(f"Expected an SNR above 0 for spike-ins, got {snr:.3g}; set spike_snr, such as 0.1.")
-    if snr_class and snr_class not in labels:
-        raise InputError(f"Expected snr_class out of {', '.join(labels)}, got '{snr_class}'.")
-    if n < len(names) or not len(background):
+    if n < len(classes) or not len(background):
         raise InputError(
-            f"Expected a spike-in of each of {len(names)} classes and a background box at least, got {n} spike-ins and "
-            f"{len(background)} boxes."
+            f"Expected a spike-in of each of {len(classes)} classes and a background box at least, got {n} spike-ins "
+            f"and {len(background)} boxes."
         )
-    y, molecules = _molecules(names, n, box, voxel_size, through(optics, wedge), generator, offset)
-    strength = molecules.var((1, 2, 3, 4))
-    counted = y == labels.index(snr_class) if snr_class else strength > 0
-    if not strength[counted].sum() > 0:
+    y, molecules = _molecules(classes, n, box, voxel_size, through(optics, wedge), generator, offset)
+    counted = molecules.var((1, 2, 3, 4)) > 0
+    if not counted.any():
         raise InputError(f"Expected a molecule among the classes to insert, got {', '.join(labels)}, which are empty.")
     x, own, which = _insert(molecules, counted, background, snr, wedge, envelope, generator)
     return Labelled(x.cpu(), y.cpu(), labels, voxel_size, own.cpu(), which.cpu())
@@ -321,11 +315,6 @@ def _molecules(
     return y, imaging.image_by_transfer(specimen, bank, optics, generator=generator, noise=False).x
 
 
-def _mask(wedge: Wedge | None, n: int) -> Tensor:
-    """Measured Fourier samples (n, n, n // 2 + 1) bool, on the CPU."""
-    return wedge.mask(n) if wedge else torch.ones(n, n, n // 2 + 1, dtype=torch.bool, device="cpu")
-
-
 def _insert(
     molecules: Tensor,
     counted: Tensor,
@@ -339,7 +328,7 @@ def _insert(
     signal = _apply(molecules, envelope)
     n, boxes = len(signal), len(background)
     which = torch.randperm(boxes, generator=generator, device=generator.device).repeat(-(-n // boxes))[:n]
-    noise, rotations = background[which].clone(), rotations_that_keep(_mask(wedge, background.shape[-1]))
+    noise, rotations = background[which].clone(), rotations_that_keep(measured_samples(wedge, background.shape[-1]))
     for start in range(boxes, n, boxes):
         again, rotation = slice(start, start + boxes), rotations[start // boxes % len(rotations)]
         noise[again] = noise[again].flip(ROTATIONS_180[rotation])

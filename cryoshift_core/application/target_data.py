@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..fourier import shell_means
 from ..simulation import structures
 from ..tomography import extraction, volumes
+from ..tomography.background import find_background
 from ..tomography.volumes import ContrastGuess, Particles, Volume
 
 SMALLEST, LARGEST = 24, 48  # voxels: limits of a box that is chosen automatically
@@ -49,6 +50,12 @@ class TargetData:
 
     def __len__(self) -> int:
         return len(self.particles)
+
+    @property
+    def edge(self) -> int:
+        """Edge of a subtomogram in voxels of the tomogram."""
+        model, voxel_size = self.subtomograms, (self.tomogram or self.subtomograms).voxel_size
+        return math.ceil(model.x.shape[-1] * model.voxel_size / voxel_size - 1e-6)
 
     @property
     def warnings(self) -> list[str]:
@@ -271,6 +278,31 @@ def prepare_background(boxes: Particles, like: TargetData) -> Tensor:
     assert boxes.subtomograms is not None  # readers of subtomograms always read them
     x = volumes.rescale(boxes.subtomograms, boxes.voxel_size, model.voxel_size, model.x.shape[-1])
     return data.normalize(volumes.to_bright(x, like.contrast))
+
+
+def cut_background(
+    like: TargetData, n: int, generator: torch.Generator, tolerance: float | None = 2.5
+) -> tuple[Tensor, np.ndarray]:
+    """At most n particle-free boxes (M, 1, b, b, b) of the tomogram, prepared as its subtomograms; centres (M, 3) zyx.
+
+    Parameters
+    ----------
+    generator, tolerance : see :func:`background.find_background`
+
+    Raises
+    ------
+    InputError
+        fewer than 20 particle-free boxes, or no tomogram
+    """
+    model, volume = like.subtomograms, like.tomogram
+    if volume is None:
+        raise InputError(
+            "Expected particle-free background, got extracted subtomograms alone: give a stack of particle-free boxes "
+            "as background, or the tomogram."
+        )
+    at = find_background(volume.data, like.particles.zyx, like.edge, n, generator, tolerance=tolerance)
+    x, whole = extraction.extract(volume.data, at, model.x.shape[-1], volume.voxel_size, model.voxel_size)
+    return data.normalize(volumes.to_bright(x, like.contrast)), at[whole]
 
 
 def _profile(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 import data_fetch
-from data_fetch import Lamella, readers
+from data_fetch import readers
 
 from .. import metrics
 from ..application import target_data
@@ -46,10 +47,12 @@ BLOB_RADIUS = 5.0  # voxels, of a ribosome
 AWAY = 10.0  # voxels between an unlisted blob and every listed ribosome
 
 
-def _positions(mix: str, files: Lamella) -> tuple[np.ndarray, np.ndarray, Volume]:
+@lru_cache(maxsize=1)
+def _positions(mix: str) -> tuple[np.ndarray, np.ndarray, Volume]:
     """Positions (N, 3) zyx of a mix in random order, what each of them is (N,), and the tomogram."""
     if mix not in MIXES:
         raise InputError(f"Expected a mix out of {', '.join(MIXES)}, got '{mix}'.")
+    files = data_fetch.yeast_lamella()
     volume = readers.read_tomogram(files.tomogram)
     lists = [readers.read_picks(path, volume).zyx for path in (files.ribosomes, files.membrane, files.cytosol)]
     rng, drawn, kinds = np.random.default_rng(MIX_SEED), [], []
@@ -65,26 +68,20 @@ def _positions(mix: str, files: Lamella) -> tuple[np.ndarray, np.ndarray, Volume
     return np.concatenate(drawn)[order], np.concatenate(kinds)[order], volume
 
 
-def lamella(mix: str, files: Lamella | None = None) -> TargetData:
-    """The subtomograms of one mix as a user's input: positions without what they are. The same boxes are scored.
-
-    Parameters
-    ----------
-    mix : a name in MIXES
-    files : None for the shipped lamella
-    """
-    zyx, _, volume = _positions(mix, files or data_fetch.yeast_lamella())
+def lamella(mix: str) -> TargetData:
+    """The subtomograms of a mix of MIXES as a user's input: positions without what they are. The same are scored."""
+    zyx, _, volume = _positions(mix)
     columns = {f"rlnCoordinate{axis}": [f"{v:.3f}" for v in zyx[:, 2 - i]] for i, axis in enumerate("XYZ")}
     particles = Particles(columns, zyx=zyx, kind="star")
     return target_data.from_tomogram(volume, particles, LAMELLA_CLASSES)
 
 
-def lamella_labels(mix: str, data: TargetData, files: Lamella | None = None) -> HeldOutLabels:
+def lamella_labels(mix: str, data: TargetData) -> HeldOutLabels:
     """What stands at the position of each subtomogram of :func:`lamella`; for evaluation only.
 
     Random positions have the label of `ice`: most of them show cytosol, and some hold unlisted ribosomes.
     """
-    _, kinds, _ = _positions(mix, files or data_fetch.yeast_lamella())
+    _, kinds, _ = _positions(mix)
     return HeldOutLabels(torch.from_numpy(kinds[data.kept]), LAMELLA_CLASSES)
 
 
@@ -103,18 +100,16 @@ def particles(fold: str, n_ice: int) -> LatticeTest:
     return lattice_test(data, VLP_CLASSES, n_ice=n_ice, held_out=FOLDS[int(fold) - 1])
 
 
-def blocks(zyx: np.ndarray, shape: tuple[int, ...], grid: tuple[int, int] = GRID) -> np.ndarray:
+def blocks(zyx: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Number of the block (N,) of each position (N, 3) zyx: a grid of equal blocks in y and x, over the whole of z."""
     along = [
-        np.clip((zyx[:, axis] * n / shape[axis]).astype(int), 0, n - 1) for axis, n in zip((1, 2), grid, strict=True)
+        np.clip((zyx[:, axis] * n / shape[axis]).astype(int), 0, n - 1) for axis, n in zip((1, 2), GRID, strict=True)
     ]
-    return along[0] * grid[1] + along[1]
+    return along[0] * GRID[1] + along[1]
 
 
-def block_interval(
-    statistic: Callable[[np.ndarray], float], of: np.ndarray, bounds: Bounds = FRACTION, level: float = 0.95
-) -> Interval:
-    """A statistic of all boxes with its interval over blocks: delete-one-block jackknife, Student's t.
+def block_interval(statistic: Callable[[np.ndarray], float], of: np.ndarray, bounds: Bounds = FRACTION) -> Interval:
+    """A statistic of all boxes with its 95 % interval over blocks: delete-one-block jackknife, Student's t.
 
     Boxes in one block overlap and share the local ice, so the block is the unit. For a mean over blocks of equal size
     this is the t interval of the blocks' means (Efron and Stein 1981, Ann. Statist. 9:586). The bounds are NaN where
@@ -137,7 +132,7 @@ def block_interval(
         raise InputError(f"Expected boxes in at least two blocks, got {n}: use a finer grid.")
     value = statistic(np.ones(len(of), bool))
     without = np.array([statistic(of != number) for number in numbers])
-    half = stats.t.ppf(0.5 + level / 2, n - 1) * np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
+    half = stats.t.ppf(0.975, n - 1) * np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
     if not np.isfinite(half):
         return Interval(value, float("nan"), float("nan"))
     return Interval(value, float(max(bounds[0], value - half)), float(min(bounds[1], value + half)))
@@ -224,23 +219,21 @@ class Blobs:
     Attributes
     ----------
     zyx : (M, 3) voxels, the densest first
-    threshold : of the smoothed density, that of the median listed ribosome, in standard deviations of the tomogram
     on_membrane : how many of them lie within a ribosome's radius of a membrane position
     random_hit : how many random positions lie within a ribosome's radius of one
     """
 
     zyx: np.ndarray
-    threshold: float
     on_membrane: int
     random_hit: int
 
 
-def unlisted_blobs(volume: np.ndarray, listed: np.ndarray, *, away: float = AWAY) -> tuple[np.ndarray, float]:
-    """Local maxima of the smoothed density that are denser than the median listed ribosome, and that density.
+def unlisted_blobs(volume: np.ndarray, listed: np.ndarray) -> np.ndarray:
+    """Local maxima (M, 3) zyx of the smoothed density that are denser than the median listed ribosome, densest first.
 
     The density is -(grey value), averaged over a cube as wide as a ribosome's radius and standardised. A listed
     ribosome has the highest density within 2 voxels of its position. Maxima are at least a ribosome's radius apart;
-    those within `away` of a listed ribosome are left out.
+    those within AWAY of a listed ribosome are left out.
 
     Parameters
     ----------
@@ -250,31 +243,29 @@ def unlisted_blobs(volume: np.ndarray, listed: np.ndarray, *, away: float = AWAY
     data, radius = np.asarray(volume, np.float32), int(BLOB_RADIUS)
     smooth = ndimage.uniform_filter((data.mean() - data) / data.std(), radius)
     at = ndimage.maximum_filter(smooth, 5)[tuple(np.rint(listed).astype(int).T)]
-    threshold = float(np.median(at))
-    top = (smooth == ndimage.maximum_filter(smooth, 2 * radius + 1)) & (smooth > threshold)
+    top = (smooth == ndimage.maximum_filter(smooth, 2 * radius + 1)) & (smooth > float(np.median(at)))
     found = np.argwhere(top)
-    found = found[cKDTree(listed).query(found)[0] > away] if len(found) else found
-    return found[np.argsort(-smooth[tuple(found.T)])], threshold
+    found = found[cKDTree(listed).query(found)[0] > AWAY] if len(found) else found
+    return found[np.argsort(-smooth[tuple(found.T)])]
 
 
-def lamella_blobs(files: Lamella | None = None) -> Blobs:
+@lru_cache(maxsize=1)
+def lamella_blobs() -> Blobs:
     """Unlisted dense blobs of the lamella, and how many of them coincide with other positions."""
-    zyx, kinds, volume = _positions("all", files or data_fetch.yeast_lamella())
-    found, threshold = unlisted_blobs(volume.data, zyx[kinds == LISTED])
+    zyx, kinds, volume = _positions("all")
+    found = unlisted_blobs(volume.data, zyx[kinds == LISTED])
 
     def near(points: np.ndarray, others: np.ndarray) -> int:
         return int((cKDTree(others).query(points)[0] <= BLOB_RADIUS).sum()) if len(points) and len(others) else 0
 
-    return Blobs(found, threshold, near(found, zyx[kinds == MEMBRANE]), near(zyx[kinds == RANDOM], found))
+    return Blobs(found, near(found, zyx[kinds == MEMBRANE]), near(zyx[kinds == RANDOM], found))
 
 
-def lamella_sections(files: Lamella | None = None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def lamella_sections() -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The lamella (Z, Y, X) and its positions by kind, to draw: listed ribosomes, random, unlisted dense blobs."""
-    zyx, kinds, volume = _positions("all", files or data_fetch.yeast_lamella())
-    listed = zyx[kinds == LISTED]
-    unlisted, _ = unlisted_blobs(volume.data, listed)
+    zyx, kinds, volume = _positions("all")
     return np.asarray(volume.data), {
-        "listed ribosome": listed,
+        "listed ribosome": zyx[kinds == LISTED],
         "random position": zyx[kinds == RANDOM],
-        "unlisted dense blob": unlisted,
+        "unlisted dense blob": lamella_blobs().zyx,
     }

@@ -34,7 +34,7 @@ from ..support import runtime
 from ..tomography.background import FEWEST
 from ..training import Fit
 from . import real
-from .jobs import BOUNDS, CURVE_SCENARIOS, KEYS, REAL_KEYS, RULES, Job, RealJob, find_scenario
+from .jobs import BOUNDS, KEYS, REAL_KEYS, RULES, Job, RealJob, find_scenario
 
 AnyJob = TypeVar("AnyJob", Job, RealJob)
 
@@ -196,8 +196,7 @@ def source_data(job: Job, context: Context) -> SourceData:
 
 
 def _config(job: Job, split: str) -> DatasetConfig:
-    scenario = CURVE_SCENARIOS.get(job.scenario, job.scenario)
-    return DatasetConfig.of(PROFILES[job.profile], scenario, split, job.seed)
+    return DatasetConfig.of(PROFILES[job.profile], find_scenario(job.scenario), split, job.seed)
 
 
 def target_configs(job: Job) -> tuple[DatasetConfig, DatasetConfig]:

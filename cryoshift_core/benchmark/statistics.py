@@ -28,7 +28,7 @@ NAMED = (*COMPOSITES, *FACTORS, UNSEEN_SCENARIO)  # scenarios with three seeds o
 Row = dict[str, str]
 
 
-def difference(values: Sequence[float], baseline: Sequence[float], level: float = 0.95) -> Interval:
+def difference(values: Sequence[float], baseline: Sequence[float]) -> Interval:
     """Mean and t interval of values - baseline, paired by seed.
 
     Both share data and poses at each seed, so the variation between seeds cancels.
@@ -40,12 +40,10 @@ def difference(values: Sequence[float], baseline: Sequence[float], level: float 
     """
     if len(values) != len(baseline):
         raise InputError(f"Expected the same seeds in the same order for both, got {len(values)} and {len(baseline)}.")
-    return interval(np.asarray(values, float) - np.asarray(baseline, float), level)
+    return interval(np.asarray(values, float) - np.asarray(baseline, float))
 
 
-def gap_closed(
-    values: Sequence[float], source_only: Sequence[float], oracle: Sequence[float], level: float = 0.95
-) -> Interval | None:
+def gap_closed(values: Sequence[float], source_only: Sequence[float], oracle: Sequence[float]) -> Interval | None:
     """Gap closed, mean(method - source_only) / mean(oracle - source_only), with Fieller's interval, paired by seed.
 
     The interval holds the ratios r for which a t test of (method - source_only) - r (oracle - source_only) does not
@@ -66,13 +64,13 @@ def gap_closed(
     InputError
         different numbers of values, or none.
     """
-    gap = difference(oracle, source_only, level)
-    gained = difference(values, source_only, level).mean
+    gap = difference(oracle, source_only)
+    gained = difference(values, source_only).mean
     n = len(values)
     if n < 2 or not gap.low > 0:
         return None
     above, below = (np.asarray(x, float) - np.asarray(source_only, float) for x in (values, oracle))
-    t2 = stats.t.ppf(0.5 + level / 2, n - 1) ** 2
+    t2 = stats.t.ppf(0.975, n - 1) ** 2
     (aa, ab), (_, bb) = t2 * np.cov(above, below, ddof=1) / n
     square = gap.mean**2 - bb
     if square <= 0:  # the interval of the gap touches 0 within rounding
@@ -263,11 +261,11 @@ def estimate_errors(runs: Sequence[SpikeIn]) -> EstimateErrors:
     return EstimateErrors(len(runs), float(np.abs(error).mean()), float(error.mean()), correlation)
 
 
-def recalls(per_class: list[Row], scenario: str = REFERENCE_SCENARIO) -> dict[str, dict[str, float]]:
-    """method -> class -> mean recall over seeds, of unchanged methods on one scenario."""
+def recalls(per_class: list[Row]) -> dict[str, dict[str, float]]:
+    """method -> class -> mean recall over seeds, of unchanged methods on the reference scenario."""
     values: dict[str, dict[str, list[float]]] = {}
     for row in unchanged(per_class):
-        if row["scenario"] == scenario and row["recall"]:
+        if row["scenario"] == REFERENCE_SCENARIO and row["recall"]:
             values.setdefault(row["method"], {}).setdefault(row["class"], []).append(float(row["recall"]))
     order = [m for m in METHODS if m in values]
     return {m: {name: float(np.mean(v)) for name, v in values[m].items()} for m in order}

@@ -12,7 +12,6 @@ A notebook declares its parameters in one cell, ``name: type = value``, and then
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import logging
 import math
@@ -36,7 +35,7 @@ from ..application.profiles import PROFILES, Profile
 from ..application.run_folder import MANIFEST, read_manifest, unfinished_folder
 from ..errors import InputError
 from ..metrics import Interval
-from ..support.runtime import atomic, pick_device, root, write_text
+from ..support.runtime import atomic, file_digest, pick_device, root, write_text
 from .parameters import Parameters, check
 
 
@@ -171,8 +170,8 @@ class Run:
 
     def add_input(self, path: str | Path) -> None:
         """Record a file's sha256 in the manifest. Files that are parameters are recorded automatically."""
-        with Path(path).expanduser().open("rb") as f:
-            self.inputs[str(path)] = hashlib.file_digest(f, "sha256").hexdigest()
+        if str(path) not in self.inputs:
+            self.inputs[str(path)] = file_digest(Path(path).expanduser())
 
     def report(self, **scores: Any) -> None:
         """Record scores for the manifest and the index page: numbers, intervals, short texts, or lists of them."""

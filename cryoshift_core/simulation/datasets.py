@@ -116,11 +116,17 @@ class DatasetConfig:
         return tuple(structures.class_name(c) for c in self.classes)
 
     @property
+    def extras(self) -> tuple[str, ...]:
+        """The scenario's molecules that stand beside the particles and are no class."""
+        return tuple(e for e in self.setting.extras if structures.class_name(e) not in self.class_names)
+
+    @property
     def file_name(self) -> str:
         """Name, without extension, of the files in which the dataset is kept."""
         setting = self.setting
-        files = [hashlib.sha256(Path(c).read_bytes()).hexdigest() for c in self.classes if Path(c).is_file()]
-        code = [runtime.code_digest("simulation", "fourier", "data")]
+        molecules = filter(Path.is_file, map(Path, (*self.classes, *self.extras, setting.unseen_molecule)))
+        files = [hashlib.sha256(molecule.read_bytes()).hexdigest() for molecule in molecules]
+        code = [runtime.code_digest("simulation", "fourier", "data", "tomography.mrc")]
         for name, factor in FACTORS.items():
             if name not in scenarios.BUILTIN_FACTORS:
                 parts = (factor.optics, factor.specimens, factor.structure, factor.subtomograms)
@@ -288,7 +294,7 @@ def _draw_labels(config: DatasetConfig) -> Tensor:
     y[shown] = scenarios.draw_labels(len(shown), n_classes, setting.imbalance, _generator(config, "labels"), order)
     if setting.unseen > 0:
         u = torch.rand(config.n, generator=_generator(config, "unseen"), device="cpu")
-        y[shown[u[shown] < setting.unseen]] = n_classes + len(setting.extras)
+        y[shown[u[shown] < setting.unseen]] = n_classes + len(config.extras)
     return y
 
 
@@ -307,7 +313,7 @@ class _Simulated:
 def _simulate(config: DatasetConfig, device: Device, progress: bool) -> _Simulated:
     setting, device = config.setting, _device(device)
     y, unseen = _draw_labels(config), unseen_molecule(config)
-    extras = (*setting.extras, *((unseen,) if unseen else ()))
+    extras = (*config.extras, *((unseen,) if unseen else ()))
     groups = torch.arange(config.n, device="cpu") * config.tomograms // config.n
     path = "transfer" if config.split in ("source", "validation") else setting.path
     bank = None
@@ -366,7 +372,7 @@ def _image(
         y,
         bank,
         generator=_generator(config, f"poses/{tomogram}", device),
-        extras=[bank.names.index(e) for e in setting.extras],
+        extras=[bank.names.index(structures.class_name(e)) for e in setting.extras],
         **arguments,
     )
     level = None

@@ -315,7 +315,7 @@ def _find(name_or_path: str | Path, voxel_size: float) -> _Loaded:
             f"Unknown class '{name}'{did_you_mean(name, known)} Expected a PDB, mmCIF or MRC file or one of "
             f"{', '.join(known)}."
         )
-    loaded = _load(name, voxel_size, path.stat().st_mtime_ns)
+    loaded = _load(name, min(voxel_size, FINEST), path.stat().st_mtime_ns)  # the finest serves all
     if voxel_size < loaded.voxel_size * 0.999:
         raise InputError(
             f"voxel_size: expected at least the {loaded.voxel_size:.3g} A of map {name}, got {voxel_size} A."

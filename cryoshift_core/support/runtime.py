@@ -10,10 +10,12 @@ import hashlib
 import os
 import subprocess
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +57,12 @@ def write_text(path: str | Path, text: str) -> Path:
     with atomic(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @functools.lru_cache(maxsize=64)
@@ -155,6 +163,12 @@ def did_you_mean(value: str, choices: Iterable[str]) -> str:
     """End of an error sentence: "; did you mean 'laptop'?", or "." if no choice is close to `value`."""
     close = nearest(value, choices)
     return f"; did you mean '{close}'?" if close else "."
+
+
+def check_known(what: str, name: str, known: Collection[str]) -> None:
+    """InputError where `name` is not in `known`; `what` says what it should be, as in "a method"."""
+    if name not in known:
+        raise InputError(f"Expected {what} out of {', '.join(known)}, got '{name}'{did_you_mean(name, known)}")
 
 
 def root() -> Path:

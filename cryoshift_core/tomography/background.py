@@ -56,9 +56,10 @@ def find_background(
     n_free = len(free)
     free = free[torch.randperm(n_free, generator=generator)[: 6 * n].numpy()]
     if len(free) >= FEWEST:
-        smooth = [_smoothed(volume, centre, box) for centre in free]
-        level = np.median([np.median(part) for part in smooth])
-        scores = np.log([[part.var() + 1e-30, np.abs(part - level).max() + 1e-30] for part in smooth])
+        parts = (_smoothed(volume, centre, box) for centre in free)  # one at a time: all would not fit into memory
+        var, medians, low, high = np.array([(p.var(), np.median(p), p.min(), p.max()) for p in parts], np.float32).T
+        level = np.median(medians)
+        scores = np.log(np.stack([var, np.maximum(high - level, level - low)], 1) + 1e-30)
         kept = scores[:, 0] > np.log(1e-20)
         if tolerance is not None:
             middle, quiet = np.quantile(scores, [0.5, 0.16], axis=0)

@@ -106,13 +106,9 @@ def fit_wedge(boxes: Tensor, voxel_size: float) -> Wedge | None:
     return found
 
 
-def estimate_wedge(boxes: Tensor, voxel_size: float) -> Tensor:
-    """Measured Fourier samples, (n, n, n // 2 + 1) bool; all True if `fit_wedge` finds no missing wedge.
-
-    Parameters and errors as in `fit_wedge`.
-    """
-    n, found = boxes.shape[-1], fit_wedge(boxes, voxel_size)
-    return found.mask(n) if found else torch.ones(n, n, n // 2 + 1, dtype=torch.bool, device="cpu")
+def measured_samples(wedge: Wedge | None, n: int) -> Tensor:
+    """Measured Fourier samples (n, n, n // 2 + 1) bool, on the CPU, of what `fit_wedge` returns; all True for None."""
+    return wedge.mask(n) if wedge else torch.ones(n, n, n // 2 + 1, dtype=torch.bool, device="cpu")
 
 
 def mean_power(x: Tensor) -> Tensor:

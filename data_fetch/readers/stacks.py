@@ -148,9 +148,14 @@ def read_subtomograms(
         kind = "star"
         block, table, rest = star.table_with(path, "rlnImageName")
         angles = star.angles_of(path, table)
-        for source in (rest.get("optics", {}), table):
-            if not voxel_size and "rlnImagePixelSize" in source:
-                voxel_size = float(star.numbers(path, source, "rlnImagePixelSize")[0])
+        pixel = star.per_row(path, table, rest.get("optics", {}), "rlnImagePixelSize")
+        if not voxel_size and pixel is not None:
+            if pixel.max() > 1.01 * pixel.min():
+                raise InputError(
+                    f"{path}: expected particles of one voxel size, got _rlnImagePixelSize {pixel.min():g} to "
+                    f"{pixel.max():g} A; split the file by optics group, or pass voxel_size."
+                )
+            voxel_size = float(pixel[0])
         members = _named_in(path, table["rlnImageName"])
     out: Tensor | None = None
     first, edge = 0.0, 0

@@ -75,7 +75,7 @@ def _vectors(path: str | Path, table: Table, columns: tuple[str, ...] | list[str
     return np.stack([numbers(path, table, column) for column in columns], 1)
 
 
-def _per_row(path: str | Path, table: Table, optics: Table, column: str) -> np.ndarray | None:
+def per_row(path: str | Path, table: Table, optics: Table, column: str) -> np.ndarray | None:
     """(N,) positive values of `column`, from the table or from the optics group of each row; None if neither has it."""
     if column in table:
         values = numbers(path, table, column)
@@ -83,7 +83,7 @@ def _per_row(path: str | Path, table: Table, optics: Table, column: str) -> np.n
         of_groups = numbers(path, optics, column)
         own, ids = table.get("rlnOpticsGroup", [""]), optics.get("rlnOpticsGroup", [])
         if len(of_groups) == 1 and (own == [""] or not ids):
-            return _per_row(path, {column: optics[column] * len(next(iter(table.values())))}, {}, column)
+            return per_row(path, {column: optics[column] * len(next(iter(table.values())))}, {}, column)
         groups = dict(zip(ids, of_groups, strict=False))
         lost = next((group for group in own if group not in groups), None)
         if lost is not None:
@@ -101,11 +101,11 @@ def _per_row(path: str | Path, table: Table, optics: Table, column: str) -> np.n
 
 def _image_pixel(path: str | Path, table: Table, optics: Table) -> np.ndarray | None:
     """(N,) A per pixel of the particles' images: from the magnification (RELION 3.0) or the optics table (later)."""
-    detector = _per_row(path, table, optics, "rlnDetectorPixelSize")
-    magnification = _per_row(path, table, optics, "rlnMagnification")
+    detector = per_row(path, table, optics, "rlnDetectorPixelSize")
+    magnification = per_row(path, table, optics, "rlnMagnification")
     if detector is not None and magnification is not None:
         return detector * 1e4 / magnification  # detector pixels are in micrometres
-    named = (_per_row(path, table, optics, column) for column in ("rlnPixelSize", "rlnImagePixelSize"))
+    named = (per_row(path, table, optics, column) for column in ("rlnPixelSize", "rlnImagePixelSize"))
     return next((pixel for pixel in named if pixel is not None), None)
 
 
@@ -125,7 +125,7 @@ def _positions(path: str | Path, table: Table, optics: Table, tomogram: Volume) 
         xyz = _vectors(path, table, [warp.format(axis) for axis in "XYZ"])
         return xyz / tomogram.voxel_size, f" (from A, {tomogram.voxel_size:g} A/voxel)"
     xyz = _vectors(path, table, [PIXELS.format(axis) for axis in "XYZ"])
-    unbinned = _per_row(path, table, optics, "rlnTomoTiltSeriesPixelSize")
+    unbinned = per_row(path, table, optics, "rlnTomoTiltSeriesPixelSize")
     from_warp = any(name.endswith(".tomostar") for name in _names(table))
     if unbinned is None and from_warp:
         if (xyz >= 0).all() and (xyz <= 1).all():

@@ -1,5 +1,6 @@
 """From files to predictions: `classify` in one call, notebook 06, and the command line."""
 
+import dataclasses
 import json
 
 import nbformat
@@ -18,6 +19,7 @@ from cryoshift_core.application.lattice_test import lattice_test
 from cryoshift_core.course import runner
 from cryoshift_core.errors import InputError
 from cryoshift_core.tomography import mrc
+from cryoshift_core.tomography.wedge import fit_wedge
 from data_fetch import readers
 
 NOTEBOOK = ROOT / "notebooks" / "06_your_own_subtomograms.ipynb"
@@ -110,6 +112,13 @@ def test_wrong_values_are_refused_before_anything_is_written(tomogram_folder, tm
     assert not list(tmp_path.iterdir())
 
 
+def test_a_background_that_cannot_be_read_is_refused_before_anything_is_written(tomogram_folder, tmp_path):
+    files = {name: tomogram_folder / value for name, value in FILES.items()}
+    with pytest.raises(InputError, match=r"ice\.mrcs"):
+        pipeline.classify(**files, **SMOKE, background=tmp_path / "ice.mrcs", out_dir=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_line_prints_an_input_error_as_one_line(tmp_path, capsys):
     assert command_line.main(["classify", "--tomogram", "missing.mrc", "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
@@ -142,8 +151,9 @@ def test_the_tilt_axis_of_the_background_is_compared_with_the_given_one():
     measured = z.abs() <= x.abs() * 1.7  # tilts to 60 degrees about y
     noise = torch.randn(30, 1, n, n, n, generator=torch.Generator().manual_seed(0))
     boxes = torch.fft.ifftn(torch.fft.fftn(noise, dim=(2, 3, 4)) * measured, dim=(2, 3, 4)).real
-    assert pipeline.tilt_axis_warnings(boxes, 16.0, 0.0) == [] == pipeline.tilt_axis_warnings(boxes, 16.0, 180.0)
-    (warning,) = pipeline.tilt_axis_warnings(boxes, 16.0, 90.0)
+    wedge = fit_wedge(boxes, 16.0)
+    assert pipeline.tilt_axis_warnings(wedge, 0.0) == [] == pipeline.tilt_axis_warnings(wedge, 180.0)
+    (warning,) = pipeline.tilt_axis_warnings(wedge, 90.0)
     assert "set tilt_axis=0" in warning or "set tilt_axis=-0" in warning
 
 
@@ -153,6 +163,17 @@ def test_the_adaptation_set_is_a_seeded_draw(tmp_path, molecules):
     assert pipeline.adaptation_set(target, 24) is target.subtomograms
     one, same, other = (pipeline.adaptation_set(target, 10, seed).x for seed in (0, 0, 1))
     assert len(one) == 10 and torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_background_of_a_coarser_model_is_as_wide_in_the_tomogram():
+    files = data_fetch.sample()
+    volume = readers.read_tomogram(files.tomogram, 10.0)  # as if it had finer voxels than the model's
+    data = target_data.from_tomogram(volume, readers.read_picks(files.coordinates, volume), ("membrane", "ice"), box=24)
+    coarse = dataclasses.replace(data, subtomograms=dataclasses.replace(data.subtomograms, voxel_size=15.0))
+    assert data.edge == 24 and coarse.edge == 36
+    x, at = target_data.cut_background(coarse, 20, torch.Generator().manual_seed(0))
+    apart = np.abs(at[:, None] - data.particles.zyx).max(-1)
+    assert x.shape[2:] == (24, 24, 24) and apart.min() >= 0.75 * 36
 
 
 def test_the_lattice_test_holds_out_whole_particles():

@@ -42,24 +42,22 @@ def _depends_on_the_class(logits_of):
 
 def test_p_k_gates_the_features():
     assert _depends_on_the_class(lambda net, f, p: net(losses.gate(f, p)))
-    # the variant of the published code, kept as a switch, weights the loss: its discriminators never see p
-    assert not _depends_on_the_class(lambda net, f, p: net(f.unsqueeze(1).expand(-1, 3, -1)))
     f, p = torch.randn(4, 6), torch.rand(4, 3)
     assert torch.allclose(losses.gate(f, p)[2, 1], p[2, 1] * f[2])
 
 
-def test_mada_loss_of_an_undecided_discriminator_is_log_2_and_the_switch_weights_it():
+def test_mada_loss_of_an_undecided_discriminator_is_log_2_and_weights_weight_it():
     logits, p = torch.zeros(4, 3), torch.full((4, 3), 1 / 3)
     domain = torch.tensor([1.0, 1.0, 0.0, 0.0])
-    assert losses.mada_loss(logits, p, domain).item() == pytest.approx(math.log(2))
-    assert losses.mada_loss(logits, p, domain, gated="loss").item() == pytest.approx(math.log(2) / 3)
+    assert losses.mada_loss(logits, domain).item() == pytest.approx(math.log(2))
+    assert losses.mada_loss(logits, domain, weight=p).item() == pytest.approx(math.log(2) / 3)
 
 
 def test_binary_losses_take_logits():
     big = torch.tensor([[40.0]])
     assert losses.realism(big, False).item() == pytest.approx(40.0)
     assert losses.dann_loss(torch.tensor([-40.0]), torch.ones(1)).item() == pytest.approx(40.0)
-    assert losses.mada_loss(big, torch.ones(1, 1), torch.zeros(1)).item() == pytest.approx(40.0)
+    assert losses.mada_loss(big, torch.zeros(1)).item() == pytest.approx(40.0)
     # the published defect, a sigmoid before a loss that applies one itself, bounds the loss of a gross mistake
     assert F.binary_cross_entropy_with_logits(torch.sigmoid(big), torch.zeros(1, 1)).item() < 2
 

@@ -78,6 +78,29 @@ def test_terms_and_warps_can_be_left_out():
     assert student.student_augmentation == ("shift",) and terms == {"source": 1.0, "teacher": 1.0}
 
 
+def test_a_warp_can_be_left_out_of_a_student_without_a_teacher():
+    register("mine", terms={"source": 1.0, "mcc": 1.0}, student_augmentation=("shift", "optics"))
+    assert resolve("mine", ("shift",))[1].student_augmentation == ("optics",)
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"warps": ("spectrun",)}, "a warp out of .*got 'spectrun'.*did you mean 'spectrum'"),
+        ({"student_augmentation": ("shifted",)}, "a warp out of .*got 'shifted'.*did you mean 'shift'"),
+        ({"warps": ("spectrum",), "warp_training": "minmax"}, "warp_training out of realism, min-max, got 'minmax'"),
+        ({"norm": "layer"}, "a norm out of group, batch, got 'layer'"),
+    ],
+)
+def test_misspelt_parts_are_refused_where_the_method_is_made_and_where_it_is_used(wrong, words):
+    with pytest.raises(InputError, match=words):
+        register("mine", terms={"source": 1.0}, **wrong)
+    assert "mine" not in METHODS
+    METHODS["mine"] = Method((("source", 1.0),), "written into the table", **wrong)
+    with pytest.raises(InputError, match=words):
+        train("mine")
+
+
 def test_unknown_methods_and_parts_are_refused():
     with pytest.raises(InputError, match="source_only.*got 'cryo_shift'; did you mean 'cryoshift'"):
         resolve("cryo_shift")

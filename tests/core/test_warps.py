@@ -237,7 +237,7 @@ def test_learned_gains_stay_within_a_factor_of_2():
     assert 1.9 < ratio.min() and ratio.max() < 2.0001
 
 
-def test_noise_drawn_in_fourier_space_is_hermitian_and_has_unit_power():
+def test_the_power_spectrum_of_white_noise_is_1_in_every_plane():
     power = power_spectrum(white(400)).mean(0)
     assert power.mean().item() == pytest.approx(1, abs=0.01)
     assert power[..., 0].mean().item() == pytest.approx(1, abs=0.03), "the kx = 0 plane too"

@@ -270,3 +270,28 @@ def test_a_registered_factor_is_one_entry(tmp_path, factors):
         scenario("hot_pixel_1")
     with pytest.raises(InputError, match="built-in"):
         register_factor("dose", Factor(levels))
+
+
+def test_a_voxel_size_without_a_decimal_point_is_kept_and_found_again(tmp_path):
+    config = replace(CONFIG, voxel_size=16, split="source", scenario="source")
+    made = datasets.simulate_source(config, folder=tmp_path, progress=False)
+    again = datasets.simulate_source(config, folder=tmp_path, progress=False)
+    assert again.voxel_size == made.voxel_size == 16.0 and torch.equal(again.x, made.x)
+
+
+def test_a_neighbour_that_is_a_class_too_is_in_the_bank_once(monkeypatch):
+    banks, original = [], specimens.templates
+    monkeypatch.setattr(specimens, "templates", lambda *a, **k: banks.append(original(*a, **k)) or banks[-1])
+    config = replace(CONFIG, scenario="in_situ_3", classes=("TRiC", "membrane"), n=6, tomograms=1)
+    datasets.simulate_target(config, progress=False)
+    (bank,) = banks
+    assert bank.names.count("membrane") == 1 and bank.names[:3] == ("TRiC", "membrane", "gold")
+
+
+def test_the_file_of_an_unseen_molecule_is_part_of_the_name(tmp_path):
+    path = tmp_path / "mine.pdb"
+    config = replace(CONFIG, scenario=scenarios.changed(scenario("in_situ_3"), unseen_molecule=str(path)))
+    path.write_text("one")
+    name = config.file_name
+    path.write_text("two")
+    assert config.file_name != name
