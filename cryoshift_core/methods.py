@@ -146,6 +146,7 @@ class Method:
     warp_training : "realism" (warps fool an image discriminator), "min-max" (warps maximise the task loss) or None
     student_augmentation : warps through which the network sees the target; a teacher sees it without
     norm : normalisation of the network, see :class:`models.Network`
+    own_background : it learns from molecules in the target's own particle-free boxes, too, where there are any
     oracle : trained on target labels, as an upper bound
     """
 
@@ -155,6 +156,7 @@ class Method:
     warp_training: str | None = None
     student_augmentation: tuple[str, ...] = ()
     norm: str = "group"
+    own_background: bool = False
     oracle: bool = False
 
 
@@ -195,6 +197,7 @@ METHODS: dict[str, Method] = {
         (*_BOTH, ("mada", 5.0)),
         "original source, warped source with the target's spectrum, grey values and neighbours, class-wise adversaries",
         _TARGET_STYLE,
+        own_background=True,
     ),
     # Has the terms of source_only: the caller passes the labelled target-train set as its source.
     "oracle": Method((_SOURCE,), "trained on target labels: the upper bound, not a method to use", oracle=True),
@@ -212,6 +215,7 @@ def register(
     warp_training: str | None = None,
     student_augmentation: tuple[str, ...] = (),
     norm: str = "group",
+    own_background: bool = False,
     overwrite: bool = False,
 ) -> Method:
     """Add a method to METHODS, and its new terms to TERMS; the method is returned.
@@ -249,11 +253,10 @@ def register(
         raise InputError(f"Expected weights of new terms ({', '.join(new) or 'none'}), got {sorted(unknown)}.")
     if not any((new.get(term) or TERMS[term]).supervised for term in terms):
         raise InputError(f"Expected a term with source labels, such as source or warped, got {', '.join(terms)}.")
-    weighted = tuple(
-        (term, float((weights or {}).get(term, 1.0) if term in new else value))  # type: ignore[arg-type]
-        for term, value in terms.items()
-    )
-    method = Method(weighted, description or name, tuple(warps), warp_training, tuple(student_augmentation), norm)
+    given = {**dict.fromkeys(new, 1.0), **(weights or {})}
+    weighted = tuple((term, float(given.get(term, value))) for term, value in terms.items())  # type: ignore[arg-type]
+    parts = (tuple(warps), warp_training, tuple(student_augmentation), norm, own_background)
+    method = Method(weighted, description or name, *parts)
     _check(method)
     TERMS.update(new)
     METHODS[name] = method
@@ -275,11 +278,12 @@ def resolve(name: str, without: tuple[str, ...] = ()) -> tuple[dict[str, float],
     _check(method)
     terms = {term: weight for term, weight in method.terms if term not in without}
     has = [*dict(method.terms), *method.warps, *method.student_augmentation]
+    has += ["own_background"] * method.own_background
     if unknown := set(without) - set(has):
         raise InputError(f"Expected `without` to name parts of {name!r} ({', '.join(has)}), got {sorted(unknown)}.")
     if not any(TERMS[term].supervised for term in terms):
         raise InputError(f"without={sorted(without)} leaves {name!r} no term with source labels; keep one.")
-    kept = tuple(warp for warp in method.warps if warp not in without)
-    seen = tuple(warp for warp in method.student_augmentation if warp not in without)
+    kept, seen = (tuple(w for w in ws if w not in without) for ws in (method.warps, method.student_augmentation))
     training = method.warp_training if kept else None
-    return terms, replace(method, warps=kept, student_augmentation=seen, warp_training=training)
+    own = method.own_background and "own_background" not in without
+    return terms, replace(method, warps=kept, student_augmentation=seen, warp_training=training, own_background=own)

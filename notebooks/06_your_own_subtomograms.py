@@ -43,7 +43,7 @@ import numpy as np
 import torch
 
 import data_fetch
-from cryoshift_core import fourier, metrics, models
+from cryoshift_core import fourier, methods, metrics, models
 from cryoshift_core.application import pictures, pipeline, predictions, target_data
 from cryoshift_core.application.lattice_test import lattice_test
 from cryoshift_core.course import explore, figures
@@ -60,10 +60,11 @@ pixel_size: float = 0.0  # A per voxel of the input; 0: from the file's header
 contrast: str = "auto"  # dark (protein dark), bright, or auto: look at the data
 background: str = ""  # boxes without a particle (stack, folder or STAR); empty: cut from the tomogram
 tilt_axis: float = 0.0  # degrees from the volume's y axis towards x
-tilt_range: float = 60.0  # largest tilt in degrees; sets the order of the dose for spike-ins
-defocus: float = 3.0  # um, underfocus positive; that of the spike-ins
-spike_snr: float = 0.0  # var(signal) / var(ice) of the spike-ins; 0: estimated from your cubes
+tilt_range: float = 60.0  # largest tilt in degrees; sets the order of the dose for molecules in your own boxes
+defocus: float = 3.0  # um, underfocus positive; that of the molecules in your own boxes
+spike_snr: float = 0.0  # var(signal) / var(background) of these molecules; 0: estimated from your subtomograms
 picking_error: float = 0.0  # A, largest distance of a position from its particle; 0: half a voxel
+own_background: bool = True  # train with simulated molecules in your own particle-free boxes, too
 box: int = 0  # voxels along an edge; 0: from the structures or the cubes
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
 method: str = "cryoshift"  # a name from methods.METHODS
@@ -215,6 +216,53 @@ for warning in size_warnings:
     print("WARNING:", warning)
 
 # %% [markdown]
+# ## Your own background: molecules where no particle stands
+#
+# No simulation knows the noise, the filters and the crowd of *your* tomogram. But between your particles are boxes
+# without one. A simulated molecule in such a box has real surroundings and a known class, and no label of yours was
+# needed. The boxes come in two sets: one to train with, one for a test further below (*spike-ins*); where they were cut
+# from the tomogram, a plane through it keeps them apart.
+#
+# First the boxes. **Experimental:** they should look empty. If you see particles, the coordinates are incomplete.
+
+# %%
+boxes, own_source = None, None
+keep_out = test.held_out_at if test else None
+try:
+    boxes = pipeline.background_boxes(
+        data, background, n=p.n_background, seed=seed, voxel_size=pixel_size, keep_out=keep_out
+    )
+    own, ice = boxes.train, boxes.spike_ins
+    print(f"{0 if own is None else len(own)} particle-free boxes to train with, {len(ice)} for spike-ins")
+    fig = pictures.gallery({"no particle, xy": ice[:8], "no particle, xz": ice[:8].transpose(2, 3)}, [""] * 8)
+    run.save_figure(fig, "ice")
+    plt.show()
+except InputError as problem:
+    if background:
+        raise
+    print("No particle-free boxes:", problem)
+
+# %% [markdown]
+# The molecules in the training boxes are as strong as your particles seem to be, within a factor of 3 in
+# signal-to-noise ratio, because that estimate needs the classes to be about equally frequent.
+
+# %%
+imaging = {"tilt_axis": tilt_axis, "tilt_range": tilt_range, "defocus": defocus, "snr": spike_snr}
+if own_background and methods.METHODS[method].own_background and boxes is not None and boxes.train is not None:
+    try:
+        own_source = pipeline.add_own_background(source, target, boxes.train, seed=seed, device=device, **imaging)
+        extra = own_source.subset(torch.arange(len(source), len(own_source)))
+        print(
+            f"{len(source)} simulated subtomograms, and {len(extra)} molecules in {len(boxes.train)} boxes of your own"
+        )
+        fig = pictures.gallery({"in your boxes": pictures.one_of_each(extra.x, extra.y, len(wanted))}, source.classes)
+        run.save_figure(fig, "own_background")
+        plt.show()
+    except InputError as problem:
+        print("WARNING: no molecules in your own boxes:", problem)
+run.report(own_background=len(own_source) - len(source) if own_source else 0)
+
+# %% [markdown]
 # ## Adapt, choose without labels, compare with not adapting
 #
 # `source_only` never looks at your cubes. The other method does, and its checkpoint is chosen by label-free scores; when
@@ -233,6 +281,7 @@ for s in range(seed, seed + (p.seeds if test else 1)):
         p,
         tilt_axis=tilt_axis,
         picking_error=picking_error,
+        own_background=own_source,
         folder=run.fits_folder,
         **training,
     )
@@ -302,26 +351,10 @@ if rows:
 #
 # Nobody labelled your cubes. But *you* can put a known molecule into your own ice: cut boxes where no particle stands,
 # add a simulated molecule seen through the same missing wedge, as strong as your particles are, and ask the models. The
-# noise, the neighbours and the filters are real; the molecule and its label are ours.
+# noise, the neighbours and the filters are real; the molecule and its label are ours. The boxes are those that were not
+# trained with. Yet the molecules were made in the same way as the training's: the score tells whether the
+# network learned, less whether real molecules look like these.
 #
-# First the boxes. **Experimental:** they should look empty. If you see particles, the coordinates are incomplete.
-
-# %%
-ice = None
-if background:
-    ice = pipeline.background_boxes(data, background, n=0, voxel_size=pixel_size)
-else:
-    try:
-        ice = pipeline.background_boxes(data, n=max(60, p.n_test // 2), seed=seed)
-    except InputError as problem:
-        print("No spike-in:", problem)
-if ice is not None:
-    print(f"{len(ice)} boxes of ice")
-    fig = pictures.gallery({"ice, xy": ice[:8], "ice, xz": ice[:8].transpose(2, 3)}, [""] * len(ice[:8]))
-    run.save_figure(fig, "ice")
-    plt.show()
-
-# %% [markdown]
 # Which frequencies did the microscope measure? The power of the ice tells: white was measured, black is the missing
 # wedge. With the tilt axis along y it is a bow tie about the beam, kz, in the left panel; in the middle panel it would
 # say that the axis is x. Strength and envelope of the spiked molecules are chosen so that their average meets the average
@@ -329,7 +362,7 @@ if ice is not None:
 # stay apart (in the shipped tomogram: a schematic bilayer is no Gag lattice), believe the score less.
 
 # %%
-spikes, axis_warnings = None, []
+spikes, axis_warnings, ice = None, [], None if boxes is None else boxes.spike_ins
 if ice is not None:
     try:
         series = fit_wedge(ice, pixel)
@@ -342,8 +375,8 @@ if ice is not None:
         axis_warnings = pipeline.tilt_axis_warnings(series, tilt_axis)
         for warning in axis_warnings:
             print("WARNING:", warning)
-        imaging = {"tilt_axis": tilt_axis, "tilt_range": tilt_range, "defocus": defocus, "snr": spike_snr}
-        spikes = pipeline.insert_molecules(wanted, target, ice, n=p.n_test, seed=seed, device=device, **imaging)
+        number = min(p.n_test, 4 * len(ice))  # each box is used at most four times
+        spikes = pipeline.insert_molecules(wanted, target, ice, n=number, seed=seed, device=device, **imaging)
         given = "given" if spike_snr else "that of your subtomograms, estimated"
         print(f"mean SNR of the spike-ins: {spikes.snr[spikes.snr > 0].mean():.3g} ({given})")
     except InputError as problem:

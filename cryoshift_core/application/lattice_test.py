@@ -30,12 +30,14 @@ class LatticeTest:
     target : without labels, for training and selection
     held_out : of the held-out particles; no voxel of theirs is in `target`
     labels : of `held_out`, for evaluation only
+    held_out_at : (N, 3) zyx, centres of `held_out` in voxels of the tomogram
     lattice, ice : (N, 1, n, n, n) and (M, 1, n, n, n), all boxes of each kind, to look at
     """
 
     target: Unlabelled
     held_out: Unlabelled
     labels: HeldOutLabels
+    held_out_at: np.ndarray
     lattice: Tensor
     ice: Tensor
 
@@ -87,6 +89,7 @@ def lattice_test(
         target=everything.subset(inside),
         held_out=everything.subset(outside),
         labels=HeldOutLabels(y[outside], tuple(classes)),
+        held_out_at=centres[outside.numpy()],
         lattice=model.x[few],
         ice=ice,
     )

@@ -1,8 +1,8 @@
 """Classify the particles of a tomogram: :func:`classify` in one call, or its steps one by one.
 
-The steps are plain functions, in this order: `read_target`, `adaptation_set`, `simulate_source`, `fit_methods`,
-`select_classifier`, then `Classifier.predict`, `background_boxes`, `insert_molecules`, `score_spike_ins`,
-`known_confusion`, `domain_gap` and `write_results`.
+The steps are plain functions, in this order: `read_target`, `adaptation_set`, `background_boxes`, `simulate_source`,
+`add_own_background`, `fit_methods`, `select_classifier`, then `Classifier.predict`, `insert_molecules`,
+`score_spike_ins`, `known_confusion`, `domain_gap` and `write_results`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from .classifier import Classifier, Predictions, finish, select
 from .prevalence import Prevalence, estimate_prevalence
 from .profiles import PROFILES, Profile
 from .spike_in import SpikeInScore
-from .target_data import TargetData
+from .target_data import Background, TargetData
 
 SCENARIO = "broad"  # of the simulated source: wide ranges, because the microscope's settings are not known
 Device = str | torch.device
@@ -95,6 +95,7 @@ def classify(
     defocus: float = 3.0,
     spike_snr: float = 0.0,
     picking_error: float = 0.0,
+    own_background: bool = True,
     box: int = 0,
     profile: str | Profile = "laptop",
     method: str = "cryoshift",
@@ -103,10 +104,11 @@ def classify(
 ) -> Classification:
     """Classes, confidences and class fractions of the particles in a tomogram, without a label; files in `out_dir`.
 
-    A source is simulated for the classes at the target's voxel size. `source_only` and `method` are fitted, a
-    checkpoint is selected without target labels, and its probabilities are calibrated. Where a check speaks against
-    the adapted network, `source_only` takes its place and a warning says so. With particle-free background, the
-    accuracy is estimated on spike-ins.
+    A source is simulated for the classes at the target's voxel size, and simulated molecules are put into particle-free
+    boxes of the target's own tomogram, where there are enough (:func:`add_own_background`). `source_only` and `method`
+    are fitted, a checkpoint is selected without target labels, and its probabilities are calibrated. Where a check
+    speaks against the adapted network, `source_only` takes its place and a warning says so. With particle-free
+    background, the accuracy is estimated on spike-ins, in boxes that were not trained with.
 
     Files: predictions.star (all rows and columns of the input, with classes and probabilities), classes/<class>.star,
     report.html, spike_in.csv, model.safetensors (see `Classifier.load`), manifest.json; predictions.tbl for a Dynamo
@@ -124,10 +126,11 @@ def classify(
     contrast : "dark" (protein dark), "bright", or "auto": decide from the grey values
     background : particle-free boxes (stack, folder or STAR); "": cut from the tomogram
     tilt_axis : degrees from the volume's y axis towards x
-    tilt_range : largest tilt in degrees, of the spike-ins
-    defocus : um, underfocus positive, of the spike-ins
+    tilt_range : largest tilt in degrees, of the molecules in experimental boxes
+    defocus : um, underfocus positive, of the molecules in experimental boxes
     spike_snr : var(signal) / var(background) of the spike-ins; 0: estimated from the target
     picking_error : largest distance of a position from its particle, A; 0: half a voxel
+    own_background : train a method that can use them with molecules in the tomogram's own particle-free boxes, too
     box : voxels; 0: from the structures or the subtomograms
     profile : amount of simulated data and training: a name in `profiles.PROFILES`, or a Profile
     method : a name in `methods.METHODS`
@@ -154,7 +157,13 @@ def classify(
         contrast=contrast,
         box=box,
     )
-    boxes = background_boxes(target, background, n=0, voxel_size=voxel_size) if background else None
+    boxes, no_boxes = None, ""
+    try:
+        boxes = background_boxes(target, background, n=budget.n_background, seed=seed, voxel_size=voxel_size)
+    except InputError as problem:
+        if background:
+            raise
+        no_boxes = str(problem)
     final = Path(out_dir).expanduser().resolve()
     files = [Path(file).expanduser() for file in (subtomograms, tomogram, coordinates, background, *names) if file]
     manifest = {
@@ -175,7 +184,15 @@ def classify(
     simulation: dict[str, Any] = {"seed": seed, "tilt_axis": tilt_axis, "device": device}
     source, validation = simulate_source(unlabelled, budget, **simulation)
     warnings = target_data.voxel_size_warnings(source.x, unlabelled.x, source.voxel_size, names)
-    picks: dict[str, Any] = {"tilt_axis": tilt_axis, "picking_error": picking_error}
+    imaging: dict[str, Any] = {"tilt_axis": tilt_axis, "tilt_range": tilt_range, "defocus": defocus, "snr": spike_snr}
+    own = None
+    if own_background and resolve(method)[1].own_background and boxes is not None and boxes.train is not None:
+        try:
+            own = add_own_background(source, unlabelled, boxes.train, seed=seed, device=device, **imaging)
+        except InputError as problem:
+            warnings.append(f"No molecules in experimental boxes were trained with: {problem}")
+    manifest["own_background"] = len(own) - len(source) if own else 0
+    picks: dict[str, Any] = {"tilt_axis": tilt_axis, "picking_error": picking_error, "own_background": own}
     fits = fit_methods(method, source, validation, unlabelled, budget, seed=seed, device=device, **picks)
     outliers = simulate_outliers(unlabelled, budget, **simulation)
     classifier = select_classifier(fits, method, unlabelled, outliers, seed=seed, device=device)
@@ -185,20 +202,11 @@ def classify(
     scores: dict[str, SpikeInScore] = {}
     try:
         if boxes is None:
-            boxes = background_boxes(target, n=max(60, budget.n_test // 2), seed=seed)
-        warnings += tilt_axis_warnings(fit_wedge(boxes, target.subtomograms.voxel_size), tilt_axis)
-        spikes = insert_molecules(
-            names,
-            unlabelled,
-            boxes,
-            n=budget.n_test,
-            tilt_axis=tilt_axis,
-            tilt_range=tilt_range,
-            defocus=defocus,
-            snr=spike_snr,
-            seed=seed,
-            device=device,
-        )
+            raise InputError(no_boxes)
+        ice = boxes.spike_ins
+        warnings += tilt_axis_warnings(fit_wedge(ice, target.subtomograms.voxel_size), tilt_axis)
+        number = min(budget.n_test, 4 * len(ice))
+        spikes = insert_molecules(names, unlabelled, ice, n=number, seed=seed, device=device, **imaging)
         scores = score_spike_ins(fits, spikes, device=device)
         warnings += spike_in_warnings(scores, classifier)
     except InputError as problem:
@@ -341,6 +349,7 @@ def fit_methods(
     seed: int = 0,
     tilt_axis: float = 0.0,
     picking_error: float = 0.0,
+    own_background: Labelled | None = None,
     folder: Path | None = None,
     device: Device = "auto",
 ) -> dict[str, Fit]:
@@ -350,14 +359,18 @@ def fit_methods(
     ----------
     tilt_axis : degrees; where it is not y, only the rotation about the beam keeps the missing wedge
     picking_error : largest distance of a position from its particle, A; 0: half a voxel
+    own_background : the source of :func:`add_own_background`, for the methods that use it; None for none
     folder : where fits are kept and looked for; None: nowhere
     """
     rotations = (0, 1) if tilt_axis % 180 else (0, 1, 2, 3)
     config = profile.training(rotations=rotations, picking_error=picking_error or None)
-    return {
-        name: fit(name, source, target, validation=validation, config=config, seed=seed, folder=folder, device=device)
-        for name in dict.fromkeys(["source_only", method])
-    }
+    fits = {}
+    for name in dict.fromkeys(["source_only", method]):
+        own = own_background if resolve(name)[1].own_background else None
+        fits[name] = fit(
+            name, own or source, target, validation=validation, config=config, seed=seed, folder=folder, device=device
+        )
+    return fits
 
 
 def select_classifier(
@@ -397,14 +410,21 @@ def predicted_fractions(probabilities: Tensor) -> list[float]:
 
 
 def background_boxes(
-    target: TargetData, path: str | Path = "", *, n: int, seed: int = 0, voxel_size: float = 0.0
-) -> Tensor:
-    """Particle-free boxes (M, 1, b, b, b) with the voxel size, box, contrast and normalisation of the target.
+    target: TargetData,
+    path: str | Path = "",
+    *,
+    n: int,
+    seed: int = 0,
+    voxel_size: float = 0.0,
+    keep_out: np.ndarray | None = None,
+) -> Background:
+    """Particle-free boxes with the voxel size, box, contrast and normalisation of the target: two sets of at most n.
 
     Parameters
     ----------
-    path : a stack, folder or STAR of particle-free boxes; "": cut at most n boxes from the target's tomogram
+    path : a stack, folder or STAR of particle-free boxes; "": cut them from the target's tomogram
     voxel_size : A, of the boxes in `path`; 0: the file's own
+    keep_out : (M, 3) zyx centres of held-out boxes, with which no voxel may be shared
 
     Raises
     ------
@@ -412,8 +432,11 @@ def background_boxes(
         the tomogram has fewer than 20 particle-free boxes, or there is no tomogram
     """
     if path:
-        return target_data.prepare_background(readers.read_subtomograms(path, None, voxel_size or None), target)
-    return target_data.cut_background(target, n, seeded_generator(seed, "spikes"))[0]
+        x = target_data.prepare_background(readers.read_subtomograms(path, None, voxel_size or None), target)
+        return target_data.divide_background(x, None, 0, n)
+    generator = seeded_generator(seed, "spikes")
+    x, at = target_data.cut_background(target, 3 * n, generator, keep_out=keep_out)  # some lie across the plane
+    return target_data.divide_background(x, at, target.edge, n)
 
 
 def tilt_axis_warnings(wedge: Wedge | None, tilt_axis: float) -> list[str]:
@@ -442,12 +465,13 @@ def insert_molecules(
     tilt_range: float = 60.0,
     defocus: float = 3.0,
     snr: float = 0.0,
+    spread: float = 1.0,
     seed: int = 0,
     device: Device = "auto",
 ) -> Labelled:
-    """About n spike-ins: simulated molecules in particle-free boxes, imaged to look like the target.
+    """n spike-ins: simulated molecules in particle-free boxes, imaged to look like the target.
 
-    Parameters as in :func:`classify`; each box is used at most four times.
+    Parameters as in :func:`classify`; `spread` as in :func:`spike_in.spike`
     """
     optics = Optics(
         voxel_size=target.voxel_size,
@@ -455,8 +479,36 @@ def insert_molecules(
         tilts=tilt_scheme(-tilt_range, tilt_range),
         tilt_axis=tilt_axis,
     )
-    number = min(4 * len(background), max(len(classes), n))
-    return spike_in.imitate(classes, target, background, number, optics=optics, snr=snr, seed=seed, device=device)
+    number = max(len(classes), n)
+    return spike_in.imitate(
+        classes, target, background, number, optics=optics, snr=snr, spread=spread, seed=seed, device=device
+    )
+
+
+def add_own_background(
+    source: Labelled,
+    target: Unlabelled,
+    background: Tensor,
+    *,
+    seed: int = 0,
+    device: Device = "auto",
+    **imaging: float,
+) -> Labelled:
+    """The source, and a third as many simulated molecules in the target's own particle-free boxes.
+
+    Noise, filters and neighbours of these are experimental, molecules and labels are not. How strong the molecules
+    of a target are can only be estimated, so their SNR varies within a factor of 3. A class "ice" gets plain boxes.
+
+    Parameters
+    ----------
+    background : (N, 1, b, b, b), of `Background.train`
+    imaging : `tilt_axis`, `tilt_range`, `defocus` and `snr`, as in :func:`insert_molecules`
+    """
+    n = len(source) // 3
+    own = insert_molecules(source.classes, target, background, n=n, spread=3.0, seed=seed + 1, device=device, **imaging)
+    x, y, snr = (torch.cat([getattr(source, name), getattr(own, name)]) for name in ("x", "y", "snr"))
+    groups = torch.cat([source.groups, own.groups + 1 + int(source.groups.max())])
+    return replace(source, x=x, y=y, snr=snr, groups=groups)
 
 
 def score_spike_ins(fits: Mapping[str, Fit], spikes: Labelled, *, device: Device = "auto") -> dict[str, SpikeInScore]:
@@ -588,6 +640,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--defocus", default=3.0, type=float, help="um, underfocus positive (default: 3)")
     add("--spike_snr", default=0.0, type=float, help="SNR of spike-ins (default: estimated)")
     add("--picking_error", default=0.0, type=float, help="largest error of the positions in A (default: half a voxel)")
+    add("--own_background", default=True, action=argparse.BooleanOptionalAction, help="train in own free boxes, too")
     add("--box", default=0, type=int, help="voxels (default: from the structures)")
     add("--profile", default="laptop", help=f"{', '.join(PROFILES)} (default: laptop)")
     add("--method", default="cryoshift", help="default: cryoshift")

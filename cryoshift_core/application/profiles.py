@@ -33,6 +33,11 @@ class Profile:
         numbers = {name: round(factor * getattr(self, name)) for name in ("n_source", "n_validation", "steps")}
         return replace(self, classes=tuple(classes), **numbers)
 
+    @property
+    def n_background(self) -> int:
+        """Particle-free boxes of a tomogram to train with, and as many for spike-ins."""
+        return max(60, self.n_test // 2)
+
     def training(self, **changes: Any) -> TrainingConfig:
         """Configuration of a fit: steps, batch and network of the profile, and `changes` to other fields."""
         config = TrainingConfig(steps=self.steps, batch=self.batch, encoder=self.encoder, width=self.width)

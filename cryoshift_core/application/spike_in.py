@@ -181,6 +181,7 @@ def imitate(
     *,
     optics: Optics,
     snr: float = 0.0,
+    spread: float = 1.0,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Labelled:
@@ -195,6 +196,7 @@ def imitate(
     background : (M, 1, n, n, n) particle-free boxes, protein bright, normalised
     optics : of the molecules; its voxel size is replaced by the target's
     snr : replaces the estimated SNR unless it is 0
+    spread : see :func:`spike`
     device : where the molecules are simulated
 
     Raises
@@ -226,6 +228,7 @@ def imitate(
         background,
         n,
         snr=snr or estimated,
+        spread=spread,
         voxel_size=voxel_size,
         optics=optics,
         wedge=wedge,
@@ -246,6 +249,7 @@ def spike(
     generator: torch.Generator,
     envelope: Tensor | None = None,
     offset: float = OFFSET,
+    spread: float = 1.0,
 ) -> Labelled:
     """Spike-ins: simulated molecules of known class in background boxes, normalised, on the CPU.
 
@@ -264,6 +268,8 @@ def spike(
     generator : on the device of `background`
     envelope : (b, b, b // 2 + 1), a further transfer function for the molecules, such as from :func:`fit_average`
     offset : picking error, voxels
+    spread : the SNR of each molecule is multiplied by a number between 1 / spread and spread, log-uniform, before all
+        are scaled
 
     Returns
     -------
@@ -294,6 +300,9 @@ def spike(
     counted = molecules.var((1, 2, 3, 4)) > 0
     if not counted.any():
         raise InputError(f"Expected a molecule among the classes to insert, got {', '.join(labels)}, which are empty.")
+    if spread > 1:
+        u = torch.rand(n, 1, 1, 1, 1, generator=generator, device=generator.device)
+        molecules = molecules * spread ** (u - 0.5)  # the square root of the factor on the SNR
     x, own, which = _insert(molecules, counted, background, snr, wedge, envelope, generator)
     return Labelled(x.cpu(), y.cpu(), labels, voxel_size, own.cpu(), which.cpu())
 

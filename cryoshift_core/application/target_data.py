@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ from ..errors import InputError
 from ..fourier import shell_means
 from ..simulation import structures
 from ..tomography import extraction, volumes
-from ..tomography.background import find_background
+from ..tomography.background import FEWEST, find_background
 from ..tomography.volumes import ContrastGuess, Particles, Volume
 
 SMALLEST, LARGEST = 24, 48  # voxels: limits of a box that is chosen automatically
+# 35 boxes from the rims of a crowded lamella made its classifier worse (docs/search.md).
+FEWEST_TO_TRAIN = 40
 MARGIN = 1.3  # box edge over the largest diameter: room for neighbours and picking errors
 
 
@@ -280,14 +283,55 @@ def prepare_background(boxes: Particles, like: TargetData) -> Tensor:
     return data.normalize(volumes.to_bright(x, like.contrast))
 
 
+@dataclass(frozen=True, eq=False)
+class Background:
+    """Particle-free boxes of a target in two sets. Where they were cut from a tomogram, no voxel is in both.
+
+    Attributes
+    ----------
+    spike_ins : (M, 1, b, b, b), to measure the accuracy with
+    train : (N, 1, b, b, b), to train with; None where there are too few boxes for two sets
+    """
+
+    spike_ins: Tensor
+    train: Tensor | None
+
+
+def divide_background(x: Tensor, at: np.ndarray | None, edge: int, n: int) -> Background:
+    """Boxes on the two sides of a plane through the tomogram, or two parts of a list where no centres are known.
+
+    The plane halves the boxes across the axis along which they extend furthest. Where that leaves too few to train on,
+    other axes and up to 70 % of the boxes on the side of the training are tried.
+
+    Parameters
+    ----------
+    x : (N, 1, b, b, b)
+    at : (N, 3) zyx centres, or None
+    edge : of a box, in the voxels of `at`
+    n : boxes of each set at most
+    """
+    lines = np.arange(len(x))[None] if at is None else at.T[np.ptp(at, axis=0).argsort()[::-1]]
+    gap = 1 if at is None else edge
+    for share, along in itertools.product((0.5, 0.6, 0.7), lines):
+        plane = np.quantile(along, share)
+        first, second = along <= plane - gap / 2, along >= plane + gap / 2
+        if first.sum() >= FEWEST_TO_TRAIN and second.sum() >= FEWEST:
+            return Background(x[second][:n], x[first][:n])
+    return Background(x[:n], None)
+
+
 def cut_background(
-    like: TargetData, n: int, generator: torch.Generator, tolerance: float | None = 2.5
+    like: TargetData,
+    n: int,
+    generator: torch.Generator,
+    tolerance: float | None = 2.5,
+    keep_out: np.ndarray | None = None,
 ) -> tuple[Tensor, np.ndarray]:
     """At most n particle-free boxes (M, 1, b, b, b) of the tomogram, prepared as its subtomograms; centres (M, 3) zyx.
 
     Parameters
     ----------
-    generator, tolerance : see :func:`background.find_background`
+    generator, tolerance, keep_out : see :func:`background.find_background`
 
     Raises
     ------
@@ -300,7 +344,9 @@ def cut_background(
             "Expected particle-free background, got extracted subtomograms alone: give a stack of particle-free boxes "
             "as background, or the tomogram."
         )
-    at = find_background(volume.data, like.particles.zyx, like.edge, n, generator, tolerance=tolerance)
+    at = find_background(
+        volume.data, like.particles.zyx, like.edge, n, generator, tolerance=tolerance, keep_out=keep_out
+    )
     x, whole = extraction.extract(volume.data, at, model.x.shape[-1], volume.voxel_size, model.voxel_size)
     return data.normalize(volumes.to_bright(x, like.contrast)), at[whole]
 

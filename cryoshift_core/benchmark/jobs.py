@@ -122,6 +122,8 @@ def _ablation() -> Iterator[dict]:
     for part in dict.fromkeys((*method.warps, *method.student_augmentation, *terms)):
         if any(TERMS[term].supervised for term in terms if term != part):  # else nothing would learn the classes
             yield dict(method="cryoshift", scenario=REFERENCE_SCENARIO, without=part)
+    if method.own_background:
+        yield dict(method="cryoshift", scenario=REFERENCE_SCENARIO, without="own_background")
     for rule in RULES:
         yield dict(method="cryoshift", scenario=REFERENCE_SCENARIO, rule=rule)
 

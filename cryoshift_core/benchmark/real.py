@@ -85,8 +85,8 @@ def lamella_labels(mix: str, data: TargetData) -> HeldOutLabels:
     return HeldOutLabels(torch.from_numpy(kinds[data.kept]), LAMELLA_CLASSES)
 
 
-def particles(fold: str, n_ice: int) -> LatticeTest:
-    """The HIV tomogram with the particles of one fold held out. The boxes are the same for every training seed.
+def particles(fold: str, n_ice: int) -> tuple[TargetData, LatticeTest]:
+    """The HIV tomogram, and its test with the particles of one fold held out: the same boxes for every training seed.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def particles(fold: str, n_ice: int) -> LatticeTest:
     volume = readers.read_tomogram(files.tomogram)
     picks = readers.read_picks(files.coordinates, volume)
     data = target_data.from_tomogram(volume, picks, VLP_CLASSES)
-    return lattice_test(data, VLP_CLASSES, n_ice=n_ice, held_out=FOLDS[int(fold) - 1])
+    return data, lattice_test(data, VLP_CLASSES, n_ice=n_ice, held_out=FOLDS[int(fold) - 1])
 
 
 def blocks(zyx: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -16,17 +16,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
 
 from .. import calibration, metrics, models, selection, training
-from ..application import pipeline, spike_in
+from ..application import pipeline
 from ..application.classifier import Classifier, finish
 from ..application.profiles import PROFILES
-from ..application.target_data import TargetData
+from ..application.target_data import Background, TargetData, divide_background
 from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
 from ..errors import InputError
+from ..methods import resolve
 from ..models import Network
 from ..simulation import datasets, scenarios, structures
 from ..simulation.datasets import DatasetConfig
@@ -145,17 +147,34 @@ class Target:
     test_labels: HeldOutLabels
 
     @cached_property
-    def spike_ins(self) -> Labelled:
-        """Spike-ins in particle-free boxes of the scenario, made with what a microscopist knows (see notebook 06).
+    def background(self) -> Background:
+        """Particle-free boxes of the scenario."""
+        x = datasets.simulate_background(background_config(self.job), folder=self.context.data, progress=False).x
+        return divide_background(x, None, 0, PROFILES[self.job.profile].n_background)
 
-        Defocus, dose and tilts have their nominal values; missing wedge, strength and envelope are estimated from the
-        target-train subtomograms.
-        """
-        job, p = self.job, PROFILES[self.job.profile]
-        config = background_config(job)
-        background = datasets.simulate_background(config, folder=self.context.data, progress=False).x
-        optics = replace(scenarios.draw_optics(find_scenario(job.scenario), p.voxel_size, [0.5] * 7), misalignment=0.0)
-        return spike_in.imitate(p.classes, self.train, background, p.n_test, optics=optics, seed=job.seed)
+    @property
+    def imaging(self) -> dict[str, float]:
+        """What a microscopist knows of the scenario: the nominal defocus and tilt range."""
+        optics = scenarios.draw_optics(find_scenario(self.job.scenario), self.train.voxel_size, [0.5] * 7)
+        return {"defocus": optics.defocus, "tilt_range": max(map(abs, optics.tilts))}
+
+    @cached_property
+    def spike_ins(self) -> Labelled:
+        """Spike-ins in particle-free boxes of the scenario, made as in notebook 06."""
+        job, p, boxes = self.job, PROFILES[self.job.profile], self.background.spike_ins
+        options: dict[str, Any] = {"seed": job.seed, "device": self.context.device, **self.imaging}
+        return pipeline.insert_molecules(p.classes, self.train, boxes, n=p.n_test, **options)
+
+    @cached_property
+    def own_source(self) -> Labelled:
+        """The simulated source, and molecules in other particle-free boxes."""
+        job, boxes = self.job, self.background.train
+        if boxes is None:
+            raise InputError(
+                f"Expected more particle-free boxes of {job.scenario}, got {len(self.background.spike_ins)}."
+            )
+        options: dict[str, Any] = {"seed": job.seed, "device": self.context.device, **self.imaging}
+        return pipeline.add_own_background(self.shared.source, self.train, boxes, **options)
 
     @cached_property
     def a_distance_before(self) -> float:
@@ -208,7 +227,7 @@ def target_configs(job: Job) -> tuple[DatasetConfig, DatasetConfig]:
 def background_config(job: Job) -> DatasetConfig:
     """Configuration of the particle-free boxes for spike-ins."""
     config = _config(job, "background")
-    return replace(config, n=max(config.n, FEWEST))
+    return replace(config, n=2 * max(PROFILES[job.profile].n_background, FEWEST))
 
 
 def target_data(job: Job, shared: SourceData, context: Context) -> Target:
@@ -334,7 +353,11 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     """Train (or load), select and score one job: its row of evidence.csv, and its rows of per_class.csv."""
     shared, context = target.shared, target.context
     shared.source_only.restore(max(shared.source_only.candidates))
-    labelled = target.train_labels.labelled(target.train) if job.method == "oracle" else shared.source
+    labelled = shared.source
+    if job.method == "oracle":
+        labelled = target.train_labels.labelled(target.train)
+    elif resolve(job.method, (job.without,) if job.without else ())[1].own_background:
+        labelled = target.own_source
     if job.method == "source_only":
         fit = shared.source_only
     else:
@@ -463,14 +486,31 @@ class Trained:
     fit: Fit
 
 
-def train_real(job: RealJob, target: Unlabelled, classes: Sequence[str], context: Context) -> Trained:
-    """The classifiers of a job on an experimental target, by the steps of notebook 06 with its default parameters."""
+def train_real(
+    job: RealJob,
+    target: Unlabelled,
+    classes: Sequence[str],
+    context: Context,
+    data: TargetData,
+    keep_out: np.ndarray | None = None,
+) -> Trained:
+    """The classifiers of a job on an experimental target, by the steps of notebook 06 with its default parameters.
+
+    Parameters
+    ----------
+    data, keep_out : as in :func:`pipeline.background_boxes`
+    """
     profile = PROFILES[job.profile].for_classes(classes)
     context.data.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"seed": job.seed, "device": context.device}
     source, validation = pipeline.simulate_source(target, profile, folder=context.data, **options)
+    own = None
+    if resolve(job.method)[1].own_background:
+        boxes = pipeline.background_boxes(data, n=profile.n_background, seed=job.seed, keep_out=keep_out)
+        if boxes.train is not None:
+            own = pipeline.add_own_background(source, target, boxes.train, **options)
     fits = pipeline.fit_methods(
-        job.method, source, validation, target, profile, folder=context.work / "fits", **options
+        job.method, source, validation, target, profile, own_background=own, folder=context.work / "fits", **options
     )
     fit = fits[job.method]
     as_chosen = pipeline.select_classifier(fits, job.method, target, None, **options)
@@ -485,14 +525,14 @@ def run_real(job: RealJob, context: Context) -> list[dict]:
     n = PROFILES[job.profile].n_target
     if job.target == real.LAMELLA:
         data = real.lamella(job.subset)
-        trained = train_real(job, pipeline.adaptation_set(data, n), real.LAMELLA_CLASSES, context)
+        trained = train_real(job, pipeline.adaptation_set(data, n), real.LAMELLA_CLASSES, context, data)
         rows = [
             _real_row(job, model, trained, context) | _lamella_row(job, data, classifier, context)
             for model, classifier in trained.models.items()
         ]
     else:
-        test = real.particles(job.subset, max(24, min(600, n // 2)))  # n_ice of notebook 06
-        trained = train_real(job, test.target, real.VLP_CLASSES, context)
+        data, test = real.particles(job.subset, max(24, min(600, n // 2)))  # n_ice of notebook 06
+        trained = train_real(job, test.target, real.VLP_CLASSES, context, data, test.held_out_at)
         rows = []
         for model, classifier in trained.models.items():
             probabilities = classifier.predict(test.held_out, context.device).probabilities

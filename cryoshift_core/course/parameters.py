@@ -136,6 +136,7 @@ class Parameters(BaseModel):
     tilt_range: float = Field(60.0, gt=0, le=80, description="a largest tilt above 0 and up to 80 degrees")
     tilt_axis: float = Field(0.0, ge=-180, le=180, description="an angle from -180 to 180 degrees from y towards x")
     spike_snr: float = Field(0.0, ge=0, le=100, description="an SNR up to 100, or 0 to estimate it")
+    own_background: bool = Field(True, description="True or False")
     picking_error: float = Field(0.0, ge=0, le=500, description="a length up to 500 A, or 0 for half a voxel")
     amount: Amount = 1.0
 

@@ -19,6 +19,7 @@ def find_background(
     generator: torch.Generator,
     *,
     tolerance: float | None = 2.5,
+    keep_out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Centres (M, 3) zyx of at most `n` boxes without a particle, in random order; the boxes may overlap.
 
@@ -37,6 +38,7 @@ def find_background(
     tolerance : a box is dropped when the logarithm of its variance, or of its largest deviation, exceeds the median of
         the candidates by more than `tolerance` times the distance from the 16th percentile to the median. Smaller
         values keep only flat boxes; None keeps all boxes that are free of given positions and not constant
+    keep_out : (M, 3) zyx centres of boxes with which no voxel may be shared
 
     Raises
     ------
@@ -53,6 +55,8 @@ def find_background(
     if particles is not None and len(particles) and len(free):
         distance, _ = spatial.cKDTree(np.asarray(particles, float)).query(free, p=np.inf)
         free = free[distance >= 0.75 * box]
+    if keep_out is not None and len(keep_out) and len(free):
+        free = free[spatial.cKDTree(keep_out).query(free, p=np.inf)[0] >= box]
     n_free = len(free)
     free = free[torch.randperm(n_free, generator=generator)[: 6 * n].numpy()]
     if len(free) >= FEWEST:

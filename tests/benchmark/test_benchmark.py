@@ -55,7 +55,7 @@ def test_the_ablation_follows_the_recipe_and_keeps_a_labelled_term():
     without = {job.without for job in tier_jobs("ablation")} - {""}
     recipe = METHODS["cryoshift"]
     assert {*recipe.warps, *recipe.student_augmentation} <= without
-    assert without <= {*recipe.warps, *recipe.student_augmentation, *dict(recipe.terms)}
+    assert without <= {*recipe.warps, *recipe.student_augmentation, *dict(recipe.terms), "own_background"}
     for part in without:
         resolve("cryoshift", (part,))  # raises where no labelled term is left
     rules = {job.rule for job in tier_jobs("ablation")} - {""}
@@ -391,7 +391,8 @@ def test_a_toy_run_from_nothing_to_rows(tmp_path):
     for r in rows.values():
         best, chosen = float(r["balanced_accuracy_best"]), float(r["balanced_accuracy"])
         assert 0 <= chosen <= 1 and best >= float(r["balanced_accuracy_last"])
-        assert r["n_source"] == ("36" if r["method"] == "oracle" else "48")
+        expected = {"oracle": "36", "source_only": "48", "cryoshift": "64"}  # a third more in own background
+        assert r["n_source"] == expected[r["method"]]
         assert r["fell_back"] == "1" or best >= chosen
         assert r["method"] == "oracle" or 0 <= float(r["spike_balanced_accuracy"]) <= 1
         assert float(r["a_distance_after"]) >= 0 and r["commit"] and r["threads"] and r["device"] == "cpu"

@@ -128,7 +128,7 @@ def test_every_particle_is_held_out_once():
     assert sorted(number for fold in FOLDS for number in fold) == list(range(1, 10)) and {*map(len, FOLDS)} == {3}
     held_out = []
     for fold in range(len(FOLDS)):
-        test = real.particles(str(fold + 1), 500)
+        _, test = real.particles(str(fold + 1), 500)
         lattice = test.labels.y == real.VLP_CLASSES.index("membrane")
         assert set(test.held_out.groups[lattice].tolist()) == set(FOLDS[fold])
         assert not set(test.target.groups.tolist()) & set(FOLDS[fold]) and len(test.target) > 500
@@ -195,7 +195,7 @@ def test_labels_are_opened_by_one_function_and_not_before_training_is_over(
     monkeypatch.setattr(real, "lamella_labels", refuse)
     job, context = RealJob("smoke", real.LAMELLA, SMALL, "cryoshift", 21), runner.Context(tmp_path)
     data = real.lamella(SMALL)
-    trained = runner.train_real(job, data.subtomograms, real.LAMELLA_CLASSES, context)
+    trained = runner.train_real(job, data.subtomograms, real.LAMELLA_CLASSES, context, data)
     assert trained.models.keys() == {"as trained", "as chosen"}
     with pytest.raises(AssertionError, match="labels opened"):
         runner.run_real(job, context)
@@ -229,13 +229,13 @@ def test_particles_of_a_fold_have_a_row_each(few_steps, tmp_path, monkeypatch):
     original = real.particles
 
     def stand_in(fold, n_ice):
-        test = original(fold, n_ice)
+        data, test = original(fold, n_ice)
         g = torch.Generator().manual_seed(0)
         noise = {
             name: replace(getattr(test, name), x=torch.randn(getattr(test, name).x.shape, generator=g))
             for name in ("target", "held_out")
         }
-        return replace(test, **noise)
+        return data, replace(test, **noise)
 
     monkeypatch.setattr(real, "particles", stand_in)
     rows = runner.run_real(RealJob("smoke", real.VLP, "1", "source_only", 21), runner.Context(tmp_path))
