@@ -10,7 +10,7 @@ import numpy as np
 
 from ..methods import METHODS
 from ..metrics import FRACTION, Interval, interval
-from .jobs import BOUNDS, COMPOSITES, FACTORS, REAL_SEEDS, REFERENCE_SCENARIO, UNSEEN_SCENARIO, Job, tier_jobs
+from .jobs import BOUNDS, COMPOSITES, REAL_SEEDS, REFERENCE_SCENARIO, UNSEEN_SCENARIO, Job, tier_jobs
 from .real import FOLDS, MIXES
 from .statistics import (
     NAMED,
@@ -18,6 +18,7 @@ from .statistics import (
     Row,
     baselines,
     by_seed,
+    factors_closed,
     gap_table,
     lamella_scores,
     over_seeds,
@@ -25,7 +26,7 @@ from .statistics import (
     unchanged,
 )
 
-GAP_TARGETS = {"in_situ_1": 0.85, "in_situ_2": 0.80, "in_situ_3": 0.60}  # smallest gap closed
+GAP_TARGETS = {"in_situ_1": 0.85, "in_situ_2": 0.85, "in_situ_3": 0.70}  # smallest gap closed
 FACTORS_TARGET, REGRET_TARGET, ECE_TARGET, UNKNOWN_TARGET, CPU_TARGET = 0.70, 0.03, 0.08, 0.6, 300.0
 
 AUC_TARGET, AUC_WORST, RECALL_TARGET, RECALL_WORST = 0.985, 0.97, 0.92, 0.88  # yeast lamella: mean, and each seed
@@ -83,7 +84,7 @@ def verdicts(rows: list[Row]) -> list[Verdict]:
     ours = {g.scenario: g for g in gap_table(rows) if g.method == "cryoshift"}
     return [
         *(_gap_verdict(rows, ours.get(scenario), scenario, least) for scenario, least in GAP_TARGETS.items()),
-        _factors_verdict(rows, ours),
+        _factors_verdict(rows),
         _negative_transfer_verdict(rows, ours),
         _baselines_verdict(rows),
         _regret_verdict(rows, ours),
@@ -105,12 +106,11 @@ def _gap_verdict(rows: list[Row], g: Gap | None, scenario: str, least: float) ->
     return _verdict(goal, f"{g.closed:.0%}", g.closed.mean >= least, progress)
 
 
-def _factors_verdict(rows: list[Row], ours: dict[str, Gap]) -> Verdict:
-    closed = {s: g.closed for s in FACTORS if (g := ours.get(s)) and g.closed}
-    mean = float(np.mean([c.mean for c in closed.values()])) if closed else math.nan
-    goal = f"mean gap closed over the factors with a gap at least {FACTORS_TARGET:.0%}"
-    result = f"{mean:.0%} over {', '.join(closed)}" if closed else ""
-    return _verdict(goal, result, mean >= FACTORS_TARGET if closed else None, so_far(rows, ["factors"]))
+def _factors_verdict(rows: list[Row]) -> Verdict:
+    closed, with_gap = factors_closed(rows)
+    goal = f"gap closed over the factors with a gap (sum over sum) at least {FACTORS_TARGET:.0%}"
+    result = f"{closed:.0%} over {', '.join(with_gap)}" if closed else ""
+    return _verdict(goal, result, closed.mean >= FACTORS_TARGET if closed else None, so_far(rows, ["factors"]))
 
 
 def _negative_transfer_verdict(rows: list[Row], ours: dict[str, Gap]) -> Verdict:
@@ -119,7 +119,7 @@ def _negative_transfer_verdict(rows: list[Row], ours: dict[str, Gap]) -> Verdict
     none = f"none of {len(measured)} scenarios" if measured else ""
     result = f"negative transfer: {', '.join(negative)}" if negative else none
     progress = so_far(rows, ("core", "factors", "unseen"), method=("source_only", "cryoshift"))
-    goal = "no scenario with its interval below source_only"
+    goal = "no scenario significantly below source_only (Holm over all comparisons)"
     return _verdict(goal, result, not negative if measured else None, progress)
 
 

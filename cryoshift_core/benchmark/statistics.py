@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
@@ -26,6 +28,7 @@ from .real import FOLDS, LAMELLA, MIXES, VLP
 
 NAMED = (*COMPOSITES, *FACTORS, UNSEEN_SCENARIO)  # scenarios with three seeds or more
 Row = dict[str, str]
+Key = TypeVar("Key", bound=Hashable)
 
 
 def difference(values: Sequence[float], baseline: Sequence[float]) -> Interval:
@@ -41,6 +44,26 @@ def difference(values: Sequence[float], baseline: Sequence[float]) -> Interval:
     if len(values) != len(baseline):
         raise InputError(f"Expected the same seeds in the same order for both, got {len(values)} and {len(baseline)}.")
     return interval(np.asarray(values, float) - np.asarray(baseline, float))
+
+
+def p_value(differences: Sequence[float]) -> float:
+    """Two-sided p of a t test that paired differences have a mean of 0; NaN where there are fewer than two."""
+    values = np.asarray(differences, float)
+    if len(values) < 2:
+        return float("nan")
+    if np.ptp(values) < 1e-9:  # the test is not defined: no difference at all, or the same one each time
+        return 0.0 if abs(values.mean()) > 1e-9 else 1.0
+    return float(stats.ttest_1samp(values, 0.0).pvalue)
+
+
+def holm(p: Mapping[Key, float]) -> dict[Key, float]:
+    """p-values of a family of tests, adjusted for their number (Holm 1979, Scand. J. Stat. 6:65); NaN stays NaN."""
+    ordered = sorted((name for name in p if np.isfinite(p[name])), key=p.__getitem__)
+    adjusted, largest = {name: float("nan") for name in p}, 0.0
+    for i, name in enumerate(ordered):
+        largest = max(largest, min(1.0, (len(ordered) - i) * p[name]))
+        adjusted[name] = largest
+    return adjusted
 
 
 def gap_closed(values: Sequence[float], source_only: Sequence[float], oracle: Sequence[float]) -> Interval | None:
@@ -104,10 +127,11 @@ def paired(*configurations: dict[str, float]) -> list[list[float]]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired difference between two configurations, over a number of seeds."""
+    """A paired difference between two configurations, over a number of seeds; `p` is adjusted for the family (Holm)."""
 
     interval: Interval
     seeds: int
+    p: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -121,6 +145,7 @@ class Gap:
     over : paired difference to source_only; None for source_only itself or without shared seeds
     closed : see :func:`gap_closed`; None also for the bounds, source_only and oracle
     regret : mean over seeds of best checkpoint - selected checkpoint; None for the bounds
+    p : of `over`, adjusted for all adapting methods and scenarios of the table (Holm); None for the bounds
     """
 
     method: str
@@ -130,11 +155,12 @@ class Gap:
     over: Interval | None
     closed: Interval | None
     regret: float | None
+    p: float | None = None
 
     @property
     def negative(self) -> bool:
-        """Negative transfer: the whole interval of the difference lies below source_only."""
-        return self.over is not None and self.over.high < 0
+        """Negative transfer: the difference lies below source_only, and stays significant among all comparisons."""
+        return self.over is not None and self.over.mean < 0 and self.p is not None and self.p < 0.05
 
 
 def unchanged(rows: list[Row]) -> list[Row]:
@@ -145,7 +171,27 @@ def unchanged(rows: list[Row]) -> list[Row]:
 def gap_table(rows: list[Row]) -> list[Gap]:
     """One Gap for each pair of unchanged method and scenario in the rows."""
     pairs = dict.fromkeys((row["method"], row["scenario"]) for row in unchanged(rows))
-    return [gap(rows, method, scenario) for method, scenario in pairs]
+    p = {}
+    for method, scenario in pairs:
+        if method not in BOUNDS:
+            own, baseline = paired(by_seed(rows, method, scenario), by_seed(rows, "source_only", scenario))
+            p[method, scenario] = p_value(np.subtract(own, baseline).tolist())
+    adjusted = holm(p)
+    return [replace(gap(rows, *pair), p=adjusted.get(pair)) for pair in pairs]
+
+
+def factors_closed(rows: list[Row], method: str = "cryoshift") -> tuple[Interval | None, list[str]]:
+    """Gap closed over the single factors that have a gap: a sum over a sum, not a mean of ratios; and their names.
+
+    The unit is the seed; only seeds with all three scores on each of these scenarios count.
+    """
+    with_gap = [s for s in FACTORS if by_seed(rows, method, s) and gap(rows, method, s).closed]
+    if not with_gap:
+        return None, []
+    own, low, high = ([by_seed(rows, m, s) for s in with_gap] for m in (method, *BOUNDS))
+    columns = paired(*own, *low, *high)
+    sums = [np.sum(columns[i * len(with_gap) : (i + 1) * len(with_gap)], axis=0).tolist() for i in range(3)]
+    return (gap_closed(*sums) if sums[0] else None), with_gap
 
 
 def gap(rows: list[Row], method: str, scenario: str) -> Gap:
@@ -168,7 +214,11 @@ def against(rows: list[Row], configurations: dict[str, dict], base: str = "cryos
     """
     reference = by_seed(rows, base, REFERENCE_SCENARIO)
     pairs = {label: paired(by_seed(rows, **fields), reference) for label, fields in configurations.items()}
-    return {label: Comparison(difference(own, baseline), len(own)) for label, (own, baseline) in pairs.items() if own}
+    pairs = {label: both for label, both in pairs.items() if both[0]}
+    p = holm({label: p_value(np.subtract(own, baseline).tolist()) for label, (own, baseline) in pairs.items()})
+    return {
+        label: Comparison(difference(own, baseline), len(own), p[label]) for label, (own, baseline) in pairs.items()
+    }
 
 
 def baselines(rows: list[Row]) -> dict[str, Comparison]:
@@ -194,7 +244,7 @@ def ablation(rows: list[Row]) -> dict[str, Comparison]:
 def transfer(rows: list[Row]) -> dict[str, Comparison]:
     """ "method, scenario" -> its difference to source_only on each named scenario; below 0 is negative transfer."""
     return {
-        f"{g.method}, {g.scenario}": Comparison(g.over, g.seeds)
+        f"{g.method}, {g.scenario}": Comparison(g.over, g.seeds, math.nan if g.p is None else g.p)
         for g in gap_table(rows)
         if g.method not in BOUNDS and g.scenario in NAMED and g.over
     }
@@ -220,10 +270,14 @@ def unseen(rows: list[Row]) -> dict[str, dict[str, Interval]]:
 
 @dataclass(frozen=True)
 class SpikeIn:
-    """One run: balanced accuracy on spike-ins, an estimate without labels, and on the held-out target labels."""
+    """One run: balanced accuracy on spike-ins, an estimate without labels, and on the held-out target labels.
+
+    A target is a scenario at one seed: its methods share the spike-ins.
+    """
 
     method: str
     scenario: str
+    seed: str
     estimate: float
     true: float
 
@@ -231,7 +285,13 @@ class SpikeIn:
 def spike_ins(rows: list[Row]) -> list[SpikeIn]:
     """The runs of unchanged methods that have a spike-in estimate."""
     return [
-        SpikeIn(row["method"], row["scenario"], float(row["spike_balanced_accuracy"]), float(row["balanced_accuracy"]))
+        SpikeIn(
+            row["method"],
+            row["scenario"],
+            row["seed"],
+            float(row["spike_balanced_accuracy"]),
+            float(row["balanced_accuracy"]),
+        )
         for row in unchanged(rows)
         if row.get("spike_balanced_accuracy")
     ]
@@ -239,16 +299,22 @@ def spike_ins(rows: list[Row]) -> list[SpikeIn]:
 
 @dataclass(frozen=True)
 class EstimateErrors:
-    """Agreement of spike-in estimates with true scores; `correlation` is NaN where it is not defined."""
+    """Agreement of spike-in estimates with true scores; a correlation is NaN where it is not defined.
+
+    `correlation` mixes easy and hard targets; `within` is that of the deviations from the mean of each target, which
+    tells whether the estimate ranks the methods of one target.
+    """
 
     runs: int
     mean_absolute: float
     bias: float
     correlation: float
+    within: float
 
     def __str__(self) -> str:
-        """Such as "correlation 0.94, mean absolute error 0.098, bias +0.089, 90 runs"."""
+        """Such as "correlation 0.94, within targets 0.31, mean absolute error 0.098, bias +0.089, 90 runs"."""
         correlation = f"correlation {self.correlation:.2f}, " if np.isfinite(self.correlation) else ""
+        correlation += f"within targets {self.within:.2f}, " if np.isfinite(self.within) else ""
         return f"{correlation}mean absolute error {self.mean_absolute:.3f}, bias {self.bias:+.3f}, {self.runs} runs"
 
 
@@ -256,9 +322,53 @@ def estimate_errors(runs: Sequence[SpikeIn]) -> EstimateErrors:
     """Errors of the estimates of one run or more; bias is the mean of estimate - true score."""
     estimate, true = np.array([[run.estimate, run.true] for run in runs]).T
     error = estimate - true
-    defined = len(runs) > 2 and min(estimate.std(), true.std()) > 0
-    correlation = float(np.corrcoef(estimate, true)[0, 1]) if defined else float("nan")
-    return EstimateErrors(len(runs), float(np.abs(error).mean()), float(error.mean()), correlation)
+    targets = np.unique([f"{run.scenario}/{run.seed}" for run in runs], return_inverse=True)[1]
+
+    def centred(values: np.ndarray) -> np.ndarray:
+        return values - (np.bincount(targets, values) / np.bincount(targets))[targets]
+
+    def correlation(a: np.ndarray, b: np.ndarray) -> float:
+        defined = len(runs) > 2 and min(a.std(), b.std()) > 1e-12
+        return float(np.corrcoef(a, b)[0, 1]) if defined else float("nan")
+
+    return EstimateErrors(
+        len(runs),
+        float(np.abs(error).mean()),
+        float(error.mean()),
+        correlation(estimate, true),
+        correlation(centred(estimate), centred(true)),
+    )
+
+
+@dataclass(frozen=True)
+class Harm:
+    """Recall of one class: without adaptation, with it, and the paired difference; `p` is adjusted (Holm)."""
+
+    scenario: str
+    name: str
+    before: float
+    after: float
+    difference: Interval
+    p: float
+
+
+def harm(per_class: list[Row], method: str = "cryoshift", scenarios: Sequence[str] = COMPOSITES) -> list[Harm]:
+    """What adaptation does to each class, because a higher mean can hide a lost class; one Harm for each.
+
+    The family of the adjusted p-values is all classes of all scenarios.
+    """
+    values: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    for row in unchanged(per_class):
+        if row["scenario"] in scenarios and row["method"] in (method, "source_only") and row["recall"]:
+            of_class = values.setdefault((row["scenario"], row["class"]), {"source_only": {}, method: {}})
+            of_class[row["method"]][row["seed"]] = float(row["recall"])
+    pairs = {key: paired(found["source_only"], found[method]) for key, found in values.items()}
+    pairs = {key: both for key, both in pairs.items() if both[0]}
+    p = holm({key: p_value(np.subtract(after, before).tolist()) for key, (before, after) in pairs.items()})
+    return [
+        Harm(*key, float(np.mean(before)), float(np.mean(after)), difference(after, before), p[key])
+        for key, (before, after) in sorted(pairs.items(), key=lambda item: scenarios.index(item[0][0]))
+    ]
 
 
 def recalls(per_class: list[Row]) -> dict[str, dict[str, float]]:

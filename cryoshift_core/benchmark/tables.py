@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from .statistics import (
     curves,
     estimate_errors,
     gap_table,
+    harm,
     lamella_scores,
     over_seeds,
     particle_scores,
@@ -243,7 +245,8 @@ their own.
   no bounds: a method can score below `source_only` or above `oracle`. It is n/a where the 95 % interval of
   `oracle` - `source_only` does not lie above 0.
 - *Regret* is the score of the best checkpoint minus that of the checkpoint selected without target labels.
-- *Negative transfer* means that the whole interval of "over source_only" lies below 0.
+- *Negative transfer* means that the score is below that of `source_only` with p < 0.05 in a paired t test over seeds,
+  adjusted for all methods and scenarios of the table (Holm).
 - Intervals over three seeds are wide.
 
 ## Goals
@@ -283,6 +286,19 @@ their own.
     page += _figure("baselines", images)
     page += _comparisons(f"Changed cryoshift - cryoshift ({REFERENCE_SCENARIO})", "change", ablation(rows))
     page += _figure("ablation", images)
+    if by_class := harm(per_class):
+        page += (
+            "\n## What adaptation does to each class\n\nRecall without adaptation (`source_only`) and of `cryoshift`, "
+        )
+        page += (
+            "paired by seed; p is adjusted for all classes of all scenarios (Holm). *Harmed*: lower, with p < 0.05.\n\n"
+        )
+        lines = [
+            [h.scenario, h.name, f"{h.before:.2f}", f"{h.after:.2f}", f"{h.difference:+.2f}", _p(h.p)]
+            + ["YES" if h.difference.mean < 0 and h.p < 0.05 else ""]
+            for h in by_class
+        ]
+        page += table("scenario | class | source_only | cryoshift | difference | p | harmed", lines)
     if by_method := recalls(per_class):
         classes = list(next(iter(by_method.values())))
         lines = [[m, *(f"{found[c]:.2f}" for c in classes)] for m, found in by_method.items()]
@@ -307,8 +323,10 @@ their own.
         lines = []
         for scenario in sorted({run.scenario for run in spiked}):
             e = estimate_errors([run for run in spiked if run.scenario == scenario])
-            lines.append([scenario, str(e.runs), f"{e.mean_absolute:.3f}", f"{e.bias:+.3f}"])
-        page += table("scenario | runs | mean absolute error | bias", lines) + _figure("spike", images)
+            lines.append([scenario, str(e.runs), f"{e.within:.2f}", f"{e.mean_absolute:.3f}", f"{e.bias:+.3f}"])
+        page += table("scenario | runs | correlation within targets | mean absolute error | bias", lines) + _figure(
+            "spike", images
+        )
     return page
 
 
@@ -319,10 +337,13 @@ def _figure(name: str, images: dict[str, str]) -> str:
 def _comparisons(title: str, what: str, found: dict[str, Comparison]) -> str:
     if not found:
         return ""
-    lines = ((name, str(c.seeds), f"{c.interval:+.3f}") for name, c in found.items())
-    return f"\n## {title}\n\nDifferences of balanced accuracy, paired by seed.\n\n" + table(
-        f"{what} | seeds | difference", lines
-    )
+    lines = ((name, str(c.seeds), f"{c.interval:+.3f}", _p(c.p)) for name, c in found.items())
+    note = "Differences of balanced accuracy, paired by seed; p of a paired t test, adjusted for the table (Holm)."
+    return f"\n## {title}\n\n{note}\n\n" + table(f"{what} | seeds | difference | p", lines)
+
+
+def _p(value: float) -> str:
+    return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 OTHERS = {

@@ -298,7 +298,8 @@ def test_the_factors_count_only_where_there_is_a_gap(tmp_path):
             rows.append(row("oracle", scenario, seed, 0.5 + gap, tier="factors"))
             rows.append(row("cryoshift", scenario, seed, 0.5 + closed, tier="factors"))
     found = verdict(written(tmp_path, rows), "factors")
-    assert found.result == "70% over dose_2, noise_2" and found.outcome == "reached"
+    assert found.result == "63% [63%, 63%] over dose_2, noise_2", "0.38 / 0.60, and not the mean of 50 % and 90 %"
+    assert found.outcome == "not reached"
 
 
 def test_negative_transfer_lists_named_scenarios_alone(tmp_path):
@@ -324,11 +325,60 @@ def test_unseen_molecules_by_hand(tmp_path):
 
 
 def test_errors_of_spike_in_estimates_by_hand():
-    runs = [statistics.SpikeIn("m", "s", estimate, true) for estimate, true in ((0.5, 0.4), (0.7, 0.6), (0.9, 0.8))]
+    numbers = ((0.5, 0.4), (0.7, 0.6), (0.9, 0.8))
+    runs = [statistics.SpikeIn("m", "s", str(i), estimate, true) for i, (estimate, true) in enumerate(numbers)]
     found = statistics.estimate_errors(runs)
     assert (found.runs, found.mean_absolute, found.bias, found.correlation) == pytest.approx((3, 0.1, 0.1, 1.0))
     assert str(found) == "correlation 1.00, mean absolute error 0.100, bias +0.100, 3 runs"
     assert "correlation" not in str(statistics.estimate_errors(runs[:2]))
+
+
+def test_an_estimate_that_only_tells_easy_from_hard_targets_has_no_correlation_within_targets():
+    numbers = {"easy": ((0.90, 0.80), (0.92, 0.78)), "hard": ((0.50, 0.40), (0.52, 0.38))}
+    runs = [
+        statistics.SpikeIn(method, scenario, "21", *values)
+        for scenario, pairs in numbers.items()
+        for method, values in zip("ab", pairs, strict=True)
+    ]
+    found = statistics.estimate_errors(runs)
+    assert found.correlation > 0.98 and found.within == pytest.approx(-1.0), "it prefers the worse method of each"
+
+
+def test_p_values_of_a_family_by_hand():
+    # Holm's example of the three smallest: 4 * 0.01, then 3 * 0.013 is below it, 2 * 0.03, 1 * 0.5
+    found = statistics.holm({"a": 0.01, "b": 0.5, "c": 0.013, "d": 0.03, "e": float("nan")})
+    assert [found[name] for name in "acdb"] == pytest.approx([0.04, 0.04, 0.06, 0.5]) and np.isnan(found["e"])
+    assert statistics.holm({"a": 0.4, "b": 0.9})["b"] == 0.9 and statistics.holm({"a": 0.6, "b": 0.7})["a"] == 1.0
+    assert statistics.p_value([0.1, 0.2, 0.3]) == pytest.approx(stats.ttest_1samp([0.1, 0.2, 0.3], 0).pvalue)
+    assert (
+        np.isnan(statistics.p_value([0.1]))
+        and statistics.p_value([0.1, 0.1]) == 0
+        and statistics.p_value([0.0] * 3) == 1
+    )
+
+
+def test_a_scenario_below_source_only_by_chance_is_no_negative_transfer(tmp_path):
+    def world(n):
+        rows = []
+        for k in range(n):  # the same difference on each scenario: alone it is significant, among many it is not
+            for i, seed in enumerate((21, 22, 23)):
+                rows.append(row("source_only", f"s{k}", seed, 0.5))
+                rows.append(row("cryoshift", f"s{k}", seed, 0.5 - 0.02 - 0.005 * (i - 1)))
+        return [g for g in statistics.gap_table(written(tmp_path / str(n), rows)) if g.method == "cryoshift"]
+
+    assert [g.negative for g in world(1)] == [True] and not any(g.negative for g in world(5))
+
+
+def test_harm_to_a_class_by_hand(tmp_path):
+    rows = []
+    for i, seed in enumerate((21, 22, 23)):
+        for method, recall in (("source_only", {"A": 0.6, "B": 0.5}), ("cryoshift", {"A": 0.3, "B": 0.9})):
+            for name, value in recall.items():
+                base = row(method, "in_situ_1", seed, 0.0) | {"class": name, "n": 70}
+                rows.append(base | {"recall": value + 0.01 * i * (method == "cryoshift")})
+    found = {h.name: h for h in statistics.harm(written(tmp_path, rows))}
+    assert (found["A"].before, found["A"].after) == pytest.approx((0.6, 0.31))
+    assert found["A"].difference.mean == pytest.approx(-0.29) and found["A"].p < 0.01 and found["B"].difference.mean > 0
 
 
 def test_the_number_of_seeds_in_words():
