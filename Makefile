@@ -27,7 +27,7 @@ help:
 	@echo "make sync       only bring the .py and .ipynb of each notebook together"
 	@echo "make bench      measure the speed of simulation, training and extraction"
 	@echo "make evidence   train and score methods into notebooks/evidence, JOBS=2 at a time"
-	@echo "                (TIER=core|real|baselines|factors|ablation|unseen|curves)"
+	@echo "                (TIER=core|real|baselines|factors|mixes|ablation|unseen|curves)"
 	@echo "make venv       only install everything into .venv"
 	@echo "make clean      delete .venv and caches; results in runs/ stay"
 

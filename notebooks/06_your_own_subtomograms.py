@@ -43,8 +43,8 @@ import numpy as np
 import torch
 
 import data_fetch
-from cryoshift_core import fourier, methods, metrics, models
-from cryoshift_core.application import pictures, pipeline, predictions, target_data
+from cryoshift_core import fourier, metrics, models
+from cryoshift_core.application import pictures, pipeline, predictions, spike_in, target_data
 from cryoshift_core.application.lattice_test import lattice_test
 from cryoshift_core.course import explore, figures
 from cryoshift_core.course.run import begin
@@ -226,14 +226,16 @@ for warning in size_warnings:
 # First the boxes. **Experimental:** they should look empty. If you see particles, the coordinates are incomplete.
 
 # %%
-boxes, own_source = None, None
+boxes = None
 keep_out = test.held_out_at if test else None
 try:
     boxes = pipeline.background_boxes(
         data, background, n=p.n_background, seed=seed, voxel_size=pixel_size, keep_out=keep_out
     )
-    own, ice = boxes.train, boxes.spike_ins
-    print(f"{0 if own is None else len(own)} particle-free boxes to train with, {len(ice)} for spike-ins")
+    ice = boxes.spike_ins
+    print(
+        f"{0 if boxes.train is None else len(boxes.train)} particle-free boxes to train with, {len(ice)} for spike-ins"
+    )
     fig = pictures.gallery({"no particle, xy": ice[:8], "no particle, xz": ice[:8].transpose(2, 3)}, [""] * 8)
     run.save_figure(fig, "ice")
     plt.show()
@@ -248,18 +250,18 @@ except InputError as problem:
 
 # %%
 imaging = {"tilt_axis": tilt_axis, "tilt_range": tilt_range, "defocus": defocus, "snr": spike_snr}
-if own_background and methods.METHODS[method].own_background and boxes is not None and boxes.train is not None:
-    try:
-        own_source = pipeline.add_own_background(source, target, boxes.train, seed=seed, device=device, **imaging)
-        extra = own_source.subset(torch.arange(len(source), len(own_source)))
-        print(
-            f"{len(source)} simulated subtomograms, and {len(extra)} molecules in {len(boxes.train)} boxes of your own"
-        )
-        fig = pictures.gallery({"in your boxes": pictures.one_of_each(extra.x, extra.y, len(wanted))}, source.classes)
-        run.save_figure(fig, "own_background")
-        plt.show()
-    except InputError as problem:
-        print("WARNING: no molecules in your own boxes:", problem)
+own = boxes.train if boxes is not None and own_background else None
+own_source, own_warnings = pipeline.own_source(method, source, target, own, seed=seed, device=device, **imaging)
+for warning in own_warnings:
+    print("WARNING:", warning)
+if own_source is None:
+    print(f"{len(source)} simulated subtomograms, and none in your own boxes")
+else:
+    extra = own_source.subset(torch.arange(len(source), len(own_source)))
+    print(f"{len(source)} simulated subtomograms, and {len(extra)} molecules in {len(own)} boxes of your own")
+    fig = pictures.gallery({"in your boxes": pictures.one_of_each(extra.x, extra.y, len(wanted))}, source.classes)
+    run.save_figure(fig, "own_background")
+    plt.show()
 run.report(own_background=len(own_source) - len(source) if own_source else 0)
 
 # %% [markdown]
@@ -376,7 +378,9 @@ if ice is not None:
         for warning in axis_warnings:
             print("WARNING:", warning)
         number = min(p.n_test, 4 * len(ice))  # each box is used at most four times
-        spikes = pipeline.insert_molecules(wanted, target, ice, n=number, seed=seed, device=device, **imaging)
+        options = {"n": number, "seed": seed, "device": device, **imaging}
+        spikes = pipeline.insert_molecules(wanted, target, ice, **options)
+        far = pipeline.insert_molecules(wanted, target, ice, offset=spike_in.FAR, **options)
         given = "given" if spike_snr else "that of your subtomograms, estimated"
         print(f"mean SNR of the spike-ins: {spikes.snr[spikes.snr > 0].mean():.3g} ({given})")
     except InputError as problem:
@@ -413,14 +417,15 @@ if spikes is not None:
 # %%
 scores, score_warnings = {}, []
 if spikes is not None:
-    scores = pipeline.score_spike_ins(fits[seed], spikes, device=device)
+    scores = pipeline.score_spike_ins(fits[seed], spikes, far, device=device)
     fig = pictures.class_fractions({name: score.recall for name, score in scores.items()}, spikes.classes)
     fig.axes[0].axhline(1 / len(wanted), ls=":", color="black", lw=1)
     fig.axes[0].set(ylabel="recall on spike-ins", ylim=(0, 1))
     run.save_figure(fig, "spike_recall")
     plt.show()
     for name, score in scores.items():
-        print(f"{name}: balanced accuracy {score.balanced_accuracy:.3f} on {len(spikes)} spike-ins in {len(ice)} boxes")
+        print(f"{name}: balanced accuracy {score} on {len(spikes)} spike-ins in {len(ice)} boxes")
+    print("A range runs from picking errors of up to 4 voxels to errors of up to 2 voxels; yours are not known.")
     score_warnings = pipeline.spike_in_warnings(scores, classifier)
     for warning in score_warnings:
         print("WARNING:", warning)
@@ -474,7 +479,7 @@ prevalence = pipeline.known_prevalence(table, confusion, seed=seed)
 for name, found in prevalence.items():
     corrected = " corrected" if found.corrected else ""
     print(f"{name}: {found.n} subtomograms; fraction {found.best:.1%}{corrected}")
-warnings = [*size_warnings, *table_warnings, *axis_warnings, *score_warnings]
+warnings = [*size_warnings, *own_warnings, *table_warnings, *axis_warnings, *score_warnings]
 gap = pipeline.domain_gap(fits[seed], source, target, seed=seed, device=device)
 for name, distance in gap.items():
     print(f"A-distance, {name}: {distance:.2f}")

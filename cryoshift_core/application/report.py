@@ -138,7 +138,7 @@ def write(
         unknown_row=unknown_row,
         width=f"{n * subtomograms.voxel_size / 10:.0f} nm",
         spikes=None if spike_in is None else _spike_rows(spike_in, classes),
-        balanced=None if spike_in is None else f"{spike_in.balanced_accuracy:.2f}",
+        balanced=None if spike_in is None else str(spike_in),
         limits=LIMITS,
         made=made or {},
     )

@@ -118,7 +118,7 @@ def _negative_transfer_verdict(rows: list[Row], ours: dict[str, Gap]) -> Verdict
     negative = [s for s, g in measured.items() if g.negative]
     none = f"none of {len(measured)} scenarios" if measured else ""
     result = f"negative transfer: {', '.join(negative)}" if negative else none
-    progress = so_far(rows, ("core", "factors", "unseen"), method=("source_only", "cryoshift"))
+    progress = so_far(rows, ("core", "factors", "mixes", "unseen"), method=("source_only", "cryoshift"))
     goal = "no scenario significantly below source_only (Holm over all comparisons)"
     return _verdict(goal, result, not negative if measured else None, progress)
 

@@ -9,7 +9,8 @@ from ..errors import InputError
 from ..methods import METHODS, TERMS, resolve
 from ..simulation import scenarios
 from ..simulation.scenarios import SCENARIOS, Scenario
-from .real import FOLDS, LAMELLA, MIXES, VLP
+from .real import FOLDS, LAMELLA, VLP
+from .real import MIXES as LAMELLA_MIXES
 
 # Seeds 0, 11-13 and 101 upwards served the development of the recipe. None of the seeds below did.
 TEST_SEEDS = (31, 32, 33, 34, 35)  # their labels were opened after the last change
@@ -19,6 +20,7 @@ CORE = ("source_only", "cryoshift_reference", "cryoshift", "oracle")
 COMPOSITES = ("in_situ_1", "in_situ_2", "in_situ_3")
 REFERENCE_SCENARIO = "in_situ_2"  # of the baselines, the ablation and the curves
 UNSEEN_SCENARIO = "structure_3"  # a tenth of its subtomograms shows a molecule that no class stands for
+MIXES = ("prior_absent", "prior_background", "in_situ_2_absent", "in_situ_2_background")  # see `scenarios`
 FACTORS = tuple(f"{name}_2" for name in scenarios.FACTORS)
 # swept parameter -> value -> the fields of REFERENCE_SCENARIO that change
 CURVES: dict[str, dict[float, dict]] = {
@@ -117,6 +119,10 @@ def _factors() -> Iterator[dict]:
     return (dict(method=m, scenario=s) for s in FACTORS for m in ("source_only", "cryoshift", "oracle"))
 
 
+def _mixes() -> Iterator[dict]:
+    return (dict(method=m, scenario=s) for s in MIXES for m in ("source_only", "cryoshift", "oracle"))
+
+
 def _ablation() -> Iterator[dict]:
     terms, method = resolve("cryoshift")
     for part in dict.fromkeys((*method.warps, *method.student_augmentation, *terms)):
@@ -143,6 +149,7 @@ def _curves() -> Iterator[dict]:
 # tier -> number of seeds, and the configurations that run with each of them
 TIERS: dict[str, tuple[int, Callable[[], Iterator[dict]]]] = {
     "core": (10, _core),
+    "mixes": (5, _mixes),
     "ablation": (3, _ablation),
     "baselines": (5, _baselines),
     "factors": (3, _factors),
@@ -209,7 +216,7 @@ def real_groups(
     profile: str = "laptop", seeds: Iterable[int] = (), part: int = 0, parts: int = 1
 ) -> list[list[RealJob]]:
     """Groups of the real tier's jobs that share target and seed; every `parts`-th group, starting with group `part`."""
-    subsets = [(LAMELLA, mix) for mix in MIXES] + [(VLP, str(fold + 1)) for fold in range(len(FOLDS))]
+    subsets = [(LAMELLA, mix) for mix in LAMELLA_MIXES] + [(VLP, str(fold + 1)) for fold in range(len(FOLDS))]
     every = [
         [RealJob(profile, target, subset, method, seed) for method in REAL_METHODS]
         for target, subset in subsets

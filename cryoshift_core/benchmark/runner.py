@@ -22,7 +22,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from .. import calibration, metrics, models, selection, training
-from ..application import pipeline
+from ..application import pipeline, spike_in
 from ..application.classifier import Classifier, finish
 from ..application.profiles import PROFILES
 from ..application.target_data import Background, TargetData, divide_background
@@ -159,11 +159,14 @@ class Target:
         return {"defocus": optics.defocus, "tilt_range": max(map(abs, optics.tilts))}
 
     @cached_property
-    def spike_ins(self) -> Labelled:
-        """Spike-ins in particle-free boxes of the scenario, made as in notebook 06."""
+    def spike_ins(self) -> dict[float, Labelled]:
+        """Largest picking error -> spike-ins in particle-free boxes of the scenario, made as in notebook 06."""
         job, p, boxes = self.job, PROFILES[self.job.profile], self.background.spike_ins
         options: dict[str, Any] = {"seed": job.seed, "device": self.context.device, **self.imaging}
-        return pipeline.insert_molecules(p.classes, self.train, boxes, n=p.n_test, **options)
+        return {
+            offset: pipeline.insert_molecules(p.classes, self.train, boxes, n=p.n_test, offset=offset, **options)
+            for offset in (spike_in.OFFSET, spike_in.FAR)
+        }
 
     @cached_property
     def own_source(self) -> Labelled:
@@ -374,8 +377,10 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
         **unknown_scores(selected, scored.calibrated, target, generator),
     }
     if job.tier == "core" and job.method != "oracle":
-        spiked = models.predict(selected.network, target.spike_ins.x, device=context.device)
-        measured["spike_balanced_accuracy"] = metrics.balanced_accuracy(spiked, target.spike_ins.y)
+        columns = ("spike_balanced_accuracy", "spike_balanced_accuracy_far")
+        for column, spikes in zip(columns, target.spike_ins.values(), strict=True):
+            spiked = models.predict(selected.network, spikes.x, device=context.device)
+            measured[column] = metrics.balanced_accuracy(spiked, spikes.y)
     row = {
         **asdict(job),
         "target": target.test.name,
@@ -504,11 +509,8 @@ def train_real(
     context.data.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"seed": job.seed, "device": context.device}
     source, validation = pipeline.simulate_source(target, profile, folder=context.data, **options)
-    own = None
-    if resolve(job.method)[1].own_background:
-        boxes = pipeline.background_boxes(data, n=profile.n_background, seed=job.seed, keep_out=keep_out)
-        if boxes.train is not None:
-            own = pipeline.add_own_background(source, target, boxes.train, **options)
+    boxes = pipeline.background_boxes(data, n=profile.n_background, seed=job.seed, keep_out=keep_out).train
+    own, _ = pipeline.own_source(job.method, source, target, boxes, **options)
     fits = pipeline.fit_methods(
         job.method, source, validation, target, profile, own_background=own, folder=context.work / "fits", **options
     )

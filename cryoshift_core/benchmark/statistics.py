@@ -18,15 +18,17 @@ from .jobs import (
     COMPOSITES,
     CURVES,
     FACTORS,
+    MIXES,
     REAL_METHODS,
     REFERENCE_SCENARIO,
     UNLABELLED,
     UNSEEN_SCENARIO,
     curve_scenario,
 )
-from .real import FOLDS, LAMELLA, MIXES, VLP
+from .real import FOLDS, LAMELLA, VLP
+from .real import MIXES as LAMELLA_MIXES
 
-NAMED = (*COMPOSITES, *FACTORS, UNSEEN_SCENARIO)  # scenarios with three seeds or more
+NAMED = (*COMPOSITES, *FACTORS, *MIXES, UNSEEN_SCENARIO)  # scenarios with three seeds or more
 Row = dict[str, str]
 Key = TypeVar("Key", bound=Hashable)
 
@@ -469,7 +471,7 @@ def _block_intervals(rows: list[Row], column: str) -> tuple[Interval, ...]:
 def lamella_scores(rows: list[Row]) -> list[LamellaScore]:
     """Scores of each mix, method and model in the rows of real.csv."""
     out = []
-    for mix in MIXES:
+    for mix in LAMELLA_MIXES:
         for method in REAL_METHODS:
             trained = {row["seed"]: float(row["auc"]) for row in _real(rows, LAMELLA, mix, method, "as trained")}
             for model in MODELS:

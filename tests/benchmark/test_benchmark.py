@@ -103,7 +103,7 @@ def test_the_parts_share_no_job_and_no_target():
 
 
 def test_an_unknown_tier_is_refused():
-    with pytest.raises(InputError, match="core, ablation"):
+    with pytest.raises(InputError, match="core, mixes, ablation"):
         tier_jobs("everything")
 
 
