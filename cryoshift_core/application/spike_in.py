@@ -29,6 +29,7 @@ from ..tomography.wedge import Wedge, fit_wedge, mean_power, measured_samples, r
 from ..warps import shell_amplitude, signal_envelope
 
 OFFSET, FAR = 2.0, 4.0  # voxels: largest picking errors of inserted molecules, usual and pessimistic
+LARGEST_SNR = 10.0
 B_FACTORS = tuple(0.7 * i**2 for i in range(18))  # squared voxels, tried by fit_optics
 
 
@@ -143,7 +144,8 @@ def fit_average(
 
     Returns
     -------
-    (n, n, n // 2 + 1), the `envelope` of :func:`spike`, and its `snr`; None where the averages have no common particle
+    (n, n, n // 2 + 1), the `envelope` of :func:`spike`, and its `snr`; None where the averages have no common particle,
+    or where the average molecule is weaker than the target's at any SNR: strong signal saturates the normalisation
     """
     device = background.device
     k2 = squared_frequency(background.shape[2:], device)
@@ -166,11 +168,11 @@ def fit_average(
         gain = float((samples * measured * amplitude).sum() / (samples * amplitude * amplitude).sum())
         if gain <= 0:
             return None
-        snr = min(10.0, max(0.003, snr * gain**2))
+        snr = min(LARGEST_SNR, max(0.003, snr * gain**2))
     similarity = float((samples * measured * amplitude).sum()) / float(
         ((samples * measured**2).sum() * (samples * amplitude**2).sum()).sqrt()
     )
-    return (envelope, snr) if similarity > 0.7 else None
+    return (envelope, snr) if similarity > 0.7 and snr < LARGEST_SNR else None
 
 
 def imitate(

@@ -406,8 +406,8 @@ def real_section(rows: list[Row], images: dict[str, str], folder: str) -> str:
     page = f"""
 ## Experimental data
 
-Two tomograms with known positions; each run is a row of [real.csv]({folder}/real.csv). They are scored once a version;
-[a summary of the results](results.md) says what was known of them before. *As trained* is the last checkpoint \
+Two tomograms with known positions; each run is a row of [real.csv]({folder}/real.csv). The recipe was chosen with their
+help: [a summary of the results](results.md) says how. *As trained* is the last checkpoint \
 of the method. *As chosen* is what the selection without
 target labels uses, which can be another method's network (*replaced*: in how many seeds). Each seed simulates a new
 source and trains again; the boxes are the same for all seeds.

@@ -253,6 +253,13 @@ def test_the_average_particle_gives_snr_and_filter(bank, wedge, snr, highpass):
     assert spike_in.fit_average(CLASSES, white, white.flip(0), **how) is None, "noise has no average particle"
 
 
+def test_an_average_stronger_than_any_spike_in_gives_no_snr(boxes, wedge):
+    target = spiked(boxes, wedge, n=300, seed=5, snr=4.0).x
+    how = {"voxel_size": PIXEL, "optics": Optics(voxel_size=PIXEL), "wedge": wedge}
+    assert spike_in.fit_average(CLASSES, target, boxes, **how)[1] < spike_in.LARGEST_SNR
+    assert spike_in.fit_average(CLASSES, 4 * target, boxes, **how) is None, "10 would be the bound, and no estimate"
+
+
 def test_an_imitation_is_made_by_the_average_or_by_the_spectra_or_not_at_all(bank, boxes, wedge):
     strong = Unlabelled(spiked(boxes, wedge, n=90, snr=0.5).x, PIXEL, torch.zeros(90), "toy")
     optics = Optics(voxel_size=PIXEL)
