@@ -44,7 +44,7 @@ import torch
 
 import data_fetch
 from cryoshift_core import fourier, metrics, models
-from cryoshift_core.application import pictures, pipeline, predictions, spike_in, target_data
+from cryoshift_core.application import pictures, pipeline, predictions, target_data
 from cryoshift_core.application.lattice_test import lattice_test
 from cryoshift_core.course import explore, figures
 from cryoshift_core.course.run import begin
@@ -283,7 +283,7 @@ for s in range(seed, seed + (p.seeds if test else 1)):
         p,
         tilt_axis=tilt_axis,
         picking_error=picking_error,
-        own_background=own_source,
+        own=own_source,
         folder=run.fits_folder,
         **training,
     )
@@ -377,10 +377,8 @@ if ice is not None:
         axis_warnings = pipeline.tilt_axis_warnings(series, tilt_axis)
         for warning in axis_warnings:
             print("WARNING:", warning)
-        number = min(p.n_test, 4 * len(ice))  # each box is used at most four times
-        options = {"n": number, "seed": seed, "device": device, **imaging}
-        spikes = pipeline.insert_molecules(wanted, target, ice, **options)
-        far = pipeline.insert_molecules(wanted, target, ice, offset=spike_in.FAR, **options)
+        options = {"n": p.n_test, "seed": seed, "device": device, **imaging}
+        spikes, far = pipeline.make_spike_ins(wanted, target, ice, **options)
         given = "given" if spike_snr else "that of your subtomograms, estimated"
         print(f"mean SNR of the spike-ins: {spikes.snr[spikes.snr > 0].mean():.3g} ({given})")
     except InputError as problem:

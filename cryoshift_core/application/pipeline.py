@@ -1,7 +1,7 @@
 """Classify the particles of a tomogram: :func:`classify` in one call, or its steps one by one.
 
 The steps are plain functions, in this order: `read_target`, `adaptation_set`, `background_boxes`, `simulate_source`,
-`own_source`, `fit_methods`, `select_classifier`, then `Classifier.predict`, `insert_molecules`,
+`own_source`, `fit_methods`, `select_classifier`, then `Classifier.predict`, `make_spike_ins`,
 `score_spike_ins`, `known_confusion`, `domain_gap` and `write_results`.
 """
 
@@ -157,13 +157,13 @@ def classify(
         contrast=contrast,
         box=box,
     )
-    boxes, no_boxes = None, ""
+    boxes, no_boxes = None, []
     try:
         boxes = background_boxes(target, background, n=budget.n_background, seed=seed, voxel_size=voxel_size)
     except InputError as problem:
         if background:
             raise
-        no_boxes = str(problem)
+        no_boxes = [f"The accuracy was not estimated on spike-ins: {problem}"]
     final = Path(out_dir).expanduser().resolve()
     files = [Path(file).expanduser() for file in (subtomograms, tomogram, coordinates, background, *names) if file]
     manifest = {
@@ -189,7 +189,7 @@ def classify(
     own, problems = own_source(method, source, unlabelled, boxes_to_train, seed=seed, device=device, **imaging)
     warnings += problems
     manifest["own_background"] = len(own) - len(source) if own else 0
-    picks: dict[str, Any] = {"tilt_axis": tilt_axis, "picking_error": picking_error, "own_background": own}
+    picks: dict[str, Any] = {"tilt_axis": tilt_axis, "picking_error": picking_error, "own": own}
     fits = fit_methods(method, source, validation, unlabelled, budget, seed=seed, device=device, **picks)
     outliers = simulate_outliers(unlabelled, budget, **simulation)
     classifier = select_classifier(fits, method, unlabelled, outliers, seed=seed, device=device)
@@ -197,21 +197,16 @@ def classify(
     warnings += prediction_warnings(classifier, predictions)
 
     scores: dict[str, SpikeInScore] = {}
-    try:
-        if boxes is None:
-            raise InputError(no_boxes)
+    warnings += no_boxes
+    if boxes is not None:
         ice = boxes.spike_ins
-        warnings += tilt_axis_warnings(fit_wedge(ice, target.subtomograms.voxel_size), tilt_axis)
-        number = min(budget.n_test, 4 * len(ice))
-        options: dict[str, Any] = {"n": number, "seed": seed, "device": device, **imaging}
-        spikes, far = (
-            insert_molecules(names, unlabelled, ice, offset=offset, **options)
-            for offset in (spike_in.OFFSET, spike_in.FAR)
-        )
-        scores = score_spike_ins(fits, spikes, far, device=device)
-        warnings += spike_in_warnings(scores, classifier)
-    except InputError as problem:
-        warnings.append(f"The accuracy was not estimated on spike-ins: {problem}")
+        try:
+            warnings += tilt_axis_warnings(fit_wedge(ice, target.subtomograms.voxel_size), tilt_axis)
+            spikes, far = make_spike_ins(names, unlabelled, ice, n=budget.n_test, seed=seed, device=device, **imaging)
+            scores = score_spike_ins(fits, spikes, far, device=device)
+            warnings += spike_in_warnings(scores, classifier)
+        except InputError as problem:
+            warnings.append(f"The accuracy was not estimated on spike-ins: {problem}")
 
     chosen = fits[classifier.recipe["method"]]
     confusion = known_confusion(chosen, scores, seed=seed, device=device)
@@ -350,7 +345,7 @@ def fit_methods(
     seed: int = 0,
     tilt_axis: float = 0.0,
     picking_error: float = 0.0,
-    own_background: Labelled | None = None,
+    own: Labelled | None = None,
     folder: Path | None = None,
     device: Device = "auto",
 ) -> dict[str, Fit]:
@@ -360,16 +355,16 @@ def fit_methods(
     ----------
     tilt_axis : degrees; where it is not y, only the rotation about the beam keeps the missing wedge
     picking_error : largest distance of a position from its particle, A; 0: half a voxel
-    own_background : the source of :func:`add_own_background`, for the methods that use it; None for none
+    own : the source of :func:`own_source`, for the methods that use it; None for none
     folder : where fits are kept and looked for; None: nowhere
     """
     rotations = (0, 1) if tilt_axis % 180 else (0, 1, 2, 3)
     config = profile.training(rotations=rotations, picking_error=picking_error or None)
     fits = {}
     for name in dict.fromkeys(["source_only", method]):
-        own = own_background if resolve(name)[1].own_background else None
+        used = own if own is not None and resolve(name)[1].own_background else source
         fits[name] = fit(
-            name, own or source, target, validation=validation, config=config, seed=seed, folder=folder, device=device
+            name, used, target, validation=validation, config=config, seed=seed, folder=folder, device=device
         )
     return fits
 
@@ -467,13 +462,13 @@ def insert_molecules(
     defocus: float = 3.0,
     snr: float = 0.0,
     spread: float = 1.0,
-    offset: float = spike_in.OFFSET,
+    offsets: Sequence[float] = (spike_in.OFFSET,),
     seed: int = 0,
     device: Device = "auto",
-) -> Labelled:
-    """n spike-ins: simulated molecules in particle-free boxes, imaged to look like the target.
+) -> list[Labelled]:
+    """n simulated molecules in particle-free boxes for each of `offsets`, imaged to look like the target.
 
-    Parameters as in :func:`classify`; `spread` and `offset` as in :func:`spike_in.spike`
+    Parameters as in :func:`classify`; `spread` and `offsets` as in :func:`spike_in.imitate`
     """
     optics = Optics(
         voxel_size=target.voxel_size,
@@ -490,10 +485,22 @@ def insert_molecules(
         optics=optics,
         snr=snr,
         spread=spread,
-        offset=offset,
+        offsets=offsets,
         seed=seed,
         device=device,
     )
+
+
+def make_spike_ins(
+    classes: Sequence[str], target: Unlabelled, background: Tensor, *, n: int, **options: Any
+) -> tuple[Labelled, Labelled]:
+    """At most n spike-ins with usual and with pessimistic picking errors; each box is used at most four times.
+
+    `options` as in :func:`insert_molecules`
+    """
+    offsets, number = (spike_in.OFFSET, spike_in.FAR), min(n, 4 * len(background))
+    near, far = insert_molecules(classes, target, background, n=number, offsets=offsets, **options)
+    return near, far
 
 
 def own_source(
@@ -531,7 +538,8 @@ def add_own_background(
     imaging : `tilt_axis`, `tilt_range`, `defocus` and `snr`, as in :func:`insert_molecules`
     """
     n = len(source) // 3
-    own = insert_molecules(source.classes, target, background, n=n, spread=3.0, seed=seed + 1, device=device, **imaging)
+    options: dict[str, Any] = {"seed": seed + 1, "device": device, **imaging}
+    (own,) = insert_molecules(source.classes, target, background, n=n, spread=3.0, **options)
     x, y, snr = (torch.cat([getattr(source, name), getattr(own, name)]) for name in ("x", "y", "snr"))
     groups = torch.cat([source.groups, own.groups + 1 + int(source.groups.max())])
     return replace(source, x=x, y=y, snr=snr, groups=groups)

@@ -184,11 +184,11 @@ def imitate(
     optics: Optics,
     snr: float = 0.0,
     spread: float = 1.0,
-    offset: float = OFFSET,
+    offsets: Sequence[float] = (OFFSET,),
     seed: int = 0,
     device: str | torch.device = "cpu",
-) -> Labelled:
-    """n spike-ins, on the CPU, that look like the target's subtomograms; no label of the target is needed.
+) -> list[Labelled]:
+    """n spike-ins for each of `offsets`, on the CPU, that look like the target's subtomograms; it needs no label.
 
     The missing wedge is that of the background. SNR and envelope come from :func:`fit_average` or, where the target
     has no common particle, from :func:`fit_optics`.
@@ -199,7 +199,8 @@ def imitate(
     background : (M, 1, n, n, n) particle-free boxes, protein bright, normalised
     optics : of the molecules; its voxel size is replaced by the target's
     snr : replaces the estimated SNR unless it is 0
-    spread, offset : see :func:`spike`
+    spread : see :func:`spike`
+    offsets : picking errors, voxels; the sets differ in nothing else
     device : where the molecules are simulated
 
     Raises
@@ -226,19 +227,24 @@ def imitate(
             "The subtomograms have no more power than the background, so the SNR of spike-ins cannot be estimated; "
             "set spike_snr, such as 0.1."
         )
-    return spike(
-        classes,
-        background,
-        n,
-        snr=snr or estimated,
-        spread=spread,
-        offset=offset,
-        voxel_size=voxel_size,
-        optics=optics,
-        wedge=wedge,
-        envelope=envelope,
-        generator=generator,
-    )
+    made, state = [], generator.get_state()
+    for offset in offsets:
+        generator.set_state(state)
+        spikes = spike(
+            classes,
+            background,
+            n,
+            snr=snr or estimated,
+            spread=spread,
+            offset=offset,
+            voxel_size=voxel_size,
+            optics=optics,
+            wedge=wedge,
+            envelope=envelope,
+            generator=generator,
+        )
+        made.append(spikes)
+    return made
 
 
 def spike(

@@ -9,8 +9,7 @@ from ..errors import InputError
 from ..methods import METHODS, TERMS, resolve
 from ..simulation import scenarios
 from ..simulation.scenarios import SCENARIOS, Scenario
-from .real import FOLDS, LAMELLA, VLP
-from .real import MIXES as LAMELLA_MIXES
+from .real import FOLDS, LAMELLA, MIXES, VLP
 
 # Seeds 0, 11-13 and 101 upwards served the development of the recipe. None of the seeds below did.
 TEST_SEEDS = (31, 32, 33, 34, 35)  # their labels were opened after the last change
@@ -20,7 +19,7 @@ CORE = ("source_only", "cryoshift_reference", "cryoshift", "oracle")
 COMPOSITES = ("in_situ_1", "in_situ_2", "in_situ_3")
 REFERENCE_SCENARIO = "in_situ_2"  # of the baselines, the ablation and the curves
 UNSEEN_SCENARIO = "structure_3"  # a tenth of its subtomograms shows a molecule that no class stands for
-MIXES = ("prior_absent", "prior_background", "in_situ_2_absent", "in_situ_2_background")  # see `scenarios`
+MIXED = ("prior_absent", "prior_background", "in_situ_2_absent", "in_situ_2_background")  # see `scenarios`
 FACTORS = tuple(f"{name}_2" for name in scenarios.FACTORS)
 # swept parameter -> value -> the fields of REFERENCE_SCENARIO that change
 CURVES: dict[str, dict[float, dict]] = {
@@ -99,6 +98,11 @@ class Job:
     n_target: int = 0
 
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """`without` as `methods.resolve` takes it."""
+        return (self.without,) if self.without else ()
+
+    @property
     def key(self) -> tuple[str, ...]:
         """Texts of all fields, as they stand in the CSV."""
         return tuple(str(value) for value in asdict(self).values())
@@ -120,7 +124,7 @@ def _factors() -> Iterator[dict]:
 
 
 def _mixes() -> Iterator[dict]:
-    return (dict(method=m, scenario=s) for s in MIXES for m in ("source_only", "cryoshift", "oracle"))
+    return (dict(method=m, scenario=s) for s in MIXED for m in ("source_only", "cryoshift", "oracle"))
 
 
 def _ablation() -> Iterator[dict]:
@@ -216,7 +220,7 @@ def real_groups(
     profile: str = "laptop", seeds: Iterable[int] = (), part: int = 0, parts: int = 1
 ) -> list[list[RealJob]]:
     """Groups of the real tier's jobs that share target and seed; every `parts`-th group, starting with group `part`."""
-    subsets = [(LAMELLA, mix) for mix in LAMELLA_MIXES] + [(VLP, str(fold + 1)) for fold in range(len(FOLDS))]
+    subsets = [(LAMELLA, mix) for mix in MIXES] + [(VLP, str(fold + 1)) for fold in range(len(FOLDS))]
     every = [
         [RealJob(profile, target, subset, method, seed) for method in REAL_METHODS]
         for target, subset in subsets

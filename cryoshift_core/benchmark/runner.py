@@ -22,7 +22,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from .. import calibration, metrics, models, selection, training
-from ..application import pipeline, spike_in
+from ..application import pipeline
 from ..application.classifier import Classifier, finish
 from ..application.profiles import PROFILES
 from ..application.target_data import Background, TargetData, divide_background
@@ -103,7 +103,7 @@ class Context:
     def train(self, job: Job, method: str, source: Labelled, target: Unlabelled, validation: Labelled) -> Fit:
         """Fit of `method` with the budget of the job's profile; a finished fit is loaded."""
         p = PROFILES[job.profile]
-        config = p.training(without=(job.without,) if job.without else ())
+        config = p.training(without=job.left_out)
         return training.fit(
             method,
             source,
@@ -159,23 +159,18 @@ class Target:
         return {"defocus": optics.defocus, "tilt_range": max(map(abs, optics.tilts))}
 
     @cached_property
-    def spike_ins(self) -> dict[float, Labelled]:
-        """Largest picking error -> spike-ins in particle-free boxes of the scenario, made as in notebook 06."""
+    def spike_ins(self) -> dict[str, Labelled]:
+        """Column of the CSV -> spike-ins in particle-free boxes of the scenario, made as in notebook 06."""
         job, p, boxes = self.job, PROFILES[self.job.profile], self.background.spike_ins
         options: dict[str, Any] = {"seed": job.seed, "device": self.context.device, **self.imaging}
-        return {
-            offset: pipeline.insert_molecules(p.classes, self.train, boxes, n=p.n_test, offset=offset, **options)
-            for offset in (spike_in.OFFSET, spike_in.FAR)
-        }
+        made = pipeline.make_spike_ins(p.classes, self.train, boxes, n=p.n_test, **options)
+        return dict(zip(("spike_balanced_accuracy", "spike_balanced_accuracy_far"), made, strict=True))
 
     @cached_property
     def own_source(self) -> Labelled:
         """The simulated source, and molecules in other particle-free boxes."""
         job, boxes = self.job, self.background.train
-        if boxes is None:
-            raise InputError(
-                f"Expected more particle-free boxes of {job.scenario}, got {len(self.background.spike_ins)}."
-            )
+        assert boxes is not None  # background_config asks for enough
         options: dict[str, Any] = {"seed": job.seed, "device": self.context.device, **self.imaging}
         return pipeline.add_own_background(self.shared.source, self.train, boxes, **options)
 
@@ -359,7 +354,7 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     labelled = shared.source
     if job.method == "oracle":
         labelled = target.train_labels.labelled(target.train)
-    elif resolve(job.method, (job.without,) if job.without else ())[1].own_background:
+    elif resolve(job.method, job.left_out)[1].own_background:
         labelled = target.own_source
     if job.method == "source_only":
         fit = shared.source_only
@@ -377,8 +372,7 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
         **unknown_scores(selected, scored.calibrated, target, generator),
     }
     if job.tier == "core" and job.method != "oracle":
-        columns = ("spike_balanced_accuracy", "spike_balanced_accuracy_far")
-        for column, spikes in zip(columns, target.spike_ins.values(), strict=True):
+        for column, spikes in target.spike_ins.items():
             spiked = models.predict(selected.network, spikes.x, device=context.device)
             measured[column] = metrics.balanced_accuracy(spiked, spikes.y)
     row = {
@@ -509,10 +503,12 @@ def train_real(
     context.data.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"seed": job.seed, "device": context.device}
     source, validation = pipeline.simulate_source(target, profile, folder=context.data, **options)
-    boxes = pipeline.background_boxes(data, n=profile.n_background, seed=job.seed, keep_out=keep_out).train
-    own, _ = pipeline.own_source(job.method, source, target, boxes, **options)
+    own = None
+    if resolve(job.method)[1].own_background:
+        boxes = pipeline.background_boxes(data, n=profile.n_background, seed=job.seed, keep_out=keep_out).train
+        own, _ = pipeline.own_source(job.method, source, target, boxes, **options)
     fits = pipeline.fit_methods(
-        job.method, source, validation, target, profile, own_background=own, folder=context.work / "fits", **options
+        job.method, source, validation, target, profile, own=own, folder=context.work / "fits", **options
     )
     fit = fits[job.method]
     as_chosen = pipeline.select_classifier(fits, job.method, target, None, **options)

@@ -18,17 +18,16 @@ from .jobs import (
     COMPOSITES,
     CURVES,
     FACTORS,
-    MIXES,
+    MIXED,
     REAL_METHODS,
     REFERENCE_SCENARIO,
     UNLABELLED,
     UNSEEN_SCENARIO,
     curve_scenario,
 )
-from .real import FOLDS, LAMELLA, VLP
-from .real import MIXES as LAMELLA_MIXES
+from .real import FOLDS, LAMELLA, MIXES, VLP
 
-NAMED = (*COMPOSITES, *FACTORS, *MIXES, UNSEEN_SCENARIO)  # scenarios with three seeds or more
+NAMED = (*COMPOSITES, *FACTORS, *MIXED, UNSEEN_SCENARIO)  # scenarios with three seeds or more
 Row = dict[str, str]
 Key = TypeVar("Key", bound=Hashable)
 
@@ -48,14 +47,14 @@ def difference(values: Sequence[float], baseline: Sequence[float]) -> Interval:
     return interval(np.asarray(values, float) - np.asarray(baseline, float))
 
 
-def p_value(differences: Sequence[float]) -> float:
-    """Two-sided p of a t test that paired differences have a mean of 0; NaN where there are fewer than two."""
-    values = np.asarray(differences, float)
-    if len(values) < 2:
+def p_value(values: Sequence[float], baseline: Sequence[float]) -> float:
+    """Two-sided p of a t test of values - baseline, paired by seed; NaN where there are fewer than two."""
+    gained = np.subtract(values, baseline)
+    if len(gained) < 2:
         return float("nan")
-    if np.ptp(values) < 1e-9:  # the test is not defined: no difference at all, or the same one each time
-        return 0.0 if abs(values.mean()) > 1e-9 else 1.0
-    return float(stats.ttest_1samp(values, 0.0).pvalue)
+    if np.ptp(gained) < 1e-9:  # the test is not defined: no difference at all, or the same one each time
+        return 0.0 if abs(gained.mean()) > 1e-9 else 1.0
+    return float(stats.ttest_1samp(gained, 0.0).pvalue)
 
 
 def holm(p: Mapping[Key, float]) -> dict[Key, float]:
@@ -176,8 +175,9 @@ def gap_table(rows: list[Row]) -> list[Gap]:
     p = {}
     for method, scenario in pairs:
         if method not in BOUNDS:
-            own, baseline = paired(by_seed(rows, method, scenario), by_seed(rows, "source_only", scenario))
-            p[method, scenario] = p_value(np.subtract(own, baseline).tolist())
+            p[method, scenario] = p_value(
+                *paired(by_seed(rows, method, scenario), by_seed(rows, "source_only", scenario))
+            )
     adjusted = holm(p)
     return [replace(gap(rows, *pair), p=adjusted.get(pair)) for pair in pairs]
 
@@ -217,7 +217,7 @@ def against(rows: list[Row], configurations: dict[str, dict], base: str = "cryos
     reference = by_seed(rows, base, REFERENCE_SCENARIO)
     pairs = {label: paired(by_seed(rows, **fields), reference) for label, fields in configurations.items()}
     pairs = {label: both for label, both in pairs.items() if both[0]}
-    p = holm({label: p_value(np.subtract(own, baseline).tolist()) for label, (own, baseline) in pairs.items()})
+    p = holm({label: p_value(*both) for label, both in pairs.items()})
     return {
         label: Comparison(difference(own, baseline), len(own), p[label]) for label, (own, baseline) in pairs.items()
     }
@@ -366,7 +366,7 @@ def harm(per_class: list[Row], method: str = "cryoshift", scenarios: Sequence[st
             of_class[row["method"]][row["seed"]] = float(row["recall"])
     pairs = {key: paired(found["source_only"], found[method]) for key, found in values.items()}
     pairs = {key: both for key, both in pairs.items() if both[0]}
-    p = holm({key: p_value(np.subtract(after, before).tolist()) for key, (before, after) in pairs.items()})
+    p = holm({key: p_value(after, before) for key, (before, after) in pairs.items()})
     return [
         Harm(*key, float(np.mean(before)), float(np.mean(after)), difference(after, before), p[key])
         for key, (before, after) in sorted(pairs.items(), key=lambda item: scenarios.index(item[0][0]))
@@ -471,7 +471,7 @@ def _block_intervals(rows: list[Row], column: str) -> tuple[Interval, ...]:
 def lamella_scores(rows: list[Row]) -> list[LamellaScore]:
     """Scores of each mix, method and model in the rows of real.csv."""
     out = []
-    for mix in LAMELLA_MIXES:
+    for mix in MIXES:
         for method in REAL_METHODS:
             trained = {row["seed"]: float(row["auc"]) for row in _real(rows, LAMELLA, mix, method, "as trained")}
             for model in MODELS:

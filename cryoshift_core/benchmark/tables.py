@@ -19,7 +19,7 @@ from ..metrics import Interval
 from ..support import runtime
 from . import figures, real
 from .goals import GAP_TARGETS, real_verdicts, verdicts
-from .jobs import BOUNDS, COMPOSITES, CORE, FACTORS, LABELS, MIXES, REFERENCE_SCENARIO, TEST_SEEDS, UNSEEN_SCENARIO
+from .jobs import BOUNDS, COMPOSITES, CORE, FACTORS, LABELS, MIXED, REFERENCE_SCENARIO, TEST_SEEDS, UNSEEN_SCENARIO
 from .runner import read
 from .statistics import (
     UNSEEN_COLUMNS,
@@ -268,7 +268,7 @@ their own.
         "Single factors": (rows, FACTORS, "factors", ""),
         "Classes that are absent, and boxes without a particle": (
             rows,
-            MIXES,
+            MIXED,
             "",
             "A third of the classes is absent, or four of five boxes hold no particle.\n\n",
         ),

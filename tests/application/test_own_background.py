@@ -115,7 +115,7 @@ def test_only_methods_that_ask_for_it_learn_from_them(monkeypatch):
     monkeypatch.setattr(pipeline, "fit", lambda name, source, *a, **k: got.setdefault(name, source))
     source, own, target = object(), object(), object()
     for method in ("cryoshift", "cryoshift_reference", "dann"):
-        pipeline.fit_methods(method, source, source, target, PROFILES["smoke"], own_background=own)
+        pipeline.fit_methods(method, source, source, target, PROFILES["smoke"], own=own)
     assert got == {"source_only": source, "cryoshift": own, "cryoshift_reference": source, "dann": source}
     got.clear()
     pipeline.fit_methods("cryoshift", source, source, target, PROFILES["smoke"])

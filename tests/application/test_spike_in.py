@@ -263,9 +263,9 @@ def test_an_average_stronger_than_any_spike_in_gives_no_snr(boxes, wedge):
 def test_an_imitation_is_made_by_the_average_or_by_the_spectra_or_not_at_all(bank, boxes, wedge):
     strong = Unlabelled(spiked(boxes, wedge, n=90, snr=0.5).x, PIXEL, torch.zeros(90), "toy")
     optics = Optics(voxel_size=PIXEL)
-    made = spike_in.imitate(CLASSES, strong, boxes, 60, optics=optics, seed=1)
+    (made,) = spike_in.imitate(CLASSES, strong, boxes, 60, optics=optics, seed=1)
     assert made.snr.mean() == pytest.approx(0.5, rel=0.4) and len(made) == 60
-    assert spike_in.imitate(CLASSES, strong, boxes, 60, optics=optics, snr=0.1).snr.mean() == pytest.approx(0.1)
+    assert spike_in.imitate(CLASSES, strong, boxes, 60, optics=optics, snr=0.1)[0].snr.mean() == pytest.approx(0.1)
     nothing = Unlabelled(boxes, PIXEL, torch.zeros(len(boxes)), "toy")
     with pytest.raises(InputError, match="spike_snr"):
         spike_in.imitate(CLASSES, nothing, boxes, 60, optics=optics)
@@ -276,8 +276,10 @@ def test_spike_ins_are_made_on_the_device_of_the_background(boxes):
     target = Unlabelled(spiked(boxes, fit_wedge(boxes, PIXEL), n=30, snr=0.5).x, PIXEL, torch.zeros(30), "toy")
     white = Unlabelled(torch.randn(30, 1, BOX, BOX, BOX, generator=generator(3)), PIXEL, torch.zeros(30), "noise")
     with torch.device("meta"):
-        by_average = spike_in.imitate(CLASSES, target, boxes, 12, optics=Optics(voxel_size=PIXEL), device="cpu")
-        by_spectra = spike_in.imitate(CLASSES, white, boxes, 12, optics=Optics(voxel_size=PIXEL), snr=0.3, device="cpu")
+        (by_average,) = spike_in.imitate(CLASSES, target, boxes, 12, optics=Optics(voxel_size=PIXEL), device="cpu")
+        (by_spectra,) = spike_in.imitate(
+            CLASSES, white, boxes, 12, optics=Optics(voxel_size=PIXEL), snr=0.3, device="cpu"
+        )
     for made in (by_average, by_spectra):
         tensors = (made.x, made.y, made.snr, made.groups)
         assert all(tensor.device.type == "cpu" for tensor in tensors) and made.y.bincount().tolist() == [4, 4, 4]

@@ -349,11 +349,13 @@ def test_p_values_of_a_family_by_hand():
     found = statistics.holm({"a": 0.01, "b": 0.5, "c": 0.013, "d": 0.03, "e": float("nan")})
     assert [found[name] for name in "acdb"] == pytest.approx([0.04, 0.04, 0.06, 0.5]) and np.isnan(found["e"])
     assert statistics.holm({"a": 0.4, "b": 0.9})["b"] == 0.9 and statistics.holm({"a": 0.6, "b": 0.7})["a"] == 1.0
-    assert statistics.p_value([0.1, 0.2, 0.3]) == pytest.approx(stats.ttest_1samp([0.1, 0.2, 0.3], 0).pvalue)
+    assert statistics.p_value([0.3, 0.5, 0.7], [0.2, 0.3, 0.4]) == pytest.approx(
+        stats.ttest_1samp([0.1, 0.2, 0.3], 0).pvalue
+    )
     assert (
-        np.isnan(statistics.p_value([0.1]))
-        and statistics.p_value([0.1, 0.1]) == 0
-        and statistics.p_value([0.0] * 3) == 1
+        np.isnan(statistics.p_value([0.1], [0.0]))
+        and statistics.p_value([0.2, 0.3], [0.1, 0.2]) == 0
+        and statistics.p_value([0.5] * 3, [0.5] * 3) == 1
     )
 
 
