@@ -11,11 +11,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from .errors import InputError
@@ -222,32 +220,6 @@ def augment(x: Tensor, generator: torch.Generator, rotations: Sequence[int] = (0
         if ROTATIONS_180[rotation]:
             out[which == rotation] = x[which == rotation].flip(ROTATIONS_180[rotation])
     return out
-
-
-def split_particles(zyx: np.ndarray, groups: Tensor, held_out: Sequence[int], box: int) -> tuple[Tensor, Tensor]:
-    """Train and test masks (N,) that split subtomograms by particle, with no voxel on both sides.
-
-    A subtomogram of another particle that overlaps a test subtomogram is in neither.
-
-    Parameters
-    ----------
-    zyx : (N, 3) centres in voxels
-    groups : (N,) int64, the particle of each subtomogram
-    held_out : particles of the test side
-    box : edge of the subtomograms in the same voxels
-
-    Raises
-    ------
-    InputError
-        one side would be empty
-    """
-    test = torch.isin(groups, torch.tensor(list(held_out), device=groups.device))
-    if test.all() or not test.any():
-        raise InputError(f"Holding out {list(held_out)} of particles {groups.unique().tolist()} leaves one side empty.")
-    away = torch.from_numpy(cKDTree(zyx[test.numpy()]).query(zyx, p=np.inf)[0] >= box)
-    if not (away & ~test).any():
-        raise InputError(f"Every other box of {box} voxels overlaps particles {list(held_out)}; hold out fewer.")
-    return away & ~test, test
 
 
 def save(path: Path, dataset: Labelled | Unlabelled | HeldOutLabels) -> None:

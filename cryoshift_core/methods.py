@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -147,6 +147,7 @@ class Method:
     student_augmentation : warps through which the network sees the target; a teacher sees it without
     norm : normalisation of the network, see :class:`models.Network`
     own_background : it learns from molecules in the target's own particle-free boxes, too, where there are any
+    unaligned : name of the same method without adversaries, for :func:`selection.choose`; "" for none
     oracle : trained on target labels, as an upper bound
     """
 
@@ -157,6 +158,7 @@ class Method:
     student_augmentation: tuple[str, ...] = ()
     norm: str = "group"
     own_background: bool = False
+    unaligned: str = ""
     oracle: bool = False
 
 
@@ -192,12 +194,14 @@ METHODS: dict[str, Method] = {
         _WARPS,
         "realism",
     ),
+    "cryoshift_warps": Method(_BOTH, "cryoshift without its adversaries", _TARGET_STYLE, own_background=True),
     # At weight 1 the gradient of the adversaries is some 30 times smaller than that of the cross-entropy.
     "cryoshift": Method(
         (*_BOTH, ("mada", 5.0)),
         "original source, warped source with the target's spectrum, grey values and neighbours, class-wise adversaries",
         _TARGET_STYLE,
         own_background=True,
+        unaligned="cryoshift_warps",
     ),
     # Has the terms of source_only: the caller passes the labelled target-train set as its source.
     "oracle": Method((_SOURCE,), "trained on target labels: the upper bound, not a method to use", oracle=True),
@@ -216,6 +220,7 @@ def register(
     student_augmentation: tuple[str, ...] = (),
     norm: str = "group",
     own_background: bool = False,
+    unaligned: str = "",
     overwrite: bool = False,
 ) -> Method:
     """Add a method to METHODS, and its new terms to TERMS; the method is returned.
@@ -255,7 +260,7 @@ def register(
         raise InputError(f"Expected a term with source labels, such as source or warped, got {', '.join(terms)}.")
     given = {**dict.fromkeys(new, 1.0), **(weights or {})}
     weighted = tuple((term, float(given.get(term, value))) for term, value in terms.items())  # type: ignore[arg-type]
-    parts = (tuple(warps), warp_training, tuple(student_augmentation), norm, own_background)
+    parts = (tuple(warps), warp_training, tuple(student_augmentation), norm, own_background, unaligned)
     method = Method(weighted, description or name, *parts)
     _check(method)
     TERMS.update(new)
@@ -267,6 +272,8 @@ def _check(method: Method) -> None:
     for warp in (*method.warps, *method.student_augmentation):
         check_known("a warp", warp, WARPS)
     check_known("a norm", method.norm, NORMS)
+    if method.unaligned:
+        check_known("a method", method.unaligned, METHODS)
     if method.warp_training:
         check_known("warp_training", method.warp_training, ("realism", "min-max"))
 
@@ -286,4 +293,6 @@ def resolve(name: str, without: tuple[str, ...] = ()) -> tuple[dict[str, float],
     kept, seen = (tuple(w for w in ws if w not in without) for ws in (method.warps, method.student_augmentation))
     training = method.warp_training if kept else None
     own = method.own_background and "own_background" not in without
-    return terms, replace(method, warps=kept, student_augmentation=seen, warp_training=training, own_background=own)
+    unaligned = method.unaligned if any(TERMS[term].adversary for term in terms) else ""
+    parts = (kept, training, seen, method.norm, own, unaligned, method.oracle)
+    return terms, Method(method.terms, method.description, *parts)

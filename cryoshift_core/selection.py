@@ -18,6 +18,7 @@ from .training import Fit
 from .warps import target_styled
 
 AGREEMENT = 0.8  # least agreement of the IM and the EnsV choice on the target, relative to that on the source
+MOVED = 0.1  # largest change of the class fractions by adversaries; docs/search.md has measured ones
 LEAST_AMI = 0.2  # a trained classifier reaches 0.13 on white noise, which has no clusters at all
 
 
@@ -133,6 +134,12 @@ def problem(
     return ""
 
 
+def fraction_change(one: Tensor, other: Tensor) -> float:
+    """Net fraction of the target that changes class between two predictions (N, K): the total variation distance."""
+    counts = [torch.bincount(p.argmax(1), minlength=p.shape[1]) / len(p) for p in (one, other)]
+    return float((counts[0] - counts[1]).abs().sum()) / 2
+
+
 def class_ami(target: Outputs, seed: int = 0) -> float:
     """Agreement (adjusted mutual information) of k-means clusters of the target's features with its predicted classes.
 
@@ -168,6 +175,7 @@ def choose(
     rule: str = "im",
     checked: bool = True,
     fallback: Fit | None = None,
+    unaligned: Fit | None = None,
     tolerance: float = 0.03,
     agreement: float = AGREEMENT,
     least_ami: float = LEAST_AMI,
@@ -187,6 +195,7 @@ def choose(
     rule : a name in VALIDATORS
     checked : False selects by the rule alone, without checks and fallback: to compare rules
     fallback : a fit of `source_only` on the same source, used at the step that it has selected
+    unaligned : a fit without the adversaries; it is used where they change the class fractions by more than MOVED
     tolerance : see :func:`problem`
 
     Raises
@@ -210,6 +219,12 @@ def choose(
         return valid[int(VALIDATORS[name](valid).argmax())]
 
     chosen, im, ensv = best(rule), best("im"), best("ensv")
+    if checked and unaligned is not None:
+        plain = outputs(unaligned.restore(max(unaligned.candidates)), target.x, device=device)
+        if (change := fraction_change(chosen.target.probabilities, plain.probabilities)) > MOVED:
+            other = choose(unaligned, target, rule=rule, fallback=fallback, device=device)
+            why = f"the adversaries of {fit.method} change the class fractions by {change:.2f}, more than {MOVED}"
+            return replace(other, reason=f"{other.reason} of {other.fit.method}: {why}")
     agree = float((im.target.logits.argmax(1) == ensv.target.logits.argmax(1)).float().mean())
     usual = float((im.source.logits.argmax(1) == ensv.source.logits.argmax(1)).float().mean())
     fit.restore(chosen.step)

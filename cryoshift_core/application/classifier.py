@@ -233,6 +233,7 @@ def select(
     target: Unlabelled,
     *,
     fallback: Fit | None = None,
+    unaligned: Fit | None = None,
     outliers: Labelled | None = None,
     rule: str = "im",
     seed: int = 0,
@@ -249,13 +250,21 @@ def select(
     fit : of the method
     target : the subtomograms that it was adapted to
     fallback : a fit of `source_only`, used where a check speaks against `fit`; its warning is in `recipe["warning"]`
+    unaligned : a fit without adversaries, used where these change the class fractions; see `choose`
     outliers : simulated source subtomograms of other things (`simulation.structures.outliers`), for the unknown class
     rule : a name in selection.VALIDATORS
     seed : of the warps' draws
     """
-    choice = choose(fit, target, rule=rule, fallback=fallback, device=device)
-    chosen = choice.fit
-    return finish(chosen, outliers=outliers, seed=seed, device=device, step=choice.step, warning=choice.warning)
+    choice = choose(fit, target, rule=rule, fallback=fallback, unaligned=unaligned, device=device)
+    return finish(
+        choice.fit,
+        outliers=outliers,
+        seed=seed,
+        device=device,
+        step=choice.step,
+        warning=choice.warning,
+        reason=choice.reason,
+    )
 
 
 def finish(
@@ -266,10 +275,11 @@ def finish(
     device: str | torch.device = "auto",
     step: int | None = None,
     warning: str = "",
+    reason: str = "",
 ) -> Classifier:
     """The calibrated classifier of one candidate of a fit: `step`, or the one that the fit has selected.
 
-    Parameters as in :func:`select`; `warning` is kept in the recipe.
+    Parameters as in :func:`select`; `warning` and the `reason` of the choice are kept in the recipe.
     """
     network = fit.restore(fit.selected if step is None else step)
     generator = torch.Generator("cpu").manual_seed(seed)
@@ -290,6 +300,7 @@ def finish(
         "width": fit.config.width,
         "norm": network.normalisation,
         "warning": warning,
+        "reason": reason,
     }
     return Classifier(
         network=copy.deepcopy(network).cpu().eval(),  # the fit may restore another candidate later

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ..data import HeldOutLabels, Unlabelled, split_particles
+from ..data import HeldOutLabels, Unlabelled
 from ..errors import InputError
 from .pipeline import seeded_generator
 from .target_data import TargetData, cut_background
@@ -48,6 +49,32 @@ class LatticeTest:
         """
         ice = self.labels.y == self.labels.classes.index("ice")
         return ice | (self.held_out.groups == number)
+
+
+def split_particles(zyx: np.ndarray, groups: Tensor, held_out: Sequence[int], box: int) -> tuple[Tensor, Tensor]:
+    """Train and test masks (N,) that split subtomograms by particle, with no voxel on both sides.
+
+    A subtomogram of another particle that overlaps a test subtomogram is in neither.
+
+    Parameters
+    ----------
+    zyx : (N, 3) centres in voxels
+    groups : (N,) int64, the particle of each subtomogram
+    held_out : particles of the test side
+    box : edge of the subtomograms in the same voxels
+
+    Raises
+    ------
+    InputError
+        one side would be empty
+    """
+    test = torch.isin(groups, torch.tensor(list(held_out), device=groups.device))
+    if test.all() or not test.any():
+        raise InputError(f"Holding out {list(held_out)} of particles {groups.unique().tolist()} leaves one side empty.")
+    away = torch.from_numpy(cKDTree(zyx[test.numpy()]).query(zyx, p=np.inf)[0] >= box)
+    if not (away & ~test).any():
+        raise InputError(f"Every other box of {box} voxels overlaps particles {list(held_out)}; hold out fewer.")
+    return away & ~test, test
 
 
 def lattice_test(

@@ -23,6 +23,7 @@ COLOURS = {
     "source_only": "#7F7F7F",
     "oracle": "#000000",
     "cryoshift_reference": "#D55E00",
+    "cryoshift_warps": "#7FCEB9",  # a lighter cryoshift
     "cryoshift": "#009E73",
 }
 OTHERS = ("#D55E00", "#56B4E9", "#CC79A7", "#009E73", "#7F7F7F", "#000000")  # for lines and bars without a fixed colour

@@ -349,7 +349,7 @@ def fit_methods(
     folder: Path | None = None,
     device: Device = "auto",
 ) -> dict[str, Fit]:
-    """Method -> fit, of `source_only` and of `method`.
+    """Method -> fit, of `source_only`, of `method`, and of the same without adversaries where it names one.
 
     Parameters
     ----------
@@ -361,7 +361,8 @@ def fit_methods(
     rotations = (0, 1) if tilt_axis % 180 else (0, 1, 2, 3)
     config = profile.training(rotations=rotations, picking_error=picking_error or None)
     fits = {}
-    for name in dict.fromkeys(["source_only", method]):
+    unaligned = resolve(method)[1].unaligned
+    for name in dict.fromkeys(["source_only", *([unaligned] if unaligned else []), method]):
         used = own if own is not None and resolve(name)[1].own_background else source
         fits[name] = fit(
             name, used, target, validation=validation, config=config, seed=seed, folder=folder, device=device
@@ -378,14 +379,17 @@ def select_classifier(
     seed: int = 0,
     device: Device = "auto",
 ) -> Classifier:
-    """The calibrated classifier of the best checkpoint of `method`, or of source_only where a check speaks against it.
+    """The calibrated classifier of the best checkpoint of `method`, or of another fit where a check speaks against it.
 
-    The recipe of the classifier has the method, the step and a warning.
+    That is the one without adversaries where these change the class fractions, or source_only. The recipe of the
+    classifier has the method, the step, the reason and a warning.
     """
     if method == "source_only":
         return finish(fits[method], outliers=outliers, seed=seed, device=device)
-    fallback = fits["source_only"]
-    return select(fits[method], target, fallback=fallback, outliers=outliers, seed=seed, device=device)
+    fallback, unaligned = fits["source_only"], fits.get(resolve(method)[1].unaligned)
+    return select(
+        fits[method], target, fallback=fallback, unaligned=unaligned, outliers=outliers, seed=seed, device=device
+    )
 
 
 def prediction_warnings(classifier: Classifier, predictions: Predictions) -> list[str]:

@@ -17,11 +17,18 @@ from .statistics import Comparison, LamellaScore, ParticleScore, SpikeIn
 
 # Okabe-Ito colours that stand for nothing else here
 PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#F0E442"
-MARKERS = {"source_only": "s", "cryoshift_reference": "^", "cryoshift": "o", "oracle": "D"}
-LINES = {"source_only": ":", "cryoshift_reference": "-.", "cryoshift": "-", "oracle": "--"}
+MARKERS = {"source_only": "s", "cryoshift_reference": "^", "cryoshift_warps": "v", "cryoshift": "o", "oracle": "D"}
+LINES = {
+    "source_only": ":",
+    "cryoshift_reference": "-.",
+    "cryoshift_warps": (0, (5, 1, 1, 1)),
+    "cryoshift": "-",
+    "oracle": "--",
+}
 FILLS: dict[str, Literal["full", "left", "none"]] = {
     "source_only": "none",
     "cryoshift_reference": "left",
+    "cryoshift_warps": "left",
     "cryoshift": "full",
 }
 LOGARITHMIC = ("snr", "unlabelled", "imbalance")

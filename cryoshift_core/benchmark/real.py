@@ -38,7 +38,14 @@ LAMELLA_CLASSES = ("ribosome_80S", "membrane", "ice")
 VLP_CLASSES = ("membrane", "ice")
 LISTED, MEMBRANE, RANDOM = range(3)  # labels of the lamella: indices into LAMELLA_CLASSES
 # mix -> numbers of ribosomes, membrane and random positions; None for no subsets: all positions
-MIXES: dict[str, tuple[int, int, int] | None] = {"all": None, "54+200": (54, 0, 200), "20+40": (20, 0, 40)}
+MIXES: dict[str, tuple[int, int, int] | None] = {
+    "all": None,
+    "54+200": (54, 0, 200),
+    "20+40": (20, 0, 40),
+    "180+20": (180, 0, 20),
+    "ribosomes": (248, 0, 0),  # all that are away from the border
+}
+DOMINATED = ("180+20", "ribosomes")  # hardly any other boxes to score: a network for these is scored on "all"
 MIX_SEED = 11658  # of the one draw of each mix
 BORDER = 13  # voxels: positions of the small mixes are drawn where a box of 24 voxels lies inside the tomogram
 GRID = (4, 2)  # blocks along y and x

@@ -247,12 +247,12 @@ def target_data(job: Job, shared: SourceData, context: Context) -> Target:
     return Target(job, context, shared, train, train_labels, test, test_labels)
 
 
-def select(job: Job, fit: Fit, target: Target) -> tuple[Fit, int, bool]:
+def select(job: Job, fit: Fit, target: Target, unaligned: Fit | None = None) -> tuple[Fit, int, bool]:
     """The fit and the step whose predictions count, and whether selection fell back to source_only."""
     last = max(fit.candidates)
     if job.method in BOUNDS:
         return fit, last, False
-    options = {"fallback": target.shared.source_only, **RULES.get(job.rule, {})}
+    options = {"fallback": target.shared.source_only, "unaligned": unaligned, **RULES.get(job.rule, {})}
     choice = selection.choose(fit, target.train, device=target.context.device, **options)
     return choice.fit, choice.step, choice.fell_back
 
@@ -360,7 +360,9 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
         fit = shared.source_only
     else:
         fit = context.train(job, job.method, labelled, target.train, shared.validation)
-    selected, step, fell_back = select(job, fit, target)
+    name = "" if job.method in BOUNDS else resolve(job.method, job.left_out)[1].unaligned
+    unaligned = context.train(job, name, labelled, target.train, shared.validation) if name else None
+    selected, step, fell_back = select(job, fit, target, unaligned)
     generator = torch.Generator().manual_seed(job.seed)
     scored = score_candidates(
         fit, selected, step, target.test, target.test_labels, generator=generator, device=context.device
@@ -386,7 +388,8 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
         "balanced_accuracy_last": scored.last,
         "balanced_accuracy_best": scored.best,
         "fell_back": int(fell_back),
-        "cpu_seconds": fit.cpu_seconds,
+        "used": selected.method,
+        "cpu_seconds": fit.cpu_seconds + (unaligned.cpu_seconds if unaligned else 0.0),
         "device": runtime.pick_device(context.device).type,
         "threads": torch.get_num_threads(),
         "commit": context.commit,
@@ -478,11 +481,11 @@ class Trained:
     ----------
     models : "as trained", the last checkpoint of the method; "as chosen", what the selection without labels uses,
         which can be source_only
-    fit : of the method
+    cpu_seconds : of training, without source_only
     """
 
     models: dict[str, Classifier]
-    fit: Fit
+    cpu_seconds: float
 
 
 def train_real(
@@ -511,8 +514,9 @@ def train_real(
         job.method, source, validation, target, profile, own=own, folder=context.work / "fits", **options
     )
     fit = fits[job.method]
+    spent = sum(f.cpu_seconds for name, f in fits.items() if name in (job.method, resolve(job.method)[1].unaligned))
     as_chosen = pipeline.select_classifier(fits, job.method, target, None, **options)
-    return Trained({"as trained": finish(fit, step=max(fit.candidates), **options), "as chosen": as_chosen}, fit)
+    return Trained({"as trained": finish(fit, step=max(fit.candidates), **options), "as chosen": as_chosen}, spent)
 
 
 def run_real(job: RealJob, context: Context) -> list[dict]:
@@ -547,7 +551,7 @@ def _real_row(job: RealJob, model: str, trained: Trained, context: Context) -> d
         "model": model,
         "used": recipe["method"],
         "step": recipe["step"],
-        "cpu_seconds": trained.fit.cpu_seconds,
+        "cpu_seconds": trained.cpu_seconds,
         "device": runtime.pick_device(context.device).type,
         "threads": torch.get_num_threads(),
         "commit": context.commit,
@@ -556,9 +560,11 @@ def _real_row(job: RealJob, model: str, trained: Trained, context: Context) -> d
 
 
 def _lamella_row(job: RealJob, data: TargetData, classifier: Classifier, context: Context) -> dict[str, float]:
-    """Scores of one model on a mix of the lamella, with the ends of their intervals."""
+    """Scores of one model on a mix of the lamella, with the ends of their intervals; see `real.DOMINATED`."""
+    mix = "all" if job.subset in real.DOMINATED else job.subset
+    data = real.lamella(mix) if mix != job.subset else data
     probabilities = classifier.predict(data.subtomograms, context.device).probabilities
-    labels = real.lamella_labels(job.subset, data)
+    labels = real.lamella_labels(mix, data)
     assert data.tomogram is not None and data.particles.zyx is not None  # the target is a tomogram with positions
     of = real.blocks(data.particles.zyx[data.kept], data.tomogram.data.shape)
     row: dict[str, float] = {}

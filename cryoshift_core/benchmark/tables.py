@@ -447,8 +447,10 @@ def _lamella_text() -> str:
 Listed 80S ribosomes against random positions in the cytosol. Classes: {", ".join(real.LAMELLA_CLASSES)}.
 Mixes of ribosomes and random positions: *all*; {"; ".join(small)}.
 Only *all* has boxes on the membrane; they take part in the adaptation and not in these scores. The network adapts to
-the boxes that are scored, as a user's would. Scores are means over seeds. Brackets hold the 95 % jackknife interval
-over {real.GRID[0] * real.GRID[1]} blocks of the tomogram, because boxes overlap: the mean of the seeds' intervals.
+the boxes that are scored, as a user's would; after {" and ".join(f"*{mix}*" for mix in real.DOMINATED)}, which
+have hardly any other box, it is scored on the boxes of *all*. Scores are means over seeds. Brackets hold the 95 %
+jackknife interval over {real.GRID[0] * real.GRID[1]} blocks of the tomogram, because boxes overlap: the mean of the
+seeds' intervals.
 *Lowest* is the lowest seed. *Called* is classified as ribosome. ECE is that of the probability of ribosome.
 
 """

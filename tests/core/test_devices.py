@@ -10,7 +10,8 @@ from helpers.toy import source, target
 
 from cryoshift_core import calibration, metrics, selection
 from cryoshift_core.application import classifier
-from cryoshift_core.data import HeldOutLabels, augment, crop, normalize, split_particles
+from cryoshift_core.application.lattice_test import split_particles
+from cryoshift_core.data import HeldOutLabels, augment, crop, normalize
 from cryoshift_core.methods import METHODS
 from cryoshift_core.models import ENCODERS, Network
 from cryoshift_core.training import TrainingConfig, fit

@@ -62,6 +62,10 @@ def test_the_methods_of_the_comparison_are_all_there():
     assert [name for name, method in METHODS.items() if method.oracle] == ["oracle"]
     assert METHODS["oracle"].terms == METHODS["source_only"].terms
     assert {"source", "warped", "mada"} == set(dict(METHODS["cryoshift"].terms)), "what the name promises"
+    terms, plain = resolve("cryoshift", without=("mada",))
+    same_terms, same = resolve(METHODS["cryoshift"].unaligned)
+    assert terms == same_terms and plain.warps == same.warps and plain.norm == same.norm
+    assert same.own_background and not plain.unaligned, "the same without its adversaries"
     assert METHODS["cryoshift_paper"].warps == ("deformation", "noise"), "the published warps alone"
     for method in METHODS.values():
         assert {name for name, _ in method.terms} <= TERMS.keys()

@@ -181,6 +181,27 @@ def test_where_im_and_ensv_disagree_the_fallback_is_used_with_a_warning():
     assert unchecked.fit is fit and not unchecked.warning and np.isnan(unchecked.class_ami), "the rule alone"
 
 
+def test_where_the_adversaries_change_the_class_fractions_the_fit_without_them_is_used():
+    """A target of one class: aligned with three equally frequent ones, its subtomograms are spread over the three."""
+    alone = torch.where(torch.arange(N) < N - 4, 0, Y)
+    spread, t = scripted_fit({5: (predicting(Y), predicting(Y))}, method="cryoshift")
+    plain, _ = scripted_fit({5: (predicting(Y), predicting(alone))}, method="cryoshift_warps")
+    choice = choose(spread, t, unaligned=plain)
+    assert choice.fit is plain and choice.step == 5 and not choice.fell_back and not choice.warning
+    assert "the adversaries of cryoshift change the class fractions by 0." in choice.reason
+    assert choose(spread, t).fit is spread and choose(spread, t, unaligned=plain, checked=False).fit is spread
+    swapped, _ = scripted_fit({5: (predicting(Y), predicting(WRONG))}, method="cryoshift_warps")
+    assert choose(spread, t, unaligned=swapped).fit is spread, "other subtomograms, but equal fractions"
+    worst, _ = scripted_fit({5: (predicting(Y), predicting(Y, 30.0))}, method="source_only")
+    assert choose(spread, t, unaligned=plain, fallback=worst, least_ami=-1.0).fit is plain, "no check spoke against it"
+
+
+def test_the_change_of_class_fractions_is_the_net_fraction_that_moves():
+    p = torch.eye(3)[torch.tensor([0] * 6 + [1] * 4)]
+    assert selection.fraction_change(p, p.flip(0)) == 0
+    assert selection.fraction_change(p, torch.eye(3)[torch.tensor([0] * 3 + [1] * 5 + [2] * 2)]) == pytest.approx(0.3)
+
+
 def test_candidates_that_differ_as_much_on_the_validation_set_give_no_warning():
     """In heavy noise sound checkpoints differ; a warning is due where they differ more on the target than that."""
     half = list(range(15))
