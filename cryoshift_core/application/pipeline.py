@@ -2,7 +2,7 @@
 
 The steps are plain functions, in this order: `read_target`, `adaptation_set`, `background_boxes`, `simulate_source`,
 `own_source`, `fit_methods`, `select_classifier`, then `Classifier.predict`, `make_spike_ins`,
-`score_spike_ins`, `known_confusion`, `domain_gap` and `write_results`.
+`score_spike_ins`, `predictions.prevalence`, `domain_gap` and `write_results`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ from ..warps import target_styled
 from . import predictions as tables
 from . import report, run_folder, spike_in, target_data
 from .classifier import Classifier, Predictions, finish, select
-from .prevalence import Prevalence, estimate_prevalence
 from .profiles import PROFILES, Profile
 from .spike_in import SpikeInScore
 from .target_data import Background, TargetData
@@ -61,7 +60,7 @@ class Classification:
     target : the input as subtomograms
     warnings : what to check before using the predictions
     spike_in : method -> accuracy on spike-ins; {} where there is no particle-free background
-    prevalence : class -> fraction, corrected for known confusion
+    prevalence : class -> number and fraction of the subtomograms that are predicted as it
     gap : name -> A-distance between simulated subtomograms and the target's
     folder : where the files are
     paths : the files: predictions.star first, then the tables per class, model.safetensors, report.html, ...
@@ -73,7 +72,7 @@ class Classification:
     target: TargetData
     warnings: tuple[str, ...]
     spike_in: dict[str, SpikeInScore]
-    prevalence: dict[str, Prevalence]
+    prevalence: dict[str, tables.Prevalence]
     gap: dict[str, float]
     folder: Path
     paths: tuple[Path, ...]
@@ -208,9 +207,7 @@ def classify(
         except InputError as problem:
             warnings.append(f"The accuracy was not estimated on spike-ins: {problem}")
 
-    chosen = fits[classifier.recipe["method"]]
-    confusion = known_confusion(chosen, scores, seed=seed, device=device)
-    prevalence = known_prevalence(predictions, confusion, seed=seed)
+    prevalence = tables.prevalence(predictions.probabilities, predictions.classes, predictions.unknown)
     gap = domain_gap(fits, source, unlabelled, seed=seed, device=device)
     names_of_files = [Path(file).name for file in (subtomograms or tomogram, coordinates, background) if file]
     paths = write_results(
@@ -398,8 +395,12 @@ def prediction_warnings(classifier: Classifier, predictions: Predictions) -> lis
     out = target_data.class_fraction_warnings(fractions, classifier.classes, len(predictions))
     if classifier.recipe["warning"]:
         out.append(classifier.recipe["warning"])
-    if predictions.unknown is not None and predictions.unknown.all():
-        out.append("Every subtomogram is of the unknown class: check classes, voxel size and contrast.")
+    if predictions.unknown is not None and tables.unspecific(predictions.unknown):
+        out.append(
+            f"{int(predictions.unknown.sum())} of {len(predictions)} subtomograms are marked as the unknown class: "
+            "check classes, voxel size and contrast. Where these are right, real subtomograms differ from simulated "
+            "ones as a whole; then the mark says nothing about single ones, and the class fractions include them."
+        )
     return out
 
 
@@ -575,27 +576,6 @@ def spike_in_warnings(scores: Mapping[str, SpikeInScore], classifier: Classifier
     return [f"On spike-ins {used} is worse than source_only; compare with a run with method=source_only."]
 
 
-def known_confusion(
-    fit: Fit, scores: Mapping[str, SpikeInScore], *, seed: int = 0, device: Device = "auto"
-) -> np.ndarray | None:
-    """Confusion (K, K) of a fit's network: on spike-ins, else on target-styled validation subtomograms, else None."""
-    if fit.method in scores:
-        return scores[fit.method].confusion
-    if fit.warps is None:
-        return None
-    styled = target_styled(fit.validation.x, fit.warps, seeded_generator(seed, "confusion"))
-    return metrics.confusion(predict(fit.network, styled, device=device), fit.validation.y)
-
-
-def known_prevalence(predictions: Predictions, confusion: np.ndarray | None, *, seed: int = 0) -> dict[str, Prevalence]:
-    """Class -> prevalence among the subtomograms that are not of the unknown class, or among all if all are unknown."""
-    unknown = predictions.unknown
-    p = predictions.probabilities
-    if unknown is not None and not unknown.all():
-        p = p[~unknown]
-    return estimate_prevalence(p, predictions.classes, confusion, seeded_generator(seed, "counts"))
-
-
 def domain_gap(
     fits: Mapping[str, Fit], source: Labelled, target: Unlabelled, *, seed: int = 0, device: Device = "auto"
 ) -> dict[str, float]:
@@ -618,7 +598,7 @@ def write_results(
     predictions: Predictions,
     classifier: Classifier,
     *,
-    prevalence: Mapping[str, Prevalence],
+    prevalence: Mapping[str, tables.Prevalence],
     scores: Mapping[str, SpikeInScore],
     gap: Mapping[str, float],
     warnings: Sequence[str],
@@ -707,7 +687,7 @@ def main(arguments: list[str] | None = None) -> int:
     if used in result.spike_in:
         print(f"balanced accuracy on spike-ins: {result.spike_in[used]} ({used}; picks off by up to 4 or 2 voxels)")
     for name, found in result.prevalence.items():
-        print(f"{name}: {found.n} particles, fraction {found.best:.1%}")
+        print(f"{name}: {found.n} particles, fraction {found.fraction:.1%}")
     if result.moved:
         print(f"The earlier results in {result.folder} are now in {result.moved}")
     print(f"wrote {result.paths[0]} and {result.folder / 'report.html'}")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import Tensor
 
 from ..errors import InputError
+from ..metrics import Interval
 from ..support import runtime
 from ..tomography import star
 from ..tomography.volumes import rotation_from_relion
@@ -47,6 +50,46 @@ def check_probabilities(probabilities: Tensor, classes: Sequence[str], n: int) -
         )
     if not torch.isfinite(probabilities).all():
         raise InputError("Expected finite probabilities, got NaN or infinite values; train the model again.")
+
+
+@dataclass(frozen=True)
+class Prevalence:
+    """How many subtomograms are predicted as one class, and their fraction with Wilson's 95 % interval.
+
+    The interval counts subtomograms; it does not know which of them the network mistakes for another class.
+    """
+
+    n: int
+    fraction: Interval
+
+
+def proportion(count: int, n: int) -> Interval:
+    """count / n with Wilson's 95 % interval."""
+    ends = stats.binomtest(count, n).proportion_ci(method="wilson")
+    return Interval(count / n, float(ends.low), float(ends.high))
+
+
+def unspecific(unknown: Tensor | None) -> bool:
+    """More than half of the subtomograms are marked (M,): the mark tells of the domain gap, not of single ones."""
+    return unknown is not None and 2 * int(unknown.sum()) > len(unknown)
+
+
+def prevalence(probabilities: Tensor, classes: Sequence[str], unknown: Tensor | None = None) -> dict[str, Prevalence]:
+    """Class -> prevalence among the subtomograms that are not of the unknown class, or among all if most are unknown.
+
+    Parameters
+    ----------
+    probabilities, unknown : (M, K), and (M,) bool
+
+    Raises
+    ------
+    InputError
+        no subtomograms, or another number of classes
+    """
+    check_probabilities(probabilities, classes, len(probabilities))
+    known = probabilities if unknown is None or unspecific(unknown) else probabilities[~unknown]
+    counts = torch.bincount(known.argmax(1), minlength=len(classes)).tolist()
+    return {name: Prevalence(n, proportion(n, len(known))) for name, n in zip(classes, counts, strict=True)}
 
 
 def write(

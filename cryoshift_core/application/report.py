@@ -14,14 +14,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy import stats
 from torch import Tensor
 
 from ..metrics import Interval
 from ..support import runtime
 from . import pictures
-from .predictions import by_class, class_average
-from .prevalence import Prevalence
+from .predictions import Prevalence, by_class, class_average, proportion, unspecific
 from .spike_in import SpikeInScore
 from .target_data import TargetData
 
@@ -30,8 +28,8 @@ LIMITS = (
     "still gets one of the class names, unless it was assigned to the unknown class.",
     "A confidence is not an accuracy. It was calibrated on simulated subtomograms and is too high where yours are more "
     "difficult.",
-    "The intervals assume independent subtomograms. They do not include overlapping boxes, wrong picks, or particles "
-    "that were not picked.",
+    "The intervals of class fractions count independent subtomograms. They do not include mistakes of the network, "
+    "overlapping boxes, wrong picks, or particles that were not picked.",
 )
 IN_AVERAGE = 500  # an average takes at most so many subtomograms, the most confident ones
 
@@ -92,7 +90,7 @@ def write(
     ----------
     probabilities : (M, K) of the M subtomograms of `target`, on the CPU
     classes : K names
-    prevalence : of `prevalence.estimate_prevalence`
+    prevalence : of `predictions.prevalence`
     inputs : names of the input files
     unknown : (M,) bool, True for the unknown class
     warnings : in addition to those of `target`
@@ -126,8 +124,8 @@ def write(
         classified=len(target.kept),
         given=len(target),
         n_unknown=None if unknown is None else int(unknown.sum()),
+        unspecific=unspecific(unknown),
         prevalence=_prevalence_rows(prevalence),
-        corrected=any(found.corrected for found in prevalence.values()),
         scale=_scale(prevalence),
         input_rows=_input_rows(target, inputs),
         sections=sections,
@@ -187,8 +185,7 @@ def _per_cent(fraction: Interval) -> str:
 
 def _scale(prevalence: Mapping[str, Prevalence]) -> float:
     """The fraction at the right end of the bars: the next tenth above all intervals."""
-    ends = [part.high for found in prevalence.values() for part in (found.raw, found.corrected) if part]
-    return min(1.0, math.ceil(10 * max(ends)) / 10)
+    return min(1.0, math.ceil(10 * max(found.fraction.high for found in prevalence.values())) / 10)
 
 
 def _prevalence_rows(prevalence: Mapping[str, Prevalence]) -> list[dict[str, Any]]:
@@ -197,24 +194,21 @@ def _prevalence_rows(prevalence: Mapping[str, Prevalence]) -> list[dict[str, Any
         {
             "name": name,
             "n": found.n,
-            "raw": _per_cent(found.raw),
-            "raw_at": [100 * value / scale for value in found.raw],
-            "corrected": _per_cent(found.corrected) if found.corrected else "",
-            "corrected_at": [100 * value / scale for value in found.corrected] if found.corrected else [],
+            "fraction": _per_cent(found.fraction),
+            "at": [100 * value / scale for value in found.fraction],
         }
         for name, found in prevalence.items()
     ]
 
 
 def _spike_rows(spike_in: SpikeInScore, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Per class: the recall with Wilson's interval, and the class that it is most often confused with."""
+    """Per class: the recall with its interval, and the class that it is most often confused with."""
     out = []
     for k, (name, row) in enumerate(zip(classes, spike_in.confusion.astype(int), strict=True)):
         if not row.sum():
             out.append({"name": name, "n": 0, "recall": "no spike-ins", "at": [], "confused": ""})
             continue
-        ends = stats.binomtest(int(row[k]), int(row.sum())).proportion_ci(method="wilson")
-        recall = Interval(float(row[k] / row.sum()), float(ends.low), float(ends.high))
+        recall = proportion(int(row[k]), int(row.sum()))
         others = np.delete(row, k)
         most = int(others.argmax())
         other = classes[most + (most >= k)]

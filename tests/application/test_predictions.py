@@ -1,4 +1,4 @@
-"""Predictions as files: tables that other programs read, corrected class fractions, and aligned averages."""
+"""Predictions as files: tables that other programs read, class fractions, and aligned averages."""
 
 import re
 from dataclasses import replace
@@ -13,7 +13,6 @@ from scipy import ndimage
 import data_fetch
 from cryoshift_core.application import predictions
 from cryoshift_core.application.predictions import NOT_CLASSIFIED
-from cryoshift_core.application.prevalence import estimate_prevalence
 from cryoshift_core.application.target_data import TargetData
 from cryoshift_core.data import Unlabelled, normalize
 from cryoshift_core.tomography import extraction, star
@@ -159,73 +158,23 @@ def test_numbers_that_do_not_fit_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def drawn(truth, confusion, n, g):
-    """One-hot predictions of n subtomograms with class fractions `truth`, by a model with this confusion."""
-    y = torch.multinomial(truth, n, replacement=True, generator=g)
-    return torch.eye(len(truth))[torch.multinomial(confusion[y], 1, generator=g).flatten()]
-
-
-def measured(confusion, n, g):
-    return np.stack(
-        [torch.bincount(torch.multinomial(row, n, True, generator=g), minlength=len(row)) for row in confusion]
-    )
-
-
-CONFUSION = torch.tensor([[0.8, 0.15, 0.05], [0.1, 0.85, 0.05], [0.05, 0.25, 0.7]])
-TRUTH = torch.tensor([0.6, 0.3, 0.1])
-
-
-def test_known_confusion_is_taken_out_of_the_fractions():
-    g = torch.Generator().manual_seed(0)
-    found = []
-    for _ in range(60):
-        p, seen = drawn(TRUTH, CONFUSION, 500, g), measured(CONFUSION, 100, g)
-        found.append(list(estimate_prevalence(p, CLASSES, seen, g, draws=200).values()))
-    truth = TRUTH.numpy()
-    raw, corrected = (np.array([[getattr(c, kind) for c in row] for row in found]) for kind in ("raw", "corrected"))
-    bias = [np.abs(fractions[..., 0].mean(0) - truth).max() for fractions in (raw, corrected)]
-    assert bias[1] < 0.015 < 0.04 < bias[0]
-    inside = [((fractions[..., 1] <= truth) & (truth <= fractions[..., 2])).mean() for fractions in (raw, corrected)]
-    assert inside[1] > 0.9 > 0.6 > inside[0]
-    assert np.allclose(corrected[..., 0].sum(1), 1) and (corrected >= 0).all()
-    assert (corrected[..., 2] - corrected[..., 1]).mean() < 0.25, "not merely wide"
-
-
-def test_a_confusion_that_can_hardly_be_inverted_widens_the_interval():
-    g = torch.Generator().manual_seed(0)
-    alike = torch.tensor([[0.5, 0.45, 0.05], [0.49, 0.46, 0.05], [0.05, 0.05, 0.9]])
-    p = drawn(TRUTH, alike, 2000, g)
-    found = estimate_prevalence(p, CLASSES, measured(alike, 100, g), g)
-    fractions = np.array([count.corrected for count in found.values()])
-    assert ((fractions >= 0) & (fractions <= 1)).all() and np.isclose(fractions[:, 0].sum(), 1)
-    assert (fractions[:2, 2] - fractions[:2, 1] > 0.5).all(), "the first two cannot be told apart"
-    assert fractions[2, 2] - fractions[2, 1] < 0.15 and fractions[2, 1] < 0.1 < fractions[2, 2]
-    exact = estimate_prevalence(p, CLASSES, np.array([[50, 50, 0], [50, 50, 0], [0, 0, 100]]), g)
-    assert np.isfinite([count.corrected for count in exact.values()]).all()
-
-
-def test_prevalence_without_confusion_is_as_predicted():
-    g = torch.Generator().manual_seed(0)
-    found = estimate_prevalence(torch.eye(3)[[0] * 30 + [1] * 70], CLASSES, None, g)
+def test_prevalence_is_the_fraction_of_predictions_with_wilsons_interval():
+    found = predictions.prevalence(torch.eye(3)[[0] * 30 + [1] * 70], CLASSES)
     assert [count.n for count in found.values()] == [30, 70, 0]
-    fraction, low, high = found["TRiC"].raw
+    fraction, low, high = found["TRiC"].fraction
     assert fraction == 0.3 and low == pytest.approx(0.219, abs=1e-3) and high == pytest.approx(0.396, abs=1e-3)
-    assert found["ice"].raw[2] > 0.01 and all(count.corrected is None for count in found.values())
-    one, two = (estimate_prevalence(P, CLASSES, 50 * np.eye(3) + 5, torch.Generator().manual_seed(1)) for _ in "ab")
-    assert one == two, "the generator decides"
-
-
-@pytest.mark.parametrize(
-    "confusion, words",
-    [
-        (np.eye(2), "(2, 2)"),
-        (-np.eye(3), "(3, 3)"),
-        (np.diag([9, 9, 0]), "truly 'ice'"),
-        (np.eye(3) * np.nan, "(3, 3)"),
-    ],
-)
-def test_a_confusion_that_is_none_is_refused(confusion, words):
-    says(lambda: estimate_prevalence(P, CLASSES, confusion, torch.Generator()), "confusion", words)
+    assert found["ice"].fraction.mean == 0 and found["ice"].fraction.high > 0.01
+    without = predictions.prevalence(P, CLASSES, UNKNOWN)
+    assert [count.n for count in without.values()] == [1, 2, 0] and without["TRiC"].fraction.mean == pytest.approx(
+        1 / 3
+    )
+    for most in (UNKNOWN | True, torch.tensor([True, False, True, True])):
+        assert predictions.prevalence(P, CLASSES, most) == predictions.prevalence(P, CLASSES), (
+            "the mark is not specific"
+        )
+    half = torch.tensor([True, False, True, False])
+    assert [count.n for count in predictions.prevalence(P, CLASSES, half).values()] == [0, 2, 0]
+    says(lambda: predictions.prevalence(P, CLASSES[:2]), "(4, 3)", "2 classes")
 
 
 def relion_matrix(rot, tilt, psi):
@@ -291,7 +240,7 @@ def test_averages_and_prevalence_are_computed_on_the_device_of_their_input():
     x, angles = torch.randn(5, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)), np.zeros((5, 3))
     with torch.device("meta"):
         average = predictions.class_average(x, angles)
-        found = estimate_prevalence(P, CLASSES, 50 * np.eye(3), torch.Generator("cpu").manual_seed(0), draws=20)
+        found = predictions.prevalence(P, CLASSES)
         order = predictions.by_class(P, CLASSES, None)
     torch.testing.assert_close(average, x.mean(0))
-    assert found["TRiC"].best.mean > 0.2 and order["TRiC"].tolist() == [0, 2]
+    assert found["TRiC"].fraction.mean == 0.5 and order["TRiC"].tolist() == [0, 2]

@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from cryoshift_core.application import predictions, report, spike_in
-from cryoshift_core.application.prevalence import estimate_prevalence
+from cryoshift_core.application.predictions import prevalence
 from cryoshift_core.application.target_data import TargetData
 from cryoshift_core.data import Labelled, Unlabelled
 from cryoshift_core.tomography.volumes import ContrastGuess, Particles, Volume
@@ -60,12 +60,12 @@ def case():
     unknown = torch.zeros(N, dtype=torch.bool)
     unknown[[0, 3, 5, 31, 39]] = True
     confusion = np.array([[17, 3, 0], [2, 18, 0], [1, 0, 9]])
-    prevalence = estimate_prevalence(p[~unknown], CLASSES, confusion, g)
     labels = [(i, j) for i in range(3) for j in range(3) for _ in range(confusion[i, j])]
     y, predicted = torch.tensor(labels).T
     spikes = Labelled(torch.zeros(len(y), 1, 2, 2, 2), y, CLASSES, 12.5, torch.zeros(len(y)), y)
     score = spike_in.score(torch.eye(3)[predicted], spikes)
-    return {"target": data, "probabilities": p, "classes": CLASSES, "unknown": unknown, "prevalence": prevalence,
+    return {"target": data, "probabilities": p, "classes": CLASSES, "unknown": unknown,
+            "prevalence": prevalence(p, CLASSES, unknown),
             "inputs": [f"{HOSTILE}.mrc", "picks.star"], "spike_in": score}  # fmt: skip
 
 
@@ -101,13 +101,13 @@ def test_the_page_says_everything_and_fetches_nothing(tmp_path, case):
 def test_the_fractions_are_those_of_the_prevalence(tmp_path, case):
     page = Page(report.write(tmp_path / "r.html", **case))
     for name, count in case["prevalence"].items():
-        raw, corrected = (f"{s:.1%} ({a:.1%} to {b:.1%})" for s, a, b in (count.raw, count.corrected))
-        assert f"{name} {count.n} {raw} {corrected}" in page.text, name
+        fraction, low, high = count.fraction
+        assert f"{name} {count.n} {fraction:.1%} ({low:.1%} to {high:.1%})" in page.text, name
     marks = [tag for tag in page.tags if tag[0] == "rect" and tag[1]["class"] == "best"]
-    fractions = [count.corrected[0] for count in case["prevalence"].values()]
+    fractions = [count.fraction.mean for count in case["prevalence"].values()]
     drawn = [float(tag[1]["x"]) + 2 for tag in marks[:3]]
-    assert max(count.corrected[2] for count in case["prevalence"].values()) > 0.9 and "0 % 100 %" in page.text
-    np.testing.assert_allclose(np.array(drawn) / 200, fractions, atol=1e-3)
+    assert "0 % 90 %" in page.text, "the tenth above the highest interval"
+    np.testing.assert_allclose(0.9 * np.array(drawn) / 200, fractions, atol=1e-3)
 
 
 def test_sections_without_content_are_left_out(tmp_path, case):
@@ -118,8 +118,8 @@ def test_sections_without_content_are_left_out(tmp_path, case):
     )
     plain = TargetData(subtomograms, np.arange(3 * N), Particles({"rlnImageName": ["a"] * 3 * N}), "bright", guess)
     p = case["probabilities"].repeat(3, 1)[:, :2]
-    prevalence = estimate_prevalence(p, CLASSES[:2], None, torch.Generator())
-    page = Page(report.write(tmp_path / "r.html", plain, p, CLASSES[:2], prevalence=prevalence, inputs=["s.mrcs"]))
+    fractions = prevalence(p, CLASSES[:2])
+    page = Page(report.write(tmp_path / "r.html", plain, p, CLASSES[:2], prevalence=fractions, inputs=["s.mrcs"]))
     assert page.ids == {"counts", "input", "subtomograms", "limits"} and "No warnings." in page.text
     for text in ("corrected", "fit none", "average of", "Sections", " tomogram", "unknown class 0"):
         assert text not in page.text, text
