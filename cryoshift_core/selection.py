@@ -87,7 +87,7 @@ class Choice:
 
     Attributes
     ----------
-    fit, step : the fit and its candidate to use; `fit.network` holds its weights. The fallback's where `fell_back`
+    fit, step : the fit (the given one, `unaligned` or the fallback) and its candidate to use; `fit.network` holds it
     reason : of the choice, in words
     warning : what speaks against the adapted network, "" where nothing does
     fell_back : the fallback replaced the adapted network

@@ -107,9 +107,10 @@ fits = {name: train_on(name, source) for name in ("source_only", method)}
 # ### Choose, without a label
 #
 # Each run keeps several checkpoints. `selection.choose` wants three things of one: it still classifies the *source*, it
-# uses every class, and its target answers are confident and varied (the highest information-maximisation score). Where two
-# rules disagree or the answers form no clusters, it falls back to source_only, and says so. **What is chosen here is
-# final:** the key is opened below, and nothing is changed after it.
+# does not call nearly everything one class where others do not, and its target answers are confident and varied (the
+# highest information-maximisation score). Where two rules disagree or the answers form no clusters, it falls back to
+# source_only, and says so. (Notebook 06 checks one thing more, with a second network; it takes too long here.) **What is
+# chosen here is final:** the key is opened below, and nothing is changed after it.
 
 # %%
 choices = [selection.choose(fit, train, fallback=low, device=device) for low, fit in zip(*fits.values(), strict=True)]
@@ -406,7 +407,7 @@ for name, by_class in statistics.recalls(per_class).items():
 #
 # The purple line from the chosen checkpoint to the best one is the regret. Look whether the choice is nearer to the best than the
 # *last* checkpoint is, which costs nothing to choose. It does *not* show a choice between methods: that was made once,
-# before any key was opened. A choice that fell back to source_only counts with source_only's score.
+# before any key was opened; only where its adversaries change the class fractions is `cryoshift` replaced. A choice that fell back to source_only counts with source_only's score.
 
 # %%
 show("regret", "core")

@@ -56,7 +56,7 @@ class Classification:
     Attributes
     ----------
     predictions : class probabilities and unknown class of `target.subtomograms`
-    classifier : its recipe names the method, which is source_only where a check spoke against the requested method
+    classifier : its recipe names the method, which is another where a check spoke against the requested one
     target : the input as subtomograms
     warnings : what to check before using the predictions
     spike_in : method -> accuracy on spike-ins; {} where there is no particle-free background
@@ -105,9 +105,10 @@ def classify(
 
     A source is simulated for the classes at the target's voxel size, and simulated molecules are put into particle-free
     boxes of the target's own tomogram, where there are enough (:func:`add_own_background`). `source_only` and `method`
-    are fitted, a checkpoint is selected without target labels, and its probabilities are calibrated. Where a check
-    speaks against the adapted network, `source_only` takes its place and a warning says so. With particle-free
-    background, the accuracy is estimated on spike-ins, in boxes that were not trained with.
+    are fitted, a checkpoint is selected without target labels, and its probabilities are calibrated. A method can name
+    another one without its adversaries (`Method.unaligned`); it is fitted, too, and used where the adversaries change
+    the class fractions. Where a check speaks against the adapted network, `source_only` takes its place and a warning
+    says so. With particle-free background, the accuracy is estimated on spike-ins, in boxes that were not trained with.
 
     Files: predictions.star (all rows and columns of the input, with classes and probabilities), classes/<class>.star,
     report.html, spike_in.csv, model.safetensors (see `Classifier.load`), manifest.json; predictions.tbl for a Dynamo
