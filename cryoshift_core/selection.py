@@ -18,7 +18,7 @@ from .training import Fit
 from .warps import target_styled
 
 AGREEMENT = 0.8  # least agreement of the IM and the EnsV choice on the target, relative to that on the source
-MOVED = 0.05  # largest change of the class fractions by adversaries, which cost more beyond than they gain below
+MOVED = 0.1  # largest change of the class fractions by adversaries that is put down to chance; see docs/search.md
 LEAST_AMI = 0.2  # a trained classifier reaches 0.13 on white noise, which has no clusters at all
 
 

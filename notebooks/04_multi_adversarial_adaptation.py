@@ -284,7 +284,7 @@ assert np.mean(aligned) < plain, "alignment must cost something where the class 
 # Real data show it, too. Of a yeast lamella with 248 ribosomes and nothing else in the list, `cryoshift` called half of them
 # ribosomes; the same network trained without adversaries, seven in ten (development seed 101: 48 % and 70 %). Nobody needs a
 # label to notice that the two disagree about the class *fractions*: notebook 06 trains both, and where they differ by
-# more than 0.05 it uses the one without adversaries (`selection.choose(..., unaligned=...)`; measured in `docs/search.md`).
+# more than 0.1 it uses the one without adversaries (`selection.choose(..., unaligned=...)`; measured in `docs/search.md`).
 #
 # ## Two more published mistakes
 #

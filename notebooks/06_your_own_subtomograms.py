@@ -273,7 +273,7 @@ run.report(own_background=len(own_source) - len(source) if own_source else 0)
 # One alarm is for adversaries. They make target features look like source features *as a whole*, so they also make the
 # classes as frequent as in the source, where all are equally frequent. A list of ribosomes alone would be spread over
 # three classes. So `cryoshift` is trained a second time without adversaries (`cryoshift_warps`), and where the two
-# disagree about the class fractions by more than 0.05, the second one answers.
+# disagree about the class fractions by more than 0.1, the second one answers.
 
 # %%
 outliers = pipeline.simulate_outliers(target, p, **simulation)
