@@ -161,8 +161,8 @@ def test_unlisted_blobs_are_dense_and_away_from_the_list():
 
 def test_the_jobs_of_the_tier():
     every = [job for group in jobs.real_groups() for job in group]
-    assert len(every) == len({job.key for job in every}) == 6 * 3 * 5
-    assert {job.method for job in every} == {"source_only", "cryoshift_reference", "cryoshift"}
+    assert len(every) == len({job.key for job in every}) == 8 * 4 * 5
+    assert {job.method for job in every} == {"source_only", "cryoshift_reference", "cryoshift_warps", "cryoshift"}
     assert len({job.seed for job in every}) == 5
     parts = [job for part in range(2) for group in jobs.real_groups(part=part, parts=2) for job in group]
     assert sorted(job.key for job in parts) == sorted(job.key for job in every)
@@ -288,7 +288,7 @@ def test_statistics_and_goals_by_hand(tmp_path):
     assert [v.outcome for v in goals.real_verdicts(rows)] == ["reached"] * 5
     worse = goals.real_verdicts(written(tmp_path / "worse", all_rows(chosen=0.7)))
     assert [v.outcome for v in worse] == ["not reached"] * 4 + ["reached"]
-    assert worse[3].result == "15 of 15 replaced networks had a higher AUC"
+    assert worse[3].result == "25 of 25 replaced networks had a higher AUC"
     assert [v.outcome for v in goals.real_verdicts([])] == ["not measured"] * 5
 
 
@@ -309,4 +309,4 @@ def test_the_report_has_a_section_of_experimental_data(tmp_path):
 def test_the_command_lists_the_jobs_of_the_tier(capsys):
     assert main(["--tier", "real", "--part", "0/2", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 15 * 3 and lines[0] == "laptop yeast_171 all source_only 21"
+    assert len(lines) == 20 * 4 and lines[0] == "laptop yeast_171 all source_only 21"

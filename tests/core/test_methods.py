@@ -191,7 +191,10 @@ def test_unknown_terms_get_a_suggestion_and_leave_no_trace():
     before = dict(METHODS), dict(TERMS)
     with pytest.raises(InputError, match="out of source, warped, mada.*got 'maddda'.*did you mean 'mada'"):
         register("mine", terms={"source": 1.0, "maddda": 1.0, "new": cdan})
+    with pytest.raises(InputError, match="got 'warps_only'.*did you mean 'warp_only'"):
+        register("mine", terms={"source": 1.0, "mada": 1.0}, unaligned="warps_only")
     assert (METHODS, TERMS) == before
+    assert register("mine", terms={"source": 1.0, "mada": 1.0}, unaligned="warp_only").unaligned == "warp_only"
 
 
 def test_a_method_without_source_labels_is_refused():
