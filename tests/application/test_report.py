@@ -162,3 +162,10 @@ def test_the_provenance_comes_from_the_manifest():
     assert rows["parameters"] == "classes = TRiC,ice, voxel_size = 12.5" and rows["commit"] == "abc-dirty"
     assert rows["date"].startswith("2025-02-03") and rows["input files"] == "t.mrc (sha256 0123456789ab)"
     assert all(isinstance(value, str) for value in rows.values())
+
+
+def test_a_mark_on_most_subtomograms_is_not_taken_for_a_finding(tmp_path, case):
+    case["unknown"] = torch.arange(N) > 5
+    page = Page(report.write(tmp_path / "r.html", **case))
+    assert f"{N - 6} of them are marked as the unknown class, which says little here" in page.text
+    assert "The fractions leave out" not in page.text and "fit none of these classes well" not in page.text
