@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -294,5 +294,5 @@ def resolve(name: str, without: tuple[str, ...] = ()) -> tuple[dict[str, float],
     training = method.warp_training if kept else None
     own = method.own_background and "own_background" not in without
     unaligned = method.unaligned if any(TERMS[term].adversary for term in terms) else ""
-    parts = (kept, training, seen, method.norm, own, unaligned, method.oracle)
-    return terms, Method(method.terms, method.description, *parts)
+    method = replace(method, own_background=own, unaligned=unaligned)
+    return terms, replace(method, warps=kept, student_augmentation=seen, warp_training=training)

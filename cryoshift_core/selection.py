@@ -210,7 +210,12 @@ def choose(
     if not isinstance(target, Unlabelled):
         raise TypeError(f"Expected an Unlabelled target, got {type(target).__name__}: selection sees no target label.")
     check_known("a rule", rule, VALIDATORS)
-    every = candidates(fit, target, device)
+    every, replaced = candidates(fit, target, device), ""
+    if checked and unaligned is not None:
+        plain = outputs(unaligned.restore(max(unaligned.candidates)), target.x, device=device)
+        if (change := fraction_change(every[-1].target.probabilities, plain.probabilities)) > MOVED:
+            replaced = f" of {unaligned.method}: adversaries of {fit.method} change the class fractions by {change:.2f}"
+            fit, every = unaligned, candidates(unaligned, target, device)
     best_accuracy = max(c.source_accuracy for c in every)
     varied = max(diversity(c.target.probabilities) for c in every)
     problems = [problem(c.target.probabilities, c.source_accuracy, best_accuracy, varied, tolerance) for c in every]
@@ -221,17 +226,11 @@ def choose(
         return valid[int(VALIDATORS[name](valid).argmax())]
 
     chosen, im, ensv = best(rule), best("im"), best("ensv")
-    if checked and unaligned is not None:
-        plain = outputs(unaligned.restore(max(unaligned.candidates)), target.x, device=device)
-        if (change := fraction_change(every[-1].target.probabilities, plain.probabilities)) > MOVED:
-            other = choose(unaligned, target, rule=rule, fallback=fallback, device=device)
-            why = f"the adversaries of {fit.method} change the class fractions by {change:.2f}, more than {MOVED}"
-            return replace(other, reason=f"{other.reason} of {other.fit.method}: {why}")
     agree = float((im.target.logits.argmax(1) == ensv.target.logits.argmax(1)).float().mean())
     usual = float((im.source.logits.argmax(1) == ensv.source.logits.argmax(1)).float().mean())
     fit.restore(chosen.step)
     ami = class_ami(chosen.target) if checked else float("nan")
-    reason = f"the best by {rule!r} of the {len(valid)} valid out of {len(every)} checkpoints"
+    reason = f"the best by {rule!r} of the {len(valid)} valid out of {len(every)} checkpoints{replaced}"
     warnings = []
     if checked and agree < agreement * usual:
         warnings.append(

@@ -407,7 +407,8 @@ for name, by_class in statistics.recalls(per_class).items():
 #
 # The purple line from the chosen checkpoint to the best one is the regret. Look whether the choice is nearer to the best than the
 # *last* checkpoint is, which costs nothing to choose. It does *not* show a choice between methods: that was made once,
-# before any key was opened; only where its adversaries change the class fractions is `cryoshift` replaced. A choice that fell back to source_only counts with source_only's score.
+# before any key was opened; only where its adversaries change the class fractions is `cryoshift` replaced. A choice that
+# fell back to source_only counts with source_only's score.
 
 # %%
 show("regret", "core")

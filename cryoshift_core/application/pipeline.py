@@ -359,8 +359,7 @@ def fit_methods(
     rotations = (0, 1) if tilt_axis % 180 else (0, 1, 2, 3)
     config = profile.training(rotations=rotations, picking_error=picking_error or None)
     fits = {}
-    unaligned = resolve(method)[1].unaligned
-    for name in dict.fromkeys(["source_only", *([unaligned] if unaligned else []), method]):
+    for name in dict.fromkeys(filter(None, ("source_only", resolve(method)[1].unaligned, method))):
         used = own if own is not None and resolve(name)[1].own_background else source
         fits[name] = fit(
             name, used, target, validation=validation, config=config, seed=seed, folder=folder, device=device
@@ -631,7 +630,9 @@ def write_results(
             warnings=warnings,
             gap=gap,
             spike_in=scores.get(used),
-            made=report.provenance(manifest, method=used, step=classifier.recipe["step"]),
+            made=report.provenance(
+                manifest, method=used, step=classifier.recipe["step"], choice=classifier.recipe["reason"]
+            ),
         )
     )
     return paths
@@ -684,7 +685,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     for warning in result.warnings:
         print("WARNING:", warning)
-    used = result.classifier.recipe["method"]
+    used, reason = (result.classifier.recipe[name] for name in ("method", "reason"))
+    print(f"{used}: {reason or 'as asked for'}")
     if used in result.spike_in:
         print(f"balanced accuracy on spike-ins: {result.spike_in[used]} ({used}; picks off by up to 4 or 2 voxels)")
     for name, found in result.prevalence.items():

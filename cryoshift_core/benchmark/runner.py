@@ -351,17 +351,18 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     """Train (or load), select and score one job: its row of evidence.csv, and its rows of per_class.csv."""
     shared, context = target.shared, target.context
     shared.source_only.restore(max(shared.source_only.candidates))
-    labelled = shared.source
-    if job.method == "oracle":
+    labelled, recipe = shared.source, resolve(job.method, job.left_out)[1]
+    if recipe.oracle:
         labelled = target.train_labels.labelled(target.train)
-    elif resolve(job.method, job.left_out)[1].own_background:
+    elif recipe.own_background:
         labelled = target.own_source
     if job.method == "source_only":
         fit = shared.source_only
     else:
         fit = context.train(job, job.method, labelled, target.train, shared.validation)
-    name = "" if job.method in BOUNDS else resolve(job.method, job.left_out)[1].unaligned
-    unaligned = context.train(job, name, labelled, target.train, shared.validation) if name else None
+    unaligned = None
+    if recipe.unaligned:
+        unaligned = context.train(job, recipe.unaligned, labelled, target.train, shared.validation)
     selected, step, fell_back = select(job, fit, target, unaligned)
     generator = torch.Generator().manual_seed(job.seed)
     scored = score_candidates(
@@ -480,7 +481,7 @@ class Trained:
     Attributes
     ----------
     models : "as trained", the last checkpoint of the method; "as chosen", what the selection without labels uses,
-        which can be source_only
+        which can be another method's
     cpu_seconds : of training, without source_only
     """
 
@@ -506,15 +507,15 @@ def train_real(
     context.data.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"seed": job.seed, "device": context.device}
     source, validation = pipeline.simulate_source(target, profile, folder=context.data, **options)
-    own = None
-    if resolve(job.method)[1].own_background:
+    own, recipe = None, resolve(job.method)[1]
+    if recipe.own_background:
         boxes = pipeline.background_boxes(data, n=profile.n_background, seed=job.seed, keep_out=keep_out).train
         own, _ = pipeline.own_source(job.method, source, target, boxes, **options)
     fits = pipeline.fit_methods(
         job.method, source, validation, target, profile, own=own, folder=context.work / "fits", **options
     )
     fit = fits[job.method]
-    spent = sum(f.cpu_seconds for name, f in fits.items() if name in (job.method, resolve(job.method)[1].unaligned))
+    spent = sum(f.cpu_seconds for name, f in fits.items() if name in (job.method, recipe.unaligned))
     as_chosen = pipeline.select_classifier(fits, job.method, target, None, **options)
     return Trained({"as trained": finish(fit, step=max(fit.candidates), **options), "as chosen": as_chosen}, spent)
 
@@ -528,8 +529,10 @@ def run_real(job: RealJob, context: Context) -> list[dict]:
     if job.target == real.LAMELLA:
         data = real.lamella(job.subset)
         trained = train_real(job, pipeline.adaptation_set(data, n), real.LAMELLA_CLASSES, context, data)
+        mix = "all" if job.subset in real.DOMINATED else job.subset
+        scored = data if mix == job.subset else real.lamella(mix)
         rows = [
-            _real_row(job, model, trained, context) | _lamella_row(job, data, classifier, context)
+            _real_row(job, model, trained, context) | _lamella_row(mix, scored, classifier, context)
             for model, classifier in trained.models.items()
         ]
     else:
@@ -559,10 +562,8 @@ def _real_row(job: RealJob, model: str, trained: Trained, context: Context) -> d
     }
 
 
-def _lamella_row(job: RealJob, data: TargetData, classifier: Classifier, context: Context) -> dict[str, float]:
-    """Scores of one model on a mix of the lamella, with the ends of their intervals; see `real.DOMINATED`."""
-    mix = "all" if job.subset in real.DOMINATED else job.subset
-    data = real.lamella(mix) if mix != job.subset else data
+def _lamella_row(mix: str, data: TargetData, classifier: Classifier, context: Context) -> dict[str, float]:
+    """Scores of one model on a mix of the lamella, with the ends of their intervals."""
     probabilities = classifier.predict(data.subtomograms, context.device).probabilities
     labels = real.lamella_labels(mix, data)
     assert data.tomogram is not None and data.particles.zyx is not None  # the target is a tomogram with positions
