@@ -18,17 +18,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from .data import UNKNOWN, Labelled
+from .data import UNKNOWN, Labelled, Unlabelled
 from .errors import InputError
-from .models import Network, embed, predict
+from .models import Network, embed, outputs, predict
 from .warps import Warps, target_styled
 
 FALSE_REJECTION = 0.05
+FEWEST = 20  # subtomograms of the target that a class needs for a threshold of its own
 
 
-def _check(known: Labelled, name: str) -> None:
-    if not isinstance(known, Labelled):
-        raise TypeError(f"{name} expected Labelled source subtomograms, got {type(known).__name__}: no target labels.")
+def _check(name: str, *source: Labelled | None, target: Unlabelled | None = None) -> None:
+    for given, kind in ((target, Unlabelled), *((each, Labelled) for each in source)):
+        if given is not None and not isinstance(given, kind):
+            raise TypeError(f"{name} expected {kind.__name__} subtomograms, got {type(given).__name__}: no labels.")
 
 
 def apply_temperature(probabilities: Tensor, temperature: float) -> Tensor:
@@ -69,69 +71,56 @@ def calibrate(
 ) -> Calibration:
     """The temperature fitted on validation subtomograms warped towards the target.
 
-    It corrects overconfidence on subtomograms like these. Where the target is harder than the warped source, the
-    network stays overconfident. Without warps nothing resembles the target, and the temperature is 1: on the plain
-    source a network is right so often that a fit would make it more confident still.
+    Where the target is harder than the warped source, the network stays overconfident. Without warps the temperature is
+    1: on the plain source a network is right so often that a fit would make it more confident still.
 
     Raises
     ------
     TypeError
         `validation` is not Labelled
     """
-    _check(validation, "calibrate")
+    _check("calibrate", validation)
     if warps is None:
         return Calibration(1.0, 0)
     predicted = predict(network, target_styled(validation.x, warps, generator), device=device)
     return Calibration(fit_temperature(predicted, validation.y), len(validation))
 
 
-@dataclass(frozen=True, eq=False)
-class OutlierScore:
-    """A logistic regression "known against outlier" on standardised features: the logit is linear in them.
+def outlier_logit(known: np.ndarray, outliers: np.ndarray) -> np.ndarray:
+    """A logistic regression on features (N, F) of known subtomograms and (M, F) of outliers: F weights and a bias.
 
-    `centre`, `spread` and `weight` are (F,), `bias` (1,).
+    The logit is positive for outliers.
     """
-
-    centre: np.ndarray
-    spread: np.ndarray
-    weight: np.ndarray
-    bias: np.ndarray
-
-    @classmethod
-    def fit(cls, known: np.ndarray, outliers: np.ndarray) -> OutlierScore:
-        """Fitted on features (N, F) of known subtomograms and (M, F) of outliers."""
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=3000, class_weight="balanced"))
-        model.fit(np.concatenate([known, outliers]), np.repeat([0, 1], [len(known), len(outliers)]))
-        scale, regression = model[0], model[1]
-        return cls(scale.mean_, scale.scale_, regression.coef_[0], regression.intercept_)
-
-    def logit(self, f: np.ndarray) -> np.ndarray:
-        """(N,), positive for outliers, of features (N, F)."""
-        return (f - self.centre) / self.spread @ self.weight + self.bias
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=3000, class_weight="balanced"))
+    model.fit(np.concatenate([known, outliers]), np.repeat([0, 1], [len(known), len(outliers)]))
+    weight = model[1].coef_[0] / model[0].scale_
+    return np.append(weight, model[1].intercept_ - weight @ model[0].mean_)
 
 
 @dataclass(frozen=True, eq=False)
 class UnknownDetector:
     """Out-of-distribution detector: subtomograms with a score above the threshold belong to no class.
 
-    The score is the log of the Mahalanobis distance to the nearest class in feature space (Lee et al. 2018), plus,
-    where there are auxiliary outliers, the logit of a logistic regression "known against outlier". Each is standardised
-    on known subtomograms. The distance finds what no outlier resembles, the logit what outliers resemble.
+    The score is the log of the Mahalanobis distance to the nearest class in feature space (Lee et al. 2018), plus the
+    :func:`outlier_logit` where there are outliers, each standardised on known subtomograms. The distance finds what no
+    outlier resembles.
 
     Attributes
     ----------
     means, precision : (K, F) of the classes, and (F, F) shared by them (Ledoit-Wolf)
-    outlier_score : the logistic regression, or None
+    outlier : (F + 1,), of :func:`outlier_logit`; None for none
     centre, spread : (1,) or (2,), of distance and logit on known subtomograms
-    threshold : scores above it mean unknown
+    threshold : of known simulated subtomograms
+    thresholds : (K,), a score above that of the most probable class means unknown; at least `threshold`
     """
 
     means: np.ndarray
     precision: np.ndarray
-    outlier_score: OutlierScore | None
+    outlier: np.ndarray | None
     centre: np.ndarray
     spread: np.ndarray
     threshold: float
+    thresholds: np.ndarray
 
     @classmethod
     def fit(
@@ -141,28 +130,33 @@ class UnknownDetector:
         outliers: Labelled | None,
         warps: Warps | None,
         generator: torch.Generator,
+        target: Unlabelled | None = None,
         false_rejection: float = FALSE_REJECTION,
         device: str | torch.device = "auto",
     ) -> UnknownDetector:
         """A detector fitted on every other subtomogram of `known`; the rest sets the threshold.
+
+        Real subtomograms of a class can differ from simulated ones as a whole, which says nothing about single ones. So
+        `target` raises the threshold of a class with higher scores: as far above their median, in units of the
+        distance from it down to the first tenth, as with known ones. Unseen molecules hardly move these two, as long as
+        they are fewer than the class's own.
 
         Parameters
         ----------
         known : source subtomograms that were not trained on, e.g. the validation set
         outliers : source subtomograms of other things, such as molecules of other families; their labels do not matter
         warps, generator : warp both towards the target
+        target : unlabelled subtomograms; None: all classes have the threshold of simulated ones
         false_rejection : fraction of known subtomograms above the threshold
 
         Raises
         ------
         TypeError
-            for anything but Labelled source subtomograms
+            a source that is not Labelled, or a target that is not Unlabelled
         InputError
             a class has fewer than two subtomograms in the first half, or `false_rejection` is not within 0 and 1
         """
-        _check(known, "UnknownDetector.fit")
-        if outliers is not None:
-            _check(outliers, "UnknownDetector.fit")
+        _check("UnknownDetector.fit", known, outliers, target=target)
         if not 0 < false_rejection < 1:
             raise InputError(f"Expected false_rejection between 0 and 1, such as 0.05, got {false_rejection}.")
 
@@ -175,18 +169,25 @@ class UnknownDetector:
         counts = np.bincount(y[one], minlength=len(known.classes))
         if counts.min() < 2:
             worst = int(counts.argmin())
-            raise InputError(
-                f"Expected at least 4 known subtomograms of each class, got {int((y == worst).sum())} of "
-                f"{known.classes[worst]!r}: use more source subtomograms, or pass a larger validation set to fit."
-            )
+            few = f"{int((y == worst).sum())} of {known.classes[worst]!r}"
+            more = "use more source subtomograms, or pass a larger validation set to fit"
+            raise InputError(f"Expected at least 4 known subtomograms of each class, got {few}: {more}.")
         means = np.stack([f[one][y[one] == k].mean(0) for k in range(len(known.classes))])
         precision = LedoitWolf().fit(f[one] - means[y[one]]).precision_
-        outlier_score = None if outliers is None else OutlierScore.fit(f[one], features(outliers.x))
-        raw = _evidence(f[one], means, precision, outlier_score)
+        outlier = None if outliers is None else outlier_logit(f[one], features(outliers.x))
+        raw = _evidence(f[one], means, precision, outlier)
         centre, spread = raw.mean(0), raw.std(0) + 1e-12
-        scores = ((_evidence(f[other], means, precision, outlier_score) - centre) / spread).sum(1)
-        threshold = float(np.quantile(scores, 1 - false_rejection))
-        return cls(means, precision, outlier_score, centre, spread, threshold)
+        scores = ((_evidence(f[other], means, precision, outlier) - centre) / spread).sum(1)
+        low, median, threshold = np.quantile(scores, (0.1, 0.5, 1 - false_rejection)).tolist()
+        detector = cls(means, precision, outlier, centre, spread, threshold, np.full(len(means), threshold))
+        if target is not None:
+            found = outputs(network, target.x, device=device)
+            own, likely = detector.score_features(found.features).numpy(), found.logits.argmax(1).numpy()
+            for k in np.flatnonzero(np.bincount(likely, minlength=len(means)) >= FEWEST):
+                here = np.quantile(own[likely == k], (0.1, 0.5))
+                far = (threshold - median) / (median - low + 1e-12)
+                detector.thresholds[k] = max(threshold, here[1] + far * (here[1] - here[0]))
+        return detector
 
     def score(self, network: Network, x: Tensor, device: str | torch.device = "auto") -> Tensor:
         """Out-of-distribution score (N,) of target subtomograms (N, 1, Z, Y, X), which are not warped."""
@@ -194,24 +195,24 @@ class UnknownDetector:
 
     def score_features(self, features: Tensor) -> Tensor:
         """Out-of-distribution score (N,) of features (N, F)."""
-        raw = _evidence(features.double().numpy(), self.means, self.precision, self.outlier_score)
+        raw = _evidence(features.double().numpy(), self.means, self.precision, self.outlier)
         return torch.from_numpy(((raw - self.centre) / self.spread).sum(1)).float()
 
 
-def _evidence(
-    f: np.ndarray, means: np.ndarray, precision: np.ndarray, outlier_score: OutlierScore | None
-) -> np.ndarray:
+def _evidence(f: np.ndarray, means: np.ndarray, precision: np.ndarray, outlier: np.ndarray | None) -> np.ndarray:
     """Log distance of features (N, F) to the nearest class, and the outlier logit where there is one: (N, 1 or 2)."""
     away = f[:, None] - means
     distance = np.einsum("nkf,fg,nkg->nk", away, precision, away, optimize=True).min(1)
     columns = [np.log(distance + 1e-12)]
-    if outlier_score is not None:
-        columns.append(outlier_score.logit(f))
+    if outlier is not None:
+        columns.append(f @ outlier[:-1] + outlier[-1])
     return np.stack(columns, 1)
 
 
-def assign(probabilities: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Most probable class (N,) of each subtomogram, UNKNOWN (-1) where its score exceeds the threshold."""
+def assign(probabilities: Tensor, scores: Tensor, thresholds: float | np.ndarray) -> Tensor:
+    """Most probable class (N,) of each subtomogram, UNKNOWN (-1) where its score exceeds that class's threshold."""
     if len(probabilities) != len(scores):
         raise InputError(f"Expected a score for each prediction, got {len(probabilities)} and {len(scores)}.")
-    return torch.where(scores > threshold, UNKNOWN, probabilities.argmax(1))
+    likely = probabilities.argmax(1)
+    limit = torch.from_numpy(np.broadcast_to(thresholds, probabilities.shape[1:]).copy())[likely]
+    return torch.where(scores > limit, UNKNOWN, likely)

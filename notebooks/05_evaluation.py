@@ -249,10 +249,10 @@ if bool((test_labels.y == data.UNKNOWN).any()):
     outliers = simulate_source(config, folder=run.data_folder)
     chosen, generator = choices[0].fit, torch.Generator().manual_seed(seed)
     detector = calibration.UnknownDetector.fit(
-        chosen.network, validation, outliers, chosen.warps, generator, device=device
+        chosen.network, validation, outliers, chosen.warps, generator, target=train, device=device
     )
     distances = detector.score(chosen.network, test.x, device=device)
-    predicted = calibration.assign(results[method, 0].calibrated, distances, detector.threshold)
+    predicted = calibration.assign(results[method, 0].calibrated, distances, detector.thresholds)
     found, falsely = metrics.unknown_recall(predicted, test_labels)
     print(f"rejected: {found:.0%} of the unseen molecule, and {falsely:.0%} of the known classes")
     run.report(unknown_recall=found, none_false_rejection=falsely)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .. import __version__
-from ..calibration import Calibration, OutlierScore, UnknownDetector, assign, calibrate
+from ..calibration import Calibration, UnknownDetector, assign, calibrate
 from ..data import NORMALISATION, UNKNOWN, Labelled, Unlabelled
 from ..errors import InputError
 from ..models import Network, outputs
@@ -25,7 +25,7 @@ from ..selection import choose
 from ..support.runtime import atomic
 from ..training import Fit
 
-FORMAT = "cryoshift-classifier/1"
+FORMAT = "cryoshift-classifier/2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ class Classifier:
         if self.detector is None:
             return Predictions(self.classes, probabilities)
         score = self.detector.score_features(found.features)
-        unknown = assign(probabilities, score, self.detector.threshold) == UNKNOWN
+        unknown = assign(probabilities, score, self.detector.thresholds) == UNKNOWN
         return Predictions(self.classes, probabilities, score, unknown)
 
     def save(self, path: str | Path) -> Path:
@@ -164,10 +164,8 @@ class Classifier:
         }
         if self.detector is not None:
             about["detector"] = {"threshold": self.detector.threshold}
-            arrays = {name: getattr(self.detector, name) for name in ("means", "precision", "centre", "spread")}
-            if self.detector.outlier_score is not None:
-                arrays |= {f"outlier.{name}": value for name, value in vars(self.detector.outlier_score).items()}
-            tensors |= {f"detector.{name}": torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+            arrays = {name: value for name, value in vars(self.detector).items() if isinstance(value, np.ndarray)}
+            tensors |= {f"detector.{name}": torch.from_numpy(value.copy()) for name, value in arrays.items()}
         with atomic(path) as partial:
             save_file(tensors, partial, metadata={"format": FORMAT, "about": json.dumps(about)})
         return Path(path)
@@ -194,7 +192,7 @@ class Classifier:
         except SafetensorError as error:
             raise InputError(f"{path} is not a safetensors file ({error}); expected one of Classifier.save.") from error
         if text.get("format") != FORMAT:
-            raise InputError(f"Expected the format {FORMAT} in {path}, got {text.get('format', 'none')}.")
+            raise InputError(f"Expected the format {FORMAT} in {path}, got {text.get('format', 'none')}: train again.")
         about = json.loads(text["about"])
         recipe = about["recipe"]
         if recipe["encoder"] is None and encoder is None:
@@ -211,9 +209,7 @@ class Classifier:
         detector = None
         if about["detector"] is not None:
             arrays = {n.removeprefix("detector."): t.numpy() for n, t in tensors.items() if n.startswith("detector.")}
-            parts = {n.removeprefix("outlier."): arrays.pop(n) for n in list(arrays) if n.startswith("outlier.")}
-            score = OutlierScore(**parts) if parts else None
-            detector = UnknownDetector(**arrays, outlier_score=score, threshold=about["detector"]["threshold"])
+            detector = UnknownDetector(**{"outlier": None} | arrays, **about["detector"])
         return cls(
             network=network.eval(),
             classes=tuple(about["classes"]),
@@ -258,6 +254,7 @@ def select(
     choice = choose(fit, target, rule=rule, fallback=fallback, unaligned=unaligned, device=device)
     return finish(
         choice.fit,
+        target=target,
         outliers=outliers,
         seed=seed,
         device=device,
@@ -270,6 +267,7 @@ def select(
 def finish(
     fit: Fit,
     *,
+    target: Unlabelled | None = None,
     outliers: Labelled | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -279,14 +277,17 @@ def finish(
 ) -> Classifier:
     """The calibrated classifier of one candidate of a fit: `step`, or the one that the fit has selected.
 
-    Parameters as in :func:`select`; `warning` and the `reason` of the choice are kept in the recipe.
+    Parameters as in :func:`select`; `target` raises thresholds of the unknown class, see `UnknownDetector.fit`;
+    `warning` and the `reason` of the choice are kept in the recipe.
     """
     network = fit.restore(fit.selected if step is None else step)
     generator = torch.Generator("cpu").manual_seed(seed)
     calibration = calibrate(network, fit.validation, fit.warps, generator, device)
     detector = None
     if fit.warps is not None:
-        detector = UnknownDetector.fit(network, fit.validation, outliers, fit.warps, generator, device=device)
+        detector = UnknownDetector.fit(
+            network, fit.validation, outliers, fit.warps, generator, target=target, device=device
+        )
     named = isinstance(fit.config.encoder, str)
     recipe = {
         "method": fit.method,

@@ -401,6 +401,14 @@ def prediction_warnings(classifier: Classifier, predictions: Predictions) -> lis
             "check classes, voxel size and contrast. Where these are right, real subtomograms differ from simulated "
             "ones as a whole; then the mark says nothing about single ones, and the class fractions include them."
         )
+    if classifier.detector is not None:
+        raised = classifier.detector.thresholds > classifier.detector.threshold + 1
+        names = [name for name, high in zip(classifier.classes, raised, strict=True) if high]
+        if names:
+            out.append(
+                f"Subtomograms called {' or '.join(names)} differ from simulated ones as a whole, so only what is very "
+                "strange is marked as the unknown class there: few marks do not mean that nothing else was picked."
+            )
     return out
 
 

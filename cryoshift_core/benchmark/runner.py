@@ -334,10 +334,16 @@ def unknown_scores(selected: Fit, calibrated: Tensor, target: Target, generator:
         return {}
     shared, device = target.shared, target.context.device
     detector = calibration.UnknownDetector.fit(
-        selected.network, shared.validation, shared.outliers, selected.warps, generator, device=device
+        selected.network,
+        shared.validation,
+        shared.outliers,
+        selected.warps,
+        generator,
+        target=target.train,
+        device=device,
     )
     distance = detector.score(selected.network, target.test.x, device=device)
-    predicted = calibration.assign(calibrated, distance, detector.threshold)
+    predicted = calibration.assign(calibrated, distance, detector.thresholds)
     recall, false_rejection = metrics.unknown_recall(predicted, target.test_labels)
     at_5 = calibration.assign(calibrated, distance, float(distance[~unseen].quantile(0.95)))
     return {

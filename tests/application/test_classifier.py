@@ -60,7 +60,8 @@ def test_predictions_are_those_of_the_parts(adapted, made):
     assert len(found) == 60 and found.classes == CLASSES
     assert torch.equal(found.probabilities, (out.logits.softmax(1).log() / made.calibration.temperature).softmax(1))
     assert torch.equal(found.score, made.detector.score(made.network, TARGET.x, device="cpu"))
-    assert torch.equal(found.unknown, found.score > made.detector.threshold)
+    limit = torch.from_numpy(made.detector.thresholds)[out.logits.argmax(1)]
+    assert torch.equal(found.unknown, found.score > limit)
     assert torch.equal(found.labels, torch.where(found.unknown, UNKNOWN, out.logits.argmax(1)))
     assert torch.equal(found.confidence, found.probabilities.max(1).values)
     generator = torch.Generator().manual_seed(3)
@@ -220,8 +221,8 @@ def other_format(path, _):
         (lambda path, made: write_bytes(path, b""), "is not a safetensors file"),
         (lambda path, made: write_bytes(path, b"a text file, with some words in it"), "is not a safetensors file"),
         (lambda path, made: write_bytes(path, made.save(path).read_bytes()[:-50]), "is not a safetensors file"),
-        (dataset_file, "Expected the format cryoshift-classifier/1 in .*, got none"),
-        (other_format, "Expected the format cryoshift-classifier/1 in .*, got cryoshift-classifier/0"),
+        (dataset_file, "Expected the format cryoshift-classifier/2 in .*, got none"),
+        (other_format, "Expected the format cryoshift-classifier/2 in .*, got cryoshift-classifier/0"),
     ],
 )
 def test_files_that_are_no_classifier_are_refused(broken, message, made, tmp_path):

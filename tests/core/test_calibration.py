@@ -9,8 +9,8 @@ from helpers.toy import source, target
 from torch import nn
 
 from cryoshift_core import calibration, metrics
-from cryoshift_core.calibration import Calibration, OutlierScore, UnknownDetector
-from cryoshift_core.data import UNKNOWN, Labelled
+from cryoshift_core.calibration import Calibration, UnknownDetector
+from cryoshift_core.data import UNKNOWN, Labelled, Unlabelled
 from cryoshift_core.errors import InputError
 from cryoshift_core.models import Network
 from cryoshift_core.warps import Warps, target_styled
@@ -124,7 +124,7 @@ def test_subtomograms_are_warped_before_anything_is_fitted():
 def test_unknown_subtomograms_are_found_and_known_ones_are_kept(with_outliers):
     network, outliers = FirstVoxels(), clusters(200, LIKE_OUTLIERS, 5) if with_outliers else None
     detector = detect(network, clusters(600, KNOWN, 0), outliers)
-    assert (detector.outlier_score is not None) is with_outliers
+    assert (detector.outlier is not None) is with_outliers
 
     def rejected(centres, n, seed):
         scores = detector.score(network, clusters(n, centres, seed).x, device="cpu")
@@ -150,11 +150,10 @@ def test_the_outlier_logit_is_the_logistic_regression_of_the_log_odds():
     """Two Gaussians of one variance: the log odds are linear, with a known direction and sign."""
     rng = np.random.default_rng(0)
     known, outliers = rng.normal(0, 1, (4000, 3)), rng.normal(0, 1, (4000, 3)) + np.array([2.0, 0, 0])
-    score = OutlierScore.fit(known, outliers)
+    *weight, bias = calibration.outlier_logit(known, outliers)
     x = rng.normal(0, 1, (50, 3))
     true = 2 * x[:, 0] - 2  # log density ratio of N(2, 1) to N(0, 1)
-    assert np.abs(score.logit(x) - true).max() < 0.4
-    assert score.weight.shape == score.centre.shape == score.spread.shape == (3,) and score.bias.shape == (1,)
+    assert np.abs(x @ weight + bias - true).max() < 0.4
 
 
 def test_the_caller_sets_the_false_rejection():
@@ -186,5 +185,35 @@ def test_target_labels_are_refused():
             detect(network, wrong)
         with pytest.raises(TypeError, match="Labelled"):
             detect(network, known, wrong)
+    for wrong in (known, held_out, t.x):
+        with pytest.raises(TypeError, match="expected Unlabelled"):
+            detect(network, known, target=wrong)
     for function in (calibration.calibrate, UnknownDetector.fit, UnknownDetector.score):
-        assert not {"y", "target", "labels", "held_out"} & set(inspect.signature(function).parameters)
+        assert not {"y", "labels", "held_out"} & set(inspect.signature(function).parameters)
+
+
+def test_a_target_that_differs_as_a_whole_raises_the_threshold_of_its_class():
+    """Shifted known clusters are not rejected for the shift, strangers among them are, and other classes stay."""
+    network, known = FirstVoxels(), clusters(600, KNOWN, 0)
+    alike = clusters(900, KNOWN, 1)
+    moved = KNOWN.clone()
+    moved[0, 5] = 3.0  # one class alone, by a feature that the network does not classify with
+    shifted = clusters(900, moved, 1)
+
+    def unlabelled(x):
+        return Unlabelled(x, 10.0, torch.arange(len(x)), "toy")
+
+    plain = detect(network, known)
+    one, other = (detect(network, known, target=unlabelled(found.x)) for found in (alike, shifted))
+    assert plain.thresholds.tolist() == [plain.threshold] * 3
+    assert (one.thresholds >= plain.threshold).all() and one.thresholds.max() < plain.threshold + 0.5
+    assert other.thresholds[0] > plain.threshold + 1 and other.thresholds[1:].max() < plain.threshold + 0.5
+
+    def rejected(detector, which):
+        scores = detector.score(network, shifted.x, device="cpu")
+        p = network(shifted.x).softmax(1).detach()
+        return float((calibration.assign(p, scores, detector.thresholds) == UNKNOWN)[which].float().mean())
+
+    assert rejected(plain, shifted.y == 0) > 3 * rejected(other, shifted.y == 0) > 0
+    few = detect(network, known, target=unlabelled(shifted.x[:30]))
+    assert (few.thresholds == plain.threshold).all(), "too few of each class to tell"
