@@ -376,6 +376,7 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     )
     measured = {
         **scored.scores,
+        "expected_accuracy": float(scored.calibrated.amax(1).mean()),
         "a_distance_before": target.a_distance_before,
         "a_distance_after": target.a_distance(selected.network),
         **unknown_scores(selected, scored.calibrated, target, generator),

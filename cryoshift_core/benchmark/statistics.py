@@ -272,9 +272,15 @@ def unseen(rows: list[Row]) -> dict[str, dict[str, Interval]]:
 
 @dataclass(frozen=True)
 class SpikeIn:
-    """One run: balanced accuracy on spike-ins, an estimate without labels, and on the held-out target labels.
+    """One run: estimates of its balanced accuracy without labels, and the true one on held-out target labels.
 
     A target is a scenario at one seed: its methods share the spike-ins.
+
+    Attributes
+    ----------
+    estimate, far : balanced accuracy on spike-ins with usual and with large picking errors
+    confidence : mean calibrated confidence on the target. A calibrated confidence is a probability of being right, so
+        their mean is an accuracy (the difference of confidences of Guillory et al. 2021, after temperature scaling)
     """
 
     method: str
@@ -282,20 +288,22 @@ class SpikeIn:
     seed: str
     estimate: float
     true: float
+    far: float = float("nan")
+    confidence: float = float("nan")
+
+    def covered(self, *estimates: str) -> float:
+        """1 where the true score is within the range of the named estimates, else 0; NaN where one is missing."""
+        values = [getattr(self, name) for name in estimates]
+        return float("nan") if np.isnan(values).any() else float(min(values) <= self.true <= max(values))
 
 
 def spike_ins(rows: list[Row]) -> list[SpikeIn]:
     """The runs of unchanged methods that have a spike-in estimate."""
+    columns = ("spike_balanced_accuracy", "balanced_accuracy", "spike_balanced_accuracy_far", "expected_accuracy")
     return [
-        SpikeIn(
-            row["method"],
-            row["scenario"],
-            row["seed"],
-            float(row["spike_balanced_accuracy"]),
-            float(row["balanced_accuracy"]),
-        )
+        SpikeIn(row["method"], row["scenario"], row["seed"], *(float(row.get(name) or "nan") for name in columns))
         for row in unchanged(rows)
-        if row.get("spike_balanced_accuracy")
+        if row.get(columns[0])
     ]
 
 
@@ -305,6 +313,12 @@ class EstimateErrors:
 
     `correlation` mixes easy and hard targets; `within` is that of the deviations from the mean of each target, which
     tells whether the estimate ranks the methods of one target.
+
+    Attributes
+    ----------
+    bias_confidence : of the mean confidence
+    in_range, in_both : fraction of runs whose true score is within the range of the two spike-in estimates, and within
+        that of these and the mean confidence; NaN where these were not measured
     """
 
     runs: int
@@ -312,6 +326,9 @@ class EstimateErrors:
     bias: float
     correlation: float
     within: float
+    bias_confidence: float = float("nan")
+    in_range: float = float("nan")
+    in_both: float = float("nan")
 
     def __str__(self) -> str:
         """Such as "correlation 0.94, within targets 0.31, mean absolute error 0.098, bias +0.089, 90 runs"."""
@@ -339,6 +356,9 @@ def estimate_errors(runs: Sequence[SpikeIn]) -> EstimateErrors:
         float(error.mean()),
         correlation(estimate, true),
         correlation(centred(estimate), centred(true)),
+        float(np.mean([run.confidence - run.true for run in runs])),
+        float(np.mean([run.covered("estimate", "far") for run in runs])),
+        float(np.mean([run.covered("estimate", "far", "confidence") for run in runs])),
     )
 
 

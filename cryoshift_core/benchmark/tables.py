@@ -325,14 +325,21 @@ their own.
         page += _figure("curves", images)
     if spiked := spike_ins(rows):
         page += "\n## Spike-in estimate against the true score\n\n"
-        page += f"All runs: {estimate_errors(spiked)}. Bias is estimate - true score.\n\n"
-        lines = []
-        for scenario in sorted({run.scenario for run in spiked}):
-            e = estimate_errors([run for run in spiked if run.scenario == scenario])
-            lines.append([scenario, str(e.runs), f"{e.within:.2f}", f"{e.mean_absolute:.3f}", f"{e.bias:+.3f}"])
-        page += table("scenario | runs | correlation within targets | mean absolute error | bias", lines) + _figure(
-            "spike", images
+        page += (
+            f"All runs: {estimate_errors(spiked)}. Bias is estimate - true score. The range of the spike-ins runs from "
+            "large picking errors to usual ones; the mean calibrated confidence on the target is another estimate.\n\n"
         )
+        lines = []
+        for scenario in [*sorted({run.scenario for run in spiked}), ""]:  # "": all
+            e = estimate_errors([run for run in spiked if scenario in ("", run.scenario)])
+            errors = (f"{e.within:.2f}", f"{e.mean_absolute:.3f}", f"{e.bias:+.3f}", f"{e.bias_confidence:+.3f}")
+            ranges = (f"{fraction:.2f}" for fraction in (e.in_range, e.in_both))
+            lines.append([scenario or "all", str(e.runs), *errors, *ranges])
+        header = (
+            "scenario | runs | correlation within targets | mean absolute error | bias | bias of the confidence | "
+            "true score in the spike-in range | in the range of spike-ins and confidence"
+        )
+        page += table(header, lines) + _figure("spike", images)
     return page
 
 

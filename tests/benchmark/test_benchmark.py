@@ -331,6 +331,20 @@ def test_errors_of_spike_in_estimates_by_hand():
     assert "correlation" not in str(statistics.estimate_errors(runs[:2]))
 
 
+def test_coverage_of_estimated_ranges_by_hand():
+    runs = [
+        statistics.SpikeIn("m", "s", "1", 0.8, 0.7, far=0.6, confidence=0.9),  # in both ranges
+        statistics.SpikeIn("m", "s", "2", 0.8, 0.85, far=0.6, confidence=0.9),  # above the spike-ins
+        statistics.SpikeIn("m", "s", "3", 0.6, 0.95, far=0.7, confidence=0.9),  # above both; the range is turned
+        statistics.SpikeIn("m", "s", "4", 0.6, 0.65, far=0.7, confidence=0.5),
+    ]
+    found = statistics.estimate_errors(runs)
+    assert (found.in_range, found.in_both) == (0.5, 0.75)
+    assert found.bias_confidence == pytest.approx((0.2 + 0.05 - 0.05 - 0.15) / 4)
+    missing = statistics.estimate_errors([*runs, statistics.SpikeIn("m", "s", "5", 0.6, 0.65)])
+    assert np.isnan(missing.in_range) and np.isnan(missing.in_both)
+
+
 def test_an_estimate_that_only_tells_easy_from_hard_targets_has_no_correlation_within_targets():
     numbers = {"easy": ((0.90, 0.80), (0.92, 0.78)), "hard": ((0.50, 0.40), (0.52, 0.38))}
     runs = [
@@ -445,6 +459,7 @@ def test_a_toy_run_from_nothing_to_rows(tmp_path):
         assert r["n_source"] == expected[r["method"]]
         assert r["fell_back"] == "1" or best >= chosen
         assert r["method"] == "oracle" or 0 <= float(r["spike_balanced_accuracy"]) <= 1
+        assert 0 < float(r["expected_accuracy"]) <= 1
         assert float(r["a_distance_after"]) >= 0 and r["commit"] and r["threads"] and r["device"] == "cpu"
     per_class = runner.read(tmp_path / "per_class.csv")
     assert len(per_class) == 6 * 3
