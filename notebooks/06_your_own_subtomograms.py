@@ -46,6 +46,7 @@ import data_fetch
 from cryoshift_core import fourier, metrics, models
 from cryoshift_core.application import pictures, pipeline, predictions, target_data
 from cryoshift_core.application.lattice_test import lattice_test
+from cryoshift_core.application.verdict import judge
 from cryoshift_core.course import explore, figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.errors import InputError
@@ -470,11 +471,25 @@ else:
 # %% [markdown]
 # ## One page to take home
 #
+# First a verdict, from what needs no label. It looks at the spike-ins; at the averages of the predicted classes, where two
+# that look alike although their simulations do not are one class under two names; and, where a class stands for empty
+# ice, at whether its average is flat. A class without an alarm can still be wrong.
+
+# %%
+verdict = judge(
+    table, data.subtomograms.x, source, scores.get(used), profile=p.name, warning=classifier.recipe["warning"]
+)
+print(f"VERDICT: {verdict.head}")
+for reason in verdict.reasons:
+    print("-", reason)
+run.report(verdict=verdict.level, usable_classes=", ".join(verdict.classes))
+
+# %% [markdown]
 # What a colleague asks first: how many of each? The interval counts cubes and nothing else: a model that takes every tenth
 # 80S for a 70S is wrong by more. (A correction by the confusion on spike-ins was tried and dropped: where the truth is
 # known it made fractions worse, see `docs/results.md`.) Then the gap: an A-distance is 0 where simulated cubes,
 # or the warped copies that an adapted network has learnt from, look like yours to the network, and 2 where they never
-# do. `report.html` holds all of it, opens without a network, and begins with every warning.
+# do. `report.html` holds all of it, opens without a network, and begins with the verdict and every warning.
 
 # %%
 prevalence = predictions.prevalence(table.probabilities, table.classes, table.unknown)
@@ -491,6 +506,7 @@ paths = pipeline.write_results(
     data,
     table,
     classifier,
+    verdict=verdict,
     prevalence=prevalence,
     scores=scores,
     gap=gap,

@@ -2,7 +2,7 @@
 
 The steps are plain functions, in this order: `read_target`, `adaptation_set`, `background_boxes`, `simulate_source`,
 `own_source`, `fit_methods`, `select_classifier`, then `Classifier.predict`, `make_spike_ins`,
-`score_spike_ins`, `predictions.prevalence`, `domain_gap` and `write_results`.
+`score_spike_ins`, `verdict.judge`, `predictions.prevalence`, `domain_gap` and `write_results`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from .classifier import Classifier, Predictions, finish, select
 from .profiles import PROFILES, Profile
 from .spike_in import SpikeInScore
 from .target_data import Background, TargetData
+from .verdict import Verdict, judge
 
 SCENARIO = "broad"  # of the simulated source: wide ranges, because the microscope's settings are not known
 Device = str | torch.device
@@ -58,6 +59,7 @@ class Classification:
     predictions : class probabilities and unknown class of `target.subtomograms`
     classifier : its recipe names the method, which is another where a check spoke against the requested one
     target : the input as subtomograms
+    verdict : whether to use the predictions
     warnings : what to check before using the predictions
     spike_in : method -> accuracy on spike-ins; {} where there is no particle-free background
     prevalence : class -> number and fraction of the subtomograms that are predicted as it
@@ -70,6 +72,7 @@ class Classification:
     predictions: Predictions
     classifier: Classifier
     target: TargetData
+    verdict: Verdict
     warnings: tuple[str, ...]
     spike_in: dict[str, SpikeInScore]
     prevalence: dict[str, tables.Prevalence]
@@ -208,6 +211,14 @@ def classify(
         except InputError as problem:
             warnings.append(f"The accuracy was not estimated on spike-ins: {problem}")
 
+    verdict = judge(
+        predictions,
+        target.subtomograms.x,
+        source,
+        scores.get(classifier.recipe["method"]),
+        profile=budget.name,
+        warning=classifier.recipe["warning"],
+    )
     prevalence = tables.prevalence(predictions.probabilities, predictions.classes, predictions.unknown)
     gap = domain_gap(fits, source, unlabelled, seed=seed, device=device)
     names_of_files = [Path(file).name for file in (subtomograms or tomogram, coordinates, background) if file]
@@ -216,6 +227,7 @@ def classify(
         target,
         predictions,
         classifier,
+        verdict=verdict,
         prevalence=prevalence,
         scores=scores,
         gap=gap,
@@ -223,12 +235,13 @@ def classify(
         inputs=names_of_files,
         manifest=manifest,
     )
-    manifest |= {"status": "finished"}
+    manifest |= {"status": "finished", "verdict": verdict.level, "usable_classes": list(verdict.classes)}
     moved = run_folder.finish(final, json.dumps(manifest, indent=2) + "\n")
     return Classification(
         predictions=predictions,
         classifier=classifier,
         target=target,
+        verdict=verdict,
         warnings=(*target.warnings, *warnings),
         spike_in=scores,
         prevalence=prevalence,
@@ -606,6 +619,7 @@ def write_results(
     predictions: Predictions,
     classifier: Classifier,
     *,
+    verdict: Verdict,
     prevalence: Mapping[str, tables.Prevalence],
     scores: Mapping[str, SpikeInScore],
     gap: Mapping[str, float],
@@ -632,6 +646,7 @@ def write_results(
             target,
             predictions.probabilities,
             predictions.classes,
+            verdict=verdict,
             prevalence=prevalence,
             inputs=inputs,
             unknown=predictions.unknown,
@@ -691,12 +706,14 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"InputError: {error}", file=sys.stderr)
         return 2
+    print(f"VERDICT: {result.verdict}")
     for warning in result.warnings:
         print("WARNING:", warning)
     used, reason = (result.classifier.recipe[name] for name in ("method", "reason"))
     print(f"{used}: {reason or 'as asked for'}")
     if used in result.spike_in:
         print(f"balanced accuracy on spike-ins: {result.spike_in[used]} ({used}; picks off by up to 4 or 2 voxels)")
+    print(f"accuracy by the calibrated confidence: {float(result.predictions.confidence.mean()):.2f}")
     for name, found in result.prevalence.items():
         print(f"{name}: {found.n} particles, fraction {found.fraction:.1%}")
     if result.moved:

@@ -22,6 +22,7 @@ from . import pictures
 from .predictions import Prevalence, by_class, class_average, proportion, unspecific
 from .spike_in import SpikeInScore
 from .target_data import TargetData
+from .verdict import DO_NOT_USE, USABLE, Verdict
 
 LIMITS = (
     "The network was trained on simulated molecules. A particle that is deformed, bound, broken or of no listed class "
@@ -76,6 +77,7 @@ def write(
     probabilities: Tensor,
     classes: Sequence[str],
     *,
+    verdict: Verdict,
     prevalence: Mapping[str, Prevalence],
     inputs: Sequence[str],
     unknown: Tensor | None = None,
@@ -90,6 +92,7 @@ def write(
     ----------
     probabilities : (M, K) of the M subtomograms of `target`, on the CPU
     classes : K names
+    verdict : stands first
     prevalence : of `predictions.prevalence`
     inputs : names of the input files
     unknown : (M,) bool, True for the unknown class
@@ -120,6 +123,8 @@ def write(
             unknown_row = _row(subtomograms.x[rows], [f"{p:.2f}" for p in best.values[rows].tolist()])
     page = _template().render(
         name=subtomograms.name,
+        verdict=verdict,
+        tone={USABLE: "calm", DO_NOT_USE: "stop"}.get(verdict.level, "look"),
         warnings=[*target.warnings, *warnings],
         classified=len(target.kept),
         given=len(target),
@@ -137,6 +142,7 @@ def write(
         width=f"{n * subtomograms.voxel_size / 10:.0f} nm",
         spikes=None if spike_in is None else _spike_rows(spike_in, classes),
         balanced=None if spike_in is None else str(spike_in),
+        confidence=f"{float(best.values.mean()):.2f}",
         limits=LIMITS,
         made=made or {},
     )

@@ -52,7 +52,9 @@ def test_classify_writes_predictions_model_report_and_spike_ins(result, tomogram
     assert any("60 subtomograms are few" in warning for warning in result.warnings)
     page = result.paths[-1].read_text(encoding="utf-8")
     assert all(warning.split("(")[0].strip() in page for warning in result.warnings[:1]) and "tomo_7.mrc" in page
+    assert result.verdict.level == "do not use" and "the smoke profile trains for seconds" in page
     manifest = json.loads((result.folder / "manifest.json").read_text())
+    assert (manifest["verdict"], manifest["usable_classes"]) == ("do not use", [])
     assert manifest["status"] == "finished" and manifest["parameters"]["classes"] == "TRiC,apoferritin"
     assert {path.rsplit("/", 1)[-1] for path in manifest["inputs"]} == {"tomo_7.mrc", "particles.star"}
 

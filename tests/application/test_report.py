@@ -15,6 +15,7 @@ from PIL import Image
 from cryoshift_core.application import predictions, report, spike_in
 from cryoshift_core.application.predictions import prevalence
 from cryoshift_core.application.target_data import TargetData
+from cryoshift_core.application.verdict import DO_NOT_USE, PARTLY, USABLE, Verdict
 from cryoshift_core.data import Labelled, Unlabelled
 from cryoshift_core.tomography.volumes import ContrastGuess, Particles, Volume
 
@@ -64,7 +65,8 @@ def case():
     y, predicted = torch.tensor(labels).T
     spikes = Labelled(torch.zeros(len(y), 1, 2, 2, 2), y, CLASSES, 12.5, torch.zeros(len(y)), y)
     score = spike_in.score(torch.eye(3)[predicted], spikes)
-    return {"target": data, "probabilities": p, "classes": CLASSES, "unknown": unknown,
+    verdict = Verdict(PARTLY, ("TRiC",), (f"{HOSTILE} looks like TRiC",))
+    return {"target": data, "probabilities": p, "classes": CLASSES, "unknown": unknown, "verdict": verdict,
             "prevalence": prevalence(p, CLASSES, unknown),
             "inputs": [f"{HOSTILE}.mrc", "picks.star"], "spike_in": score}  # fmt: skip
 
@@ -86,6 +88,7 @@ def test_the_page_says_everything_and_fetches_nothing(tmp_path, case):
     assert not re.search(r"https?:|url\(|@import|\son\w+=", page.source)
     assert HOSTILE not in page.source and page.source.count("&lt;script&gt;") > 5
     for text in (
+        "Verdict: usable for TRiC only.", "looks like TRiC", "By the calibrated confidences",
         "40 of 42 particles were assigned to 3 classes. 5 of them belong to the unknown class",
         "4 warnings: read first", "do not show the contrast", "2 of 42 boxes reach over the border", "& co",
         "36 × 32 × 28 voxels of 12.5 Å", "10 × 10 × 10 voxels of 12.5 Å (125 Å wide)", "protein dark",
@@ -94,7 +97,8 @@ def test_the_page_says_everything_and_fetches_nothing(tmp_path, case):
         "commit abc123", "unknown class 5 particles",
     ):  # fmt: skip
         assert text in page.text, text
-    assert page.source.index("read first") < page.source.index("Class fractions")
+    order = [page.text.index(text) for text in ("Verdict:", "40 of 42", "read first", "Class fractions")]
+    assert order == sorted(order)
     assert plt.get_fignums() == before and list(tmp_path.iterdir()) == [path]
 
 
@@ -119,7 +123,10 @@ def test_sections_without_content_are_left_out(tmp_path, case):
     plain = TargetData(subtomograms, np.arange(3 * N), Particles({"rlnImageName": ["a"] * 3 * N}), "bright", guess)
     p = case["probabilities"].repeat(3, 1)[:, :2]
     fractions = prevalence(p, CLASSES[:2])
-    page = Page(report.write(tmp_path / "r.html", plain, p, CLASSES[:2], prevalence=fractions, inputs=["s.mrcs"]))
+    told = Verdict(USABLE, CLASSES[:2], ("no alarm was raised",))
+    page = Page(
+        report.write(tmp_path / "r.html", plain, p, CLASSES[:2], verdict=told, prevalence=fractions, inputs=["s.mrcs"])
+    )
     assert page.ids == {"counts", "input", "subtomograms", "limits"} and "No warnings." in page.text
     for text in ("corrected", "fit none", "average of", "Sections", " tomogram", "unknown class 0"):
         assert text not in page.text, text
@@ -139,6 +146,12 @@ def test_pictures_show_the_subtomograms_of_their_class(tmp_path, case):
     wide = {alt: image.shape[1] for alt, image in pictures.items() if alt.startswith("Sections")}
     assert 2.3 < wide[f"Sections of particles of {CLASSES[1]}"] / wide["Sections of particles of TRiC"] < 3.7
     assert all(image.std() > 20 for image in pictures.values())
+
+
+@pytest.mark.parametrize(("level", "tone"), [(USABLE, "calm"), (PARTLY, "look"), (DO_NOT_USE, "stop")])
+def test_the_verdict_has_the_tone_of_its_level(tmp_path, case, level, tone):
+    page = Page(report.write(tmp_path / "r.html", **case | {"verdict": Verdict(level, ("TRiC",), ("why",))}))
+    assert ("div", {"class": f"verdict {tone}"}) in page.tags
 
 
 def test_averages_leave_out_the_unknown_class(case):

@@ -1,0 +1,179 @@
+"""A verdict on predictions, from what needs no label: accuracy on spike-ins, and averages of the predicted classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import Labelled
+from ..fourier import gaussian_low_pass
+from .classifier import Predictions
+from .predictions import by_class, proportion
+from .spike_in import SpikeInScore
+
+USABLE, PARTLY, DO_NOT_USE, NOT_JUDGED = "usable", "usable for some classes", "do not use", "not judged"
+LEAST = 0.5  # recall and purity on spike-ins: below it a class is not to be used
+ALIKE, MORE_ALIKE = 0.7, 0.3  # averages of two classes: likeness, and how far it may exceed that of simulated ones
+NOT_FLAT = 0.5  # structure in the average of a class without a molecule, relative to the strongest class
+BACKGROUND = "ice"  # the class without a molecule
+IN_AVERAGE, FEWEST = 500, 20  # subtomograms of an average at most, and at least
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether predictions are to be used.
+
+    Attributes
+    ----------
+    level : USABLE, PARTLY, DO_NOT_USE or NOT_JUDGED
+    classes : names of the classes that nothing speaks against
+    reasons : the weightiest first
+    """
+
+    level: str
+    classes: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+    @property
+    def head(self) -> str:
+        """The level, with the names of the classes where only some are usable."""
+        return f"usable for {' and '.join(self.classes)} only" if self.level == PARTLY else self.level
+
+    def __str__(self) -> str:
+        """Such as "usable for ribosome_80S only: of spike-ins of ice only 8% are called ice"."""
+        return f"{self.head}: {'; '.join(self.reasons)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Average:
+    """Mean of subtomograms, smoothed over one voxel, in the sphere that fits the box.
+
+    Attributes
+    ----------
+    values : (P,)
+    power : of the structure, without noise: the covariance of the averages of two halves
+    reliability : of `values`, from 0 for noise to 1: 2 r / (1 + r) for a correlation r of the halves (Spearman, Brown)
+    """
+
+    values: Tensor
+    power: float
+    reliability: float
+
+    @classmethod
+    def of(cls, x: Tensor) -> Average | None:
+        """Of subtomograms (N, 1, n, n, n), the first ones where there are many; None for few."""
+        if len(x) < FEWEST:
+            return None
+        x = x[:IN_AVERAGE]
+        r = torch.arange(x.shape[-1]) - x.shape[-1] // 2
+        inside = r[:, None, None] ** 2 + r[:, None] ** 2 + r**2 <= (x.shape[-1] // 2 - 1) ** 2
+        halves = torch.stack([gaussian_low_pass(part.mean(0), 1.0)[0][inside] for part in (x[::2], x[1::2])])
+        (a, between), (_, b) = torch.cov(halves).tolist()
+        like = max(0.0, between / math.sqrt(a * b)) if a * b > 0 else 0.0
+        return cls(halves.mean(0), max(0.0, between), 2 * like / (1 + like))
+
+    def likeness(self, other: Average) -> float:
+        """Correlation with another average, corrected for the noise of both; 0 where noise decides."""
+        if min(self.reliability, other.reliability) < 0.5:
+            return 0.0
+        r = float(torch.corrcoef(torch.stack([self.values, other.values]))[0, 1])
+        return max(-1.0, min(1.0, r / math.sqrt(self.reliability * other.reliability)))
+
+
+def judge(
+    predictions: Predictions,
+    x: Tensor,
+    source: Labelled,
+    spike_in: SpikeInScore | None,
+    *,
+    profile: str = "",
+    warning: str = "",
+) -> Verdict:
+    """The verdict on the predictions for subtomograms x (N, 1, n, n, n).
+
+    Nothing is to be used where spike-ins are classified no better than by guessing, where the selection warns, or after
+    a test run. A class is not to be used where spike-ins of it, or those called by its name, are wrong more often than
+    right, where its average looks like that of another class although simulated ones do not, or where it stands for
+    background and its average is not flat. These alarms are not proofs, and a class without one can still be wrong.
+
+    Parameters
+    ----------
+    source : simulated subtomograms of the classes
+    spike_in : accuracy of the same classifier; None where there is none
+    profile : "smoke" is a test run
+    warning : of the selection, "" for none
+    """
+    classes = predictions.classes
+    everything = []
+    if profile == "smoke":
+        everything.append("the smoke profile trains for seconds, to test the installation")
+    if spike_in is not None and proportion(int(spike_in.correct.sum()), len(spike_in.correct)).low <= 1 / len(classes):
+        everything.append(f"spike-ins are classified no better than by guessing ({spike_in.balanced_accuracy:.2f})")
+    if warning:
+        everything.append(warning.rstrip("."))
+    groups = {name: x[rows] for name, rows in by_class(predictions.probabilities, classes, predictions.unknown).items()}
+    found = {name: Average.of(group) for name, group in groups.items()}
+    made = {name: Average.of(source.x[source.y == k]) for k, name in enumerate(classes)}
+    problems = [*_spike_in_problems(spike_in), *_average_problems(found, made)]
+    used = [name for name in classes if len(groups[name])]
+    good = tuple(name for name in used if name not in {name for name, _ in problems})
+    reasons = (*everything, *dict.fromkeys(why for name, why in problems if name in used))
+    if everything or not good:
+        return Verdict(DO_NOT_USE, (), reasons)
+    if reasons:
+        return Verdict(PARTLY, good, reasons)
+    if spike_in is None:
+        return Verdict(NOT_JUDGED, good, ("there are no particle-free boxes, so no accuracy was estimated",))
+    return Verdict(USABLE, good, (f"{spike_in} of the spike-ins are called by their name, and no alarm was raised",))
+
+
+def _spike_in_problems(spike_in: SpikeInScore | None) -> list[tuple[str, str]]:
+    """(class, reason) for classes that spike-ins speak against."""
+    if spike_in is None:
+        return []
+    out = []
+    per_class = spike_in.confusion / np.maximum(1, spike_in.confusion.sum(1, keepdims=True))  # equal classes
+    called = per_class.sum(0)
+    for k, name in enumerate(spike_in.classes):
+        if spike_in.n[k] and spike_in.recall[k] < LEAST:
+            out.append((name, f"of spike-ins of {name} only {spike_in.recall[k]:.0%} are called {name}"))
+        elif called[k] and (purity := per_class[k, k] / called[k]) < LEAST:
+            out.append((name, f"of spike-ins called {name} only {purity:.0%} are {name}"))
+    return out
+
+
+def _average_problems(found: Mapping[str, Average | None], made: Mapping[str, Average | None]) -> list[tuple[str, str]]:
+    """(class, reason) for classes that averages of the predicted classes speak against; `made` are simulated ones."""
+    out = []
+    for one, other in combinations([name for name, average in found.items() if average], 2):
+        ours, theirs = (_likeness(averages, one, other) for averages in (found, made))
+        if ours > ALIKE and ours - theirs > MORE_ALIKE:
+            why = (
+                f"the averages of {one} and {other} look alike (correlation {ours:.2f}, of simulated ones {theirs:.2f})"
+            )
+            astray = [name for name in (one, other) if looks_like(name, found, made) not in ("", name)]
+            out += [(name, why) for name in astray or (one, other)]
+    strongest = max((average.power for average in found.values() if average), default=0.0)
+    ice = found.get(BACKGROUND)
+    if ice and ice.reliability > 0.5 and (ratio := math.sqrt(ice.power / strongest)) > NOT_FLAT:
+        out.append((BACKGROUND, f"the average of {BACKGROUND} is not flat ({ratio:.2f} of the strongest class)"))
+    return out
+
+
+def _likeness(averages: Mapping[str, Average | None], one: str, other: str) -> float:
+    a, b = averages[one], averages[other]
+    return a.likeness(b) if a and b else 0.0
+
+
+def looks_like(name: str, found: Mapping[str, Average | None], made: Mapping[str, Average | None]) -> str:
+    """The class whose simulated average the average of class `name` resembles most; "" where noise decides."""
+    average = found[name]
+    likeness = {other: average.likeness(simulated) for other, simulated in made.items() if average and simulated}
+    best = max(likeness, key=likeness.__getitem__, default="")
+    return best if best and likeness[best] > 0 else ""
