@@ -167,11 +167,11 @@ def reliability(tables: Mapping[str, Reliability]) -> Figure:
 
 
 def scores(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Interval], label: str) -> Figure:
-    """Figure with one dot per seed and the mean with its interval for each method. A single seed has no interval."""
+    """Figure with a dot per value (of a seed, or a particle) and the mean with its interval for each method."""
     fig, ax = plt.subplots(figsize=(5.2, 0.42 * len(values) + 1.1), layout="constrained")
-    for i, (name, seeds) in enumerate(values.items()):
+    for i, (name, single) in enumerate(values.items()):
         mean, low, high = intervals[name]
-        ax.plot(seeds, [i] * len(seeds), "o", ms=4, color=COLOURS.get(name, "0.4"), alpha=0.5)
+        ax.plot(single, [i] * len(single), "o", ms=4, color=COLOURS.get(name, "0.4"), alpha=0.5)
         error = None if math.isnan(low) else [[mean - low], [high - mean]]
         ax.errorbar(mean, i, xerr=error, fmt="|", color="black", capsize=3)
         ax.annotate(f"{mean:.2f}", (mean, i), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
