@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import re
 from collections import Counter
@@ -53,7 +54,7 @@ def _columns(text: str) -> int:
 
 def _parts(path: str | Path) -> list[gemmi.Structure]:
     """The structures of a file: one for each block of an mmCIF, or for each part of a PDB file that ends with END."""
-    text = read_whole(path, LARGEST_FILE).decode("latin-1")
+    text = read_whole(path, LARGEST_FILE).removeprefix(codecs.BOM_UTF8).decode("latin-1")
     start = re.sub(r"\A(\s|#[^\n]*\n)*", "", text[:10000])[:5].lower()
     try:
         if start == "data_":
@@ -61,9 +62,16 @@ def _parts(path: str | Path) -> list[gemmi.Structure]:
             return [gemmi.make_structure_from_block(block) for block in blocks if block.find_loop("_atom_site.Cartn_x")]
         if start[:1] == "{":
             return [gemmi.make_structure_from_block(gemmi.cif.read_mmjson_string(text).sole_block())]
+        if bad := re.search(r"(?m)^(ATOM  |HETATM).{24}(?P<xyz>.{0,23}[^ 0-9.+\-eEnaif\r\n].{0,23})", text):
+            raise InputError(
+                f"{path}: expected x, y, z in columns 31 to 54 of each atom, got '{bad['xyz'][:24].strip()}': write "
+                "it as mmCIF, which has no limit, or move it to the origin."
+            )
         parts = re.split(r"(?m)^END[ \t]*\r?$", text)
         with_atoms = [part for part in parts if re.search(r"(?m)^(ATOM|HETATM)", part)]
         return [gemmi.read_pdb_string(part, max_line_length=_columns(part)) for part in with_atoms]
+    except InputError:
+        raise
     except (RuntimeError, ValueError, OSError) as error:
         reason = "".join(c for c in str(error).splitlines()[0] if c.isprintable())[:150].rstrip(".")
         raise InputError(
@@ -275,7 +283,8 @@ def read_atoms(path: str | Path, chains: str | None = None, assembly: str | None
     _select_chains(path, model, chains)
     position = _positions(model)
     if doubles := _remove_doubles(model):
-        doubts.append(f"{path}: {doubles} atoms lie on another atom; they were drawn once.")
+        if doubles > 0.01 * len(position):  # fewer may lie on a symmetry axis
+            doubts.append(f"{path}: {doubles} atoms lie on another atom; they were drawn once.")
         position = _positions(model)
     drawn = [cleaned[i] for i in kept]
     weight, hydrogens = _weights(model)

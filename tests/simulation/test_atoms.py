@@ -276,6 +276,20 @@ def test_atoms_at_one_place_are_drawn_once_and_said(tmp_path):
     assert found.count == 160 and "160 atoms lie on another atom" in found.doubts[0]
 
 
+def test_coordinates_that_do_not_fit_their_columns_are_refused(tmp_path):
+    text = peptide()
+    bad = write(tmp_path / "far.pdb", text.replace("   0.000", "********", 1))
+    says(lambda: read_atoms(bad), "far.pdb", "columns 31 to 54", "********", "mmCIF", "origin")
+    moved = gemmi.read_pdb_string(text)
+    moved.setup_entities()
+    away = gemmi.Transform()
+    away.vec.fromlist([1e5, 0, 0])
+    moved[0].transform_pos_and_adp(away)
+    found = read_atoms(write(tmp_path / "far.cif", moved.make_mmcif_document().as_string()))
+    assert found.count == read_atoms(write(tmp_path / "origin.pdb", text)).count == 16
+    assert read_atoms(write(tmp_path / "mark.pdb", "\N{BYTE ORDER MARK}" + text)).count == 16
+
+
 def test_zero_occupancy(tmp_path):
     empty = line(50, " CB ", "ALA", 2, (9999, 9999, 9999), occupancy=0.0)
     found = read_atoms(write(tmp_path / "some.pdb", peptide() + empty))
