@@ -146,7 +146,8 @@ def _get_one(item: Item, folder: Path, renew: bool, unpack: bool, how: dict) -> 
 def local(classes: str, **how: Any) -> str:
     """Comma-separated classes with entries of public archives (pdb:6zu5, emdb:1234) replaced by paths of their files.
 
-    Files that are not in the cache are downloaded. Built-in names are kept, and ~ is expanded.
+    Files that are not in the cache are downloaded. Built-in names are kept, ~ is expanded, and a voxel size behind an
+    entry (emdb:1234@1.0) stays behind the path.
 
     Parameters
     ----------
@@ -154,9 +155,16 @@ def local(classes: str, **how: Any) -> str:
     how : as in `get_all`
     """
     names = [name.strip() for name in classes.split(",")]
-    public = [name for name in names if PUBLIC.fullmatch(name)]
+    public = [entry for name in names if PUBLIC.fullmatch(entry := name.partition("@")[0])]
     paths = dict(zip(public, get_all(public, unpack=True, **how), strict=True)) if public else {}
-    return ",".join(str(paths.get(name, Path(name).expanduser() if name[:1] == "~" else name)) for name in names)
+
+    def place(name: str) -> str:
+        entry, at, size = name.partition("@")
+        return (
+            f"{paths[entry]}{at}{size}" if entry in paths else str(Path(name).expanduser() if name[:1] == "~" else name)
+        )
+
+    return ",".join(map(place, names))
 
 
 def verify(names: Iterable[str | Item] = (), *, folder: Path | None = None) -> list[Path]:

@@ -51,13 +51,15 @@ from cryoshift_core.benchmark.real import particle_scores
 from cryoshift_core.course import explore, figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.errors import InputError
+from cryoshift_core.simulation import structures
+from cryoshift_core.simulation.class_files import class_file
 from cryoshift_core.tomography.wedge import fit_wedge, measured_samples
 
 # %% tags=["parameters"]
 subtomograms: str = ""  # a stack (.mrcs, .hdf), a folder of .mrc, .em or .png files, or a STAR with _rlnImageName
 tomogram: str = ""  # .mrc, .em, .hdf or .zarr, together with coordinates; nothing at all: the shipped one
 coordinates: str = ""  # .star, Dynamo .tbl, EMAN2 or copick .json, portal .ndjson, model2point's .txt
-classes: str = ""  # built-in names, PDB, mmCIF or MRC files, entries (pdb:6zu5), by commas; empty: the profile's
+classes: str = ""  # built-in names, PDB, mmCIF or map files (average.em@8.0: voxels of 8 A), entries (pdb:6zu5), by commas; empty: the profile's
 pixel_size: float = 0.0  # A per voxel of the input; 0: from the file's header
 contrast: str = "auto"  # dark (protein dark), bright, or auto: look at the data
 background: str = ""  # boxes without a particle (stack, folder or STAR); empty: cut from the tomogram
@@ -80,7 +82,7 @@ pictures.use_style()
 shipped = not (subtomograms or tomogram)
 default = ("membrane", "ice") if shipped else run.profile.classes
 wanted = target_data.read_classes(data_fetch.local(classes), default)
-for file in filter(Path.is_file, map(Path, wanted)):
+for file in filter(None, map(class_file, wanted)):
     run.add_input(file)
 run.profile = p = run.profile.for_classes(wanted)  # more classes take more subtomograms and steps
 if shipped:
@@ -97,8 +99,9 @@ data = pipeline.read_target(
 )
 particles, n, pixel = data.particles, data.subtomograms.x.shape[-1], data.subtomograms.voxel_size
 print(f"{len(data)} inputs, {len(data.kept)} subtomograms of {n}³ voxels of {pixel:.4g} Å ({n * pixel:.0f} Å wide)")
-print(f"classes: {', '.join(wanted)}")
-for warning in data.warnings:
+print("classes:", *map(structures.describe, wanted), sep="\n  ")
+class_warnings = structures.warnings(wanted)
+for warning in [*class_warnings, *data.warnings]:
     print("WARNING:", warning)
 
 # %% [markdown]
@@ -480,7 +483,7 @@ run.report(verdict=verdict.level, usable_classes=", ".join(verdict.classes))
 prevalence = predictions.prevalence(table.probabilities, table.classes, table.unknown)
 for name, found in prevalence.items():
     print(f"{name}: {found.n} subtomograms; fraction {found.fraction:.1%}")
-warnings = [*size_warnings, *own_warnings, *table_warnings, *axis_warnings, *score_warnings]
+warnings = [*class_warnings, *size_warnings, *own_warnings, *table_warnings, *axis_warnings, *score_warnings]
 gap = pipeline.domain_gap(fits, source, target, seed=seed, device=device)
 for name, distance in gap.items():
     print(f"A-distance, {name}: {distance:.2f}")
@@ -498,6 +501,7 @@ paths = pipeline.write_results(
     warnings=warnings,
     inputs=[Path(file).name for file in (subtomograms or tomogram, coordinates, background) if file],
     manifest=run.manifest(),
+    classes=wanted,
 )
 places = [run.final_path(path) for path in paths]
 run.finish()

@@ -31,6 +31,7 @@ from ..errors import InputError
 from ..methods import resolve
 from ..models import embed, predict
 from ..simulation import datasets, structures
+from ..simulation.class_files import class_file
 from ..simulation.datasets import DatasetConfig
 from ..simulation.optics import Optics, tilt_scheme
 from ..support import runtime
@@ -123,8 +124,9 @@ def classify(
     out_dir : folder of the results
     tomogram, coordinates : a tomogram (.mrc, .em, .hdf, .zarr) and a list of positions in it (.star, .tbl, .json, ...)
     subtomograms : a stack, a folder or a STAR with _rlnImageName, in place of the two
-    classes : at least two built-in names, PDB, mmCIF or MRC files, or entries such as pdb:6zu5; a sequence, or a text
-        with commas. "": the profile's
+    classes : at least two built-in names, PDB, mmCIF, MRC or EM files, or entries such as pdb:6zu5; a sequence, or a
+        text with commas. Behind a map, @ and its voxel size in A, such as average.em@8.0, overrides its header. "": the
+        profile's
     voxel_size : A; 0: the file's own
     contrast : "dark" (protein dark), "bright", or "auto": decide from the grey values
     background : particle-free boxes (stack, folder or STAR); "": cut from the tomogram
@@ -168,7 +170,8 @@ def classify(
             raise
         no_boxes = [f"The accuracy was not estimated on spike-ins: {problem}"]
     final = Path(out_dir).expanduser().resolve()
-    files = [Path(file).expanduser() for file in (subtomograms, tomogram, coordinates, background, *names) if file]
+    files = [Path(file).expanduser() for file in (subtomograms, tomogram, coordinates, background) if file]
+    files += [file for name in names if (file := class_file(name))]
     manifest = {
         "notebook": "classify",
         "status": "unfinished",
@@ -186,7 +189,8 @@ def classify(
     unlabelled = adaptation_set(target, budget.n_target, seed)
     simulation: dict[str, Any] = {"seed": seed, "tilt_axis": tilt_axis, "device": device}
     source, validation = simulate_source(unlabelled, budget, **simulation)
-    warnings = target_data.voxel_size_warnings(source.x, unlabelled.x, source.voxel_size, names)
+    warnings = structures.warnings(names)
+    warnings += target_data.voxel_size_warnings(source.x, unlabelled.x, source.voxel_size, names)
     imaging: dict[str, Any] = {"tilt_axis": tilt_axis, "tilt_range": tilt_range, "defocus": defocus, "snr": spike_snr}
     boxes_to_train = boxes.train if boxes is not None and own_background else None
     own, problems = own_source(method, source, unlabelled, boxes_to_train, seed=seed, device=device, **imaging)
@@ -234,6 +238,7 @@ def classify(
         warnings=warnings,
         inputs=names_of_files,
         manifest=manifest,
+        classes=names,
     )
     manifest |= {"status": "finished", "verdict": verdict.level, "usable_classes": list(verdict.classes)}
     moved = run_folder.finish(final, json.dumps(manifest, indent=2) + "\n")
@@ -626,6 +631,7 @@ def write_results(
     warnings: Sequence[str],
     inputs: Sequence[str],
     manifest: Mapping[str, Any],
+    classes: Sequence[str] = (),
 ) -> list[Path]:
     """Paths of the files written to `folder`: predictions.star and classes/*.star, model.safetensors, report.html, ...
 
@@ -634,6 +640,7 @@ def write_results(
     warnings : in addition to those of `target`
     inputs : names of the input files
     manifest : for the provenance, see `report.provenance`
+    classes : names or files; the report says what each one is
     """
     used = classifier.recipe["method"]
     paths = tables.write(folder, target, predictions.probabilities, predictions.classes, predictions.unknown)
@@ -654,7 +661,11 @@ def write_results(
             gap=gap,
             spike_in=scores.get(used),
             made=report.provenance(
-                manifest, method=used, step=classifier.recipe["step"], choice=classifier.recipe["reason"]
+                manifest,
+                method=used,
+                step=classifier.recipe["step"],
+                choice=classifier.recipe["reason"],
+                structures=". ".join(map(structures.describe, classes)),
             ),
         )
     )
@@ -702,6 +713,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     options = parser.parse_args(arguments)
     try:
+        names = target_data.read_classes(data_fetch.local(options.classes), _profile(options.profile).classes)
+        print("classes:", *map(structures.describe, names), sep="\n  ", flush=True)
         result = classify(**vars(options))
     except InputError as error:
         print(f"InputError: {error}", file=sys.stderr)

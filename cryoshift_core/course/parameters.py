@@ -64,10 +64,13 @@ def _devices() -> list[str]:
 
 
 def _check_classes(text: str) -> str:
+    from ..simulation.class_files import class_file
+
     names = [name.strip() for name in text.split(",")] if text else []
     known = _class_names() if names else []
     for name in names:
-        if name not in known and not Path(name).expanduser().is_file() and not PUBLIC.fullmatch(name):
+        file, entry = class_file(Path(name).expanduser()), name.partition("@")[0]
+        if name not in known and file is None and not PUBLIC.fullmatch(entry):
             found = f"'{name}' is neither a file nor a built-in class" if name else "a name between commas is empty"
             _refuse(f"files, entries such as pdb:6zu5, or some of {listing(known)}: {found}{did_you_mean(name, known)}")
     if len(set(names)) < len(names):

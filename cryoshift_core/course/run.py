@@ -35,6 +35,7 @@ from ..application.profiles import PROFILES, Profile
 from ..application.run_folder import MANIFEST, read_manifest, unfinished_folder
 from ..errors import InputError
 from ..metrics import Interval
+from ..simulation.class_files import class_file
 from ..support.runtime import atomic, file_digest, pick_device, root, write_text
 from .parameters import Parameters, check
 
@@ -231,9 +232,12 @@ class Run:
 
     def _record_parameter_files(self) -> None:
         p = self.params
-        for name in (p.subtomograms, p.tomogram, p.coordinates, p.background, *p.classes.split(",")):
-            if Path(name.strip()).expanduser().is_file():
-                self.add_input(name.strip())
+        for name in (p.subtomograms, p.tomogram, p.coordinates, p.background):
+            if Path(name).expanduser().is_file():
+                self.add_input(name)
+        for name in p.classes.split(","):
+            if file := class_file(Path(name.strip()).expanduser()):
+                self.add_input(file)
 
 
 def _peak_bytes() -> int:

@@ -35,7 +35,7 @@ def simulate_source(
 
     Parameters
     ----------
-    classes : built-in names, or PDB, mmCIF or MRC files
+    classes : built-in names, or PDB, mmCIF, MRC or EM files; a map may have its voxel size in A behind @
     n : number of subtomograms; the classes are about equally frequent in the default scenario
     box : voxels per edge
     voxel_size : A per voxel

@@ -30,6 +30,7 @@ from ..errors import InputError
 from ..fourier import Device
 from ..support import runtime
 from . import foreign, imaging, scenarios, specimens, structures
+from .class_files import class_file
 from .optics import Optics
 from .scenarios import FACTORS, Scenario
 
@@ -124,9 +125,9 @@ class DatasetConfig:
     def file_name(self) -> str:
         """Name, without extension, of the files in which the dataset is kept."""
         setting = self.setting
-        molecules = filter(Path.is_file, map(Path, (*self.classes, *self.extras, setting.unseen_molecule)))
-        files = [hashlib.sha256(molecule.read_bytes()).hexdigest() for molecule in molecules]
-        code = [runtime.code_digest("simulation", "fourier", "data", "tomography.mrc")]
+        molecules = map(class_file, (*self.classes, *self.extras, setting.unseen_molecule))
+        files = [runtime.file_digest(path) for path in molecules if path]
+        code = [runtime.code_digest("simulation", "fourier", "data", "tomography.mrc", "tomography.em")]
         for name, factor in FACTORS.items():
             if name not in scenarios.BUILTIN_FACTORS:
                 parts = (factor.optics, factor.specimens, factor.structure, factor.subtomograms)

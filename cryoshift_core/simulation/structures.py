@@ -18,7 +18,6 @@ Templates are computed on the CPU in double precision; `specimens.templates` mov
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import math
 import sys
@@ -36,8 +35,10 @@ from torch import Tensor
 from ..errors import InputError
 from ..fourier import resampling_matrix, squared_frequency
 from ..support.runtime import atomic, did_you_mean, write_text
-from ..tomography.mrc import read_mrc
 from ..tomography.volumes import Volume
+from .atoms import Atoms, read_atoms
+from .class_files import split_class
+from .maps import map_ending, read_map
 
 VOLT_PER_FORM_FACTOR = 47.878  # h^2 / (2 pi m e), V A^2
 ICE_POTENTIAL = 4.53  # V, vitreous ice of 0.93 g/cm^3 from the same form factors
@@ -85,71 +86,11 @@ def _read_table() -> dict[str, Structure]:
 BUILTIN: dict[str, Structure] = _read_table()
 
 
-@dataclass(frozen=True)
-class _Atoms:
-    model: gemmi.Model  # centre of mass at the origin
-    count: int
-    diameter: float
-    mass_kda: float
-
-
-def _read_atoms(path: str | Path, chains: str | None, assembly: str | None) -> _Atoms:
-    try:
-        structure = gemmi.read_structure(str(path))
-    except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: expected a PDB or mmCIF file, got an unreadable one ({reason}).") from error
-    if not len(structure):
-        raise InputError(f"{path}: expected a PDB or mmCIF file with coordinates, got no atoms.")
-    structure.setup_entities()
-    structure.remove_waters()
-    structure.remove_hydrogens()
-    structure.remove_alternative_conformations()
-    listed = [a.name for a in structure.assemblies]
-    if assembly is None:
-        assembly = listed[0] if listed else ""
-    if assembly:
-        if assembly not in listed:
-            known = f"one of {', '.join(listed)}" if listed else 'assembly="" (the file lists none)'
-            raise InputError(f"{path}: expected {known}, got assembly '{assembly}'.")
-        structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.Short)
-    model = structure[0]
-    patterns = [p.strip() for p in (chains or "*").split(",")]
-    names = sorted({chain.name for chain in model})
-    for name in names:
-        if not any(fnmatch.fnmatchcase(name, p) for p in patterns):
-            model.remove_chain(name)
-    positions: list[list[float]] = []
-    weights: list[float] = []
-    mass = 0.0
-    for chain in model:
-        for residue in chain:
-            info = gemmi.find_tabulated_residue(residue.name)
-            in_polymer = info.is_amino_acid() or info.is_nucleic_acid()
-            mass += 1.008 * max(info.hydrogen_count - 2 * in_polymer, 0)
-            for atom in residue:
-                positions.append(atom.pos.tolist())
-                weights.append(atom.element.weight)
-    if not positions:
-        raise InputError(
-            f"{path}: expected chains out of {', '.join(names)}, got '{chains or '*'}', which selects no atoms."
-        )
-    position, weight = np.array(positions), np.array(weights)
-    if not np.isfinite(position).all():
-        raise InputError(f"{path}: expected finite atom positions, got NaN or infinite ones. Repair the file.")
-    centre = weight @ position / weight.sum()
-    radius = np.quantile(np.linalg.norm(position - centre, axis=1), 0.999)
-    shift = gemmi.Transform()
-    shift.vec.fromlist((-centre).tolist())
-    model.transform_pos_and_adp(shift)
-    return _Atoms(model, len(position), 2 * float(radius), (mass + float(weight.sum())) / 1000)
-
-
 def _displaced_volume(element: gemmi.Element) -> float:
     return DISPLACED.get(element.name, 4 / 3 * math.pi * element.vdw_r**3)
 
 
-def _sum_atoms(atoms: _Atoms, spacing: float, n: int, b_factor: float, blur: float) -> np.ndarray:
+def _sum_atoms(atoms: Atoms, spacing: float, n: int, b_factor: float, blur: float) -> np.ndarray:
     """Potential in V relative to ice, (n, n, n); all atoms have a B factor of `b_factor` + `blur` (A^2)."""
     cell = n * spacing
     middle = gemmi.Transform()
@@ -187,7 +128,7 @@ def potential(
 ) -> Volume:
     """Electrostatic potential relative to ice of a PDB or mmCIF file (also .gz), in volts.
 
-    Only model 1 is used, without waters, hydrogens and alternative conformations.
+    Only the macromolecule is drawn, once; see `residues.clean` and `atoms.read_atoms`.
 
     Parameters
     ----------
@@ -207,10 +148,10 @@ def potential(
     InputError
         The file is unreadable, the selection is empty, or the molecule or the voxel size is out of range.
     """
-    return _compute(_read_atoms(path, chains, assembly), str(path), voxel_size, box, b_factor)
+    return _compute(read_atoms(path, chains, assembly), str(path), voxel_size, box, b_factor)
 
 
-def _compute(atoms: _Atoms, path: str, voxel_size: float, box: int | None = None, b_factor: float = 50.0) -> Volume:
+def _compute(atoms: Atoms, path: str, voxel_size: float, box: int | None = None, b_factor: float = 50.0) -> Volume:
     if not 1 <= voxel_size < math.inf:
         raise InputError(f"voxel_size: expected at least 1 A for a potential from atoms, got {voxel_size} A.")
     # Half the voxel size, and a blur that keeps the aliased tail of every atom below 1 % at the kept Nyquist frequency.
@@ -219,7 +160,8 @@ def _compute(atoms: _Atoms, path: str, voxel_size: float, box: int | None = None
     reach = max(float(np.linalg.norm(s.atom.pos.tolist(), np.inf)) for s in atoms.model.all())
     if reach > 320 * spacing:
         raise InputError(
-            f"{path}: expected a molecule of at most {640 * spacing:.0f} A, got {2 * reach:.0f} A. Select chains."
+            f"{path}: expected a molecule of at most {640 * spacing:.0f} A, got {2 * reach:.0f} A. Remove stray atoms, "
+            "or keep the part to draw in a separate file."
         )
     box = box or 2 * math.ceil((reach + 8) / voxel_size)
     n = 2 * math.ceil(max(reach + 16, box * voxel_size / 2) / spacing - 1e-6)
@@ -242,6 +184,10 @@ class _Loaded:
     data: Tensor  # (n, n, n) float32, V
     voxel_size: float
     diameter: float
+    mass_kda: float
+    source: str
+    left_out: str = ""
+    doubts: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=1)
@@ -253,47 +199,29 @@ def _archive() -> dict[str, np.ndarray]:
 @lru_cache(maxsize=32)
 def _load(name: str, voxel_size: float, stamp: int) -> _Loaded:
     if name in BUILTIN:
-        maps = _archive()
+        entry, maps = BUILTIN[name], _archive()
         data = torch.from_numpy(maps[name]).float() * float(maps[f"{name}.volts"])
-        return _Loaded(data, FINEST, BUILTIN[name].diameter)
-    if Path(name).suffix.lower() in (".mrc", ".map", ".ccp4"):
-        return _load_map(name)
-    atoms = _read_atoms(name, None, None)
-    volume = _compute(atoms, name, min(voxel_size, FINEST))
-    return _Loaded(torch.from_numpy(volume.data), volume.voxel_size, atoms.diameter)
-
-
-def _load_map(path: str, inside: float = 2.5) -> _Loaded:
-    """A density map as a class: the border's median is taken as ice, the molecule's mean as `inside` volts."""
-    volume = read_mrc(path)
-    data = volume.data.astype(np.float64)
-    border = np.ones(data.shape, bool)
-    border[1:-1, 1:-1, 1:-1] = False
-    data -= np.median(data[border])
-    solid = data > 0.3 * np.quantile(data, 0.999)
-    if not solid.any() or data.max() <= 0:
-        raise InputError(f"{path}: expected a map in which the molecule is positive, got no density above its border.")
-    zyx = np.argwhere(solid).astype(float)
-    weight = data[solid]
-    centre = weight @ zyx / weight.sum()
-    radius = np.quantile(np.linalg.norm(zyx - centre, axis=1), 0.999) + 0.5
-    n = 2 * math.ceil(radius + 2)
-    coordinate = torch.arange(n, dtype=torch.float64, device="cpu") - n // 2
-    grid = torch.meshgrid(*(coordinate + c for c in centre), indexing="ij")
-    size = torch.tensor(data.shape, dtype=torch.float64, device="cpu") - 1
-    points = torch.stack([2 * g / s - 1 for g, s in zip(reversed(grid), size.flip(0), strict=True)], -1)
-    source = torch.from_numpy(data * (inside / weight.mean()))[None, None]
-    centred = torch.nn.functional.grid_sample(source, points[None], align_corners=True)[0, 0]
-    z, y, x = torch.meshgrid(coordinate, coordinate, coordinate, indexing="ij")
-    distance = (z**2 + y**2 + x**2).sqrt()
+        source = f"built in, from PDB {entry.pdb_id}" + (f", assembly {entry.assembly}" if entry.assembly else "")
+        return _Loaded(data, FINEST, entry.diameter, entry.mass_kda, source)
+    path, given = split_class(name)
+    if map_ending(path):
+        found = read_map(path, given, voxel_size)
+        return _Loaded(
+            found.data, found.voxel_size, found.diameter, found.mass_kda, f"from {found.source}", "", found.doubts
+        )
+    if given is not None:
+        raise InputError(f"Class '{name}': expected a map before @, got {path}: leave out @ and the number behind it.")
+    atoms = read_atoms(path)
+    volume = _compute(atoms, path, voxel_size)
+    data = torch.from_numpy(volume.data)
     return _Loaded(
-        (centred * (distance <= radius + 1)).float(), volume.voxel_size, 2 * float(radius) * volume.voxel_size
+        data, volume.voxel_size, atoms.diameter, atoms.mass_kda, f"from {atoms.source}", atoms.left_out, atoms.doubts
     )
 
 
 def class_name(name_or_path: str | Path) -> str:
-    """Short name of a class: a built-in name unchanged, or a file name without folder and extensions."""
-    name = str(name_or_path)
+    """Short name of a class: a built-in name unchanged, or a file name without folder, extensions and voxel size."""
+    name, _ = split_class(name_or_path)
     return name if name in BUILTIN or name in PROCEDURAL else Path(name).name.split(".")[0]
 
 
@@ -303,22 +231,23 @@ def _find(name_or_path: str | Path, voxel_size: float) -> _Loaded:
         if voxel_size < FINEST:
             raise InputError(
                 f"voxel_size: expected at least {FINEST} A for the built-in '{name}', got {voxel_size} A. "
-                "Give its PDB file instead."
+                f"Give its coordinates instead: pdb:{BUILTIN[name].pdb_id}, or the file."
             )
         return _load(name, FINEST, 0)
-    path = Path(name)
+    path = Path(split_class(name)[0])
     if not path.is_file():
         if path.suffix or len(path.parts) > 1:
             raise InputError(f"Class: expected a file or a built-in name, got '{name}', which does not exist.")
         known = (*BUILTIN, *PROCEDURAL)
         raise InputError(
-            f"Unknown class '{name}'{did_you_mean(name, known)} Expected a PDB, mmCIF or MRC file or one of "
+            f"Unknown class '{name}'{did_you_mean(name, known)} Expected a PDB, mmCIF, MRC or EM file or one of "
             f"{', '.join(known)}."
         )
     loaded = _load(name, min(voxel_size, FINEST), path.stat().st_mtime_ns)  # the finest serves all
     if voxel_size < loaded.voxel_size * 0.999:
         raise InputError(
-            f"voxel_size: expected at least the {loaded.voxel_size:.3g} A of map {name}, got {voxel_size} A."
+            f"voxel_size: expected at least the {loaded.voxel_size:.3g} A of map {path}, got {voxel_size} A. Give a "
+            "map with finer voxels, or coordinates."
         )
     return loaded
 
@@ -327,6 +256,32 @@ def diameter(name_or_path: str | Path) -> float:
     """Diameter in A of the sphere about the centre of mass that contains the molecule; 0 for procedural classes."""
     name = str(name_or_path)
     return 0.0 if name in PROCEDURAL else _find(name, math.inf).diameter
+
+
+def describe(name_or_path: str | Path) -> str:
+    """One line on a class: mass, diameter, source, and what of its file is not drawn.
+
+    Such as "6zu5: 2.4 MDa, 303 A, from PDB 6zu5, assembly 1; 187 ions not drawn". The mass of a map is
+    estimated from its volume.
+
+    Raises
+    ------
+    InputError
+        As `template`.
+    """
+    label, name = class_name(name_or_path), str(name_or_path)
+    if name in PROCEDURAL:
+        return f"{label}: " + ("no particle" if name == "ice" else "a random curved patch of lipid bilayer")
+    loaded = _find(name, math.inf)
+    mass = f"{loaded.mass_kda / 1000:.1f} MDa" if loaded.mass_kda >= 1000 else f"{loaded.mass_kda:.0f} kDa"
+    mass = f"about {mass} by volume" if loaded.source.startswith("from map ") else mass
+    rest = f"; {loaded.left_out} not drawn" if loaded.left_out else ""
+    return f"{label}: {mass}, {loaded.diameter:.0f} A, {loaded.source}{rest}"
+
+
+def warnings(classes: Sequence[str | Path]) -> list[str]:
+    """Sentences on what to check about the files of classes, such as models that were not drawn."""
+    return [doubt for name in classes if str(name) not in PROCEDURAL for doubt in _find(name, math.inf).doubts]
 
 
 def family(name_or_path: str | Path) -> str:
@@ -386,7 +341,8 @@ def template(name_or_path: str | Path, voxel_size: float, box: int, generator: t
 
     Parameters
     ----------
-    name_or_path : a name of `BUILTIN` or `PROCEDURAL`, or the path of a PDB, mmCIF or MRC file
+    name_or_path : a name of `BUILTIN` or `PROCEDURAL`, or the path of a PDB, mmCIF, MRC or EM file (also .gz); behind
+        the path of a map, @ and its voxel size in A, such as ``average.em@8.0``
     voxel_size : A per voxel
     box : voxels per edge
     generator : draws the membrane; not used for other classes
@@ -455,7 +411,7 @@ def rebuild(folder: str | Path, out: Path = TEMPLATES) -> None:
     maps: dict[str, Any] = {}
     rows = {}
     for name, entry in BUILTIN.items():
-        atoms = _read_atoms(Path(folder) / entry.file, entry.chains, entry.assembly)
+        atoms = read_atoms(Path(folder) / entry.file, entry.chains, entry.assembly)
         data = _compute(atoms, entry.file, FINEST).data
         step = float(np.abs(data).max()) / 127
         maps[name], maps[f"{name}.volts"] = np.rint(data / step).astype(np.int8), np.float32(step)

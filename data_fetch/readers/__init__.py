@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cryoshift_core.errors import InputError
+from cryoshift_core.tomography.em import read_em
 from cryoshift_core.tomography.mrc import read_mrc
 from cryoshift_core.tomography.volumes import Particles, Volume
 
@@ -24,7 +25,7 @@ TOMOGRAMS: dict[str, Callable[[str | Path, float | None, bool], Volume]] = {
     ".rec": read_mrc,
     ".map": read_mrc,
     ".st": read_mrc,
-    ".em": grids.read_em,
+    ".em": read_em,
     ".hdf": grids.read_hdf,
     ".zarr": grids.read_zarr,
 }

@@ -1,4 +1,4 @@
-"""Volumes in formats other than MRC: EM, EMAN2's HDF5 and OME-Zarr."""
+"""Volumes in EMAN2's HDF5 and OME-Zarr."""
 
 from __future__ import annotations
 
@@ -17,18 +17,9 @@ from typing import Any, cast
 import numpy as np
 
 from cryoshift_core.errors import InputError
-from cryoshift_core.tomography.checks import (
-    check_claim,
-    check_file,
-    check_fits,
-    check_values,
-    checked_voxel_size,
-    cubic_step,
-)
-from cryoshift_core.tomography.mrc import Header, read_data
+from cryoshift_core.tomography.checks import check_file, check_fits, check_values, checked_voxel_size, cubic_step
 from cryoshift_core.tomography.volumes import Volume
 
-EM_TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
 # HDF5 and Zarr do not store chunks of one value; a file may claim at most this many bytes per stored byte.
 MOST_EXPANSION = 1000
 LARGEST_JSON = 1 << 24  # bytes
@@ -114,47 +105,6 @@ def _checked(path: Path, grid: OnDisk, stored: int) -> OnDisk:
 def _damaged(path: Path, error: Exception) -> InputError:
     what = " ".join(str(error).split())[:150].rstrip(".")
     return InputError(f"{path} cannot be read ({type(error).__name__}: {what}); copy or write it again.")
-
-
-def read_em_header(path: Path) -> Header:
-    """Header of an EM file (TOM, Dynamo, PyTom, NovaCTF); its claims are checked against the size of the file.
-
-    The header has 512 bytes: machine (0, 3, 5: big-endian), two unused, type of the voxels; nx, ny, nz; 80 characters;
-    40 integers, of which the 7th is the voxel size in 0.001 A, usually 0 (source: TOM toolbox, tom_emread).
-
-    Raises
-    ------
-    InputError
-        Missing, not EM, complex voxels, or truncated.
-    """
-    check_file(path)
-    with path.open("rb") as file:
-        raw = file.read(512)
-    if len(raw) < 512 or raw[0] not in (0, 1, 2, 3, 5, 6):
-        raise InputError(
-            f"{path} is not an EM file: expected 512 bytes or more and a machine code of 0 to 6 first, got "
-            f"{path.stat().st_size} bytes and {raw[:1].hex() or 'none'}; check the file."
-        )
-    if raw[3] not in EM_TYPES:
-        known = ", ".join(map(str, EM_TYPES))
-        raise InputError(f"{path} has EM type {raw[3]}; expected one of {known} (real numbers): convert it.")
-    order = ">" if raw[0] in (0, 3, 5) else "<"
-    dtype = np.dtype(order + EM_TYPES[raw[3]])
-    nx, ny, nz = (int(n) for n in np.frombuffer(raw, order + "i4", 3, 4))
-    check_claim(path, (nx, ny, nz), 512 + nx * ny * nz * dtype.itemsize)
-    voxel_size = int(np.frombuffer(raw, order + "i4", 7, 96)[6]) / 1000
-    return Header((nz, ny, nx), dtype, 512, voxel_size if voxel_size > 0 else None, (0, 1, 2), False)
-
-
-def read_em(path: str | Path, voxel_size: float | None = None, mmap: bool = False) -> Volume:
-    """A volume from an EM file (8, 16, 32-bit integers, float, double; either byte order).
-
-    Parameters and errors as in `read_mrc`. Most programs write a voxel size of 0: it must then be given.
-    """
-    path = Path(path)
-    header = read_em_header(path)
-    size = checked_voxel_size(path, header.voxel_size, voxel_size)
-    return Volume(read_data(path, header, mmap), size, str(path))
 
 
 def _attribute(node: Any, name: str) -> float | None:

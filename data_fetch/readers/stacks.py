@@ -12,6 +12,7 @@ from torch import Tensor
 from cryoshift_core.data import crop
 from cryoshift_core.errors import InputError
 from cryoshift_core.tomography.checks import check_fits, checked_voxel_size
+from cryoshift_core.tomography.em import read_em
 from cryoshift_core.tomography.mrc import read_data, read_header
 from cryoshift_core.tomography.volumes import Particles
 
@@ -40,7 +41,7 @@ def read_mrc_stack(path: Path, voxel_size: float | None) -> Stack:
 
 def read_em_stack(path: Path, voxel_size: float | None) -> Stack:
     """The subtomogram of an EM file."""
-    volume = grids.read_em(path, voxel_size, mmap=True)
+    volume = read_em(path, voxel_size, mmap=True)
     return [volume.data], volume.voxel_size
 
 

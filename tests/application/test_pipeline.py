@@ -18,6 +18,7 @@ from cryoshift_core.application.classifier import Classifier
 from cryoshift_core.application.lattice_test import lattice_test
 from cryoshift_core.course import runner
 from cryoshift_core.errors import InputError
+from cryoshift_core.simulation import structures
 from cryoshift_core.tomography import mrc
 from cryoshift_core.tomography.wedge import fit_wedge
 from data_fetch import readers
@@ -90,6 +91,7 @@ def test_a_second_run_by_the_command_line_moves_the_first_aside(result, tomogram
     assert command_line.main(arguments) == 0
     printed = capsys.readouterr().out
     (moved,) = [path for path in tmp_path.iterdir() if path != out]
+    assert "classes:\n  TRiC: 921 kDa, 176 A, built in, from PDB 4V8R\n  apoferritin: 465 kDa" in printed
     assert f"The earlier results in {out} are now in {moved}" in printed and "WARNING: 60 subtomograms" in printed
     assert (moved / "notes.txt").is_file() and not (out / "notes.txt").exists()
 
@@ -146,6 +148,26 @@ def test_extracted_subtomograms_without_background_have_no_spike_ins(tmp_path, m
     assert found.classifier.recipe["method"] == "source_only" and list(found.gap) == [
         "simulated subtomograms, source_only"
     ]
+
+
+def test_a_dark_map_without_a_voxel_size_is_a_class_and_said_everywhere(tmp_path, molecules, capsys):
+    mrc.write_mrc(tmp_path / "s.mrcs", molecules, 16.0)
+    mrc.write_mrc(tmp_path / "average.mrc", -structures.template("apoferritin", 8.0, 32).numpy(), 1.0)
+    files = ["--subtomograms", str(tmp_path / "s.mrcs"), "--out", str(tmp_path / "out"), "--profile", "smoke"]
+    classes = ["--method", "source_only", "--device", "cpu", "--classes", f"TRiC,{tmp_path / 'average.mrc'}"]
+    assert command_line.main(["classify", *files, *classes]) == 2
+    assert f"{tmp_path / 'average.mrc'}@8.0 for 8 A" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    classes[-1] += "@8.0"
+    assert command_line.main(["classify", *files, *classes]) == 0
+    printed = capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for text in (printed, page):
+        assert text.count("from map average.mrc, voxels of 8 A, protein dark (inverted)") == 1
+        assert text.count("average.mrc: protein is dark in this map") == 1
+    rows = starfile.read(tmp_path / "out" / "predictions.star")
+    assert set(rows["csClass"]) <= {"TRiC", "average", "not_classified", "unknown"}
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert {path.rsplit("/", 1)[-1] for path in manifest["inputs"]} == {"s.mrcs", "average.mrc"}
 
 
 def test_the_tilt_axis_of_the_background_is_compared_with_the_given_one():

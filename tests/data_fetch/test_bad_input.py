@@ -239,10 +239,10 @@ def test_empty_selections(tmp_path):
 
 def test_maps_that_are_no_molecules(tmp_path):
     says(lambda: structures.template(mrc(tmp_path / "a.mrc", GOOD * 0 + 1), 10.0, 32), "a.mrc", "constant")
-    data = np.zeros((8, 8, 8), np.float32)
-    data[3:5, 3:5, 3:5] = -1
-    says(lambda: structures.template(mrc(tmp_path / "b.mrc", data), 10.0, 32), "b.mrc", "positive")
-    says(lambda: structures.template(mrc(tmp_path / "c.mrc", -data), 5.0, 32), "c.mrc", "5.0 A", "10 A")
+    says(lambda: structures.template(mrc(tmp_path / "b.mrc"), 10.0, 32), "b.mrc", "brighter or clearly darker", "mask")
+    data = np.zeros((12, 12, 12), np.float32)
+    data[4:8, 4:8, 4:8] = 1
+    says(lambda: structures.template(mrc(tmp_path / "c.mrc", data), 5.0, 32), "c.mrc", "5.0 A", "10 A", "finer voxels")
 
 
 def test_rebuild_names_a_missing_file(tmp_path, capsys):

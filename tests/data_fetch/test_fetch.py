@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import random
 import re
 import shutil
@@ -741,3 +742,6 @@ def test_classes_by_their_entry_become_files_that_a_template_is_made_of(server, 
     assert parameters.check({"classes": "TRiC,pdb:1abc,emdb:1234"}).classes
     with pytest.raises(InputError, match="such as pdb:6zu5"):
         parameters.check({"classes": "TRiC,pdb:../../x"})
+    text = data_fetch.local("pdb:1abc@8.0,~/map.mrc@4,a@b.mrc@2", folder=tmp_path, **QUICK)
+    assert text == f"{paths[0]}@8.0,{os.path.expanduser('~/map.mrc')}@4,a@b.mrc@2", "a voxel size stays behind the path"
+    assert parameters.check({"classes": "TRiC,emdb:1234@1.0"}).classes

@@ -8,6 +8,7 @@ from scipy import ndimage, signal
 
 from cryoshift_core.errors import InputError
 from cryoshift_core.simulation import structures
+from cryoshift_core.simulation.atoms import read_atoms
 from cryoshift_core.simulation.structures import BUILTIN, template
 
 CAPSID = ROOT / "tests" / "data" / "1auy.pdb.gz"
@@ -84,12 +85,12 @@ def test_protein_outweighs_the_ice_it_displaces(capsid):
 
 
 def test_assembly_and_chains_select_atoms(capsid):
-    whole = structures._read_atoms(CAPSID, None, None)
+    whole = read_atoms(CAPSID, None, None)
     assert whole.count == BUILTIN["TYMV_capsid"].atoms == 242_700
     assert whole.diameter == pytest.approx(BUILTIN["TYMV_capsid"].diameter, abs=0.1)
-    unit = structures._read_atoms(CAPSID, None, "")
-    assert unit.count == 4045 and structures._read_atoms(CAPSID, "A", "").count == 1221
-    assert structures._read_atoms(CAPSID, "A,B*", "").count == 1221 + 1412
+    unit = read_atoms(CAPSID, None, "")
+    assert unit.count == 4045 and read_atoms(CAPSID, "A", "").count == 1221
+    assert read_atoms(CAPSID, "A,B*", "").count == 1221 + 1412
     assert whole.mass_kda == pytest.approx(60 * unit.mass_kda, rel=1e-3)
 
 
@@ -97,9 +98,9 @@ def test_waters_hydrogens_alternatives_and_further_models_are_left_out(tmp_path)
     plain = "".join(atom(i, e, p, number=i) for i, (e, p) in enumerate(few_atoms(), 1))
     extra = atom(50, "H", (1, 1, 1), number=9) + atom(51, "O", (8, 8, 8), "HOH", kind="HETATM", number=60)
     extra += atom(52, "C", (3, 3, 3), alternative="A", number=20) + atom(53, "C", (4, 4, 4), alternative="B", number=20)
-    shifted = "".join(atom(i, e, p + 20, number=i) for i, (e, p) in enumerate(few_atoms(), 1))
+    shifted = "".join(atom(i, e, p + 0.3, number=i) for i, (e, p) in enumerate(few_atoms(), 1))
     (tmp_path / "a.pdb").write_text(f"MODEL        1\n{plain}{extra}ENDMDL\nMODEL        2\n{shifted}ENDMDL\nEND\n")
-    assert structures._read_atoms(tmp_path / "a.pdb", None, None).count == 9 + 1
+    assert read_atoms(tmp_path / "a.pdb", None, None).count == 9 + 1
 
 
 def test_shipped_maps_are_small_and_described():
