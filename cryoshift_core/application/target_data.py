@@ -436,7 +436,7 @@ def class_fraction_warnings(fractions: Sequence[float], classes: Sequence[str], 
     present = [fraction for fraction in fractions if fraction > 0]
     if max(present) > 10 * min(present):
         out.append(
-            f"The most frequent class is {max(present) / min(present):.0f} times as frequent as the rarest. Adversaries "
-            "favour equal class fractions: check the rare classes."
+            f"The most frequent class is {max(present) / min(present):.0f} times as frequent as the rarest. "
+            "Adversaries favour equal class fractions: check the rare classes."
         )
     return out
