@@ -68,6 +68,7 @@ own_background: bool = True  # train with simulated molecules in your own partic
 box: int = 0  # voxels along an edge; 0: from the structures or the cubes
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
 method: str = "cryoshift"  # a name from methods.METHODS
+project_folder: str = ""  # that the names in a STAR of subtomograms are relative to; empty: the STAR's own folder
 seed: int = 0  # decides every random draw
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/06_your_own_subtomograms
@@ -92,11 +93,12 @@ data = pipeline.read_target(
     voxel_size=pixel_size,
     contrast=contrast,
     box=box,
+    project_folder=project_folder,
 )
 particles, n, pixel = data.particles, data.subtomograms.x.shape[-1], data.subtomograms.voxel_size
 print(f"{len(data)} inputs, {len(data.kept)} subtomograms of {n}³ voxels of {pixel:.4g} Å ({n * pixel:.0f} Å wide)")
 print(f"classes: {', '.join(wanted)}")
-for warning in data.warnings:
+for warning in [*data.warnings, *pipeline.tilt_warnings(tomogram, tilt_range, tilt_axis)]:
     print("WARNING:", warning)
 
 # %% [markdown]
@@ -230,7 +232,13 @@ boxes = None
 keep_out = test.held_out_at if test else None
 try:
     boxes = pipeline.background_boxes(
-        data, background, n=p.n_background, seed=seed, voxel_size=pixel_size, keep_out=keep_out
+        data,
+        background,
+        n=p.n_background,
+        seed=seed,
+        voxel_size=pixel_size,
+        project_folder=project_folder,
+        keep_out=keep_out,
     )
     ice = boxes.spike_ins
     print(
