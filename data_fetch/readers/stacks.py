@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -169,6 +171,16 @@ def _open(file: Path, reader: StackReader, voxel_size: float | None, stated: Sta
     return stack, stated.value
 
 
+def _usual_edge(files: Mapping[Path, object], formats: Mapping[str, StackReader]) -> int:
+    """Most frequent edge in voxels among the first files, of which one may be wrong."""
+    edges: Counter[int] = Counter()
+    for file in list(files)[:9]:
+        with contextlib.suppress(InputError):
+            stack, _ = formats.get(ending(file), read_mrc_stack)(file, 1.0)  # any voxel size
+            edges[stack[0].shape[-1]] += 1
+    return edges.most_common(1)[0][0]
+
+
 def _volume(file: Path, name: str, stack: Sequence[np.ndarray | grids.OnDisk], index: int, box: int | None, edge: int):
     """(edge, edge, edge) float32 of one volume; InputError where it is missing, of another size, or has no contrast."""
     if not 0 <= index < len(stack):
@@ -251,7 +263,7 @@ def read_subtomograms(
                 _refuse_one_volume(path, stack, ending(path) in volumes)
                 table["rlnImageName"] = [f"{i + 1:06d}@{path.name}" for i in range(len(stack))]
                 rows = [(i, i) for i in range(len(stack))]
-            first, edge = size, box or stack[0].shape[-1]
+            first, edge = size, box or (_usual_edge(listed.files, formats) if from_star else stack[0].shape[-1])
             check_fits(path, (len(table["rlnImageName"]), edge, edge, edge))
             out = torch.full((len(table["rlnImageName"]), 1, edge, edge, edge), math.nan)
         if not evidence.same(size, first):
