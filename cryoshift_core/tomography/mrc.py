@@ -168,7 +168,9 @@ def _signed_as_stated(data: np.ndarray, header: Header) -> np.ndarray:
         return low - 1 <= min(f[0] for f in found) and max(f[1] for f in found) <= high + 1
 
     turned = data.view(np.dtype(other).newbyteorder(header.dtype.byteorder))
-    return turned if not inside(data) and inside(turned) else data
+    wrong = not inside(data) and inside(turned)
+    release(data)
+    return turned if wrong else data
 
 
 def read_data(path: Path, header: Header, mmap: bool, check: bool = True) -> np.ndarray:

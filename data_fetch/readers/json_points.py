@@ -47,11 +47,35 @@ def _text(path: str | Path, value: Any) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _location(path: str | Path, point: Any, number: int) -> list[float]:
-    location = point.get("location") if isinstance(point, dict) else None
-    if not isinstance(location, dict):
-        raise InputError(f"{path}: point {number} has no location; expected one with x, y and z: correct it.")
-    return [_number(path, location.get(axis), f"{axis} of point {number}") for axis in "xyz"]
+def _is_missing(value: Any) -> bool:
+    """Whether a JSON value stands for a number that a program could not compute."""
+    return value is None or (isinstance(value, float) and not np.isfinite(value))
+
+
+def _positions(path: str | Path, rows: Sequence[Sequence[Any]], where: Sequence[Sequence[str]]) -> np.ndarray:
+    """(N, 3) x, y, z; NaN for missing numbers, unless they are in half of the rows or more.
+
+    Parameters
+    ----------
+    where : (N, 3) words for the InputError
+    """
+    lost = sum(any(map(_is_missing, row)) for row in rows)
+    allowed = 2 * lost < len(rows)
+    return np.array(
+        [
+            [np.nan if allowed and _is_missing(v) else _number(path, v, w) for v, w in zip(row, words, strict=True)]
+            for row, words in zip(rows, where, strict=True)
+        ]
+    )
+
+
+def _locations(path: str | Path, points: Sequence[Any]) -> np.ndarray:
+    """(N, 3) x, y, z of points with a location."""
+    for number, point in enumerate(points, 1):
+        if not isinstance(point, dict) or not isinstance(point.get("location"), dict):
+            raise InputError(f"{path}: point {number} has no location; expected one with x, y and z: correct it.")
+    rows = [[point["location"].get(axis) for axis in "xyz"] for point in points]
+    return _positions(path, rows, [[f"{a} of point {n}" for a in "xyz"] for n in range(1, len(points) + 1)])
 
 
 def _matrices(path: str | Path, values: Sequence[Any], n: int) -> np.ndarray | None:
@@ -75,7 +99,7 @@ def _columns(path: str | Path, points: Sequence[dict[str, Any]]) -> dict[str, li
     keys = dict.fromkeys(key for point in points for key in point)
     if len(keys) > MAX_KEYS:
         raise InputError(f"{path} names {len(keys)} different fields; expected at most {MAX_KEYS}: remove some.")
-    table = {axis: [_text(path, point["location"][axis]) for point in points] for axis in "xyz"}
+    table = {axis: [_text(path, point["location"].get(axis)) for point in points] for axis in "xyz"}
     fields = (key for key in keys if key not in ("location", *table))
     texts = {key: [_text(path, point.get(key)) for point in points] for key in fields}
     return table | {re.sub(r"\W", "_", key) or "_": column for key, column in texts.items()}
@@ -115,7 +139,7 @@ def read_portal(path: str | Path, tomogram: Volume) -> Particles:
     if not lines:
         raise InputError(f"{path} holds no points; expected one JSON object per line: check the file.")
     points = [_parse(path, line, f" in line {number}") for number, line in lines]
-    xyz = np.array([_location(path, point, row) for row, point in enumerate(points, 1)])
+    xyz = _locations(path, points)
     rotations = _matrices(path, [point.get("xyz_rotation_matrix") for point in points], 3)
     spacing = next((s for s in evidence.in_names(path) if "VoxelSpacing" in s.where), None)
     if spacing is None or evidence.same(spacing.value, tomogram.voxel_size):
@@ -158,7 +182,7 @@ def _read_eman2(path: str | Path, content: dict[str, Any], tomogram: Volume) -> 
     bad = next((row for row, box in enumerate(boxes, 1) if not isinstance(box, list) or len(box) < 3), None)
     if bad:
         raise InputError(f"{path}: box {bad}: expected a list of x, y, z, method, score and class; correct it.")
-    xyz = np.array([[_number(path, v, f"box {row}") for v in box[:3]] for row, box in enumerate(boxes, 1)])
+    xyz = _positions(path, [box[:3] for box in boxes], [[f"box {row}"] * 3 for row in range(1, len(boxes) + 1)])
     unit, stated = "", evidence.in_names(path)
     if "apix_unbin" in content:
         pixel = _number(path, content["apix_unbin"], "apix_unbin")
@@ -186,7 +210,7 @@ def _read_copick(path: str | Path, content: dict[str, Any], tomogram: Volume) ->
     points, unit = content["points"], content.get("unit", "angstrom")
     if unit != "angstrom":
         raise InputError(f"{path} has positions in {_text(path, unit)[:40]!r}; expected angstrom: convert them.")
-    xyz = np.array([_location(path, point, row) for row, point in enumerate(points, 1)])
+    xyz = _locations(path, points)
     rotations = _matrices(path, [point.get("transformation_") for point in points], 4)
     if rotations is not None:
         xyz = xyz + rotations[:, :3, 3]

@@ -80,12 +80,14 @@ def _file_of(path: Path, name: str, project: Path | None) -> Path:
         raise InputError(f"{path}: _rlnImageName '{name}' may be {found[0]} or {found[1]}; expected one: move one.")
     if found:
         return found[0]
-    what = "is not a file" if inside else "leaves the STAR's folder"
+    what = f"is not a file in {roots[0]}" if inside else f"leaves the STAR's folder {home}"
+    if project is not None and not inside:
+        what = f"leaves the project folder {roots[0]} and the STAR's"
     way_out = "correct it, or pass as project_folder the folder that the names are relative to"
     near = _project_of(home, name) if project is None else None
     if near is not None:
         way_out = f"pass project_folder={near}, in which it lies"
-    raise InputError(f"{path}: _rlnImageName '{name}' {what} in {roots[0]}; {way_out}.")
+    raise InputError(f"{path}: _rlnImageName '{name}' {what}; {way_out}.")
 
 
 def _project_of(home: Path, name: str) -> Path | None:

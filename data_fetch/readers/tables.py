@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -81,12 +82,12 @@ def read_dynamo(path: str | Path, tomogram: Volume) -> Particles:
     names = [*DYNAMO[:n], *(f"column{number}" for number in range(len(DYNAMO) + 1, n + 1))]
     table = {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
-    def vectors(*columns: str) -> np.ndarray:
+    def vectors(*columns: str, missing: bool = True) -> np.ndarray:
         named = {c: f"column {DYNAMO.index(c) + 1} ({c})" for c in columns}
-        return np.stack([floats(path, name, table[c], missing=True) for c, name in named.items()], 1)
+        return np.stack([floats(path, name, table[c], missing) for c, name in named.items()], 1)
 
     mine = list(range(len(rows)))
-    tomograms = vectors("tomo")[:, 0].tolist()
+    tomograms = vectors("tomo", missing=False)[:, 0].tolist()
     if len(set(tomograms)) > 1:
         known = _table_map(Path(path))
         if not known:
@@ -97,7 +98,9 @@ def read_dynamo(path: str | Path, tomogram: Volume) -> Particles:
         mine = rows_of(path, [known.get(number, f"{number:g}") for number in tomograms], tomogram)
     zyx = (vectors("x", "y", "z") + vectors("dx", "dy", "dz") - 1)[mine, ::-1]
     rotation = Rotation.from_euler("zxz", np.nan_to_num(vectors("tdrot", "tilt", "narot")), degrees=True).inv()[mine]
-    apix = [Stated(size, "column 36 (apix)") for size in vectors("apix")[mine, 0].tolist()[:1]] if n > 35 else []
+    apix = []
+    with contextlib.suppress(InputError, KeyError):  # a table may lack it, or hold no number there
+        apix = [Stated(float(vectors("apix")[mine[0], 0]), "column 36 (apix)")]
     table = {name: [column[row] for row in mine] for name, column in table.items()}
     groups, angles = group_numbers(table["reg"]), relion_from_rotation(rotation)
     particles = Particles(table, zyx, angles=angles, groups=groups, kind="dynamo")

@@ -22,8 +22,8 @@ def images(path, data=STACK, **header):
 
 
 def as_volume(path):
-    with mrcfile.open(path, "r+") as file:
-        file.set_volume()
+    """What the messages say."""
+    mrcfile.open(path, "r+").set_volume()
     return path
 
 

@@ -202,3 +202,36 @@ def test_coords_count_from_0_at_a_voxels_centre_and_model2point_from_its_edge(tm
     (tmp_path / "a.txt").write_text("1 20.5 18.5 12\n1 26.5 20.5 15\n3 30.5 9.5 10\n")
     found = read(tmp_path / "a.txt", ICE)
     assert np.allclose(found.zyx, COLUMNS[:, ::-1]) and found.groups.tolist() == [1, 1, 3]
+
+
+def test_one_row_without_numbers_is_not_classified_in_every_format(tmp_path):
+    xyz = [[40.0, 30, 12], [50.0, 8, 17], [60.0, 70, 20]]
+    lost = [*xyz, [float("nan"), 5, 6]]
+    columns = coordinates(lost) | {"rlnAngleRot": [1, "nan", 3, 4], "rlnAngleTilt": [0] * 4, "rlnAnglePsi": [0] * 4}
+    star(tmp_path / "a.star", **columns)
+    star(tmp_path / "b.star", **coordinates([*xyz, [1, 2, 3]]), rlnOriginXAngst=[0, 0, 0, "inf"])
+    rows = [["1"] * 3 + ["0"] * 6 + ["1"] * 14 + [str(v + 1) for v in row] + ["0"] * 9 for row in lost]
+    (tmp_path / "a.tbl").write_text("\n".join(map(" ".join, rows)))
+    (tmp_path / "a.coords").write_text("\n".join(" ".join(map(str, row)) for row in lost))
+    content = [{"location": dict(zip("xyz", row, strict=True))} for row in lost]
+    (tmp_path / "a.ndjson").write_text("\n".join(map(json.dumps, content)))
+    ten = [{"location": {axis: 10 * v for axis, v in point["location"].items()}} for point in content]
+    (tmp_path / "a.json").write_text(json.dumps({"points": ten}))
+    (tmp_path / "b.json").write_text(json.dumps({"boxes_3d": [[*row, "manual"] for row in lost]}))
+    for name in ("a.star", "b.star", "a.tbl", "a.coords", "a.ndjson", "a.json", "b.json"):
+        with pytest.warns(InputWarning, match="not classified: row 4 "):
+            found = read(tmp_path / name, ICE)
+        assert list(found.bad) == [3] and found.rows.tolist() == [1, 2, 3, 4], name
+        assert np.allclose(found.zyx[:3], np.array(xyz)[:, ::-1]), name
+        assert found.angles is None or np.isfinite(found.angles).all(), name
+    star(tmp_path / "a.star", **coordinates(lost[2:]))
+    says(lambda: read(tmp_path / "a.star", ICE), "a.star", "rlnCoordinateX", "'nan'")
+
+
+def test_a_copick_run_names_the_bad_rows_of_each_file(tmp_path):
+    for name in "ab":
+        points_of = [{"location": {"x": 10 * v, "y": 100, "z": 100}} for v in (20, 30, 900)]
+        (tmp_path / f"{name}_1_ribosome.json").write_text(json.dumps({"points": points_of}))
+    with pytest.warns(InputWarning, match="_1_ribosome.json: not classified: row 3 ") as caught:
+        found = read(tmp_path, ICE)
+    assert len(caught) == 2 and list(found.bad) == [2, 5]
