@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cryoshift_core.data import crop
 from cryoshift_core.errors import InputError
@@ -181,8 +182,10 @@ def _usual_edge(files: Mapping[Path, object], formats: Mapping[str, StackReader]
     return edges.most_common(1)[0][0]
 
 
-def _volume(file: Path, name: str, stack: Sequence[np.ndarray | grids.OnDisk], index: int, box: int | None, edge: int):
-    """(edge, edge, edge) float32 of one volume; InputError where it is missing, of another size, or has no contrast."""
+def _check_size(
+    file: Path, name: str, stack: Sequence[np.ndarray | grids.OnDisk], index: int, box: int | None, edge: int
+) -> None:
+    """Return None; raise InputError where a volume is missing, not cubic, or of another size than the others."""
     if not 0 <= index < len(stack):
         raise InputError(f"'{name}' refers to volume {index + 1} of {file}, which holds {len(stack)}; correct it.")
     z, y, x = shape = stack[index].shape
@@ -190,13 +193,17 @@ def _volume(file: Path, name: str, stack: Sequence[np.ndarray | grids.OnDisk], i
         raise InputError(f"{name} has {x} x {y} x {z} voxels; expected a cubic box: extract it again.")
     if x < edge or (box is None and x != edge):
         raise InputError(f"{name} has {x} voxels per edge; expected {edge}: set a smaller box.")
+
+
+def _values(file: Path, name: str, volume: np.ndarray | grids.OnDisk, edge: int) -> Tensor:
+    """(edge, edge, edge) float32 of a volume; InputError where it is damaged, constant or not finite."""
     try:
         with np.errstate(over="ignore"):
-            volume = np.array(stack[index], np.float32)
+            values = np.array(volume, np.float32)
     except grids.DAMAGE as error:
         raise InputError(f"{file} cannot be read ({type(error).__name__}); copy or write it again.") from error
-    check_values(Path(name), [volume])
-    return crop(torch.from_numpy(volume), edge)
+    check_values(Path(name), [values])
+    return crop(torch.from_numpy(values), edge)
 
 
 def read_subtomograms(
@@ -272,12 +279,17 @@ def read_subtomograms(
                 "voxel size."
             )
         for row, index in rows:
+            name = table["rlnImageName"][row]
             try:
-                out[row, 0] = _volume(file, table["rlnImageName"][row], stack, index, box, edge)
+                _check_size(file, name, stack, index, box, edge)
             except InputError as problem:
-                wrong_size = not from_star and "expected a density" not in str(problem) and "finite" not in str(problem)
-                if wrong_size:
+                if not from_star:  # a file that is no particle may have come into the folder
                     raise
+                problems[row] = problem
+                continue
+            try:
+                out[row, 0] = _values(file, name, stack[index], edge)
+            except InputError as problem:
                 problems[row] = problem
     if out is None or 2 * len(problems) >= len(out):
         raise problems[min(problems)]
