@@ -72,6 +72,7 @@ own_background: bool = True  # train with simulated molecules in your own partic
 box: int = 0  # voxels along an edge; 0: from the structures or the cubes
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
 method: str = "cryoshift"  # a name from methods.METHODS
+project_folder: str = ""  # that the names in a STAR of subtomograms are relative to; empty: the STAR's own folder
 seed: int = 0  # decides every random draw
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/06_your_own_subtomograms
@@ -96,12 +97,14 @@ data = pipeline.read_target(
     voxel_size=pixel_size,
     contrast=contrast,
     box=box,
+    project_folder=project_folder,
 )
 particles, n, pixel = data.particles, data.subtomograms.x.shape[-1], data.subtomograms.voxel_size
 print(f"{len(data)} inputs, {len(data.kept)} subtomograms of {n}³ voxels of {pixel:.4g} Å ({n * pixel:.0f} Å wide)")
 print("classes:", *map(structures.describe, wanted), sep="\n  ")
 class_warnings = structures.warnings(wanted)
-for warning in [*class_warnings, *data.warnings]:
+tilt_doubts = pipeline.tilt_warnings(tomogram, tilt_range, tilt_axis)
+for warning in [*class_warnings, *data.warnings, *tilt_doubts]:
     print("WARNING:", warning)
 
 # %% [markdown]
@@ -235,7 +238,13 @@ boxes = None
 keep_out = test.held_out_at if test else None
 try:
     boxes = pipeline.background_boxes(
-        data, background, n=p.n_background, seed=seed, voxel_size=pixel_size, keep_out=keep_out
+        data,
+        background,
+        n=p.n_background,
+        seed=seed,
+        voxel_size=pixel_size,
+        project_folder=project_folder,
+        keep_out=keep_out,
     )
     ice = boxes.spike_ins
     print(
@@ -483,7 +492,8 @@ run.report(verdict=verdict.level, usable_classes=", ".join(verdict.classes))
 prevalence = predictions.prevalence(table.probabilities, table.classes, table.unknown)
 for name, found in prevalence.items():
     print(f"{name}: {found.n} subtomograms; fraction {found.fraction:.1%}")
-warnings = [*class_warnings, *size_warnings, *own_warnings, *table_warnings, *axis_warnings, *score_warnings]
+warnings = [*class_warnings, *tilt_doubts, *size_warnings, *own_warnings]
+warnings += [*table_warnings, *axis_warnings, *score_warnings]
 gap = pipeline.domain_gap(fits, source, target, seed=seed, device=device)
 for name, distance in gap.items():
     print(f"A-distance, {name}: {distance:.2f}")

@@ -12,6 +12,7 @@ import hashlib
 import json
 import sys
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -24,10 +25,11 @@ from torch import Tensor
 
 import data_fetch
 from data_fetch import readers
+from data_fetch.readers import mdoc
 
 from .. import metrics
 from ..data import Labelled, Unlabelled
-from ..errors import InputError
+from ..errors import InputError, InputWarning
 from ..methods import resolve
 from ..models import embed, predict
 from ..simulation import datasets, structures
@@ -102,6 +104,7 @@ def classify(
     box: int = 0,
     profile: str | Profile = "laptop",
     method: str = "cryoshift",
+    project_folder: str | Path = "",
     seed: int = 0,
     device: Device = "auto",
 ) -> Classification:
@@ -139,6 +142,8 @@ def classify(
     box : voxels; 0: from the structures or the subtomograms
     profile : amount of simulated data and training: a name in `profiles.PROFILES`, or a Profile
     method : a name in `methods.METHODS`
+    project_folder : folder that the names in a STAR of subtomograms are relative to, where it is not the STAR's own,
+        such as RELION's project folder
     seed : of every random draw
     device : "auto", "cpu", "cuda" or "mps"
 
@@ -161,10 +166,20 @@ def classify(
         voxel_size=voxel_size,
         contrast=contrast,
         box=box,
+        project_folder=project_folder,
     )
+    for sentence in target.of_readers:
+        warnings.warn(sentence, InputWarning, stacklevel=2)
     boxes, no_boxes = None, []
     try:
-        boxes = background_boxes(target, background, n=budget.n_background, seed=seed, voxel_size=voxel_size)
+        boxes = background_boxes(
+            target,
+            background,
+            n=budget.n_background,
+            seed=seed,
+            voxel_size=voxel_size,
+            project_folder=project_folder,
+        )
     except InputError as problem:
         if background:
             raise
@@ -189,31 +204,32 @@ def classify(
     unlabelled = adaptation_set(target, budget.n_target, seed)
     simulation: dict[str, Any] = {"seed": seed, "tilt_axis": tilt_axis, "device": device}
     source, validation = simulate_source(unlabelled, budget, **simulation)
-    warnings = structures.warnings(names)
-    warnings += target_data.voxel_size_warnings(source.x, unlabelled.x, source.voxel_size, names)
+    doubts = structures.warnings(names)
+    doubts += target_data.voxel_size_warnings(source.x, unlabelled.x, source.voxel_size, names)
+    doubts += tilt_warnings(tomogram, tilt_range, tilt_axis)
     imaging: dict[str, Any] = {"tilt_axis": tilt_axis, "tilt_range": tilt_range, "defocus": defocus, "snr": spike_snr}
     boxes_to_train = boxes.train if boxes is not None and own_background else None
     own, problems = own_source(method, source, unlabelled, boxes_to_train, seed=seed, device=device, **imaging)
-    warnings += problems
+    doubts += problems
     manifest["own_background"] = len(own) - len(source) if own else 0
     picks: dict[str, Any] = {"tilt_axis": tilt_axis, "picking_error": picking_error, "own": own}
     fits = fit_methods(method, source, validation, unlabelled, budget, seed=seed, device=device, **picks)
     outliers = simulate_outliers(unlabelled, budget, **simulation)
     classifier = select_classifier(fits, method, unlabelled, outliers, seed=seed, device=device)
     predictions = classifier.predict(target.subtomograms, device=device)
-    warnings += prediction_warnings(classifier, predictions)
+    doubts += prediction_warnings(classifier, predictions)
 
     scores: dict[str, SpikeInScore] = {}
-    warnings += no_boxes
+    doubts += no_boxes
     if boxes is not None:
         ice = boxes.spike_ins
         try:
-            warnings += tilt_axis_warnings(fit_wedge(ice, target.subtomograms.voxel_size), tilt_axis)
+            doubts += tilt_axis_warnings(fit_wedge(ice, target.subtomograms.voxel_size), tilt_axis)
             spikes, far = make_spike_ins(names, unlabelled, ice, n=budget.n_test, seed=seed, device=device, **imaging)
             scores = score_spike_ins(fits, spikes, far, device=device)
-            warnings += spike_in_warnings(scores, classifier)
+            doubts += spike_in_warnings(scores, classifier)
         except InputError as problem:
-            warnings.append(f"The accuracy was not estimated on spike-ins: {problem}")
+            doubts.append(f"The accuracy was not estimated on spike-ins: {problem}")
 
     verdict = judge(
         predictions,
@@ -235,7 +251,7 @@ def classify(
         prevalence=prevalence,
         scores=scores,
         gap=gap,
-        warnings=warnings,
+        warnings=doubts,
         inputs=names_of_files,
         manifest=manifest,
         classes=names,
@@ -247,7 +263,7 @@ def classify(
         classifier=classifier,
         target=target,
         verdict=verdict,
-        warnings=(*target.warnings, *warnings),
+        warnings=(*target.warnings, *doubts),
         spike_in=scores,
         prevalence=prevalence,
         gap=gap,
@@ -272,24 +288,30 @@ def read_target(
     voxel_size: float = 0.0,
     contrast: str = "auto",
     box: int = 0,
+    project_folder: str | Path = "",
 ) -> TargetData:
-    """The input files as subtomograms for a classifier of `classes`; parameters as in :func:`classify`."""
+    """The input files as subtomograms for a classifier of `classes`; parameters as in :func:`classify`.
+
+    What the readers warn of is in `TargetData.warnings`.
+    """
     if subtomograms and (tomogram or coordinates):
         raise InputError(
             f"Expected subtomograms, or a tomogram with coordinates, got subtomograms={subtomograms} together with "
             f"{tomogram or coordinates}: leave one out."
         )
-    if subtomograms:
-        particles = readers.read_subtomograms(subtomograms, box or None, voxel_size or None)
-        name = Path(subtomograms).stem
-        return target_data.from_subtomograms(particles, classes, box=box, contrast=contrast, name=name)
-    if not (tomogram and coordinates):
+    if not subtomograms and not (tomogram and coordinates):
         raise InputError(
             f"Expected subtomograms, or a tomogram with coordinates, got tomogram='{tomogram}' and "
             f"coordinates='{coordinates}': give both."
         )
-    volume = readers.read_tomogram(tomogram, voxel_size or None)
-    particles = readers.read_picks(coordinates, volume)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        if subtomograms:
+            found = readers.read_subtomograms(subtomograms, box or None, voxel_size or None, project_folder or None)
+            name = Path(subtomograms).stem
+            return target_data.from_subtomograms(found, classes, box=box, contrast=contrast, name=name)
+        volume = readers.read_tomogram(tomogram, voxel_size or None)
+        particles = readers.read_picks(coordinates, volume)
     return target_data.from_tomogram(volume, particles, classes, box=box, contrast=contrast)
 
 
@@ -443,6 +465,7 @@ def background_boxes(
     n: int,
     seed: int = 0,
     voxel_size: float = 0.0,
+    project_folder: str | Path = "",
     keep_out: np.ndarray | None = None,
 ) -> Background:
     """Particle-free boxes with the voxel size, box, contrast and normalisation of the target: two sets of at most n.
@@ -451,6 +474,7 @@ def background_boxes(
     ----------
     path : a stack, folder or STAR of particle-free boxes; "": cut them from the target's tomogram
     voxel_size : A, of the boxes in `path`; 0: the file's own
+    project_folder : folder that the names in a STAR are relative to, where it is not the STAR's own
     keep_out : (M, 3) zyx centres of held-out boxes, with which no voxel may be shared
 
     Raises
@@ -459,11 +483,26 @@ def background_boxes(
         the tomogram has fewer than 20 particle-free boxes, or there is no tomogram
     """
     if path:
-        x = target_data.prepare_background(readers.read_subtomograms(path, None, voxel_size or None), target)
+        boxes = readers.read_subtomograms(path, None, voxel_size or None, project_folder or None)
+        x = target_data.prepare_background(boxes, target)
         return target_data.divide_background(x, None, 0, n)
     generator = seeded_generator(seed, "spikes")
     x, at = target_data.cut_background(target, 3 * n, generator, keep_out=keep_out)  # some lie across the plane
     return target_data.divide_background(x, at, target.edge, n)
+
+
+def tilt_warnings(tomogram: str | Path, tilt_range: float, tilt_axis: float) -> list[str]:
+    """Sentences where SerialEM's .mdoc beside the tomogram contradicts the given tilts; none without a .mdoc.
+
+    Parameters
+    ----------
+    tilt_range, tilt_axis : degrees, as in :func:`classify`
+    """
+    file = mdoc.beside(Path(tomogram).expanduser()) if tomogram else None
+    try:
+        return [] if file is None else mdoc.tilt_warnings(file, mdoc.read_mdoc(file), tilt_range, tilt_axis)
+    except InputError as problem:
+        return [str(problem)]
 
 
 def tilt_axis_warnings(wedge: Wedge | None, tilt_axis: float) -> list[str]:
@@ -697,7 +736,14 @@ def main(arguments: list[str] | None = None) -> int:
     add("--subtomograms", default="", help="in place of the two: a stack, a folder or a STAR with _rlnImageName")
     add("--classes", default="", help="names, files or entries such as pdb:6zu5, by commas (default: the profile's)")
     add("--out_dir", "--out", required=True, help="folder of the results")
-    add("--pixel_size", default=0.0, type=float, dest="voxel_size", help="A per voxel (default: from the file)")
+    add(
+        "--pixel_size",
+        "--voxel_size",
+        default=0.0,
+        type=float,
+        dest="voxel_size",
+        help="A per voxel (default: from the file)",
+    )
     add("--contrast", default="auto", choices=("auto", "dark", "bright"), help="of protein (default: auto)")
     add("--background", default="", help="particle-free boxes: a stack, a folder or a STAR (default: cut them)")
     add("--tilt_axis", default=0.0, type=float, help="degrees from y towards x (default: 0)")
@@ -709,6 +755,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--box", default=0, type=int, help="voxels (default: from the structures)")
     add("--profile", default="laptop", help=f"{', '.join(PROFILES)} (default: laptop)")
     add("--method", default="cryoshift", help="default: cryoshift")
+    add("--project_folder", default="", help="that a STAR's _rlnImageName are relative to (default: the STAR's own)")
     add("--seed", default=0, type=int, help="of every random draw (default: 0)")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     options = parser.parse_args(arguments)

@@ -102,7 +102,7 @@ def write(
     """Paths of the files written: predictions.star, classes/<class>.star, and predictions.tbl for a Dynamo table.
 
     predictions.star has all tables, columns and rows of the input in their order. The last table gains
-    `_rlnClassNumber` (1 to K; 0 where the box reaches over the border, which is not classified), `_csClass`,
+    `_rlnClassNumber` (1 to K; 0 for a row that is not classified, see `TargetData.kept`), `_csClass`,
     `_csConfidence`, `_csProbability_<class>` and, if `unknown` is given, `_csNoneOfThese`. The likeliest class is given
     for particles of the unknown class, too. An `_rlnClassNumber` of the input is kept as `_csInputClassNumber`. Columns
     of earlier predictions are replaced. classes/<class>.star holds the rows of one class without those of the unknown

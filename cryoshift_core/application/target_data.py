@@ -37,7 +37,8 @@ class TargetData:
     ----------
     subtomograms : normalised, protein bright, at the model's voxel size; `groups` are the particles' groups in the
         input, such as virus-like particles
-    kept : (M,) the input row of each subtomogram; boxes of the other rows reach over the tomogram's border
+    kept : (M,) index in `particles` of each subtomogram; the others are not classified: they lie outside the tomogram,
+        in a masked region or too close to its border, or cannot be read
     particles : all input rows, as they were read
     contrast : "bright" or "dark", the contrast that the input was taken to have
     guess : the contrast that its grey values indicate
@@ -61,26 +62,60 @@ class TargetData:
         return math.ceil(model.x.shape[-1] * model.voxel_size / voxel_size - 1e-6)
 
     @property
+    def of_readers(self) -> list[str]:
+        """Those of `warnings` that the readers of the files gave."""
+        return [*(self.tomogram.warnings if self.tomogram else ()), *self.particles.warnings]
+
+    @property
     def warnings(self) -> list[str]:
         """Sentences about what to check before using the predictions."""
-        out = []
+        volume, out = self.tomogram, self.of_readers
         if self.guess.sign == "unsure":
             out.append(f"The data do not show the contrast ({self.guess.why}); it was taken as {self.contrast}.")
         elif self.guess.sign != self.contrast:
             out.append(f"The data look {self.guess.sign} ({self.guess.why}) but were taken as {self.contrast}.")
-        if len(self.kept) < len(self):
-            out.append(f"{len(self) - len(self.kept)} of {len(self)} boxes reach over the border: not classified.")
+        if volume is not None and len(self.kept) + len(self.particles.bad) < len(self):
+            out += self._lost(volume)
         if len(self.kept) < 100:
             out.append(
                 f"{len(self.kept)} subtomograms are few for adaptation; class fractions and confidences are rough."
             )
         return out
 
+    def _lost(self, volume: Volume) -> list[str]:
+        """Sentences with the rows whose boxes reach over the border of the tomogram, or lie in a masked region."""
+        assert self.particles.zyx is not None  # those of a tomogram have positions
+        good = _good(self.particles)
+        box, voxel_size = self.subtomograms.x.shape[-1], self.subtomograms.voxel_size
+        inside = good[
+            extraction.plan(volume.data.shape, self.particles.zyx[good], box, volume.voxel_size, voxel_size).kept
+        ]
+        over, masked = np.setdiff1d(good, inside), np.setdiff1d(inside, self.kept)
+        out = []
+        for indices, what in ((over, "boxes reach over the border"), (masked, "boxes lie in a masked region")):
+            rows = (indices if self.particles.rows is None else self.particles.rows[indices] - 1) + 1
+            shown = ", ".join(map(str, rows[:10].tolist())) + ", ..." * (len(rows) > 10)
+            if len(rows):
+                out.append(f"{len(rows)} of {len(self)} {what}: not classified (row{'s' * (len(rows) > 1)} {shown}).")
+        return out
+
+
+def _good(particles: Particles) -> np.ndarray:
+    """(M,) indices of the particles that can be classified."""
+    return np.setdiff1d(np.arange(len(particles)), list(particles.bad))
+
 
 def read_subtomograms(
-    path: str | Path, *, voxel_size: float | None = None, contrast: str = "auto", box: int | None = None
+    path: str | Path,
+    *,
+    voxel_size: float | None = None,
+    contrast: str = "auto",
+    box: int | None = None,
+    project_folder: str | Path = "",
 ) -> Unlabelled:
     """Extracted subtomograms of a file or folder: normalised, protein bright.
+
+    Those that are constant or cannot be read are left out with a warning.
 
     Parameters
     ----------
@@ -88,15 +123,16 @@ def read_subtomograms(
     voxel_size : A; None takes the file's own
     contrast : "dark" (protein dark), "bright", or "auto": decide from the grey values
     box : voxels; larger subtomograms are cropped to their centre. None: as in the file
+    project_folder : folder that the names in a STAR are relative to, where it is not the STAR's own
 
     Raises
     ------
     InputError
         unreadable input, a box larger than the subtomograms, or grey values that do not show the contrast
     """
-    particles = readers.read_subtomograms(path, box, voxel_size)
+    particles = readers.read_subtomograms(path, box, voxel_size, project_folder or None)
     assert particles.subtomograms is not None  # readers of subtomograms always read them
-    x = volumes.to_bright(particles.subtomograms, contrast)
+    x = volumes.to_bright(particles.subtomograms[_good(particles)], contrast)
     groups = torch.zeros(len(x), dtype=torch.long, device=x.device)
     return Unlabelled(data.normalize(x), particles.voxel_size, groups, Path(path).stem)
 
@@ -196,7 +232,11 @@ def _contrast(asked: str, guess: ContrastGuess) -> str:
 
 def _cut(tomogram: Volume, particles: Particles, box: int, voxel_size: float) -> tuple[Tensor, np.ndarray]:
     assert particles.zyx is not None  # readers of coordinates always give positions
-    x, kept = extraction.extract(tomogram.data, particles.zyx, box, tomogram.voxel_size, voxel_size)
+    good = _good(particles)
+    x, kept = extraction.extract(
+        tomogram.data, particles.zyx[good], box, tomogram.voxel_size, voxel_size, drop_bad=True
+    )
+    kept = good[kept]
     if not len(kept):
         raise InputError(
             f"Expected positions with a box of {box} voxels inside {tomogram.path}, got none of {len(particles)}; "
@@ -252,8 +292,9 @@ def from_subtomograms(
     InputError
         the box is too small for a class
     """
-    x, voxel_size = particles.subtomograms, particles.voxel_size
-    assert x is not None  # readers of subtomograms always read them
+    voxel_size, kept = particles.voxel_size, _good(particles)
+    assert particles.subtomograms is not None  # readers of subtomograms always read them
+    x = particles.subtomograms[kept] if len(kept) < len(particles) else particles.subtomograms
     n, model_voxel = choose_box(classes, voxel_size, x.shape[-1])
     if not box and n > LARGEST:
         n, model_voxel = LARGEST, voxel_size * n / LARGEST
@@ -262,7 +303,7 @@ def from_subtomograms(
     sign = _contrast(contrast, guess)
     groups = torch.zeros(len(x), dtype=torch.long, device=x.device)
     subtomograms = Unlabelled(data.normalize(volumes.to_bright(x, sign)), model_voxel, groups, name)
-    return TargetData(subtomograms, np.arange(len(x)), particles, sign, guess)
+    return TargetData(subtomograms, kept, particles, sign, guess)
 
 
 def prepare_background(boxes: Particles, like: TargetData) -> Tensor:
@@ -279,7 +320,7 @@ def prepare_background(boxes: Particles, like: TargetData) -> Tensor:
     """
     model = like.subtomograms
     assert boxes.subtomograms is not None  # readers of subtomograms always read them
-    x = volumes.rescale(boxes.subtomograms, boxes.voxel_size, model.voxel_size, model.x.shape[-1])
+    x = volumes.rescale(boxes.subtomograms[_good(boxes)], boxes.voxel_size, model.voxel_size, model.x.shape[-1])
     return data.normalize(volumes.to_bright(x, like.contrast))
 
 
@@ -344,9 +385,8 @@ def cut_background(
             "Expected particle-free background, got extracted subtomograms alone: give a stack of particle-free boxes "
             "as background, or the tomogram."
         )
-    at = find_background(
-        volume.data, like.particles.zyx, like.edge, n, generator, tolerance=tolerance, keep_out=keep_out
-    )
+    known = None if like.particles.zyx is None else like.particles.zyx[np.isfinite(like.particles.zyx).all(1)]
+    at = find_background(volume.data, known, like.edge, n, generator, tolerance=tolerance, keep_out=keep_out)
     x, whole = extraction.extract(volume.data, at, model.x.shape[-1], volume.voxel_size, model.voxel_size)
     return data.normalize(volumes.to_bright(x, like.contrast)), at[whole]
 

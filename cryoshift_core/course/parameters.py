@@ -105,6 +105,7 @@ Contrast = Annotated[str, _one_of(lambda: ("auto", "dark", "bright"))]
 Box = Annotated[int, AfterValidator(_check_box)]
 Existing = Annotated[str, AfterValidator(_check_exists)]
 Folder = Annotated[str, AfterValidator(_check_folder)]
+ExistingFolder = Annotated[str, AfterValidator(_check_exists), AfterValidator(_check_folder)]
 Classes = Annotated[str, AfterValidator(_check_classes)]
 Amount = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")]
 
@@ -132,6 +133,7 @@ class Parameters(BaseModel):
     tomogram: Existing = Field("", description="the path of a tomogram")
     coordinates: Existing = Field("", description="the path of a list of positions")
     background: Existing = Field("", description="the path of particle-free boxes: a stack, a folder or a STAR file")
+    project_folder: ExistingFolder = Field("", description="the path of a folder that names in a STAR start from")
     contrast: Contrast = Field("auto", description="auto, dark or bright")
     molecule: ClassName = Field("ribosome_80S", description="a class name")
     defocus: float = Field(4.0, ge=-20, le=20, description="a number from -20 to 20 um, underfocus positive")

@@ -18,15 +18,16 @@ def check_file(path: str | Path) -> None:
         raise InputError(f"{path} is not a file; check the path.")
 
 
-def check_claim(path: Path, xyz: Sequence[int], needed: int) -> None:
+def check_claim(path: Path, xyz: Sequence[int], needed: int, held: int | None = None) -> None:
     """Return None; raise InputError when a header claims more voxels than the file holds, or none.
 
     Parameters
     ----------
     xyz : nx, ny, nz as the header states them
     needed : bytes of header and voxels together, computed from the header
+    held : bytes that the file holds at most, if it is compressed; None: its size
     """
-    size = path.stat().st_size
+    size = path.stat().st_size if held is None else held
     if min(xyz) < 1 or needed > size:
         raise InputError(
             f"{path} claims {' x '.join(map(str, xyz))} voxels: expected {needed} bytes, got {size}. "
@@ -66,20 +67,25 @@ def check_values(path: Path, parts: Iterable[np.ndarray], enough: float = math.i
 
 
 def cubic_step(path: Path, steps: Sequence[float] | np.ndarray) -> float | None:
-    """Edge of cubic voxels in A from the steps along x, y, z; None when a step is not a positive number.
+    """Edge of cubic voxels in A from the steps along x, y, z that are positive numbers; None when x or y is not.
 
     Raises
     ------
     InputError
         The steps differ by more than 1 %.
     """
-    steps = np.asarray(steps, float)
-    if not (np.isfinite(steps) & (steps > 0)).all():
+    xyz = np.asarray(steps, float)
+    stated = np.isfinite(xyz) & (xyz > 0)
+    if not stated[:2].all():
         return None
-    if steps.max() > 1.01 * steps.min():
-        found = " x ".join(f"{s:.3g}" for s in steps)
-        raise InputError(f"{path}: expected cubic voxels, got {found} A; correct the header or resample the volume.")
-    return float(steps.mean())
+    xyz = xyz[stated]
+    if xyz.max() > 1.01 * xyz.min():
+        found = " x ".join(f"{s:.3g}" for s in xyz)
+        raise InputError(
+            f"{path}: expected cubic voxels, got {found} A in the header; if these are wrong, pass the "
+            "voxel size as voxel_size (pixel_size in the notebook), else resample the volume."
+        )
+    return float(xyz.mean())
 
 
 def checked_voxel_size(path: Path, found: float | None, given: float | None) -> float:
@@ -93,5 +99,8 @@ def checked_voxel_size(path: Path, found: float | None, given: float | None) -> 
     size = given or found
     if size is None or not 0 < size < 1e4:
         what = "no voxel size in its header" if size is None else f"a voxel size of {size} A"
-        raise InputError(f"{path} has {what}; expected A per voxel: pass it as voxel_size, e.g. voxel_size = 10.0.")
+        raise InputError(
+            f"{path} has {what}; expected A per voxel: pass it as voxel_size (pixel_size in the "
+            "notebook), e.g. voxel_size = 10.0."
+        )
     return float(size)

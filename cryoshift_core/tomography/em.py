@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .checks import check_claim, check_file, checked_voxel_size
+from .checks import check_claim, check_file, checked_voxel_size, cubic_step
 from .mrc import Header, read_data
 from .volumes import Volume
 
@@ -41,7 +41,7 @@ def read_em_header(path: Path) -> Header:
     nx, ny, nz = (int(n) for n in np.frombuffer(raw, order + "i4", 3, 4))
     check_claim(path, (nx, ny, nz), 512 + nx * ny * nz * dtype.itemsize)
     voxel_size = int(np.frombuffer(raw, order + "i4", 7, 96)[6]) / 1000
-    return Header((nz, ny, nx), dtype, 512, voxel_size if voxel_size > 0 else None, (0, 1, 2), False)
+    return Header((nz, ny, nx), dtype, 512, (voxel_size,) * 3)
 
 
 def read_em(path: str | Path, voxel_size: float | None = None, mmap: bool = False) -> Volume:
@@ -51,5 +51,5 @@ def read_em(path: str | Path, voxel_size: float | None = None, mmap: bool = Fals
     """
     path = Path(path)
     header = read_em_header(path)
-    size = checked_voxel_size(path, header.voxel_size, voxel_size)
+    size = checked_voxel_size(path, None if voxel_size else cubic_step(path, header.steps), voxel_size)
     return Volume(read_data(path, header, mmap), size, str(path))

@@ -150,7 +150,7 @@ def _read_box(tomogram: np.ndarray, first: list[int], fraction: list[float], edg
 
 
 def cut(
-    tomogram: np.ndarray, boxes: BoxPlan, *, skip: int = 0, chunk: int = 128
+    tomogram: np.ndarray, boxes: BoxPlan, *, skip: int = 0, chunk: int = 128, keep_bad: bool = False
 ) -> Iterator[tuple[Tensor, np.ndarray]]:
     """Subtomograms of a plan in chunks, for more of them than memory holds.
 
@@ -160,6 +160,8 @@ def cut(
     boxes : from `plan`
     skip : number of subtomograms at the beginning of the plan to leave out, such as those of an earlier run
     chunk : subtomograms in memory at a time
+    keep_bad : yield NaN for a box that holds values that are not finite, or is constant in its middle, as where a
+        tomogram was masked
 
     Yields
     ------
@@ -168,7 +170,7 @@ def cut(
     Raises
     ------
     InputError
-        The tomogram has another shape, or a box holds values that are not finite.
+        The tomogram has another shape, or a box holds values that are not finite (without `keep_bad`).
     """
     if tuple(tomogram.shape) != boxes.shape:
         raise InputError(
@@ -184,16 +186,26 @@ def cut(
                 release(tomogram)
         suspects = (~torch.isfinite(x.sum((1, 2, 3, 4)))).nonzero()[:, 0].tolist()  # finite values may overflow a sum
         bad = [start + i for i in suspects if not torch.isfinite(x[i]).all()]
-        if bad:
+        if bad and not keep_bad:
             index = boxes.kept[bad[0]]
             raise InputError(
                 f"The box around z, y, x = {boxes.zyx[index].round(2).tolist()} of position {index}: expected finite "
                 "grey values, got NaN or infinite ones; mask or repair the tomogram, or leave the position out."
             )
+        masked = _is_masked(x) if keep_bad else torch.zeros(len(x), dtype=torch.bool, device="cpu")
         if boxes.resampled:
             x = rescale(x, boxes.voxel_size, boxes.to_voxel_size, boxes.box)
+        x[masked] = torch.nan
         yield x, boxes.kept[rows.start : rows.stop]
     release(tomogram)
+
+
+def _is_masked(x: Tensor) -> Tensor:
+    """(N,) whether subtomograms (N, 1, Z, Y, X) hold values that are not finite, or are constant in their middle."""
+    quarter = x.shape[-1] // 4
+    inner = slice(quarter, x.shape[-1] - quarter)
+    middle = x[..., inner, inner, inner].flatten(1)
+    return (middle.amax(1) == middle.amin(1)) | ~torch.isfinite(x).flatten(1).all(1)
 
 
 def extract(
@@ -205,6 +217,7 @@ def extract(
     *,
     pad: bool = False,
     flip_z: bool = False,
+    drop_bad: bool = False,
 ) -> tuple[Tensor, np.ndarray]:
     """Subtomograms around positions, by trilinear interpolation; boxes that leave the tomogram are dropped, or padded.
 
@@ -222,6 +235,7 @@ def extract(
     flip_z : mirror the tomogram along z, to correct its handedness: programs differ in the sign of the tilt angles and
         of z, one tomogram does not show which is right, and a mirrored molecule is a different one. Positions are those
         in the tomogram as it is stored
+    drop_bad : drop boxes that hold values that are not finite, or are constant in their middle, as in a masked region
 
     Returns
     -------
@@ -230,14 +244,16 @@ def extract(
     Raises
     ------
     InputError
-        A position is not three finite numbers, a size is not positive, or a box holds values that are not finite.
+        A position is not three finite numbers, a size is not positive, or a box holds values that are not finite
+        (without `drop_bad`).
     """
     boxes = plan(tomogram.shape, zyx, box, voxel_size, to_voxel_size, pad=pad, flip_z=flip_z)
     kept = np.sort(boxes.kept)
     out = torch.empty(len(kept), 1, box, box, box, device="cpu")
-    for x, index in cut(tomogram, boxes):
+    for x, index in cut(tomogram, boxes, keep_bad=drop_bad):
         out[np.searchsorted(kept, index)] = x
-    return out, kept
+    good = torch.isfinite(out[:, 0, 0, 0, 0])
+    return (out, kept) if good.all() or not drop_bad else (out[good], kept[good.numpy()])
 
 
 COUNT = 8  # bytes after the subtomograms of an unfinished file: the number of them that is on disk

@@ -29,11 +29,13 @@ class Volume:
     data : (Z, Y, X). It may stay on disk: then it has shape, dtype and slices, and np.asarray reads it
     voxel_size : A
     path : the file that it was read from
+    warnings : sentences on what to check before using it
     """
 
     data: np.ndarray
     voxel_size: float
     path: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,10 @@ class Particles:
     kind : "star" or "dynamo": the format to write predictions in; "" for a format without a table of its own
     block : name of the particles' table in a STAR
     rest : other tables of a STAR, such as optics
+    rows : (N,) row of each particle in its file, counted from 1; None: 1 to N
+    bad : index -> reason, for particles that cannot be classified; their positions may lie outside the tomogram or be
+        NaN, and their subtomograms are NaN
+    warnings : sentences on what to check before using the particles
     """
 
     table: dict[str, list[str]]
@@ -64,6 +70,9 @@ class Particles:
     kind: str = ""
     block: str = "particles"
     rest: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    rows: np.ndarray | None = None
+    bad: dict[int, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.table.values())))

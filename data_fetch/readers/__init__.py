@@ -5,27 +5,30 @@ Positions are in voxels of the tomogram, counted from 0, in the order z, y, x. A
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from cryoshift_core.errors import InputError
-from cryoshift_core.tomography.em import read_em
-from cryoshift_core.tomography.mrc import read_mrc
+from cryoshift_core.errors import InputError, InputWarning
 from cryoshift_core.tomography.volumes import Particles, Volume
 
-from . import grids, json_points, stacks, star, tables
+from . import grids, json_points, stacks, star, tables, tomograms
 
 # Each table maps the ending of a file's name, in lower case, to the reader of the format. To add a format, also from a
 # script, add an entry, such as readers.PICKS[".csv"] = my_reader.
 
 # reader(path, voxel_size or None, mmap) -> Volume; with mmap, voxels may stay on disk
 TOMOGRAMS: dict[str, Callable[[str | Path, float | None, bool], Volume]] = {
-    ".mrc": read_mrc,
-    ".rec": read_mrc,
-    ".map": read_mrc,
-    ".st": read_mrc,
-    ".em": read_em,
+    ".mrc": tomograms.read_mrc,
+    ".rec": tomograms.read_mrc,
+    ".map": tomograms.read_mrc,
+    ".st": tomograms.read_mrc,
+    ".mrc.gz": tomograms.read_mrc,
+    ".rec.gz": tomograms.read_mrc,
+    ".map.gz": tomograms.read_mrc,
+    ".em": grids.read_em,
     ".hdf": grids.read_hdf,
     ".zarr": grids.read_zarr,
 }
@@ -35,7 +38,7 @@ PICKS: dict[str, Callable[[str | Path, Volume], Particles]] = {
     ".tbl": tables.read_dynamo,
     ".json": json_points.read_json,
     ".ndjson": json_points.read_portal,
-    ".txt": tables.read_points,
+    ".txt": tables.read_model_points,
     ".xyz": tables.read_points,
     ".coords": tables.read_points,
     ".pts": tables.read_points,
@@ -46,6 +49,8 @@ PICKS: dict[str, Callable[[str | Path, Volume], Particles]] = {
 SUBTOMOGRAMS: dict[str, stacks.StackReader] = {
     ".mrc": stacks.read_mrc_stack,
     ".mrcs": stacks.read_mrc_stack,
+    ".mrc.gz": stacks.read_mrc_stack,
+    ".mrcs.gz": stacks.read_mrc_stack,
     ".em": stacks.read_em_stack,
     ".hdf": stacks.read_hdf_stack,
     ".png": stacks.read_png_stack,
@@ -54,15 +59,18 @@ SUBTOMOGRAMS: dict[str, stacks.StackReader] = {
 # Endings without a reader, and how to convert such files.
 WAYS_OUT = {
     ".gz": "is compressed and cannot be read in place; run gunzip -k on it",
+    ".bz2": "is compressed and cannot be read in place; run bunzip2 -k on it",
     ".mod": "is an IMOD model; convert its points to text: model2point -object model.mod points.txt",
 }
 
 Reader = TypeVar("Reader")
+Found = TypeVar("Found", Volume, Particles)
 
 
 def _check_ending(path: Path, ending: str, known: list[str], what: str) -> None:
-    if ending in WAYS_OUT:
-        raise InputError(f"{path} {WAYS_OUT[ending]}.")
+    last = f".{ending.rpartition('.')[2]}"
+    if last in WAYS_OUT and ending not in known:
+        raise InputError(f"{path} {WAYS_OUT[last]}.")
     if ending not in known:
         expected = ", ".join(e for e in known if e) + (" or a folder" if "" in known else "")
         raise InputError(
@@ -71,9 +79,15 @@ def _check_ending(path: Path, ending: str, known: list[str], what: str) -> None:
 
 
 def _reader(path: Path, readers: Mapping[str, Reader], what: str) -> Reader:
-    ending = "" if path.is_dir() and "" in readers else path.suffix.lower()
+    ending = "" if path.is_dir() and "" in readers else stacks.ending(path)
     _check_ending(path, ending, list(readers), what)
     return readers[ending]
+
+
+def _warned(found: Found) -> Found:
+    for sentence in found.warnings:
+        warnings.warn(sentence, InputWarning, stacklevel=3)
+    return found
 
 
 def read_tomogram(path: str | Path, voxel_size: float | None = None) -> Volume:
@@ -87,10 +101,16 @@ def read_tomogram(path: str | Path, voxel_size: float | None = None) -> Volume:
     Raises
     ------
     InputError
-        Unknown ending, missing or damaged file, or no voxel size.
+        Unknown ending, missing or damaged file, a tilt series or a stack, or no voxel size.
+
+    Warns
+    -----
+    InputWarning
+        The volume is thin along y or x instead of z.
     """
     path = Path(path).expanduser()
-    return _reader(path, TOMOGRAMS, "tomogram")(path, voxel_size, True)
+    volume = _reader(path, TOMOGRAMS, "tomogram")(path, voxel_size, True)
+    return _warned(replace(volume, warnings=(*volume.warnings, *tomograms.beam_warnings(volume))))
 
 
 def read_picks(path: str | Path, tomogram: Volume) -> Particles:
@@ -104,13 +124,23 @@ def read_picks(path: str | Path, tomogram: Volume) -> Particles:
     Raises
     ------
     InputError
-        Unknown ending, missing or damaged file, no rows for the tomogram, or positions outside it.
+        Unknown ending, missing or damaged file, no rows for the tomogram, or half of the positions outside it.
+
+    Warns
+    -----
+    InputWarning
+        Rows that cannot be classified, or positions that do not seem to be those of particles in this tomogram.
     """
     path = Path(path).expanduser()
-    return _reader(path, PICKS, "list of positions")(path, tomogram)
+    return _warned(_reader(path, PICKS, "list of positions")(path, tomogram))
 
 
-def read_subtomograms(path: str | Path, box: int | None = None, voxel_size: float | None = None) -> Particles:
+def read_subtomograms(
+    path: str | Path,
+    box: int | None = None,
+    voxel_size: float | None = None,
+    project_folder: str | Path | None = None,
+) -> Particles:
     """Extracted subtomograms from a stack, a folder of files, or a STAR that names them with _rlnImageName.
 
     Parameters
@@ -118,13 +148,25 @@ def read_subtomograms(path: str | Path, box: int | None = None, voxel_size: floa
     path : file of a format in `SUBTOMOGRAMS`, a folder of such files, or a STAR
     box : voxels; larger subtomograms are cropped to their centre. None: their own size
     voxel_size : A; overrides the file's own. None: the file's
+    project_folder : folder in which all files that a STAR names must lie, and to which their names may be relative, as
+        those of RELION are. None: the STAR's own
 
     Raises
     ------
     InputError
-        Unknown ending, missing or damaged files, one volume only, or volumes that differ in size or voxel size.
+        Unknown ending, missing or damaged files, one volume only, images instead of volumes, or volumes that differ in
+        size or voxel size.
+
+    Warns
+    -----
+    InputWarning
+        Single volumes that cannot be classified, or files of a folder that are no particles.
     """
     path = Path(path).expanduser()
-    ending = "" if path.is_dir() else path.suffix.lower()
+    ending = "" if path.is_dir() else stacks.ending(path)
     _check_ending(path, ending, [*SUBTOMOGRAMS, ".star", ""], "set of subtomograms")
-    return stacks.read_subtomograms(path, SUBTOMOGRAMS, box, voxel_size, volumes=list(TOMOGRAMS))
+    project = None if project_folder is None else Path(project_folder).expanduser()
+    found = stacks.read_subtomograms(
+        path, SUBTOMOGRAMS, box, voxel_size, volumes=list(TOMOGRAMS), project_folder=project
+    )
+    return _warned(found)

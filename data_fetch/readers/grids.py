@@ -17,8 +17,12 @@ from typing import Any, cast
 import numpy as np
 
 from cryoshift_core.errors import InputError
-from cryoshift_core.tomography.checks import check_file, check_fits, check_values, checked_voxel_size, cubic_step
+from cryoshift_core.tomography.checks import check_file, check_fits, check_values
+from cryoshift_core.tomography.em import read_em_header
+from cryoshift_core.tomography.mrc import read_data
 from cryoshift_core.tomography.volumes import Volume
+
+from . import evidence
 
 # HDF5 and Zarr do not store chunks of one value; a file may claim at most this many bytes per stored byte.
 MOST_EXPANSION = 1000
@@ -83,8 +87,8 @@ def _library(name: str, path: Path) -> ModuleType:
         ) from error
 
 
-def _checked(path: Path, grid: OnDisk, stored: int) -> OnDisk:
-    """The grid, after its claims have been compared with the `stored` bytes and all its values have been read."""
+def _checked(path: Path, grid: OnDisk, stored: int, values: bool = True) -> OnDisk:
+    """The grid, after its claims have been compared with the `stored` bytes and all its `values` have been read."""
     source = grid.source
     claimed = np.prod(source.shape, dtype=float) * source.dtype.itemsize
     if min(source.shape) < 1 or claimed > MOST_EXPANSION * stored:
@@ -93,6 +97,8 @@ def _checked(path: Path, grid: OnDisk, stored: int) -> OnDisk:
             "The file is incomplete or damaged; copy it again."
         )
     check_fits(path, (source.chunks or (1,))[-3:])
+    if not values:
+        return grid
     try:
         check_values(path, grid.blocks())
     except InputError:
@@ -105,6 +111,17 @@ def _checked(path: Path, grid: OnDisk, stored: int) -> OnDisk:
 def _damaged(path: Path, error: Exception) -> InputError:
     what = " ".join(str(error).split())[:150].rstrip(".")
     return InputError(f"{path} cannot be read ({type(error).__name__}: {what}); copy or write it again.")
+
+
+def read_em(path: str | Path, voxel_size: float | None = None, mmap: bool = False) -> Volume:
+    """A tomogram from an EM file (8, 16, 32-bit integers, float, double; either byte order).
+
+    Parameters and errors as in `read_mrc`. Most programs write a voxel size of 0: it must then be given.
+    """
+    path = Path(path)
+    header = read_em_header(path)
+    size = evidence.voxel_size(path, header.steps, voxel_size)
+    return Volume(read_data(path, header, mmap), size, str(path))
 
 
 def _attribute(node: Any, name: str) -> float | None:
@@ -126,7 +143,7 @@ def _inside(h5py: ModuleType, path: Path, group: Any, name: str) -> Any:
     return group[name]
 
 
-def _image(h5py: ModuleType, path: Path, node: Any) -> tuple[OnDisk, float | None]:
+def _image(h5py: ModuleType, path: Path, node: Any, check: bool) -> tuple[OnDisk, list[float] | None]:
     dataset = _inside(h5py, path, node, "image")
     if not isinstance(dataset, h5py.Dataset):
         raise InputError(f"{path}: {dataset.name} is not a dataset; expected EMAN2's HDF5: check the file.")
@@ -156,14 +173,18 @@ def _image(h5py: ModuleType, path: Path, node: Any) -> tuple[OnDisk, float | Non
             )
         grid = OnDisk(dataset, (high - low) / (2 ** int(bits) - 1), low)
     stored = min(dataset.id.get_storage_size(), path.stat().st_size)
-    return _checked(path, grid, stored), cubic_step(path, apix) if len(apix) == 3 else None
+    return _checked(path, grid, stored, check), apix if len(apix) == 3 else None
 
 
-def open_hdf(path: Path) -> list[tuple[OnDisk, float | None]]:
-    """All images of an EMAN2 HDF5 file, in the order of their numbers, each with its voxel size in A or None.
+def open_hdf(path: Path, check: bool = True) -> list[tuple[OnDisk, list[float] | None]]:
+    """All images of an EMAN2 HDF5 file, in the order of their numbers, each with its steps x, y, z in A, or None.
 
     Images are /MDF/images/<n>/image with axes z, y, x. Attributes of their group are the voxel size EMAN.apix_x, _y, _z
     and, if grey values were rounded to few bits, EMAN.stored_renderbits, -min, -max (source: EMAN2, hdfio2.cpp).
+
+    Parameters
+    ----------
+    check : False leaves the check of the values, which may be damaged, to the caller
 
     Raises
     ------
@@ -182,7 +203,7 @@ def open_hdf(path: Path) -> list[tuple[OnDisk, float | None]]:
             names = sorted((name for name in images if name.isascii() and name.isdigit()), key=int)
             if not names:
                 raise InputError(f"{path} holds no images; expected /MDF/images/0/image, as EMAN2 writes: check it.")
-            found = [_image(h5py, path, _inside(h5py, path, images, name)) for name in names]
+            found = [_image(h5py, path, _inside(h5py, path, images, name), check) for name in names]
             on_failure.pop_all()  # the file must stay open while its images are in use
             return found
     except InputError:
@@ -201,7 +222,7 @@ def read_hdf(path: str | Path, voxel_size: float | None = None, mmap: bool = Fal
     if len(images) != 1:
         raise InputError(f"{path} holds {len(images)} images; expected one tomogram: give it as subtomograms.")
     grid, found = images[0]
-    return _volume(path, grid, checked_voxel_size(path, found, voxel_size), mmap)
+    return _volume(path, grid, evidence.voxel_size(path, found, voxel_size), mmap)
 
 
 def _volume(path: Path, grid: OnDisk, voxel_size: float, mmap: bool) -> Volume:
@@ -336,6 +357,5 @@ def read_zarr(path: str | Path, voxel_size: float | None = None, mmap: bool = Fa
     sizes = np.array([np.nan if steps is None else steps.mean() for _, steps in levels])
     off = np.nan_to_num(np.abs(sizes / (voxel_size or np.nan) - 1), nan=np.inf)
     name, steps = levels[int(off.argmin()) if off.min() < 0.01 else 0]
-    found = None if steps is None else cubic_step(path, steps[::-1])
-    size = checked_voxel_size(path, found, voxel_size)
+    size = evidence.voxel_size(path, None if steps is None else steps[::-1].tolist(), voxel_size)
     return _volume(path, _open_level(path, name), size, mmap)

@@ -13,7 +13,9 @@ import numpy as np
 from cryoshift_core.errors import InputError
 from cryoshift_core.tomography.volumes import Particles, Volume
 
-from .positions import check_inside, group_numbers, read_text, relion_from_rotation, rotation_from_matrices
+from . import evidence
+from .placement import placed
+from .positions import group_numbers, read_text, relion_from_rotation, rotation_from_matrices
 
 MAX_KEYS = 100
 
@@ -45,11 +47,35 @@ def _text(path: str | Path, value: Any) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _location(path: str | Path, point: Any, number: int) -> list[float]:
-    location = point.get("location") if isinstance(point, dict) else None
-    if not isinstance(location, dict):
-        raise InputError(f"{path}: point {number} has no location; expected one with x, y and z: correct it.")
-    return [_number(path, location.get(axis), f"{axis} of point {number}") for axis in "xyz"]
+def _is_missing(value: Any) -> bool:
+    """Whether a JSON value stands for a number that a program could not compute."""
+    return value is None or (isinstance(value, float) and not np.isfinite(value))
+
+
+def _positions(path: str | Path, rows: Sequence[Sequence[Any]], where: Sequence[Sequence[str]]) -> np.ndarray:
+    """(N, 3) x, y, z; NaN for missing numbers, unless they are in half of the rows or more.
+
+    Parameters
+    ----------
+    where : (N, 3) words for the InputError
+    """
+    lost = sum(any(map(_is_missing, row)) for row in rows)
+    allowed = 2 * lost < len(rows)
+    return np.array(
+        [
+            [np.nan if allowed and _is_missing(v) else _number(path, v, w) for v, w in zip(row, words, strict=True)]
+            for row, words in zip(rows, where, strict=True)
+        ]
+    )
+
+
+def _locations(path: str | Path, points: Sequence[Any]) -> np.ndarray:
+    """(N, 3) x, y, z of points with a location."""
+    for number, point in enumerate(points, 1):
+        if not isinstance(point, dict) or not isinstance(point.get("location"), dict):
+            raise InputError(f"{path}: point {number} has no location; expected one with x, y and z: correct it.")
+    rows = [[point["location"].get(axis) for axis in "xyz"] for point in points]
+    return _positions(path, rows, [[f"{a} of point {n}" for a in "xyz"] for n in range(1, len(points) + 1)])
 
 
 def _matrices(path: str | Path, values: Sequence[Any], n: int) -> np.ndarray | None:
@@ -73,28 +99,35 @@ def _columns(path: str | Path, points: Sequence[dict[str, Any]]) -> dict[str, li
     keys = dict.fromkeys(key for point in points for key in point)
     if len(keys) > MAX_KEYS:
         raise InputError(f"{path} names {len(keys)} different fields; expected at most {MAX_KEYS}: remove some.")
-    table = {axis: [_text(path, point["location"][axis]) for point in points] for axis in "xyz"}
+    table = {axis: [_text(path, point["location"].get(axis)) for point in points] for axis in "xyz"}
     fields = (key for key in keys if key not in ("location", *table))
     texts = {key: [_text(path, point.get(key)) for point in points] for key in fields}
     return table | {re.sub(r"\W", "_", key) or "_": column for key, column in texts.items()}
 
 
 def _particles(
-    path: str | Path, points: Sequence[Any], zyx: np.ndarray, unit: str, tomogram: Volume, rotations: np.ndarray | None
+    path: str | Path,
+    points: Sequence[Any],
+    zyx: np.ndarray,
+    unit: str,
+    tomogram: Volume,
+    rotations: np.ndarray | None,
+    name: str = "",
 ) -> Particles:
     """Particles from points of the portal or of copick; `rotations` (N, 3, 3) map the reference into the tomogram."""
-    check_inside(path, zyx, tomogram, unit)
     angles = None if rotations is None else relion_from_rotation(rotation_from_matrices(path, rotations))
     groups = group_numbers([_text(path, point.get("instance_id")) or "0" for point in points])
-    return Particles(_columns(path, points), zyx, angles=angles, groups=groups)
+    particles = Particles(_columns(path, points), zyx, angles=angles, groups=groups)
+    return placed(particles, path, tomogram, unit, name=name)
 
 
 def read_portal(path: str | Path, tomogram: Volume) -> Particles:
     """Particles from points of the CZ CryoET Data Portal (.ndjson): one JSON object per line.
 
     The types point, orientedPoint and instancePoint are read. `location` is in voxels of the tomogram that the
-    annotation belongs to (the annotation's folder names its voxel spacing). Angles come from `xyz_rotation_matrix`,
-    which rotates the reference onto the particle, if each point has one. Groups are `instance_id`.
+    annotation belongs to. It is scaled to the voxels of `tomogram` where a folder such as VoxelSpacing10.012 states
+    another voxel size. Angles come from `xyz_rotation_matrix`, which rotates the reference onto the particle, if each
+    point has one. Groups are `instance_id`.
 
     Raises
     ------
@@ -106,9 +139,13 @@ def read_portal(path: str | Path, tomogram: Volume) -> Particles:
     if not lines:
         raise InputError(f"{path} holds no points; expected one JSON object per line: check the file.")
     points = [_parse(path, line, f" in line {number}") for number, line in lines]
-    xyz = np.array([_location(path, point, row) for row, point in enumerate(points, 1)])
+    xyz = _locations(path, points)
     rotations = _matrices(path, [point.get("xyz_rotation_matrix") for point in points], 3)
-    return _particles(path, points, xyz[:, ::-1], "", tomogram, rotations)
+    spacing = next((s for s in evidence.in_names(path) if "VoxelSpacing" in s.where), None)
+    if spacing is None or evidence.same(spacing.value, tomogram.voxel_size):
+        return _particles(path, points, xyz[:, ::-1], "", tomogram, rotations)
+    unit = f" (scaled from {spacing.value:g} to {tomogram.voxel_size:g} A)"
+    return _particles(path, points, xyz[:, ::-1] * spacing.value / tomogram.voxel_size, unit, tomogram, rotations)
 
 
 def read_json(path: str | Path, tomogram: Volume) -> Particles:
@@ -145,21 +182,21 @@ def _read_eman2(path: str | Path, content: dict[str, Any], tomogram: Volume) -> 
     bad = next((row for row, box in enumerate(boxes, 1) if not isinstance(box, list) or len(box) < 3), None)
     if bad:
         raise InputError(f"{path}: box {bad}: expected a list of x, y, z, method, score and class; correct it.")
-    xyz = np.array([[_number(path, v, f"box {row}") for v in box[:3]] for row, box in enumerate(boxes, 1)])
-    unit = ""
+    xyz = _positions(path, [box[:3] for box in boxes], [[f"box {row}"] * 3 for row in range(1, len(boxes) + 1)])
+    unit, stated = "", evidence.in_names(path)
     if "apix_unbin" in content:
         pixel = _number(path, content["apix_unbin"], "apix_unbin")
         if pixel <= 0:
             raise InputError(f"{path}: apix_unbin: expected A per unbinned pixel above 0, got {pixel:g}; correct it.")
         xyz = xyz * (pixel / tomogram.voxel_size) + np.array(tomogram.data.shape[::-1]) // 2
-        unit = f" (from pixels of {pixel:g} A around the centre)"
-    check_inside(path, xyz[:, ::-1], tomogram, unit)
+        unit, stated = f" (from pixels of {pixel:g} A around the centre)", []
     fields = ("x", "y", "z", "method", "score", "class")
     table = {name: [_text(path, box[i]) if i < len(box) else "" for box in boxes] for i, name in enumerate(fields)}
     if isinstance(listed, dict):
         names = {key: _text(path, value.get("name")) for key, value in listed.items() if isinstance(value, dict)}
         table["class_name"] = [names.get(number, "") for number in table["class"]]
-    return Particles(table, xyz[:, ::-1], groups=np.zeros(len(boxes), np.int64))
+    particles = Particles(table, xyz[:, ::-1], groups=np.zeros(len(boxes), np.int64))
+    return placed(particles, path, tomogram, unit, stated=stated)
 
 
 def _read_copick(path: str | Path, content: dict[str, Any], tomogram: Volume) -> Particles:
@@ -173,7 +210,7 @@ def _read_copick(path: str | Path, content: dict[str, Any], tomogram: Volume) ->
     points, unit = content["points"], content.get("unit", "angstrom")
     if unit != "angstrom":
         raise InputError(f"{path} has positions in {_text(path, unit)[:40]!r}; expected angstrom: convert them.")
-    xyz = np.array([_location(path, point, row) for row, point in enumerate(points, 1)])
+    xyz = _locations(path, points)
     rotations = _matrices(path, [point.get("transformation_") for point in points], 4)
     if rotations is not None:
         xyz = xyz + rotations[:, :3, 3]
@@ -183,7 +220,8 @@ def _read_copick(path: str | Path, content: dict[str, Any], tomogram: Volume) ->
         ):
             rotations = None
     zyx = xyz[:, ::-1] / tomogram.voxel_size
-    return _particles(path, points, zyx, f" (from A, {tomogram.voxel_size:g} A/voxel)", tomogram, rotations)
+    unit, run = f" (from A, {tomogram.voxel_size:g} A/voxel)", content.get("run_name")
+    return _particles(path, points, zyx, unit, tomogram, rotations, run if isinstance(run, str) else "")
 
 
 def _groups(part: Particles) -> np.ndarray:
@@ -217,4 +255,7 @@ def read_copick_run(path: str | Path, tomogram: Volume) -> Particles:
     zyx = np.concatenate([part.zyx for part in parts if part.zyx is not None])
     known = [part.angles for part in parts if part.angles is not None]
     angles = np.concatenate(known) if len(known) == len(parts) else None
-    return Particles(table, zyx, angles=angles, groups=groups)
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    bad = {int(start) + i: why for start, part in zip(starts, parts, strict=False) for i, why in part.bad.items()}
+    warnings = tuple(sentence for part in parts for sentence in part.warnings)
+    return Particles(table, zyx, angles=angles, groups=groups, bad=bad, warnings=warnings)

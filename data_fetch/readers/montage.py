@@ -18,7 +18,9 @@ import numpy as np
 from PIL import Image
 
 from cryoshift_core.errors import InputError
-from cryoshift_core.tomography.checks import check_file, check_values, checked_voxel_size
+from cryoshift_core.tomography.checks import check_file, check_values
+
+from . import evidence
 
 SIGNATURE, END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 LARGEST_FILE = 1 << 24  # bytes; montages have about 100 kB
@@ -103,7 +105,7 @@ def read_montage(path: Path, voxel_size: float | None = None) -> tuple[np.ndarra
         raise InputError(
             f"{path} is a PNG of colour type {colour} and {depth} bits; expected grey of 8 or 16 bits: convert it."
         )
-    size = checked_voxel_size(path, None, voxel_size)
+    size = evidence.voxel_size(path, None, voxel_size)
     bare = _bare(raw)
     if bare is None:
         raise InputError(f"{path} is a damaged PNG (a chunk continues after its {len(raw)} bytes); copy it again.")

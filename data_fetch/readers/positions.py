@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from cryoshift_core.tomography.checks import check_file
 from cryoshift_core.tomography.volumes import Volume
 
 MAX_BYTES = 1 << 26  # of a table of positions, about 200,000 rows; text and JSON need about 20 times as much memory
-FILE_ENDING = re.compile(r"(\.(tomostar|star|xml|mrcs?|rec|map|st|ali|em|hdf5?|h5|zarr|ome|tiff?)(:mrcs?)?)+$", re.I)
+MISSING = ("nan", "inf", "infinity", "<na>", "na", "none", "null")  # numbers that a program could not compute
+FILE_ENDING = re.compile(r"(\.(tomostar|star|xml|mrcs?|rec|map|st|ali|em|hdf5?|h5|zarr|ome|tiff?|gz)(:mrcs?)?)+$", re.I)
 
 
 def check_size(path: str | Path, limit: int = MAX_BYTES) -> None:
@@ -38,17 +40,26 @@ def read_text(path: str | Path, what: str, limit: int = MAX_BYTES) -> str:
         ) from error
 
 
-def floats(path: str | Path, column: str, texts: Iterable[str]) -> np.ndarray:
-    """(N,) finite numbers from texts; InputError names column and row of the first text that is not one."""
-    out = []
+def floats(path: str | Path, column: str, texts: Sequence[str], missing: bool = False) -> np.ndarray:
+    """(N,) finite numbers from texts; InputError names column and row of the first text that is not one.
+
+    Parameters
+    ----------
+    missing : NaN, infinite and missing numbers become NaN, unless they are half of the texts or more
+    """
+    out, lost = np.full(len(texts), np.nan), []
     for row, text in enumerate(texts):
-        try:
-            out.append(float(text))
-        except ValueError:
-            out.append(np.nan)
-        if not np.isfinite(out[-1]):
-            raise InputError(f"{path}: {column} is {text[:40]!r} in row {row + 1}; expected a number: correct it.")
-    return np.array(out, float)
+        with contextlib.suppress(ValueError):
+            out[row] = float(text)
+        if not np.isfinite(out[row]):
+            out[row] = np.nan
+            lost.append(row)
+    allowed = missing and 2 * len(lost) < len(texts)
+    wrong = [row for row in lost if not (allowed and texts[row].lower().lstrip("+-") in MISSING)]
+    if wrong:
+        text = texts[wrong[0]]
+        raise InputError(f"{path}: {column} is {text[:40]!r} in row {wrong[0] + 1}; expected a number: correct it.")
+    return out
 
 
 def group_numbers(texts: Sequence[str]) -> np.ndarray:
@@ -84,10 +95,9 @@ def rows_of(path: str | Path, names: Sequence[str], tomogram: Volume) -> list[in
     stems, listed = [stem_of[name] for name in names], list(dict.fromkeys(stem_of.values()))
     if len(listed) < 2:
         return list(range(len(stems)))
-    own = [name_of(tomogram.path)]
-    own += [own[0].removeprefix("rec_")] if own[0].startswith("rec_") else []
+    own = _names(tomogram)
     same = [name for name in listed if name in own]
-    near = [name for name in listed if any(_continues(*sorted((name, mine), key=len)) for mine in own)]
+    near = [name for name in listed if _is_near(name, own)]
     found = same or near
     if len(found) != 1:
         shown = ", ".join(repr(name[:40]) for name in (found or listed)[:3])
@@ -99,34 +109,35 @@ def rows_of(path: str | Path, names: Sequence[str], tomogram: Volume) -> list[in
     return [row for row, stem in enumerate(stems) if stem == found[0]]
 
 
+def _names(tomogram: Volume) -> list[str]:
+    """Name of a tomogram's file, also without the "rec_" that RELION 5 puts before it."""
+    own = name_of(tomogram.path)
+    return [own, own.removeprefix("rec_")] if own.startswith("rec_") else [own]
+
+
+def _is_near(name: str, own: Sequence[str]) -> bool:
+    return any(_continues(*sorted((name, mine), key=len)) for mine in own)
+
+
+def belongs(path: str, tomogram: Volume) -> bool:
+    """Whether the name or path of a tomogram in a list may be that of `tomogram`, which may have been renamed.
+
+    It may not if the last number of each name is missing in the other, or, without numbers, if they share no word.
+    """
+    name, own = name_of(path), _names(tomogram)
+    if name in own or _is_near(name, own):
+        return True
+    words = [set(re.findall(r"[a-z]+", text.lower())) for text in (name, own[0])]
+    numbers = [[int(digits) for digits in re.findall(r"\d{1,18}", text)] for text in (name, own[0])]
+    if numbers[0] and numbers[1]:
+        return numbers[0][-1] in numbers[1] or numbers[1][-1] in numbers[0]
+    return bool(words[0] & words[1])
+
+
 def _continues(short: str, long: str) -> bool:
     """Whether `long` is `short` with a suffix that does not number another tomogram."""
     rest = long[len(short) :]
     return bool(short) and long.startswith(short) and bool(re.match(r"[._-]++(?!\d+([_-]|$))\S", rest))
-
-
-def check_inside(
-    path: str | Path, zyx: np.ndarray, tomogram: Volume, unit: str = "", rows: Sequence[int] | None = None
-) -> None:
-    """Return None; raise InputError when a position lies outside the tomogram by more than half a voxel.
-
-    Parameters
-    ----------
-    path : file that the positions come from, for messages
-    zyx : (N, 3) voxels
-    unit : how the numbers in the file were converted, for the message
-    rows : (N,) rows of the file that the positions come from, counted from 0; None: all of them, in order
-    """
-    shape = np.array(tomogram.data.shape)
-    outside = np.flatnonzero(~((zyx >= -0.5) & (zyx <= shape - 0.5)).all(1))
-    if len(outside):
-        z, y, x = (f"{value:.1f}" if abs(value) < 1e6 else f"{value:g}" for value in zyx[outside[0]])
-        row = int(outside[0]) if rows is None else rows[outside[0]]
-        raise InputError(
-            f"{path}: {len(outside)} of {len(zyx)} positions lie outside {tomogram.path} of {shape[2]} x {shape[1]} x "
-            f"{shape[0]} voxels, first row {row + 1} at x, y, z = {x}, {y}, {z}{unit}; give voxels "
-            "of this tomogram."
-        )
 
 
 def relion_from_rotation(rotation: Rotation) -> np.ndarray:

@@ -10,14 +10,10 @@ from cryoshift_core.errors import InputError
 from cryoshift_core.tomography.star import read_star
 from cryoshift_core.tomography.volumes import Particles, Volume, rotation_from_relion
 
-from .positions import (
-    check_inside,
-    check_size,
-    floats,
-    group_numbers,
-    relion_from_rotation,
-    rows_of,
-)
+from . import evidence
+from .evidence import Stated
+from .placement import placed
+from .positions import check_size, floats, group_numbers, relion_from_rotation, rows_of
 
 MAX_BYTES = 1 << 28  # bytes, about a million particles
 CENTRED, PIXELS = "rlnCenteredCoordinate{}Angst", "rlnCoordinate{}"
@@ -66,24 +62,32 @@ def table_with(path: str | Path, column: str) -> tuple[str, Table, dict[str, Tab
     return _take(path, _tables(path), column)
 
 
-def numbers(path: str | Path, table: Table, column: str) -> np.ndarray:
-    """(N,) finite numbers of a column; InputError names the first cell that is not a number."""
-    return floats(path, f"_{column}", table.get(column, [""]))
+def numbers(path: str | Path, table: Table, column: str, missing: bool = False) -> np.ndarray:
+    """(N,) finite numbers of a column, or NaN if `missing` ones are allowed; InputError names the first other cell."""
+    return floats(path, f"_{column}", table.get(column, [""]), missing)
 
 
 def _vectors(path: str | Path, table: Table, columns: tuple[str, ...] | list[str]) -> np.ndarray:
-    return np.stack([numbers(path, table, column) for column in columns], 1)
+    """(N, 3) numbers; all three are NaN where one is missing."""
+    out = np.stack([numbers(path, table, column, missing=True) for column in columns], 1)
+    out[~np.isfinite(out).all(1)] = np.nan
+    return out
 
 
-def per_row(path: str | Path, table: Table, optics: Table, column: str) -> np.ndarray | None:
-    """(N,) positive values of `column`, from the table or from the optics group of each row; None if neither has it."""
+def per_row(path: str | Path, table: Table, optics: Table, column: str, unknown: bool = False) -> np.ndarray | None:
+    """(N,) values of `column`, from the table or from the optics group of each row; None if neither has it.
+
+    Parameters
+    ----------
+    unknown : allow 0 and less, which programs write for values that they do not know
+    """
     if column in table:
         values = numbers(path, table, column)
     elif column in optics:
         of_groups = numbers(path, optics, column)
         own, ids = table.get("rlnOpticsGroup", [""]), optics.get("rlnOpticsGroup", [])
         if len(of_groups) == 1 and (own == [""] or not ids):
-            return per_row(path, {column: optics[column] * len(next(iter(table.values())))}, {}, column)
+            return per_row(path, {column: optics[column] * len(next(iter(table.values())))}, {}, column, unknown)
         groups = dict(zip(ids, of_groups, strict=False))
         lost = next((group for group in own if group not in groups), None)
         if lost is not None:
@@ -94,19 +98,28 @@ def per_row(path: str | Path, table: Table, optics: Table, column: str) -> np.nd
         values = np.array([groups[group] for group in own])
     else:
         return None
-    if (values <= 0).any():
+    if not unknown and (values <= 0).any():
         raise InputError(f"{path}: _{column} is {values.min():g}; expected a pixel size in A above 0: correct it.")
     return values
 
 
-def _image_pixel(path: str | Path, table: Table, optics: Table) -> np.ndarray | None:
-    """(N,) A per pixel of the particles' images: from the magnification (RELION 3.0) or the optics table (later)."""
-    detector = per_row(path, table, optics, "rlnDetectorPixelSize")
-    magnification = per_row(path, table, optics, "rlnMagnification")
-    if detector is not None and magnification is not None:
-        return detector * 1e4 / magnification  # detector pixels are in micrometres
-    named = (per_row(path, table, optics, column) for column in ("rlnPixelSize", "rlnImagePixelSize"))
-    return next((pixel for pixel in named if pixel is not None), None)
+def image_pixel(path: str | Path, table: Table, optics: Table) -> tuple[np.ndarray, str] | None:
+    """(N,) A per pixel of the particles' images, and the columns that state it; None if none does.
+
+    The columns are those of RELION 3.0 (magnification) and later (optics table). Values that are not known, such as 0
+    and 1, do not count.
+    """
+    columns = ("rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize", "rlnMagnification")
+    *found, (_, detector), (_, magnification) = [(c, per_row(path, table, optics, c, unknown=True)) for c in columns]
+    if detector is not None and magnification is not None and (magnification > 0).all():
+        found.append(("rlnDetectorPixelSize", detector * 1e4 / magnification))  # detector pixels are in micrometres
+    known = [(name, pixel) for name, pixel in found if pixel is not None and all(map(evidence.is_stated, pixel))]
+    for name, pixel in known[1:]:
+        off = np.flatnonzero(np.abs(pixel / known[0][1] - 1) > evidence.TOLERANCE)
+        if len(off):
+            stated = [Stated(float(p[off[0]]), f"_{n}") for n, p in (known[0], (name, pixel))]
+            evidence.agreed(path, stated, f"correct row {off[0] + 1}, or remove the wrong column")
+    return (known[0][1], f"_{known[0][0]}") if known else None
 
 
 def _names(table: Table) -> list[str]:
@@ -114,27 +127,57 @@ def _names(table: Table) -> list[str]:
     return next((table[column] for column in columns if column in table), [])
 
 
-def _positions(path: str | Path, table: Table, optics: Table, tomogram: Volume) -> tuple[np.ndarray, str]:
-    """(N, 3) x, y, z in voxels of the tomogram, origins not subtracted, and their conversion, in words."""
+def _from_warp(table: Table) -> bool:
+    return any(name.endswith(".tomostar") for name in _names(table))
+
+
+def _unit(path: str | Path, table: Table, optics: Table) -> tuple[np.ndarray | None, list[Stated]]:
+    """(N,) A per pixel that _rlnCoordinateX/Y/Z count, None if nothing defines it, and what else the file states.
+
+    Warp counts pixels of its images, whatever its versions write into _rlnTomoTiltSeriesPixelSize. In other files,
+    _rlnMicrographPixelSize and _rlnTomoTiltSeriesPixelSize define the unit. The pixel of extracted images does not, and
+    a lone _rlnDetectorPixelSize is in A (PyTom) or in micrometres (RELION 3.0).
+    """
+    images = image_pixel(path, table, optics)
+    if _from_warp(table) and images is not None:
+        return images[0], []
+    defining = ("rlnTomoTiltSeriesPixelSize", "rlnMicrographPixelSize")
+    unbinned = per_row(path, table, optics, defining[0])
+    micrograph = per_row(path, table, optics, defining[1], unknown=True)
+    known = {} if unbinned is None else {defining[0]: unbinned}
+    if micrograph is not None and all(map(evidence.is_stated, micrograph)):
+        known[defining[1]] = micrograph
+    if len(known) == 2 and (off := np.abs(known[defining[0]] / known[defining[1]] - 1) > evidence.TOLERANCE).any():
+        stated = [Stated(float(pixel[off][0]), f"_{name}") for name, pixel in known.items()]
+        evidence.agreed(path, stated, "remove the column that the coordinates do not count")
+    if known:
+        return next(iter(known.values())), []
+    lone = per_row(path, table, optics, "rlnDetectorPixelSize", unknown=True)
+    images = images or (None if lone is None else (lone, "_rlnDetectorPixelSize"))
+    others = [] if images is None else [Stated(float(np.median(images[0])), images[1])]
+    return None, [*others, *evidence.in_names(path)]
+
+
+def _positions(path: str | Path, table: Table, optics: Table, tomogram: Volume) -> tuple[np.ndarray, str, list[Stated]]:
+    """(N, 3) x, y, z in voxels of the tomogram, origins not subtracted; their conversion in words; other sizes."""
     size = np.array(tomogram.data.shape[::-1])
     if CENTRED.format("X") in table:
         centred = _vectors(path, table, [CENTRED.format(axis) for axis in "XYZ"])
-        return centred / tomogram.voxel_size + size / 2, f" (from A around the centre, {tomogram.voxel_size:g} A/voxel)"
+        unit = f" (from A around the centre, {tomogram.voxel_size:g} A/voxel)"
+        return centred / tomogram.voxel_size + size / 2, unit, []
     warp = next((columns for columns in IN_ANGSTROM if columns.format("X") in table), None)
     if warp:
         xyz = _vectors(path, table, [warp.format(axis) for axis in "XYZ"])
-        return xyz / tomogram.voxel_size, f" (from A, {tomogram.voxel_size:g} A/voxel)"
+        return xyz / tomogram.voxel_size, f" (from A, {tomogram.voxel_size:g} A/voxel)", []
     xyz = _vectors(path, table, [PIXELS.format(axis) for axis in "XYZ"])
-    unbinned = per_row(path, table, optics, "rlnTomoTiltSeriesPixelSize")
-    from_warp = any(name.endswith(".tomostar") for name in _names(table))
-    if unbinned is None and from_warp:
-        if (xyz >= 0).all() and (xyz <= 1).all():
-            return xyz * size, " (from fractions of the tomogram)"
-        unbinned = _image_pixel(path, table, optics)
-    if unbinned is None:
-        return xyz, ""
-    was = f"{unbinned.min():g}" if np.ptp(unbinned) < 1e-6 else f"{unbinned.min():g} to {unbinned.max():g}"
-    return xyz * (unbinned / tomogram.voxel_size)[:, None], f" (scaled from {was} to {tomogram.voxel_size:g} A)"
+    if _from_warp(table) and np.nanmin(xyz) >= 0 and np.nanmax(xyz) <= 1:
+        return xyz * size, " (from fractions of the tomogram)", []
+    pixel, stated = _unit(path, table, optics)
+    if pixel is None:
+        return xyz, "", stated
+    was = f"{pixel.min():g}" if np.ptp(pixel) < 1e-6 else f"{pixel.min():g} to {pixel.max():g}"
+    unit = f" (scaled from {was} to {tomogram.voxel_size:g} A)"
+    return xyz * (pixel / tomogram.voxel_size)[:, None], unit, []
 
 
 def _shifts(path: str | Path, table: Table, optics: Table, tomogram: Volume) -> np.ndarray:
@@ -142,20 +185,24 @@ def _shifts(path: str | Path, table: Table, optics: Table, tomogram: Volume) -> 
     shift = np.zeros((len(next(iter(table.values()))), 3))
     for axis, letter in enumerate("XYZ"):
         if f"rlnOrigin{letter}Angst" in table:
-            shift[:, axis] = numbers(path, table, f"rlnOrigin{letter}Angst") / tomogram.voxel_size
+            shift[:, axis] = numbers(path, table, f"rlnOrigin{letter}Angst", missing=True) / tomogram.voxel_size
         elif f"rlnOrigin{letter}" in table:
-            pixel = _image_pixel(path, table, optics)
-            scale = 1.0 if pixel is None else pixel / tomogram.voxel_size
-            shift[:, axis] = numbers(path, table, f"rlnOrigin{letter}") * scale
+            pixel = image_pixel(path, table, optics)
+            scale = 1.0 if pixel is None else pixel[0] / tomogram.voxel_size
+            shift[:, axis] = numbers(path, table, f"rlnOrigin{letter}", missing=True) * scale
     return shift
 
 
 def angles_of(path: str | Path, table: Table, in_tomogram: bool = False) -> np.ndarray | None:
-    """(N, 3) rot, tilt, psi in degrees of the particles in their boxes, or in the tomogram; None without columns."""
+    """(N, 3) rot, tilt, psi in degrees of the particles in their boxes, or in the tomogram; None without columns.
+
+    0 where one of a row's angles is missing.
+    """
     angles = next((_vectors(path, table, columns) for columns in ANGLES if set(columns) <= table.keys()), None)
+    angles = None if angles is None else np.nan_to_num(angles)
     if not in_tomogram or not set(SUBTOMOGRAM) <= table.keys():
         return angles
-    box = rotation_from_relion(_vectors(path, table, SUBTOMOGRAM))
+    box = rotation_from_relion(np.nan_to_num(_vectors(path, table, SUBTOMOGRAM)))
     return relion_from_rotation(box if angles is None else box * rotation_from_relion(angles))
 
 
@@ -167,18 +214,20 @@ def read_picks(path: str | Path, tomogram: Volume) -> Particles:
       binning differs from this by less than half a voxel.
     - _wrpCoordinateX1/Y1/Z1 (M) are A from the first voxel.
     - _rlnCoordinateX/Y/Z are voxels of the tomogram, counted from 0, with three exceptions. If the optics group has
-      _rlnTomoTiltSeriesPixelSize (RELION 4), they are unbinned pixels. In a table of .tomostar names (Warp) they are
-      pixels of its images, or fractions of the tomogram if all lie between 0 and 1, as Warp's template matching writes.
+      _rlnTomoTiltSeriesPixelSize (RELION 4) or _rlnMicrographPixelSize, they are pixels of that size. In a table of
+      .tomostar names (Warp) they are pixels of its images, or fractions of the tomogram if all lie between 0 and 1, as
+      Warp's template matching writes.
 
     _rlnOriginX/Y/ZAngst, or _rlnOriginX/Y/Z in pixels of the particles' images, are rotated by _rlnTomoSubtomogramRot,
     Tilt and Psi if the table has them, and subtracted (particle_set.cpp, getPosition). Angles are those of the particle
-    in the tomogram, including the rotation of its subtomogram. Groups are _rlnGroupNumber.
+    in the tomogram, including the rotation of its subtomogram. Groups are _rlnGroupNumber. `bad` holds rows outside the
+    tomogram or without numbers, and `warnings` what speaks against the positions, see `placement.placed`.
 
     Raises
     ------
     InputError
-        A set of tomograms instead of particles, columns missing or not numbers, a missing optics group, no rows for
-        this tomogram, or positions outside it.
+        A set of tomograms instead of particles, columns missing or not numbers, a missing optics group, pixel sizes
+        that contradict each other, no rows for this tomogram, or half of the positions outside it.
     """
     tables = _tables(path)
     columns = [one.format("X") for one in (CENTRED, *IN_ANGSTROM, PIXELS)]
@@ -195,14 +244,15 @@ def read_picks(path: str | Path, tomogram: Volume) -> Particles:
     if names:
         mine = rows_of(path, names, tomogram)
     optics = rest.get("optics", {})
-    xyz, unit = _positions(path, table, optics, tomogram)
+    xyz, unit, stated = _positions(path, table, optics, tomogram)
     shift = _shifts(path, table, optics, tomogram)
     if set(SUBTOMOGRAM) <= table.keys():
-        shift = rotation_from_relion(_vectors(path, table, SUBTOMOGRAM)).apply(shift)
+        shift = rotation_from_relion(np.nan_to_num(_vectors(path, table, SUBTOMOGRAM))).apply(shift)
     angles = angles_of(path, table, in_tomogram=True)
     zyx = (xyz - shift)[mine, ::-1]
-    check_inside(path, zyx, tomogram, unit, mine)
     table = {column: [values[row] for row in mine] for column, values in table.items()}
     groups = group_numbers(table.get("rlnGroupNumber", ["0"] * len(mine)))
     angles = None if angles is None else angles[mine]
-    return Particles(table, zyx, angles=angles, groups=groups, kind="star", block=block, rest=rest)
+    found = Particles(table, zyx, angles=angles, groups=groups, kind="star", block=block, rest=rest)
+    name = names[mine[0]] if names else ""
+    return placed(found, path, tomogram, unit, rows=mine, stated=stated, name=name)

@@ -17,9 +17,9 @@ from cryoshift_core.application import pipeline, target_data
 from cryoshift_core.application.classifier import Classifier
 from cryoshift_core.application.lattice_test import lattice_test
 from cryoshift_core.course import runner
-from cryoshift_core.errors import InputError
+from cryoshift_core.errors import InputError, InputWarning
 from cryoshift_core.simulation import structures
-from cryoshift_core.tomography import mrc
+from cryoshift_core.tomography import mrc, star
 from cryoshift_core.tomography.wedge import fit_wedge
 from data_fetch import readers
 
@@ -293,3 +293,26 @@ def test_the_notebook_stops_with_one_line(tmp_path, monkeypatch, parameters, mes
     (shown,) = [o for c in executed.cells for o in c.get("outputs", []) if o.output_type == "error"]
     assert len(shown.traceback) == 1 and "\n" not in shown.traceback[0] and message in shown.traceback[0]
     assert not (tmp_path / "out" / "predictions.star").exists()
+
+
+def test_classify_warns_of_its_input_before_any_work(tomogram_folder, tmp_path, monkeypatch):
+    tables = star.read_star(tomogram_folder / "particles.star")
+    tables["particles"]["rlnCenteredCoordinateXAngst"][6] = "90000"
+    star.write_star(tmp_path / "p.star", tables)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "background_boxes", stop)
+    files = {"tomogram": tomogram_folder / "tomo_7.mrc", "coordinates": tmp_path / "p.star"}
+    with pytest.warns(InputWarning, match=r"p.star: not classified: row 7 \(outside"), pytest.raises(KeyboardInterrupt):
+        pipeline.classify(out_dir=tmp_path / "out", classes=CLASSES, profile="smoke", **files)
+
+
+@pytest.mark.parametrize("name", ["--pixel_size", "--voxel_size"])
+def test_the_command_line_takes_the_voxel_size_by_both_names(tmp_path, capsys, name):
+    mrc.write_mrc(tmp_path / "t.mrc", np.random.default_rng(0).normal(size=(8, 8, 8)), 0.0)
+    arguments = ["classify", "--tomogram", str(tmp_path / "t.mrc"), "--coordinates", str(tmp_path / "no.star")]
+    arguments += ["--out", str(tmp_path / "out"), "--classes", "TRiC,ice", "--project_folder", str(tmp_path)]
+    assert command_line.main(arguments) == 2 and "no voxel size" in capsys.readouterr().err
+    assert command_line.main([*arguments, name, "10"]) == 2 and "no.star is not a file" in capsys.readouterr().err

@@ -49,6 +49,7 @@ def case():
     """40 of 42 particles in a dark tomogram, two classes predicted, five of the unknown class, angles given."""
     g, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
     zyx = rng.uniform(8, 20, (N + 2, 3))
+    zyx[[0, -1], 0] = 2  # too close to the border
     table = {f"rlnCoordinate{axis}": [f"{v:.2f}" for v in zyx[:, 2 - i]] for i, axis in enumerate("XYZ")}
     particles = Particles(table, zyx, angles=rng.uniform(0, 180, (N + 2, 3)), kind="star")
     volume = Volume(rng.normal(size=(28, 32, 36)).astype(np.float32), 12.5, f"in/{HOSTILE}.mrc")

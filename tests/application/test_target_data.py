@@ -5,9 +5,9 @@ import pytest
 import torch
 from helpers.files import says
 
-from cryoshift_core.application import target_data
+from cryoshift_core.application import pipeline, predictions, target_data
 from cryoshift_core.data import crop, normalize
-from cryoshift_core.errors import InputError
+from cryoshift_core.errors import InputError, InputWarning
 from cryoshift_core.simulation import datasets
 from cryoshift_core.tomography import mrc, star
 from cryoshift_core.tomography.volumes import Particles
@@ -175,3 +175,79 @@ def test_target_data_is_computed_on_the_device_of_its_input(molecules):
         scale = target_data.apparent_scale(data.subtomograms.x, data.subtomograms.x)
     assert boxes.device.type == "cpu" and data.subtomograms.groups.device.type == "cpu"
     assert scale[0] == pytest.approx(1.0)
+
+
+def tomogram_with(folder, masked, rows):
+    """A tomogram of noise with a masked half, x below 24, where asked for, and a STAR of positions x, y, z."""
+    volume = np.random.default_rng(0).normal(size=(40, 48, 48)).astype(np.float32)
+    volume[:, :, :24] *= not masked
+    mrc.write_mrc(folder / "t.mrc", volume, 10.0)
+    star.write_star(
+        folder / "c.star", {"particles": {f"rlnCoordinate{a}": [r[i] for r in rows] for i, a in enumerate("XYZ")}}
+    )
+    return folder / "t.mrc", folder / "c.star"
+
+
+GOOD = [(34, 24, 20), (34, 25, 20), (34, 26, 20), (34, 27, 20), (34, 28, 20)]
+
+
+@pytest.mark.parametrize(
+    "bad, masked, word",
+    [
+        ((34, 24, 41), False, "outside the tomogram"),
+        ((34, "nan", 20), False, "without a finite position"),
+        ((12, 24, 20), True, "in a masked region"),
+        ((34, 24, 2), False, "over the border"),
+    ],
+)
+def test_one_bad_row_is_not_classified_and_named_by_its_row(tmp_path, bad, masked, word):
+    tomogram, coordinates = tomogram_with(tmp_path, masked, [*GOOD, bad])
+    data = pipeline.read_target(CLASSES, tomogram=tomogram, coordinates=coordinates, box=18, contrast="bright")
+    assert data.kept.tolist() == [0, 1, 2, 3, 4] and len(data) == 6 and torch.isfinite(data.subtomograms.x).all()
+    assert any(word in sentence and "row 6" in sentence for sentence in data.warnings), data.warnings
+    probabilities = torch.full((5, 2), 0.5)
+    (path, *_) = predictions.write(tmp_path / "out", data, probabilities, CLASSES)
+    table = star.read_star(path)["particles"]
+    assert table["csClass"][5] == "not_classified" and "not_classified" not in table["csClass"][:5]
+    if not masked:  # positions of bad rows keep no box away, and do no harm
+        boxes, at = target_data.cut_background(data, 20, torch.Generator().manual_seed(0), tolerance=None)
+        assert len(boxes) and np.isfinite(at).all()
+
+
+def test_rows_are_those_of_the_file_also_where_it_lists_two_tomograms(tmp_path):
+    tomogram, coordinates = tomogram_with(tmp_path, False, [(34, 24, 41), *GOOD, (34, 24, 41)])
+    table = star.read_star(coordinates)["particles"] | {"rlnTomoName": ["other", *["t"] * 6]}
+    star.write_star(coordinates, {"particles": table})
+    data = pipeline.read_target(CLASSES, tomogram=tomogram, coordinates=coordinates, box=18, contrast="bright")
+    assert len(data) == 6 and any("row 7 (outside" in sentence for sentence in data.warnings)
+
+
+def test_a_bad_subtomogram_is_not_classified_and_the_others_keep_their_rows(tmp_path, molecules):
+    spoiled = np.where(np.arange(24)[:, None, None, None] == 5, 7.0, molecules).astype(np.float32)
+    mrc.write_mrc(tmp_path / "s.mrcs", spoiled[:, None], 16.0)
+    data = pipeline.read_target(CLASSES, subtomograms=tmp_path / "s.mrcs", contrast="bright")
+    assert data.kept.tolist() == [row for row in range(24) if row != 5] and len(data) == 24
+    assert any("not classified: row 6 " in sentence for sentence in data.warnings)
+    with pytest.warns(InputWarning, match="row 6 "):
+        assert len(target_data.read_subtomograms(tmp_path / "s.mrcs", contrast="bright")) == 23
+
+
+def test_names_below_a_project_folder_are_read_for_target_and_background(tmp_path, molecules):
+    (tmp_path / "Extract/job1").mkdir(parents=True)
+    mrc.write_mrc(tmp_path / "Extract/job1/s.mrcs", molecules[:, None], 16.0)
+    names = [f"{i + 1}@Extract/job1/s.mrcs" for i in range(24)]
+    path = tmp_path / "Extract/job1/p.star"
+    star.write_star(path, {"particles": {"rlnImageName": names}})
+    data = pipeline.read_target(CLASSES, subtomograms=path, contrast="bright", project_folder=tmp_path)
+    assert len(data) == 24 and data.warnings == data.warnings[-1:], "few subtomograms, nothing else"
+    boxes = pipeline.background_boxes(data, path, n=10, project_folder=tmp_path)
+    assert len(boxes.spike_ins) == 10
+    assert len(target_data.read_subtomograms(path, contrast="bright", project_folder=tmp_path)) == 24
+
+
+def test_a_mdoc_beside_the_tomogram_is_compared_with_the_given_tilts(tmp_path):
+    (tmp_path / "TS_1.mrc.mdoc").write_text("[ZValue = 0]\nTiltAngle = -51\n[ZValue = 1]\nTiltAngle = 48\n")
+    tomogram = tmp_path / "TS_1_10.00Apx.mrc"
+    assert pipeline.tilt_warnings(tomogram, 51.0, 0.0) == pipeline.tilt_warnings("", 60.0, 0.0) == []
+    assert pipeline.tilt_warnings(tmp_path / "TS_2.mrc", 60.0, 0.0) == []
+    assert ["set 51" in sentence for sentence in pipeline.tilt_warnings(tomogram, 60.0, 0.0)] == [True]

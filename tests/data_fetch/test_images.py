@@ -414,9 +414,10 @@ def test_mrc_by_other_names(tmp_path, ending):
 
 
 def test_compressed_volumes_name_the_way_out(tmp_path):
-    (tmp_path / "a.mrc.gz").write_bytes(b"")
-    for read in (readers.read_tomogram, readers.read_subtomograms):
-        says(lambda read=read: read(tmp_path / "a.mrc.gz"), "a.mrc.gz", "gunzip")
+    for name, way_out in (("a.em.gz", "gunzip -k"), ("a.mrc.bz2", "bunzip2 -k")):
+        (tmp_path / name).write_bytes(b"")
+        for read in (readers.read_tomogram, readers.read_subtomograms):
+            says(lambda read=read, name=name: read(tmp_path / name), name, way_out)
 
 
 def test_a_stack_whose_axes_are_swapped(tmp_path):

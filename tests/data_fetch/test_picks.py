@@ -9,6 +9,7 @@ import starfile
 from helpers.files import relion_matrix, says
 from scipy.spatial.transform import Rotation
 
+from cryoshift_core.errors import InputWarning
 from cryoshift_core.tomography.star import read_star, write_star
 from cryoshift_core.tomography.volumes import Volume, rotation_from_relion
 from data_fetch import readers
@@ -57,10 +58,11 @@ def test_angles_are_those_of_relions_matrix():
 
 def test_relion_3_0_counts_voxels_and_subtracts_origins_in_image_pixels(tmp_path):
     table = axes("rlnCoordinate{}", XYZ) | axes("rlnOrigin{}", [[4, 0, 0], [0, -2, 1]])
-    table |= {"rlnMicrographName": "tomos/any.mrc", "rlnMagnification": 10000.0, "rlnDetectorPixelSize": 5.0}
-    found = read(star(tmp_path / "a.star", table))
+    table |= {"rlnMicrographName": "tomos/TS_1.mrc", "rlnMagnification": 10000.0, "rlnDetectorPixelSize": 5.0}
+    with pytest.warns(InputWarning, match="5 A per pixel in _rlnDetectorPixelSize"):
+        found = read(star(tmp_path / "a.star", table))
     assert found.zyx.tolist() == [[5, 30, 10], [16.5, 9.5, 50]] and found.angles is None and found.kind == "star"
-    del table["rlnMagnification"]
+    table["rlnMagnification"] = 5000.0
     assert read(star(tmp_path / "a.star", table)).zyx.tolist() == [[5, 30, 8], [16, 10.5, 50]]
     starfile.write(pd.DataFrame(table), tmp_path / "unnamed.star")
     assert len(read(tmp_path / "unnamed.star")) == 2
@@ -70,7 +72,8 @@ def test_relion_3_1_subtracts_origins_in_angstrom(tmp_path):
     table = axes("rlnCoordinate{}", XYZ) | axes("rlnOrigin{}Angst", [[10, 20, -30], [0, 5, 0]])
     table |= {"rlnMicrographName": "TS_1.mrc", "rlnOpticsGroup": 1, "rlnGroupNumber": [7, 3]}
     optics = {"rlnOpticsGroup": [1], "rlnImagePixelSize": [20.0]}
-    found = read(star(tmp_path / "a.star", table, optics))
+    with pytest.warns(InputWarning, match="20 A per pixel in _rlnImagePixelSize"):
+        found = read(star(tmp_path / "a.star", table, optics))
     assert found.zyx.tolist() == [[8, 28, 11], [17, 8, 50]]
     assert found.groups.tolist() == [7, 3] and list(found.rest) == ["optics"] and found.block == "particles"
 
@@ -232,7 +235,8 @@ def test_broken_points(tmp_path):
         ("a.mod", b"IMODV1.2" + bytes(400), ("IMOD model", "model2point -object model.mod points.txt")),
         ("a.txt", b"imod 1\nobject 0 1 0\n", ("IMOD model", "model2point")),
         ("a.xyz", b"1 2\n", ("2 columns", "x y z")),
-        ("a.pts", b"1.5 1 2 3\n", ("4 columns", "whole numbers")),
+        ("a.pts", b"20 1 2 3\n", ("4 columns", "only these three columns")),
+        ("a.pts", b"0.25 1 2 3\n", ("4 columns", "only these three columns")),
         ("a.coords", b"1 2 3\n1 2\n", ("row 2",)),
         ("a.coords", b"1 2 three\n", ("'three'",)),
         ("a.coords", b"1 2 300\n", ("300.0", "outside")),

@@ -9,7 +9,7 @@ from helpers.files import coordinates, star
 
 import data_fetch
 from cryoshift_core.data import crop, normalize
-from cryoshift_core.errors import InputError
+from cryoshift_core.errors import InputError, InputWarning
 from cryoshift_core.simulation import datasets, structures
 from cryoshift_core.tomography import background, extraction, mrc, volumes
 from cryoshift_core.tomography.star import read_star, write_star
@@ -205,14 +205,14 @@ def test_subtomograms_from_stack_folder_and_star(tmp_path):
     read, names = found.subtomograms, found.table["rlnImageName"]
     assert torch.equal(read, crop(cubes[:3], 6)) and names == ["0.mrc", "1.mrc", "2.mrc"]
     images = ["000012@stack.mrcs", "folder/1.mrc"]
-    path = star(tmp_path / "a.star", rlnImageName=images, rlnImagePixelSize=[12, 12])
+    path = star(tmp_path / "a.star", rlnImageName=images, rlnImagePixelSize=[10.05, 10.05])
     found = readers.read_subtomograms(path)
     read, voxel_size, names = found.subtomograms, found.voxel_size, found.table["rlnImageName"]
-    assert torch.equal(read, cubes[[11, 1]]) and voxel_size == 12.0 and names == images
+    assert torch.equal(read, cubes[[11, 1]]) and voxel_size == 10.05 and names == images
 
 
 def test_the_voxel_size_of_a_star_is_that_of_its_particles_optics_group(tmp_path):
-    mrc.write_mrc(tmp_path / "stack.mrcs", noise(4, 1, 8, 8, 8).numpy(), 10.0)
+    mrc.write_mrc(tmp_path / "stack.mrcs", noise(4, 1, 8, 8, 8).numpy(), 0.0)
     optics = "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnImagePixelSize\n1 13.0\n2 15.0\n\n"
     rows = "data_particles\n\nloop_\n_rlnImageName\n_rlnOpticsGroup\n"
     path = tmp_path / "a.star"
@@ -221,7 +221,8 @@ def test_the_voxel_size_of_a_star_is_that_of_its_particles_optics_group(tmp_path
     path.write_text(optics + rows + "000001@stack.mrcs 2\n000003@stack.mrcs 1\n")
     with pytest.raises(InputError, match=r"one voxel size, got _rlnImagePixelSize 13 to 15 A; split"):
         readers.read_subtomograms(path)
-    assert readers.read_subtomograms(path, None, 14.0).voxel_size == 14.0
+    with pytest.warns(InputWarning, match="14 A per voxel, in spite of _rlnImagePixelSize 13 to 15 A"):
+        assert readers.read_subtomograms(path, None, 14.0).voxel_size == 14.0
 
 
 def test_stack_is_marked_as_one(tmp_path):
