@@ -137,9 +137,8 @@ class UnknownDetector:
         """A detector fitted on every other subtomogram of `known`; the rest sets the threshold.
 
         Real subtomograms of a class can differ from simulated ones as a whole, which says nothing about single ones. So
-        `target` raises the threshold of a class with higher scores: as far above their median, in units of the
-        distance from it down to the first tenth, as with known ones. Unseen molecules hardly move these two, as long as
-        they are fewer than the class's own.
+        `target` raises the threshold of a class with higher scores: as far above their median, in units of the distance
+        from it down to the first tenth, as with known ones. A minority of unseen molecules hardly moves these two.
 
         Parameters
         ----------
@@ -170,8 +169,7 @@ class UnknownDetector:
         if counts.min() < 2:
             worst = int(counts.argmin())
             few = f"{int((y == worst).sum())} of {known.classes[worst]!r}"
-            more = "use more source subtomograms, or pass a larger validation set to fit"
-            raise InputError(f"Expected at least 4 known subtomograms of each class, got {few}: {more}.")
+            raise InputError(f"Expected at least 4 known subtomograms of each class, got {few}: pass more to fit.")
         means = np.stack([f[one][y[one] == k].mean(0) for k in range(len(known.classes))])
         precision = LedoitWolf().fit(f[one] - means[y[one]]).precision_
         outlier = None if outliers is None else outlier_logit(f[one], features(outliers.x))
