@@ -38,14 +38,16 @@ from ..support.runtime import pick_device
 from ..tomography.wedge import Wedge, fit_wedge
 from ..training import Fit, fit
 from ..warps import target_styled
+from . import picks, report, run_folder, spike_in, target_data
 from . import predictions as tables
-from . import report, run_folder, spike_in, target_data
 from .classifier import Classifier, Predictions, finish, select
+from .picks import Picks
 from .profiles import PROFILES, Profile
 from .spike_in import SpikeInScore
 from .target_data import Background, TargetData
 
 SCENARIO = "broad"  # of the simulated source: wide ranges, because the microscope's settings are not known
+PICKING_ERROR = 0.1  # of a candidate, in diameters of the largest class
 Device = str | torch.device
 
 
@@ -61,6 +63,7 @@ class Classification:
     warnings : what to check before using the predictions
     spike_in : method -> accuracy on spike-ins; {} where there is no particle-free background
     prevalence : class -> number and fraction of the subtomograms that are predicted as it
+    picks : class -> positions that are listed as its particles; {} where positions were given
     gap : name -> A-distance between simulated subtomograms and the target's
     folder : where the files are
     paths : the files: predictions.star first, then the tables per class, model.safetensors, report.html, ...
@@ -73,6 +76,7 @@ class Classification:
     warnings: tuple[str, ...]
     spike_in: dict[str, SpikeInScore]
     prevalence: dict[str, tables.Prevalence]
+    picks: dict[str, Picks]
     gap: dict[str, float]
     folder: Path
     paths: tuple[Path, ...]
@@ -95,6 +99,8 @@ def classify(
     spike_snr: float = 0.0,
     picking_error: float = 0.0,
     own_background: bool = True,
+    candidates: int = 2000,
+    purity: float = 0.8,
     box: int = 0,
     profile: str | Profile = "laptop",
     method: str = "cryoshift",
@@ -110,10 +116,14 @@ def classify(
     the class fractions. Where a check speaks against the adapted network, `source_only` takes its place and a warning
     says so. With particle-free background, the accuracy is estimated on spike-ins, in boxes that were not trained with.
 
+    A tomogram without coordinates is picked: the candidates of :func:`picks.candidates` take the place of the
+    positions, a class "ice" for those without a particle is added, and of each other class the most confident are
+    listed, as many as keep the expected purity.
+
     Files: predictions.star (all rows and columns of the input, with classes and probabilities), classes/<class>.star,
     report.html, spike_in.csv, model.safetensors (see `Classifier.load`), manifest.json; predictions.tbl for a Dynamo
-    table. They are written to a new folder that is renamed to `out_dir` at the end; earlier results at `out_dir` are
-    moved aside.
+    table; those of `picks.write` for a tomogram without coordinates. They are written to a new
+    folder that is renamed to `out_dir` at the end; earlier results at `out_dir` are moved aside.
 
     Parameters
     ----------
@@ -131,6 +141,8 @@ def classify(
     spike_snr : var(signal) / var(background) of the spike-ins; 0: estimated from the target
     picking_error : largest distance of a position from its particle, A; 0: half a voxel
     own_background : train a method that can use them with molecules in the tomogram's own particle-free boxes, too
+    candidates : largest number of candidates in a tomogram without coordinates
+    purity : least expected purity of the picks listed of each class, 0 to 1: their mean calibrated probability
     box : voxels; 0: from the structures or the subtomograms
     profile : amount of simulated data and training: a name in `profiles.PROFILES`, or a Profile
     method : a name in `methods.METHODS`
@@ -146,7 +158,10 @@ def classify(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     resolve(method)
     budget = _profile(profile)
-    names = target_data.read_classes(data_fetch.local(_text(classes)), budget.classes)
+    picking = bool(tomogram) and not (coordinates or subtomograms)
+    names = target_data.read_classes(data_fetch.local(_text(classes)), budget.classes, background=picking)
+    if not 0 <= purity <= 1:
+        raise InputError(f"Expected a purity from 0 to 1, such as 0.8, got {purity:g}.")
     budget = budget.for_classes(names)
     target = read_target(
         names,
@@ -156,6 +171,7 @@ def classify(
         voxel_size=voxel_size,
         contrast=contrast,
         box=box,
+        candidates=candidates,
     )
     boxes, no_boxes = None, []
     try:
@@ -183,14 +199,18 @@ def classify(
     unlabelled = adaptation_set(target, budget.n_target, seed)
     simulation: dict[str, Any] = {"seed": seed, "tilt_axis": tilt_axis, "device": device}
     source, validation = simulate_source(unlabelled, budget, **simulation)
-    warnings = target_data.voxel_size_warnings(source.x, unlabelled.x, source.voxel_size, names)
+    warnings = []
+    if picking:  # candidates are off by more than given positions, and their average shows other things, too
+        picking_error = picking_error or PICKING_ERROR * max(map(structures.diameter, names))
+    else:
+        warnings = target_data.voxel_size_warnings(source.x, unlabelled.x, source.voxel_size, names)
     imaging: dict[str, Any] = {"tilt_axis": tilt_axis, "tilt_range": tilt_range, "defocus": defocus, "snr": spike_snr}
     boxes_to_train = boxes.train if boxes is not None and own_background else None
     own, problems = own_source(method, source, unlabelled, boxes_to_train, seed=seed, device=device, **imaging)
     warnings += problems
     manifest["own_background"] = len(own) - len(source) if own else 0
-    picks: dict[str, Any] = {"tilt_axis": tilt_axis, "picking_error": picking_error, "own": own}
-    fits = fit_methods(method, source, validation, unlabelled, budget, seed=seed, device=device, **picks)
+    training: dict[str, Any] = {"tilt_axis": tilt_axis, "picking_error": picking_error, "own": own}
+    fits = fit_methods(method, source, validation, unlabelled, budget, seed=seed, device=device, **training)
     outliers = simulate_outliers(unlabelled, budget, **simulation)
     classifier = select_classifier(fits, method, unlabelled, outliers, seed=seed, device=device)
     predictions = classifier.predict(target.subtomograms, device=device)
@@ -210,6 +230,7 @@ def classify(
 
     prevalence = tables.prevalence(predictions.probabilities, predictions.classes, predictions.unknown)
     gap = domain_gap(fits, source, unlabelled, seed=seed, device=device)
+    listed = picks.at_purity(target, predictions, purity) if picking else {}
     names_of_files = [Path(file).name for file in (subtomograms or tomogram, coordinates, background) if file]
     paths = write_results(
         folder,
@@ -222,6 +243,7 @@ def classify(
         warnings=warnings,
         inputs=names_of_files,
         manifest=manifest,
+        listed=listed,
     )
     manifest |= {"status": "finished"}
     moved = run_folder.finish(final, json.dumps(manifest, indent=2) + "\n")
@@ -232,6 +254,7 @@ def classify(
         warnings=(*target.warnings, *warnings),
         spike_in=scores,
         prevalence=prevalence,
+        picks=listed,
         gap=gap,
         folder=final,
         paths=tuple(final / path.relative_to(folder) for path in paths),
@@ -254,6 +277,7 @@ def read_target(
     voxel_size: float = 0.0,
     contrast: str = "auto",
     box: int = 0,
+    candidates: int = 2000,
 ) -> TargetData:
     """The input files as subtomograms for a classifier of `classes`; parameters as in :func:`classify`."""
     if subtomograms and (tomogram or coordinates):
@@ -265,12 +289,14 @@ def read_target(
         particles = readers.read_subtomograms(subtomograms, box or None, voxel_size or None)
         name = Path(subtomograms).stem
         return target_data.from_subtomograms(particles, classes, box=box, contrast=contrast, name=name)
-    if not (tomogram and coordinates):
+    if not tomogram:
         raise InputError(
-            f"Expected subtomograms, or a tomogram with coordinates, got tomogram='{tomogram}' and "
-            f"coordinates='{coordinates}': give both."
+            f"Expected subtomograms, or a tomogram with or without coordinates, got tomogram='' and "
+            f"coordinates='{coordinates}': give the tomogram."
         )
     volume = readers.read_tomogram(tomogram, voxel_size or None)
+    if not coordinates:
+        return picks.candidates(volume, classes, box=box, contrast=contrast, n=candidates)
     particles = readers.read_picks(coordinates, volume)
     return target_data.from_tomogram(volume, particles, classes, box=box, contrast=contrast)
 
@@ -612,6 +638,7 @@ def write_results(
     warnings: Sequence[str],
     inputs: Sequence[str],
     manifest: Mapping[str, Any],
+    listed: Mapping[str, Picks] | None = None,
 ) -> list[Path]:
     """Paths of the files written to `folder`: predictions.star and classes/*.star, model.safetensors, report.html, ...
 
@@ -620,12 +647,15 @@ def write_results(
     warnings : in addition to those of `target`
     inputs : names of the input files
     manifest : for the provenance, see `report.provenance`
+    listed : the picks of each class, where the positions are candidates
     """
     used = classifier.recipe["method"]
     paths = tables.write(folder, target, predictions.probabilities, predictions.classes, predictions.unknown)
     paths.append(classifier.save(folder / "model.safetensors"))
     if scores:
         paths.append(runtime.write_text(folder / "spike_in.csv", spike_in.table(scores)))
+    if listed and target.tomogram is not None:
+        paths += picks.write(folder, target.tomogram, listed)
     paths.append(
         report.write(
             folder / "report.html",
@@ -639,7 +669,11 @@ def write_results(
             gap=gap,
             spike_in=scores.get(used),
             made=report.provenance(
-                manifest, method=used, step=classifier.recipe["step"], choice=classifier.recipe["reason"]
+                manifest,
+                method=used,
+                step=classifier.recipe["step"],
+                choice=classifier.recipe["reason"],
+                picks=picks.summary(listed) if listed else "",
             ),
         )
     )
@@ -666,7 +700,7 @@ def main(arguments: list[str] | None = None) -> int:
         "python -m cryoshift_core classify", description="Classify the particles of a tomogram, or a stack of them."
     )
     add = parser.add_argument
-    add("--tomogram", default="", help=".mrc, .em, .hdf or .zarr; give coordinates, too")
+    add("--tomogram", default="", help=".mrc, .em, .hdf or .zarr; it is picked where no coordinates are given")
     add("--coordinates", default="", help=".star, .tbl, .json, .ndjson, .txt, ...: positions in the tomogram")
     add("--subtomograms", default="", help="in place of the two: a stack, a folder or a STAR with _rlnImageName")
     add("--classes", default="", help="names, files or entries such as pdb:6zu5, by commas (default: the profile's)")
@@ -680,6 +714,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--spike_snr", default=0.0, type=float, help="SNR of spike-ins (default: estimated)")
     add("--picking_error", default=0.0, type=float, help="largest error of the positions in A (default: half a voxel)")
     add("--own_background", default=True, action=argparse.BooleanOptionalAction, help="train in own free boxes, too")
+    add("--candidates", default=2000, type=int, help="largest number of candidates where it picks (default: 2000)")
+    add("--purity", default=0.8, type=float, help="least expected purity of the picks (default: 0.8)")
     add("--box", default=0, type=int, help="voxels (default: from the structures)")
     add("--profile", default="laptop", help=f"{', '.join(PROFILES)} (default: laptop)")
     add("--method", default="cryoshift", help="default: cryoshift")
@@ -699,6 +735,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"balanced accuracy on spike-ins: {result.spike_in[used]} ({used}; picks off by up to 4 or 2 voxels)")
     for name, found in result.prevalence.items():
         print(f"{name}: {found.n} particles, fraction {found.fraction:.1%}")
+    if result.picks:
+        print(picks.summary(result.picks))
     if result.moved:
         print(f"The earlier results in {result.folder} are now in {result.moved}")
     print(f"wrote {result.paths[0]} and {result.folder / 'report.html'}")

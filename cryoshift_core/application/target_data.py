@@ -42,6 +42,7 @@ class TargetData:
     contrast : "bright" or "dark", the contrast that the input was taken to have
     guess : the contrast that its grey values indicate
     tomogram : the volume that the subtomograms were cut from; None for extracted subtomograms
+    score : (N,) of candidate positions, the best first; None where the positions were given
     """
 
     subtomograms: Unlabelled
@@ -50,6 +51,7 @@ class TargetData:
     contrast: str
     guess: ContrastGuess
     tomogram: Volume | None = None
+    score: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.particles)
@@ -140,8 +142,10 @@ def extract_subtomograms(
     return Unlabelled(x, volume.voxel_size, groups, Path(tomogram).stem)
 
 
-def read_classes(text: str, default: Sequence[str]) -> tuple[str, ...]:
+def read_classes(text: str, default: Sequence[str], *, background: bool = False) -> tuple[str, ...]:
     """Class names and files out of a comma-separated text; `default` where it is empty.
+
+    With `background`, the class "ice" of boxes without a particle is added where it is not among them.
 
     Raises
     ------
@@ -149,6 +153,7 @@ def read_classes(text: str, default: Sequence[str]) -> tuple[str, ...]:
         fewer than two classes, or two of the same label
     """
     classes = tuple(c.strip() for c in text.split(",")) if text else tuple(default)
+    classes += ("ice",) if background and "ice" not in classes else ()
     labels = [structures.class_name(c) for c in classes]
     repeated = {label for label in labels if labels.count(label) > 1}
     if repeated:
@@ -185,7 +190,7 @@ def choose_box(classes: Sequence[str], voxel_size: float, box: int = 0) -> tuple
     return LARGEST, MARGIN * largest / LARGEST
 
 
-def _contrast(asked: str, guess: ContrastGuess) -> str:
+def choose_contrast(asked: str, guess: ContrastGuess) -> str:
     """The contrast to use: the one asked for, else the guess; bright where the data do not show it."""
     if asked not in ("auto", "bright", "dark"):
         raise InputError(f"Expected contrast auto, bright or dark, got '{asked}'.")
@@ -194,9 +199,11 @@ def _contrast(asked: str, guess: ContrastGuess) -> str:
     return "dark" if guess.sign == "dark" else "bright"
 
 
-def _cut(tomogram: Volume, particles: Particles, box: int, voxel_size: float) -> tuple[Tensor, np.ndarray]:
+def _cut(
+    tomogram: Volume, particles: Particles, box: int, voxel_size: float, pad: bool = False
+) -> tuple[Tensor, np.ndarray]:
     assert particles.zyx is not None  # readers of coordinates always give positions
-    x, kept = extraction.extract(tomogram.data, particles.zyx, box, tomogram.voxel_size, voxel_size)
+    x, kept = extraction.extract(tomogram.data, particles.zyx, box, tomogram.voxel_size, voxel_size, pad=pad)
     if not len(kept):
         raise InputError(
             f"Expected positions with a box of {box} voxels inside {tomogram.path}, got none of {len(particles)}; "
@@ -211,7 +218,13 @@ def _groups(particles: Particles, kept: np.ndarray) -> Tensor:
 
 
 def from_tomogram(
-    tomogram: Volume, particles: Particles, classes: Sequence[str], *, box: int = 0, contrast: str = "auto"
+    tomogram: Volume,
+    particles: Particles,
+    classes: Sequence[str],
+    *,
+    box: int = 0,
+    contrast: str = "auto",
+    score: np.ndarray | None = None,
 ) -> TargetData:
     """Subtomograms cut from a tomogram around each position, for a classifier of `classes`.
 
@@ -220,6 +233,7 @@ def from_tomogram(
     classes : names or files; they determine the box where `box` is 0
     box : voxels of the tomogram
     contrast : "auto", "bright" or "dark"; where the data do not show it, "auto" takes bright and adds a warning
+    score : (N,) of candidate positions, whose boxes are padded where they reach over the border
 
     Raises
     ------
@@ -227,12 +241,12 @@ def from_tomogram(
         no box lies inside the tomogram, or the box is too small for a class
     """
     n, model_voxel = choose_box(classes, tomogram.voxel_size, box)
-    x, kept = _cut(tomogram, particles, n, model_voxel)
+    x, kept = _cut(tomogram, particles, n, model_voxel, pad=score is not None)
     guess = volumes.guess_contrast(tomogram.data)
-    sign = _contrast(contrast, guess)
+    sign = choose_contrast(contrast, guess)
     x = data.normalize(volumes.to_bright(x, sign))
     subtomograms = Unlabelled(x, model_voxel, _groups(particles, kept), Path(tomogram.path).stem)
-    return TargetData(subtomograms, kept, particles, sign, guess, tomogram)
+    return TargetData(subtomograms, kept, particles, sign, guess, tomogram, score)
 
 
 def from_subtomograms(
@@ -259,7 +273,7 @@ def from_subtomograms(
         n, model_voxel = LARGEST, voxel_size * n / LARGEST
         x = volumes.rescale(x, voxel_size, model_voxel, n)
     guess = volumes.guess_contrast(x)
-    sign = _contrast(contrast, guess)
+    sign = choose_contrast(contrast, guess)
     groups = torch.zeros(len(x), dtype=torch.long, device=x.device)
     subtomograms = Unlabelled(data.normalize(volumes.to_bright(x, sign)), model_voxel, groups, name)
     return TargetData(subtomograms, np.arange(len(x)), particles, sign, guess)
@@ -329,6 +343,9 @@ def cut_background(
 ) -> tuple[Tensor, np.ndarray]:
     """At most n particle-free boxes (M, 1, b, b, b) of the tomogram, prepared as its subtomograms; centres (M, 3) zyx.
 
+    Of candidate positions, the better half is avoided, so that the centres of the boxes are free but not their rims:
+    candidates lie too close together for boxes without any.
+
     Parameters
     ----------
     generator, tolerance, keep_out : see :func:`background.find_background`
@@ -344,8 +361,11 @@ def cut_background(
             "Expected particle-free background, got extracted subtomograms alone: give a stack of particle-free boxes "
             "as background, or the tomogram."
         )
+    avoid, apart = like.particles.zyx, None
+    if like.score is not None and avoid is not None:
+        avoid, apart = avoid[: len(avoid) // 2], like.edge / (2 * MARGIN)
     at = find_background(
-        volume.data, like.particles.zyx, like.edge, n, generator, tolerance=tolerance, keep_out=keep_out
+        volume.data, avoid, like.edge, n, generator, tolerance=tolerance, keep_out=keep_out, apart=apart
     )
     x, whole = extraction.extract(volume.data, at, model.x.shape[-1], volume.voxel_size, model.voxel_size)
     return data.normalize(volumes.to_bright(x, like.contrast)), at[whole]

@@ -95,8 +95,8 @@ def test_a_second_run_by_the_command_line_moves_the_first_aside(result, tomogram
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"tomogram": "", "coordinates": ""}, ["a tomogram with coordinates", "tomogram=''"]),
-        ({"coordinates": ""}, ["coordinates=''", "give both"]),
+        ({"tomogram": "", "coordinates": ""}, ["a tomogram with or without coordinates", "tomogram=''"]),
+        ({"tomogram": ""}, ["tomogram=''", "particles.star", "give the tomogram"]),
         ({"subtomograms": "mine.mrcs"}, ["subtomograms=mine.mrcs", "leave one out"]),
         ({"profile": "labtop"}, ["labtop", "did you mean 'laptop'?"]),
         ({"method": "cryoshft"}, ["cryoshft", "did you mean 'cryoshift'?"]),
