@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ class Picks:
     Attributes
     ----------
     zyx : (N, 3) voxels of the tomogram, counted from 0 at the first voxel's centre
-    confidence : (N,) calibrated probability of the class
+    confidence : (N,) calibrated probability of the class, times the estimated fraction of particles among candidates
+        of that density
     """
 
     zyx: np.ndarray
@@ -43,19 +44,27 @@ class Picks:
 
     @property
     def expected_purity(self) -> float:
-        """Mean calibrated probability: the expected fraction of true picks, as far as the calibration holds."""
+        """Mean confidence: the expected fraction of true picks, as far as calibration and estimate hold."""
         return float(self.confidence.mean()) if len(self) else float("nan")
 
 
-def candidates(volume: Volume, classes: Sequence[str], *, box: int = 0, contrast: str = "auto", n: int) -> TargetData:
+def candidates(
+    volume: Volume,
+    classes: Mapping[str, float],
+    *,
+    box: int = 0,
+    grid: tuple[int, float] | None = None,
+    contrast: str = "auto",
+    n: int,
+) -> TargetData:
     """Subtomograms around the candidate positions of a tomogram, for a classifier of `classes`.
 
     Boxes that reach over the border are padded.
 
     Parameters
     ----------
-    classes : names or files; their diameters are those of the candidates
-    box, contrast : as in :func:`target_data.from_tomogram`
+    classes : name or file -> diameter in A, 0 for procedural classes
+    box, grid, contrast : as in :func:`target_data.from_tomogram`
     n : largest number of candidates
 
     Raises
@@ -64,7 +73,7 @@ def candidates(volume: Volume, classes: Sequence[str], *, box: int = 0, contrast
         no class has a diameter, or nothing of the size of a class stands out from the noise
     """
     sign = target_data.choose_contrast(contrast, volumes.guess_contrast(volume.data))
-    sized = {structures.class_name(c): d for c in classes if (d := structures.diameter(c))}
+    sized = {structures.class_name(name): d for name, d in classes.items() if d}
     if not sized:
         raise InputError(
             f"Expected a class with a diameter to pick for, got {', '.join(classes)}: name a molecule, or give "
@@ -80,11 +89,17 @@ def candidates(volume: Volume, classes: Sequence[str], *, box: int = 0, contrast
         )
     table = _star_columns(found.zyx, volume) | {"csCandidateScore": [f"{value:.3f}" for value in found.score]}
     particles = Particles(table, found.zyx, kind="star", rest=_optics())
-    return target_data.from_tomogram(volume, particles, classes, box=box, contrast=sign, score=found.score)
+    return target_data.from_tomogram(
+        volume, particles, list(classes), box=box, grid=grid, contrast=sign, candidates=found
+    )
 
 
 def at_purity(target: TargetData, predictions: Predictions, purity: float) -> dict[str, Picks]:
     """Class -> its picks: the most confident ones, as many as keep the expected purity at `purity`.
+
+    The network sees normalised boxes, in which a maximum of the noise looks stronger than it is. The confidence of a
+    pick is therefore the product of its calibrated probability and of the fraction of particles among candidates of its
+    density.
 
     The class of the background and the unknown class have none. Where most subtomograms are marked as unknown, the
     mark is not used, because it tells nothing of single ones then.
@@ -92,10 +107,10 @@ def at_purity(target: TargetData, predictions: Predictions, purity: float) -> di
     Parameters
     ----------
     predictions : of the subtomograms of `target`
-    purity : least mean calibrated probability of the picks of each class, 0 to 1
+    purity : least mean confidence of the picks of each class, 0 to 1
     """
-    assert target.particles.zyx is not None  # candidates have positions
-    at = target.particles.zyx[target.kept]
+    assert target.candidates is not None
+    at, real = target.candidates.zyx[target.kept], target.candidates.real[target.kept]
     best = predictions.probabilities.argmax(1).numpy()
     usable = np.ones(len(best), bool)
     if predictions.unknown is not None and not unspecific(predictions.unknown):
@@ -105,7 +120,7 @@ def at_purity(target: TargetData, predictions: Predictions, purity: float) -> di
         if name == BACKGROUND:
             continue
         rows = np.flatnonzero(usable & (best == k))
-        p = predictions.probabilities[:, k].double().numpy()[rows]
+        p = predictions.probabilities[:, k].double().numpy()[rows] * real[rows]
         order = np.argsort(-p, kind="stable")
         rows, p = rows[order], p[order]
         listed = int((np.cumsum(p) / np.arange(1, len(p) + 1) >= purity).sum())  # the mean only falls along the list
@@ -121,7 +136,7 @@ def summary(picks: Mapping[str, Picks]) -> str:
     ]
     return (
         f"Picks of each class (expected purity): {', '.join(each)}. The purity is an expectation by the model's own "
-        "calibration, not a measurement."
+        "calibration and by the density, not a measurement."
     )
 
 

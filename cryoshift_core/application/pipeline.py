@@ -38,12 +38,14 @@ from ..support.runtime import pick_device
 from ..tomography.wedge import Wedge, fit_wedge
 from ..training import Fit, fit
 from ..warps import target_styled
-from . import picks, report, run_folder, spike_in, target_data
+from . import picks, report, reuse, run_folder, spike_in, target_data
 from . import predictions as tables
 from .classifier import Classifier, Predictions, finish, select
 from .picks import Picks
 from .profiles import PROFILES, Profile
+from .reference import distance_warnings
 from .spike_in import SpikeInScore
+from .streamed import StreamedBoxes
 from .target_data import Background, TargetData
 
 SCENARIO = "broad"  # of the simulated source: wide ranges, because the microscope's settings are not known
@@ -89,6 +91,7 @@ def classify(
     tomogram: str | Path = "",
     coordinates: str | Path = "",
     subtomograms: str | Path = "",
+    model: str | Path = "",
     classes: str | Sequence[str] = "",
     voxel_size: float = 0.0,
     contrast: str = "auto",
@@ -120,6 +123,9 @@ def classify(
     positions, a class "ice" for those without a particle is added, and of each other class the most confident are
     listed, as many as keep the expected purity.
 
+    With `model`, nothing is simulated or trained: the saved classifier predicts, and its classes, box and voxel size
+    are used. A warning says so where the subtomograms are further away than those that the model was adapted to.
+
     Files: predictions.star (all rows and columns of the input, with classes and probabilities), classes/<class>.star,
     report.html, spike_in.csv, model.safetensors (see `Classifier.load`), manifest.json; predictions.tbl for a Dynamo
     table; those of `picks.write` for a tomogram without coordinates. They are written to a new
@@ -130,6 +136,7 @@ def classify(
     out_dir : folder of the results
     tomogram, coordinates : a tomogram (.mrc, .em, .hdf, .zarr) and a list of positions in it (.star, .tbl, .json, ...)
     subtomograms : a stack, a folder or a STAR with _rlnImageName, in place of the two
+    model : model.safetensors of an earlier run, to predict without training; "": train
     classes : at least two built-in names, PDB, mmCIF or MRC files, or entries such as pdb:6zu5; a sequence, or a text
         with commas. "": the profile's
     voxel_size : A; 0: the file's own
@@ -159,9 +166,32 @@ def classify(
     resolve(method)
     budget = _profile(profile)
     picking = bool(tomogram) and not (coordinates or subtomograms)
-    names = target_data.read_classes(data_fetch.local(_text(classes)), budget.classes, background=picking)
     if not 0 <= purity <= 1:
         raise InputError(f"Expected a purity from 0 to 1, such as 0.8, got {purity:g}.")
+    final = Path(out_dir).expanduser().resolve()
+    given = (subtomograms, tomogram, coordinates, background)
+    if model:
+        _check_input(subtomograms, tomogram, coordinates)
+        classifier = reuse.load(model, classes=_text(classes), box=box, background=background)
+        target = reuse.read_target(
+            classifier,
+            model,
+            subtomograms=subtomograms,
+            tomogram=tomogram,
+            coordinates=coordinates,
+            voxel_size=voxel_size,
+            contrast=contrast,
+            candidates=candidates,
+        )
+        manifest = _manifest(parameters, started, seed, {"name": "none, nothing was trained"}, device, (*given, model))
+        folder = run_folder.start(final, json.dumps(manifest, indent=2) + "\n")
+        predictions = classifier.predict(target.subtomograms, device=device)
+        warnings = prediction_warnings(classifier, predictions)
+        warnings += distance_warnings(predictions.shift, target.subtomograms.name)
+        made = {"choice": reuse.summary(classifier, model)}
+        listed = picks.at_purity(target, predictions, purity) if picking else {}
+        return _finish(final, folder, target, predictions, classifier, warnings, manifest, given, listed, made)
+    names = target_data.read_classes(data_fetch.local(_text(classes)), budget.classes, background=picking)
     budget = budget.for_classes(names)
     target = read_target(
         names,
@@ -180,20 +210,7 @@ def classify(
         if background:
             raise
         no_boxes = [f"The accuracy was not estimated on spike-ins: {problem}"]
-    final = Path(out_dir).expanduser().resolve()
-    files = [Path(file).expanduser() for file in (subtomograms, tomogram, coordinates, background, *names) if file]
-    manifest = {
-        "notebook": "classify",
-        "status": "unfinished",
-        "parameters": parameters,
-        "seed": seed,
-        "profile": asdict(budget),
-        "started": started,
-        "device": str(pick_device(device)),
-        "inputs": {str(file): runtime.file_digest(file) for file in files if file.is_file()},
-        "id": uuid.uuid4().hex,
-        **run_folder.origin(),
-    }
+    manifest = _manifest(parameters, started, seed, asdict(budget), device, (*given, *names))
     folder = run_folder.start(final, json.dumps(manifest, indent=2) + "\n")
 
     unlabelled = adaptation_set(target, budget.n_target, seed)
@@ -213,6 +230,7 @@ def classify(
     fits = fit_methods(method, source, validation, unlabelled, budget, seed=seed, device=device, **training)
     outliers = simulate_outliers(unlabelled, budget, **simulation)
     classifier = select_classifier(fits, method, unlabelled, outliers, seed=seed, device=device)
+    classifier.recipe.update(reuse.about_target(target, names))
     predictions = classifier.predict(target.subtomograms, device=device)
     warnings += prediction_warnings(classifier, predictions)
 
@@ -228,22 +246,67 @@ def classify(
         except InputError as problem:
             warnings.append(f"The accuracy was not estimated on spike-ins: {problem}")
 
-    prevalence = tables.prevalence(predictions.probabilities, predictions.classes, predictions.unknown)
     gap = domain_gap(fits, source, unlabelled, seed=seed, device=device)
     listed = picks.at_purity(target, predictions, purity) if picking else {}
-    names_of_files = [Path(file).name for file in (subtomograms or tomogram, coordinates, background) if file]
+    made = {"choice": classifier.recipe["reason"]}
+    return _finish(
+        final, folder, target, predictions, classifier, warnings, manifest, given, listed, made, scores=scores, gap=gap
+    )
+
+
+def _manifest(
+    parameters: dict[str, Any],
+    started: str,
+    seed: int,
+    profile: dict[str, Any],
+    device: Device,
+    files: Sequence[str | Path],
+) -> dict[str, Any]:
+    """The manifest of a run that begins, with the digests of its input files."""
+    paths = [Path(file).expanduser() for file in files if file]
+    return {
+        "notebook": "classify",
+        "status": "unfinished",
+        "parameters": parameters,
+        "seed": seed,
+        "profile": profile,
+        "started": started,
+        "device": str(pick_device(device)),
+        "inputs": {str(path): runtime.file_digest(path) for path in paths if path.is_file()},
+        "id": uuid.uuid4().hex,
+        **run_folder.origin(),
+    }
+
+
+def _finish(
+    final: Path,
+    folder: Path,
+    target: TargetData,
+    predictions: Predictions,
+    classifier: Classifier,
+    warnings: list[str],
+    manifest: dict[str, Any],
+    given: Sequence[str | Path],
+    listed: Mapping[str, Picks],
+    made: Mapping[str, str],
+    scores: Mapping[str, SpikeInScore] | None = None,
+    gap: Mapping[str, float] | None = None,
+) -> Classification:
+    """Write the results of :func:`classify`, rename the folder, and return them."""
+    prevalence = tables.prevalence(predictions.probabilities, predictions.classes, predictions.unknown)
     paths = write_results(
         folder,
         target,
         predictions,
         classifier,
         prevalence=prevalence,
-        scores=scores,
-        gap=gap,
+        scores=scores or {},
+        gap=gap or {},
         warnings=warnings,
-        inputs=names_of_files,
+        inputs=[Path(file).name for file in given if file],
         manifest=manifest,
         listed=listed,
+        made=made,
     )
     manifest |= {"status": "finished"}
     moved = run_folder.finish(final, json.dumps(manifest, indent=2) + "\n")
@@ -252,10 +315,10 @@ def classify(
         classifier=classifier,
         target=target,
         warnings=(*target.warnings, *warnings),
-        spike_in=scores,
+        spike_in=dict(scores or {}),
         prevalence=prevalence,
-        picks=listed,
-        gap=gap,
+        picks=dict(listed),
+        gap=dict(gap or {}),
         folder=final,
         paths=tuple(final / path.relative_to(folder) for path in paths),
         moved=moved,
@@ -280,31 +343,37 @@ def read_target(
     candidates: int = 2000,
 ) -> TargetData:
     """The input files as subtomograms for a classifier of `classes`; parameters as in :func:`classify`."""
+    _check_input(subtomograms, tomogram, coordinates)
+    if subtomograms:
+        particles = readers.read_subtomograms(subtomograms, box or None, voxel_size or None)
+        name = Path(subtomograms).stem
+        return target_data.from_subtomograms(particles, classes, box=box, contrast=contrast, name=name)
+    volume = readers.read_tomogram(tomogram, voxel_size or None)
+    if not coordinates:
+        sizes = {name: structures.diameter(name) for name in classes}
+        return picks.candidates(volume, sizes, box=box, contrast=contrast, n=candidates)
+    particles = readers.read_picks(coordinates, volume)
+    return target_data.from_tomogram(volume, particles, classes, box=box, contrast=contrast)
+
+
+def _check_input(subtomograms: str | Path, tomogram: str | Path, coordinates: str | Path) -> None:
     if subtomograms and (tomogram or coordinates):
         raise InputError(
             f"Expected subtomograms, or a tomogram with coordinates, got subtomograms={subtomograms} together with "
             f"{tomogram or coordinates}: leave one out."
         )
-    if subtomograms:
-        particles = readers.read_subtomograms(subtomograms, box or None, voxel_size or None)
-        name = Path(subtomograms).stem
-        return target_data.from_subtomograms(particles, classes, box=box, contrast=contrast, name=name)
-    if not tomogram:
+    if not (subtomograms or tomogram):
         raise InputError(
             f"Expected subtomograms, or a tomogram with or without coordinates, got tomogram='' and "
             f"coordinates='{coordinates}': give the tomogram."
         )
-    volume = readers.read_tomogram(tomogram, voxel_size or None)
-    if not coordinates:
-        return picks.candidates(volume, classes, box=box, contrast=contrast, n=candidates)
-    particles = readers.read_picks(coordinates, volume)
-    return target_data.from_tomogram(volume, particles, classes, box=box, contrast=contrast)
 
 
 def adaptation_set(target: TargetData, n: int, seed: int = 0) -> Unlabelled:
     """At most n of the target's subtomograms, drawn at random, for training and selection."""
     if len(target.subtomograms) <= n:
-        return target.subtomograms
+        x = target.subtomograms.x
+        return replace(target.subtomograms, x=x[:]) if isinstance(x, StreamedBoxes) else target.subtomograms
     order = torch.randperm(len(target.subtomograms), generator=seeded_generator(seed, "target"), device="cpu")
     return target.subtomograms.subset(order[:n])
 
@@ -408,7 +477,7 @@ def select_classifier(
     classifier has the method, the step, the reason and a warning.
     """
     if method == "source_only":
-        return finish(fits[method], outliers=outliers, seed=seed, device=device)
+        return finish(fits[method], outliers=outliers, seed=seed, device=device, target=target)
     fallback, unaligned = fits["source_only"], fits.get(resolve(method)[1].unaligned)
     return select(
         fits[method], target, fallback=fallback, unaligned=unaligned, outliers=outliers, seed=seed, device=device
@@ -639,6 +708,7 @@ def write_results(
     inputs: Sequence[str],
     manifest: Mapping[str, Any],
     listed: Mapping[str, Picks] | None = None,
+    made: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Paths of the files written to `folder`: predictions.star and classes/*.star, model.safetensors, report.html, ...
 
@@ -648,6 +718,7 @@ def write_results(
     inputs : names of the input files
     manifest : for the provenance, see `report.provenance`
     listed : the picks of each class, where the positions are candidates
+    made : more for the provenance; None: the reason of the choice of the network
     """
     used = classifier.recipe["method"]
     paths = tables.write(folder, target, predictions.probabilities, predictions.classes, predictions.unknown)
@@ -672,7 +743,7 @@ def write_results(
                 manifest,
                 method=used,
                 step=classifier.recipe["step"],
-                choice=classifier.recipe["reason"],
+                **(made or {"choice": classifier.recipe["reason"]}),
                 picks=picks.summary(listed) if listed else "",
             ),
         )
@@ -703,6 +774,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--tomogram", default="", help=".mrc, .em, .hdf or .zarr; it is picked where no coordinates are given")
     add("--coordinates", default="", help=".star, .tbl, .json, .ndjson, .txt, ...: positions in the tomogram")
     add("--subtomograms", default="", help="in place of the two: a stack, a folder or a STAR with _rlnImageName")
+    add("--model", default="", help="model.safetensors of an earlier run: predict without training")
     add("--classes", default="", help="names, files or entries such as pdb:6zu5, by commas (default: the profile's)")
     add("--out_dir", "--out", required=True, help="folder of the results")
     add("--pixel_size", default=0.0, type=float, dest="voxel_size", help="A per voxel (default: from the file)")
@@ -730,7 +802,7 @@ def main(arguments: list[str] | None = None) -> int:
     for warning in result.warnings:
         print("WARNING:", warning)
     used, reason = (result.classifier.recipe[name] for name in ("method", "reason"))
-    print(f"{used}: {reason or 'as asked for'}")
+    print(reuse.summary(result.classifier, options.model) if options.model else f"{used}: {reason or 'as asked for'}")
     if used in result.spike_in:
         print(f"balanced accuracy on spike-ins: {result.spike_in[used]} ({used}; picks off by up to 4 or 2 voxels)")
     for name, found in result.prevalence.items():

@@ -20,7 +20,6 @@ def find_background(
     *,
     tolerance: float | None = 2.5,
     keep_out: np.ndarray | None = None,
-    apart: float | None = None,
 ) -> np.ndarray:
     """Centres (M, 3) zyx of at most `n` boxes without a particle, in random order; the boxes may overlap.
 
@@ -40,7 +39,6 @@ def find_background(
         the candidates by more than `tolerance` times the distance from the 16th percentile to the median. Smaller
         values keep only flat boxes; None keeps all boxes that are free of given positions and not constant
     keep_out : (M, 3) zyx centres of boxes with which no voxel may be shared
-    apart : least distance of a centre from each given position along some axis, voxels; None: 0.75 box
 
     Raises
     ------
@@ -56,7 +54,7 @@ def find_background(
     free = np.stack(np.meshgrid(*lattice, indexing="ij"), -1).reshape(-1, 3)
     if particles is not None and len(particles) and len(free):
         distance, _ = spatial.cKDTree(np.asarray(particles, float)).query(free, p=np.inf)
-        free = free[distance >= (0.75 * box if apart is None else apart)]
+        free = free[distance >= 0.75 * box]
     if keep_out is not None and len(keep_out) and len(free):
         free = free[spatial.cKDTree(keep_out).query(free, p=np.inf)[0] >= box]
     n_free = len(free)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage, spatial
+from sklearn.isotonic import IsotonicRegression
 
 from ..errors import InputError
 from .volumes import release
@@ -30,13 +31,17 @@ class Candidates:
     ----------
     zyx : (N, 3) voxels of the tomogram, counted from 0 at the first voxel's centre, finer than a voxel
     score : (N,) height of the maximum above the median of the filtered tomogram, in its robust standard deviations
+    real : (N,) estimated fraction of particles among maxima of that height, 0 to 1; the others are noise
+    weak : (M, 3) zyx of the maxima below the candidates, the best first; most of them are noise
     diameter : (N,) A, of the structure whose filter gave the maximum
     stands_out : whether the candidates are more or higher than the minima of the same filter, which are no particles
     """
 
     zyx: np.ndarray
     score: np.ndarray
+    real: np.ndarray
     diameter: np.ndarray
+    weak: np.ndarray
     stands_out: bool
 
     def __len__(self) -> int:
@@ -80,11 +85,18 @@ def find_candidates(
     d = np.repeat(sizes, [len(height) for _, height in parts])
     order = np.argsort(-score, kind="stable")
     high, low = order[score[order] > 0], order[score[order] < 0][::-1]
-    best = high[_apart(zyx[high], d[high] / voxel_size, n)]
-    noise = -score[low[_apart(zyx[low], d[low] / voxel_size, n)]]
-    stands_out = _stands_out(score[best], noise)
-    best = best[: _above_noise(score[best], noise)]
-    return Candidates(zyx[best], score[best], d[best], stands_out)
+    best = high[_apart(zyx[high], d[high] / voxel_size)]
+    noise = -score[low[_apart(zyx[low], d[low] / voxel_size)]]
+    number = _above_noise(score[best], noise)
+    listed = best[: min(n, number)]
+    return Candidates(
+        zyx=zyx[listed],
+        score=score[listed],
+        real=_real(score[best], noise)[: len(listed)],
+        diameter=d[listed],
+        weak=zyx[best[number:]],
+        stands_out=_stands_out(score[best], noise),
+    )
 
 
 def _distinct(diameters: Sequence[float]) -> list[float]:
@@ -119,7 +131,7 @@ def _grey_values(volume: np.ndarray, step: int, sign: float) -> tuple[float, flo
     values = []
     for at in np.unique(np.linspace(1, max(1, depth - 2), 16).round().astype(int)):
         part = _binned(volume, max(0, at - 1), min(depth, at + 2), step)
-        values.append(part[~_blank(part)])
+        values.append(part[~_blank(part) & np.isfinite(part)])
     grey = np.concatenate(values)
     if not len(grey):
         return 0.0, math.inf
@@ -160,8 +172,8 @@ def _respond(
     """Difference of Gaussians (Z, Y, X) of width `sigma` of the voxels that hold data, and where it can be used."""
     bright = sign * (data - np.float32(level))
     gold = bright > extreme
-    usable = ~(_blank(data) | gold)
-    response, inside = _filter(bright * usable, usable.astype(np.float32), sigma)
+    usable = ~(_blank(data) | gold) & np.isfinite(data)
+    response, inside = _filter(np.where(usable, bright, np.float32(0)), usable.astype(np.float32), sigma)
     if gold.any():
         inside &= ndimage.gaussian_filter(gold.astype(np.float32), sigma, truncate=TRUNCATE) < 0.01
     return response, inside
@@ -194,8 +206,8 @@ def _offset(response: np.ndarray, at: np.ndarray) -> np.ndarray:
     return out
 
 
-def _apart(zyx: np.ndarray, diameter: np.ndarray, n: int) -> np.ndarray:
-    """Indices of at most n positions (M, 3) in their order, each at least 0.7 mean diameters from those before it."""
+def _apart(zyx: np.ndarray, diameter: np.ndarray) -> np.ndarray:
+    """Indices of positions (M, 3) in their order, each at least 0.7 mean diameters from those before it."""
     if not len(zyx):
         return np.zeros(0, int)
     tree, free, kept = spatial.cKDTree(zyx), np.ones(len(zyx), bool), []
@@ -205,8 +217,6 @@ def _apart(zyx: np.ndarray, diameter: np.ndarray, n: int) -> np.ndarray:
             near = np.array(tree.query_ball_point(zyx[i], APART * (diameter[i] + diameter.max()) / 2))
             distance = np.linalg.norm(zyx[near] - zyx[i], axis=1)
             free[near[distance < APART * (diameter[i] + diameter[near]) / 2]] = False
-            if len(kept) == n:
-                break
     return np.array(kept)
 
 
@@ -219,6 +229,19 @@ def _above_noise(found: np.ndarray, null: np.ndarray) -> int:
     noise = len(null) - np.searchsorted(np.sort(null), found)
     good = np.flatnonzero(noise <= number / 2)
     return max(FEWEST, int(good[-1]) + 1 if len(good) else 0)
+
+
+def _real(found: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Estimated fraction (N,) of maxima of descending heights that are no noise, which falls with the height.
+
+    Of maxima and minima of one height, a fraction q are maxima (isotonic regression); 1 - q are noise, and so are as
+    many of the maxima.
+    """
+    if not len(found) or not len(null):
+        return np.ones(len(found))
+    heights, is_maximum = np.concatenate([found, null]), np.repeat([1.0, 0.0], [len(found), len(null)])
+    q = IsotonicRegression(y_min=0.5, y_max=1.0, out_of_bounds="clip").fit(heights, is_maximum).predict(found)
+    return (2 * q - 1) / q
 
 
 def _stands_out(found: np.ndarray, null: np.ndarray) -> bool:

@@ -1,6 +1,7 @@
 """A tomogram without coordinates: candidates, picks at an expected purity, and files for other programs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from cryoshift_core.application import picks, pipeline, target_data
 from cryoshift_core.application.classifier import Predictions
 from cryoshift_core.application.picks import Picks
 from cryoshift_core.errors import InputError
+from cryoshift_core.simulation import structures
 from cryoshift_core.tomography.volumes import Volume
 from data_fetch import readers
 
@@ -31,13 +33,14 @@ def tomogram(tmp_path_factory):
 
 
 def candidates(path, classes=CLASSES, n=300, **options):
-    return picks.candidates(readers.read_tomogram(path), classes, n=n, **options)
+    sizes = {name: structures.diameter(name) for name in classes}
+    return picks.candidates(readers.read_tomogram(path), sizes, n=n, **options)
 
 
 def test_candidates_become_subtomograms_also_at_the_border(tomogram):
     path, at = tomogram
     target = candidates(path)
-    assert target.contrast == "dark" and len(target.kept) == len(target) == len(target.score)
+    assert target.contrast == "dark" and len(target.kept) == len(target) == len(target.candidates)
     away = cKDTree(target.particles.zyx).query(at)[0]
     assert (away * VOXEL < 150).all()
     half = target.edge // 2
@@ -54,7 +57,7 @@ def test_noise_is_refused_with_ways_out_that_work(tomogram, tmp_path):
     says(lambda: candidates(tmp_path / "empty.mrc"), "empty.mrc", "ribosome_80S (303 A)", "or give coordinates")
     path, _ = tomogram
     says(lambda: candidates(path, contrast="bright"), "TS_07.mrc", "set contrast to dark")
-    assert candidates(path, contrast="dark").score[0] > 5
+    assert candidates(path, contrast="dark").candidates.score[0] > 5
     says(lambda: candidates(path, ("membrane", "ice")), "membrane, ice", "name a molecule")
 
 
@@ -66,15 +69,23 @@ def test_a_background_class_is_added_where_there_is_none():
         target_data.read_classes("ribosome_80S", ())
 
 
-def given_target(tomogram, n):
-    """n candidates of the tomogram."""
-    target = candidates(tomogram[0], n=n)
-    assert len(target) == n
-    return target
+def given_target(tomogram, real):
+    """As many candidates as `real`, the estimated fractions of particles among those of their density."""
+    target = candidates(tomogram[0], n=len(real))
+    return replace(target, candidates=replace(target.candidates, real=np.array(real, float)))
+
+
+def test_background_boxes_are_weak_maxima_away_from_the_particles(tomogram):
+    path, at = tomogram
+    target = candidates(path)
+    x, centres = target_data.cut_background(target, 40, torch.Generator().manual_seed(0))
+    assert x.shape == (40, 1, *target.subtomograms.x.shape[2:]) and len(np.unique(centres, axis=0)) == 40
+    assert (cKDTree(target.candidates.weak).query(centres)[0] == 0).all()
+    assert (cKDTree(at).query(centres)[0] * VOXEL > 150).all()
 
 
 def test_picks_are_the_most_confident_that_keep_the_expected_purity(tomogram):
-    target = given_target(tomogram, 6)
+    target = given_target(tomogram, [1, 1, 1, 1, 1, 1])
     p = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.95, 0.05], [0.6, 0.4], [0.99, 0.01], [0.7, 0.3]])
     unknown = torch.tensor([False, False, False, False, True, False])
     found = picks.at_purity(target, Predictions(CLASSES, p, torch.zeros(6), unknown), 0.8)
@@ -90,6 +101,14 @@ def test_picks_are_the_most_confident_that_keep_the_expected_purity(tomogram):
     none = picks.at_purity(target, Predictions(CLASSES, p), 1.0)
     assert len(none["ribosome_80S"]) == 0 and "ribosome_80S 0" in picks.summary(none)
     assert "ribosome_80S 3 (0.85)" in picks.summary(found)
+
+
+def test_the_confidence_of_a_pick_counts_its_density(tomogram):
+    target = given_target(tomogram, [1.0, 0.5, 0.25])
+    p = torch.tensor([[0.8, 0.2], [0.96, 0.04], [1.0, 0.0]])
+    found = picks.at_purity(target, Predictions(CLASSES, p), 0.6)["ribosome_80S"]
+    assert found.confidence.tolist() == pytest.approx([0.8, 0.48])
+    assert np.array_equal(found.zyx, target.particles.zyx[:2])
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,18 @@ def test_noise_alone_does_not_stand_out():
     assert not any(one.stands_out for one in found) and all(len(one) for one in found)
 
 
+def test_the_fraction_of_particles_is_estimated_from_the_minima(tomogram):
+    volume, at = tomogram
+    found = candidates(volume)
+    everything = np.concatenate(list(at.values()))
+    true = cKDTree(everything).query(found.zyx)[0] * VOXEL < DTRIC / 2
+    assert (np.diff(found.real) <= 0).all() and ((found.real >= 0) & (found.real <= 1)).all()
+    assert abs(found.real.sum() - true.sum()) < 0.25 * true.sum(), (found.real.sum(), true.sum())
+    assert found.real[true].mean() > found.real[~true].mean() + 0.5
+    away = cKDTree(everything).query(found.weak)[0] * VOXEL
+    assert len(found.weak) > 100 and (away > DTRIC / 2).mean() > 0.95, "what is no candidate is no particle"
+
+
 def test_a_few_clear_particles_stand_out():
     shape = (48, 96, 96)
     volume = noise(shape, VOXEL, 3) + 4 * ball(shape, (24, 40, 40), 6)
@@ -147,6 +159,17 @@ def test_a_volume_without_data_has_no_candidates():
 def test_classes_without_a_size_are_refused():
     says(lambda: candidates(noise((24, 24, 24), VOXEL, 0), [0.0]), "diameter", "name a molecule")
     says(lambda: candidates(noise((24, 24, 24), VOXEL, 0), n=0), "0 candidates", "raise the number")
+
+
+def test_a_region_without_numbers_attracts_no_candidate(tomogram):
+    """A large tomogram on disk is only checked in parts."""
+    volume, at = tomogram
+    broken = volume.copy()
+    broken[:, :20, :20] = np.nan
+    found = candidates(broken)
+    assert np.isfinite(found.score).all() and not ((found.zyx[:, 1:] < 19).all(1)).any()
+    away, _ = distances(found, at["ribosome_80S"][(at["ribosome_80S"][:, 1:] > 35).all(1)])
+    assert (away < D80S / 2).all()
 
 
 def test_close_diameters_share_a_filter():
