@@ -390,7 +390,8 @@ def cut_background(
     """At most n particle-free boxes (M, 1, b, b, b) of the tomogram, prepared as its subtomograms; centres (M, 3) zyx.
 
     Beside candidates these are boxes around maxima of the density that are too weak for one: a candidate without a
-    particle is such a maximum, and not a random place. Particles may stand at their rims.
+    particle is such a maximum, and not a random place. Particles may stand at their rims, and they are padded as the
+    candidates' boxes are.
 
     Parameters
     ----------
@@ -414,7 +415,9 @@ def cut_background(
         at = find_background(
             volume.data, like.particles.zyx, like.edge, n, generator, tolerance=tolerance, keep_out=keep_out
         )
-    x, whole = extraction.extract(volume.data, at, model.x.shape[-1], volume.voxel_size, model.voxel_size)
+    x, whole = extraction.extract(
+        volume.data, at, model.x.shape[-1], volume.voxel_size, model.voxel_size, pad=like.candidates is not None
+    )
     if len(whole) < FEWEST:
         raise InputError(
             f"Expected at least {FEWEST} background boxes of {like.edge} voxels in {volume.path}, got {len(whole)}: "

@@ -19,7 +19,7 @@ APART = 0.7  # mean diameters between two candidates
 INSIDE = 0.8  # least fraction of the narrow Gaussian on voxels that hold data
 EXTREME = 3.0  # times the 99.9 % quantile of the grey values: gold, not protein
 SLAB = 1 << 24  # voxels of one slab, without its margins
-FEWEST = 200  # candidates, where there are so many maxima
+FEWEST = 200  # candidates, where there are twice as many maxima
 TRUNCATE = 3.0  # widths at which a Gaussian ends
 
 
@@ -221,14 +221,14 @@ def _apart(zyx: np.ndarray, diameter: np.ndarray) -> np.ndarray:
 
 
 def _above_noise(found: np.ndarray, null: np.ndarray) -> int:
-    """The number of maxima down to the height where half of them may be noise; `FEWEST` at least.
+    """The number of maxima down to the height where half of them may be noise; `FEWEST`, or half of all, at least.
 
     Noise has as many maxima above a height as it has minima below the same. The heights descend.
     """
     number = np.arange(1, len(found) + 1)
     noise = len(null) - np.searchsorted(np.sort(null), found)
     good = np.flatnonzero(noise <= number / 2)
-    return max(FEWEST, int(good[-1]) + 1 if len(good) else 0)
+    return max(min(FEWEST, len(found) // 2), int(good[-1]) + 1 if len(good) else 0)
 
 
 def _real(found: np.ndarray, null: np.ndarray) -> np.ndarray:

@@ -195,14 +195,14 @@ def test_the_command_picks_a_tomogram_without_coordinates(tomogram, tmp_path, ca
     path, at = tomogram
     out = tmp_path / "out"
     arguments = ["classify", "--tomogram", str(path), "--classes", "ribosome_80S", "--out", str(out)]
-    arguments += ["--profile", "smoke", "--device", "cpu", "--purity", "0", "--candidates", "120"]
+    arguments += ["--profile", "smoke", "--device", "cpu", "--purity", "0", "--candidates", "60"]
     assert command_line.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "Picks of each class (expected purity): ribosome_80S" in printed and "not a measurement" in printed
     names = {file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file()}
     assert {"picks.star", "picks.tbl", "picks.png", "predictions.star", "report.html", "model.safetensors"} <= names
     rows = starfile.read(out / "predictions.star")["particles"]
-    assert len(rows) == 120 and set(rows["csClass"]) <= set(CLASSES) and "csCandidateScore" in rows
+    assert len(rows) == 60 and set(rows["csClass"]) <= set(CLASSES) and "csCandidateScore" in rows
     back = readers.read_picks(out / "predictions.star", readers.read_tomogram(path))
     assert (cKDTree(back.zyx).query(at)[0] * VOXEL < 150).all(), "the candidates are at the ribosomes"
     page = (out / "report.html").read_text(encoding="utf-8")
