@@ -418,7 +418,7 @@ def cut_background(
     x, whole = extraction.extract(
         volume.data, at, model.x.shape[-1], volume.voxel_size, model.voxel_size, pad=like.candidates is not None
     )
-    if len(whole) < FEWEST:
+    if like.candidates is not None and len(whole) < FEWEST:
         raise InputError(
             f"Expected at least {FEWEST} background boxes of {like.edge} voxels in {volume.path}, got {len(whole)}: "
             "take a smaller box, or give particle-free boxes as background."
