@@ -33,7 +33,7 @@ _WHERE = {
     "Term": "methods",
     "TrainingConfig": "training",
     "Unlabelled": "data",
-    "classify": "application.pipeline",
+    "classify": "application.classify",
     "extract_subtomograms": "application.target_data",
     "fit": "training",
     "load": "application.classifier",
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from .application.classifier import Classifier as Classifier
     from .application.classifier import load as load
     from .application.classifier import select as select
-    from .application.pipeline import classify as classify
+    from .application.classify import classify as classify
     from .application.target_data import extract_subtomograms as extract_subtomograms
     from .application.target_data import read_subtomograms as read_subtomograms
     from .data import HeldOutLabels as HeldOutLabels

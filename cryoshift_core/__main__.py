@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
-    "classify": ("application.pipeline", "classify the particles of a tomogram, or a stack of subtomograms"),
+    "classify": ("application.classify", "classify the particles of a tomogram, or a stack of subtomograms"),
     "tutorial": ("course.runner", "run the notebooks of the course"),
     "evidence": ("benchmark.__main__", "train and score methods on scenarios, into one CSV"),
     "structures": ("simulation.structures", "rebuild the shipped density maps from coordinate files"),

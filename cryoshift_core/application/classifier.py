@@ -24,6 +24,7 @@ from ..models import Network, outputs
 from ..selection import choose
 from ..support.runtime import atomic
 from ..training import Fit
+from .reference import TargetReference
 
 FORMAT = "cryoshift-classifier/2"
 
@@ -38,12 +39,15 @@ class Predictions:
     probabilities : (N, K) calibrated
     score : (N,) out-of-distribution score, or None where the classifier has no detector
     unknown : (N,) bool, True where a subtomogram fits no class, or None where the classifier has no detector
+    shift : how far they are from those that the classifier was adapted to, see `TargetReference.shift`; None where it
+        has no reference
     """
 
     classes: tuple[str, ...]
     probabilities: Tensor
     score: Tensor | None = None
     unknown: Tensor | None = None
+    shift: float | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -93,6 +97,7 @@ class Classifier:
     calibration : temperature of the probabilities
     detector : of the unknown class, or None
     recipe : method, step, seed-free settings of the network and the training
+    reference : the target that it was adapted to, or None
     normalisation, version : of the input values, and of the library that made it
     """
 
@@ -104,6 +109,7 @@ class Classifier:
     calibration: Calibration
     detector: UnknownDetector | None
     recipe: dict[str, Any]
+    reference: TargetReference | None = None
     normalisation: str = NORMALISATION
     version: str = __version__
 
@@ -142,11 +148,12 @@ class Classifier:
             )
         found = outputs(self.network, subtomograms.x, device=device)
         probabilities = self.calibration.probabilities(found.probabilities)
+        shift = None if self.reference is None else self.reference.shift(found.features, found.logits.argmax(1))
         if self.detector is None:
-            return Predictions(self.classes, probabilities)
+            return Predictions(self.classes, probabilities, shift=shift)
         score = self.detector.score_features(found.features)
         unknown = assign(probabilities, score, self.detector.thresholds) == UNKNOWN
-        return Predictions(self.classes, probabilities, score, unknown)
+        return Predictions(self.classes, probabilities, score, unknown, shift)
 
     def save(self, path: str | Path) -> Path:
         """Write the classifier as one safetensors file (tensors, and JSON as metadata), atomically; no pickle."""
@@ -166,6 +173,9 @@ class Classifier:
             about["detector"] = {"threshold": self.detector.threshold}
             arrays = {name: value for name, value in vars(self.detector).items() if isinstance(value, np.ndarray)}
             tensors |= {f"detector.{name}": torch.from_numpy(value.copy()) for name, value in arrays.items()}
+        if self.reference is not None:
+            arrays = {f"reference.{name}": value for name, value in vars(self.reference).items()}
+            tensors |= {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
         with atomic(path) as partial:
             save_file(tensors, partial, metadata={"format": FORMAT, "about": json.dumps(about)})
         return Path(path)
@@ -210,6 +220,8 @@ class Classifier:
         if about["detector"] is not None:
             arrays = {n.removeprefix("detector."): t.numpy() for n, t in tensors.items() if n.startswith("detector.")}
             detector = UnknownDetector(**{"outlier": None} | arrays, **about["detector"])
+        parts = {n.removeprefix("reference."): t.numpy() for n, t in tensors.items() if n.startswith("reference.")}
+        reference = TargetReference(**parts) if parts else None  # an earlier file has none
         return cls(
             network=network.eval(),
             classes=tuple(about["classes"]),
@@ -219,6 +231,7 @@ class Classifier:
             calibration=Calibration(**about["calibration"]),
             detector=detector,
             recipe=recipe,
+            reference=reference,
             normalisation=about["normalisation"],
             version=about["version"],
         )
@@ -277,8 +290,9 @@ def finish(
 ) -> Classifier:
     """The calibrated classifier of one candidate of a fit: `step`, or the one that the fit has selected.
 
-    Parameters as in :func:`select`; `target` raises thresholds of the unknown class, see `UnknownDetector.fit`;
-    `warning` and the `reason` of the choice are kept in the recipe.
+    Parameters as in :func:`select`; `target` raises thresholds of the unknown class, see `UnknownDetector.fit`, and the
+    classifier keeps how far its subtomograms are from each other, to compare others with; `warning` and the `reason` of
+    the choice are kept in the recipe.
     """
     network = fit.restore(fit.selected if step is None else step)
     generator = torch.Generator("cpu").manual_seed(seed)
@@ -288,6 +302,10 @@ def finish(
         detector = UnknownDetector.fit(
             network, fit.validation, outliers, fit.warps, generator, target=target, device=device
         )
+    reference = None
+    if target is not None:
+        found = outputs(network, target.x, device=device)
+        reference = TargetReference.fit(found.features, found.logits.argmax(1), len(fit.classes))
     named = isinstance(fit.config.encoder, str)
     recipe = {
         "method": fit.method,
@@ -312,6 +330,7 @@ def finish(
         calibration=calibration,
         detector=detector,
         recipe=recipe,
+        reference=reference,
     )
 
 

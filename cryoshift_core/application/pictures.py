@@ -5,6 +5,7 @@ Colours are those of Okabe and Ito (2008), which people with colour-vision defic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ import torch
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import ndimage
 from torch import Tensor
 
 # Blue and orange stand for source and target, and for nothing else.
@@ -166,6 +168,50 @@ def orthoslices(axes: Sequence[Axes], data: np.ndarray, zyx: np.ndarray, at: np.
             far = data.shape[along] - 1
             starts, ends = [0, min(far, at[along] + free)], [max(0, at[along] - free), far]
             line([at[level]] * 2, starts, ends, color="#56B4E9", lw=0.9)
+
+
+def pick_density(data: np.ndarray, picks: Mapping[str, np.ndarray], voxel_size: float) -> Figure:
+    """A heat map: the density of the picks of each class (rows) in three layers of a tomogram (columns), along z.
+
+    Each grey picture is the mean of nine sections of its layer. The density is smoothed with a Gaussian as wide as a
+    40th of the field; colours of one class have the same scale in all layers.
+
+    Parameters
+    ----------
+    data : (Z, Y, X); it may stay on disk
+    picks : class -> (N, 3) zyx positions in voxels
+    voxel_size : A
+    """
+    depth, height, width = data.shape
+    ends = np.unique(np.linspace(0, depth, min(3, depth) + 1).round().astype(int))
+    step = max(1, round(max(height, width) / 256))
+    bins, area = (math.ceil(height / step), math.ceil(width / step)), (step * voxel_size / 1000) ** 2
+    size = (3.1 * (len(ends) - 1) + 0.8, 3.0 * len(picks) * min(1.4, height / width) + 0.4)
+    fig, axes = plt.subplots(len(picks), len(ends) - 1, figsize=size, squeeze=False, layout="constrained")
+    for row, (name, zyx) in zip(axes, picks.items(), strict=True):
+        layers = []
+        for low, high in zip(ends[:-1], ends[1:], strict=True):
+            here = zyx[(zyx[:, 0] >= low - 0.5) & (zyx[:, 0] < high - 0.5)]
+            counts, _, _ = np.histogram2d(
+                here[:, 1], here[:, 2], bins=bins, range=[(-0.5, bins[0] * step - 0.5), (-0.5, bins[1] * step - 0.5)]
+            )
+            layers.append(ndimage.gaussian_filter(counts, max(bins) / 40, mode="constant") / area)
+        most = max(layer.max() for layer in layers) or 1.0
+        for ax, low, high, layer in zip(row, ends[:-1], ends[1:], layers, strict=True):
+            sections = np.unique(np.linspace(low, high - 1, 9).round().astype(int))
+            show(ax, np.mean([np.asarray(data[z], np.float32) for z in sections], axis=0))
+            drawn = ax.imshow(
+                layer,
+                cmap="inferno",
+                vmin=0,
+                vmax=most,
+                alpha=np.clip(1.6 * layer / most, 0, 0.75),
+                extent=(-0.5, bins[1] * step - 0.5, bins[0] * step - 0.5, -0.5),
+            )
+            ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+            ax.set_title(f"{name}, z = {low} to {high - 1}", fontsize=8, parse_math=False)
+        fig.colorbar(drawn, ax=list(row), label="picks per square of 100 nm", shrink=0.8)
+    return fig
 
 
 def class_fractions(fractions: Mapping[str, Sequence[float]], classes: Sequence[str]) -> Figure:

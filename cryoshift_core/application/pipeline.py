@@ -1,21 +1,16 @@
-"""Classify the particles of a tomogram: :func:`classify` in one call, or its steps one by one.
+"""Steps from files to predictions, as plain functions; :func:`classify.classify` takes them all.
 
-The steps are plain functions, in this order: `read_target`, `adaptation_set`, `background_boxes`, `simulate_source`,
-`own_source`, `fit_methods`, `select_classifier`, then `Classifier.predict`, `make_spike_ins`,
-`score_spike_ins`, `verdict.judge`, `predictions.prevalence`, `domain_gap` and `write_results`.
+In this order: `read_target`, `adaptation_set`, `background_boxes`, `simulate_source`, `own_source`, `fit_methods`,
+`select_classifier`, then `Classifier.predict`, `make_spike_ins`, `score_spike_ins`, `verdict.judge`,
+`predictions.prevalence`, `domain_gap` and `write_results`.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
-import sys
-import uuid
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import data_fetch
 from data_fetch import readers
 from data_fetch.readers import mdoc
 
@@ -33,244 +27,25 @@ from ..errors import InputError, InputWarning
 from ..methods import resolve
 from ..models import embed, predict
 from ..simulation import datasets, structures
-from ..simulation.class_files import class_file
 from ..simulation.datasets import DatasetConfig
 from ..simulation.optics import Optics, tilt_scheme
 from ..support import runtime
-from ..support.runtime import pick_device
-from ..tomography.wedge import Wedge, fit_wedge
+from ..tomography.wedge import Wedge
 from ..training import Fit, fit
 from ..warps import target_styled
+from . import picks, report, spike_in, target_data
 from . import predictions as tables
-from . import report, run_folder, spike_in, target_data
 from .classifier import Classifier, Predictions, finish, select
-from .profiles import PROFILES, Profile
+from .picks import Picks
+from .profiles import Profile
 from .spike_in import SpikeInScore
+from .streamed import StreamedBoxes
 from .target_data import Background, TargetData
-from .verdict import Verdict, judge
+from .verdict import Verdict
 
 SCENARIO = "broad"  # of the simulated source: wide ranges, because the microscope's settings are not known
+PICKING_ERROR = 0.1  # of a candidate, in diameters of the largest class
 Device = str | torch.device
-
-
-@dataclass(frozen=True, eq=False)
-class Classification:
-    """Result of :func:`classify`.
-
-    Attributes
-    ----------
-    predictions : class probabilities and unknown class of `target.subtomograms`
-    classifier : its recipe names the method, which is another where a check spoke against the requested one
-    target : the input as subtomograms
-    verdict : whether to use the predictions
-    warnings : what to check before using the predictions
-    spike_in : method -> accuracy on spike-ins; {} where there is no particle-free background
-    prevalence : class -> number and fraction of the subtomograms that are predicted as it
-    gap : name -> A-distance between simulated subtomograms and the target's
-    folder : where the files are
-    paths : the files: predictions.star first, then the tables per class, model.safetensors, report.html, ...
-    moved : where the results of an earlier run at `folder` were moved to, or None
-    """
-
-    predictions: Predictions
-    classifier: Classifier
-    target: TargetData
-    verdict: Verdict
-    warnings: tuple[str, ...]
-    spike_in: dict[str, SpikeInScore]
-    prevalence: dict[str, tables.Prevalence]
-    gap: dict[str, float]
-    folder: Path
-    paths: tuple[Path, ...]
-    moved: Path | None
-
-
-def classify(
-    *,
-    out_dir: str | Path,
-    tomogram: str | Path = "",
-    coordinates: str | Path = "",
-    subtomograms: str | Path = "",
-    classes: str | Sequence[str] = "",
-    voxel_size: float = 0.0,
-    contrast: str = "auto",
-    background: str | Path = "",
-    tilt_axis: float = 0.0,
-    tilt_range: float = 60.0,
-    defocus: float = 3.0,
-    spike_snr: float = 0.0,
-    picking_error: float = 0.0,
-    own_background: bool = True,
-    box: int = 0,
-    profile: str | Profile = "laptop",
-    method: str = "cryoshift",
-    project_folder: str | Path = "",
-    seed: int = 0,
-    device: Device = "auto",
-) -> Classification:
-    """Classes, confidences and class fractions of the particles in a tomogram, without a label; files in `out_dir`.
-
-    A source is simulated for the classes at the target's voxel size, and simulated molecules are put into particle-free
-    boxes of the target's own tomogram, where there are enough (:func:`add_own_background`). `source_only` and `method`
-    are fitted, a checkpoint is selected without target labels, and its probabilities are calibrated. A method can name
-    another one without its adversaries (`Method.unaligned`); it is fitted, too, and used where the adversaries change
-    the class fractions. Where a check speaks against the adapted network, `source_only` takes its place and a warning
-    says so. With particle-free background, the accuracy is estimated on spike-ins, in boxes that were not trained with.
-
-    Files: predictions.star (all rows and columns of the input, with classes and probabilities), classes/<class>.star,
-    report.html, spike_in.csv, model.safetensors (see `Classifier.load`), manifest.json; predictions.tbl for a Dynamo
-    table. They are written to a new folder that is renamed to `out_dir` at the end; earlier results at `out_dir` are
-    moved aside.
-
-    Parameters
-    ----------
-    out_dir : folder of the results
-    tomogram, coordinates : a tomogram (.mrc, .em, .hdf, .zarr) and a list of positions in it (.star, .tbl, .json, ...)
-    subtomograms : a stack, a folder or a STAR with _rlnImageName, in place of the two
-    classes : at least two built-in names, PDB, mmCIF, MRC or EM files, or entries such as pdb:6zu5; a sequence, or a
-        text with commas. Behind a map, @ and its voxel size in A, such as average.em@8.0, overrides its header. "": the
-        profile's
-    voxel_size : A; 0: the file's own
-    contrast : "dark" (protein dark), "bright", or "auto": decide from the grey values
-    background : particle-free boxes (stack, folder or STAR); "": cut from the tomogram
-    tilt_axis : degrees from the volume's y axis towards x
-    tilt_range : largest tilt in degrees, of the molecules in experimental boxes
-    defocus : um, underfocus positive, of the molecules in experimental boxes
-    spike_snr : var(signal) / var(background) of the spike-ins; 0: estimated from the target
-    picking_error : largest distance of a position from its particle, A; 0: half a voxel
-    own_background : train a method that can use them with molecules in the tomogram's own particle-free boxes, too
-    box : voxels; 0: from the structures or the subtomograms
-    profile : amount of simulated data and training: a name in `profiles.PROFILES`, or a Profile
-    method : a name in `methods.METHODS`
-    project_folder : folder that the names in a STAR of subtomograms are relative to, where it is not the STAR's own,
-        such as RELION's project folder
-    seed : of every random draw
-    device : "auto", "cpu", "cuda" or "mps"
-
-    Raises
-    ------
-    InputError
-        a wrong value, an unreadable file, or an `out_dir` that holds other files
-    """
-    parameters = {name: _text(value) for name, value in locals().items() if name not in ("profile", "device")}
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    resolve(method)
-    budget = _profile(profile)
-    names = target_data.read_classes(data_fetch.local(_text(classes)), budget.classes)
-    budget = budget.for_classes(names)
-    target = read_target(
-        names,
-        subtomograms=subtomograms,
-        tomogram=tomogram,
-        coordinates=coordinates,
-        voxel_size=voxel_size,
-        contrast=contrast,
-        box=box,
-        project_folder=project_folder,
-    )
-    for sentence in target.of_readers:
-        warnings.warn(sentence, InputWarning, stacklevel=2)
-    boxes, no_boxes = None, []
-    try:
-        boxes = background_boxes(
-            target,
-            background,
-            n=budget.n_background,
-            seed=seed,
-            voxel_size=voxel_size,
-            project_folder=project_folder,
-        )
-    except InputError as problem:
-        if background:
-            raise
-        no_boxes = [f"The accuracy was not estimated on spike-ins: {problem}"]
-    final = Path(out_dir).expanduser().resolve()
-    files = [Path(file).expanduser() for file in (subtomograms, tomogram, coordinates, background) if file]
-    files += [file for name in names if (file := class_file(name))]
-    manifest = {
-        "notebook": "classify",
-        "status": "unfinished",
-        "parameters": parameters,
-        "seed": seed,
-        "profile": asdict(budget),
-        "started": started,
-        "device": str(pick_device(device)),
-        "inputs": {str(file): runtime.file_digest(file) for file in files if file.is_file()},
-        "id": uuid.uuid4().hex,
-        **run_folder.origin(),
-    }
-    folder = run_folder.start(final, json.dumps(manifest, indent=2) + "\n")
-
-    unlabelled = adaptation_set(target, budget.n_target, seed)
-    simulation: dict[str, Any] = {"seed": seed, "tilt_axis": tilt_axis, "device": device}
-    source, validation = simulate_source(unlabelled, budget, **simulation)
-    doubts = structures.warnings(names)
-    doubts += target_data.voxel_size_warnings(source.x, unlabelled.x, source.voxel_size, names)
-    doubts += tilt_warnings(tomogram, tilt_range, tilt_axis)
-    imaging: dict[str, Any] = {"tilt_axis": tilt_axis, "tilt_range": tilt_range, "defocus": defocus, "snr": spike_snr}
-    boxes_to_train = boxes.train if boxes is not None and own_background else None
-    own, problems = own_source(method, source, unlabelled, boxes_to_train, seed=seed, device=device, **imaging)
-    doubts += problems
-    manifest["own_background"] = len(own) - len(source) if own else 0
-    picks: dict[str, Any] = {"tilt_axis": tilt_axis, "picking_error": picking_error, "own": own}
-    fits = fit_methods(method, source, validation, unlabelled, budget, seed=seed, device=device, **picks)
-    outliers = simulate_outliers(unlabelled, budget, **simulation)
-    classifier = select_classifier(fits, method, unlabelled, outliers, seed=seed, device=device)
-    predictions = classifier.predict(target.subtomograms, device=device)
-    doubts += prediction_warnings(classifier, predictions)
-
-    scores: dict[str, SpikeInScore] = {}
-    doubts += no_boxes
-    if boxes is not None:
-        ice = boxes.spike_ins
-        try:
-            doubts += tilt_axis_warnings(fit_wedge(ice, target.subtomograms.voxel_size), tilt_axis)
-            spikes, far = make_spike_ins(names, unlabelled, ice, n=budget.n_test, seed=seed, device=device, **imaging)
-            scores = score_spike_ins(fits, spikes, far, device=device)
-            doubts += spike_in_warnings(scores, classifier)
-        except InputError as problem:
-            doubts.append(f"The accuracy was not estimated on spike-ins: {problem}")
-
-    verdict = judge(
-        predictions,
-        target.subtomograms.x,
-        source,
-        scores.get(classifier.recipe["method"]),
-        profile=budget.name,
-        warning=classifier.recipe["warning"],
-    )
-    prevalence = tables.prevalence(predictions.probabilities, predictions.classes, predictions.unknown)
-    gap = domain_gap(fits, source, unlabelled, seed=seed, device=device)
-    names_of_files = [Path(file).name for file in (subtomograms or tomogram, coordinates, background) if file]
-    paths = write_results(
-        folder,
-        target,
-        predictions,
-        classifier,
-        verdict=verdict,
-        prevalence=prevalence,
-        scores=scores,
-        gap=gap,
-        warnings=doubts,
-        inputs=names_of_files,
-        manifest=manifest,
-        classes=names,
-    )
-    manifest |= {"status": "finished", "verdict": verdict.level, "usable_classes": list(verdict.classes)}
-    moved = run_folder.finish(final, json.dumps(manifest, indent=2) + "\n")
-    return Classification(
-        predictions=predictions,
-        classifier=classifier,
-        target=target,
-        verdict=verdict,
-        warnings=(*target.warnings, *doubts),
-        spike_in=scores,
-        prevalence=prevalence,
-        gap=gap,
-        folder=final,
-        paths=tuple(final / path.relative_to(folder) for path in paths),
-        moved=moved,
-    )
 
 
 def seeded_generator(seed: int, purpose: str) -> torch.Generator:
@@ -289,21 +64,13 @@ def read_target(
     contrast: str = "auto",
     box: int = 0,
     project_folder: str | Path = "",
+    candidates: int = 2000,
 ) -> TargetData:
     """The input files as subtomograms for a classifier of `classes`; parameters as in :func:`classify`.
 
     What the readers warn of is in `TargetData.warnings`.
     """
-    if subtomograms and (tomogram or coordinates):
-        raise InputError(
-            f"Expected subtomograms, or a tomogram with coordinates, got subtomograms={subtomograms} together with "
-            f"{tomogram or coordinates}: leave one out."
-        )
-    if not subtomograms and not (tomogram and coordinates):
-        raise InputError(
-            f"Expected subtomograms, or a tomogram with coordinates, got tomogram='{tomogram}' and "
-            f"coordinates='{coordinates}': give both."
-        )
+    check_input(subtomograms, tomogram, coordinates)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
         if subtomograms:
@@ -311,14 +78,32 @@ def read_target(
             name = Path(subtomograms).stem
             return target_data.from_subtomograms(found, classes, box=box, contrast=contrast, name=name)
         volume = readers.read_tomogram(tomogram, voxel_size or None)
+        if not coordinates:
+            sizes = {name: structures.diameter(name) for name in classes}
+            return picks.candidates(volume, sizes, box=box, contrast=contrast, n=candidates)
         particles = readers.read_picks(coordinates, volume)
     return target_data.from_tomogram(volume, particles, classes, box=box, contrast=contrast)
+
+
+def check_input(subtomograms: str | Path, tomogram: str | Path, coordinates: str | Path) -> None:
+    """Raise InputError unless there are subtomograms, or a tomogram with or without coordinates."""
+    if subtomograms and (tomogram or coordinates):
+        raise InputError(
+            f"Expected subtomograms, or a tomogram with coordinates, got subtomograms={subtomograms} together with "
+            f"{tomogram or coordinates}: leave one out."
+        )
+    if not (subtomograms or tomogram):
+        raise InputError(
+            f"Expected subtomograms, or a tomogram with or without coordinates, got tomogram='' and "
+            f"coordinates='{coordinates}': give the tomogram."
+        )
 
 
 def adaptation_set(target: TargetData, n: int, seed: int = 0) -> Unlabelled:
     """At most n of the target's subtomograms, drawn at random, for training and selection."""
     if len(target.subtomograms) <= n:
-        return target.subtomograms
+        x = target.subtomograms.x
+        return replace(target.subtomograms, x=x[:]) if isinstance(x, StreamedBoxes) else target.subtomograms
     order = torch.randperm(len(target.subtomograms), generator=seeded_generator(seed, "target"), device="cpu")
     return target.subtomograms.subset(order[:n])
 
@@ -422,7 +207,7 @@ def select_classifier(
     classifier has the method, the step, the reason and a warning.
     """
     if method == "source_only":
-        return finish(fits[method], outliers=outliers, seed=seed, device=device)
+        return finish(fits[method], outliers=outliers, seed=seed, device=device, target=target)
     fallback, unaligned = fits["source_only"], fits.get(resolve(method)[1].unaligned)
     return select(
         fits[method], target, fallback=fallback, unaligned=unaligned, outliers=outliers, seed=seed, device=device
@@ -671,6 +456,8 @@ def write_results(
     inputs: Sequence[str],
     manifest: Mapping[str, Any],
     classes: Sequence[str] = (),
+    listed: Mapping[str, Picks] | None = None,
+    made: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Paths of the files written to `folder`: predictions.star and classes/*.star, model.safetensors, report.html, ...
 
@@ -680,12 +467,16 @@ def write_results(
     inputs : names of the input files
     manifest : for the provenance, see `report.provenance`
     classes : names or files; the report says what each one is
+    listed : the picks of each class, where the positions are candidates
+    made : more for the provenance; None: the reason of the choice of the network
     """
     used = classifier.recipe["method"]
     paths = tables.write(folder, target, predictions.probabilities, predictions.classes, predictions.unknown)
     paths.append(classifier.save(folder / "model.safetensors"))
     if scores:
         paths.append(runtime.write_text(folder / "spike_in.csv", spike_in.table(scores)))
+    if listed and target.tomogram is not None:
+        paths += picks.write(folder, target.tomogram, listed)
     paths.append(
         report.write(
             folder / "report.html",
@@ -703,80 +494,10 @@ def write_results(
                 manifest,
                 method=used,
                 step=classifier.recipe["step"],
-                choice=classifier.recipe["reason"],
+                **(made or {"choice": classifier.recipe["reason"]}),
+                picks=picks.summary(listed) if listed else "",
                 structures=". ".join(map(structures.describe, classes)),
             ),
         )
     )
     return paths
-
-
-def _profile(profile: str | Profile) -> Profile:
-    if isinstance(profile, Profile):
-        return profile
-    runtime.check_known("a profile", profile, PROFILES)
-    return PROFILES[profile]
-
-
-def _text(value: Any) -> Any:
-    """A parameter for the manifest: paths as texts, sequences joined by commas."""
-    if isinstance(value, Path):
-        return str(value)
-    return value if isinstance(value, str | int | float) else ",".join(map(str, value))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line of :func:`classify`: 0, or 2 after an InputError, which is printed as one line."""
-    parser = argparse.ArgumentParser(
-        "python -m cryoshift_core classify", description="Classify the particles of a tomogram, or a stack of them."
-    )
-    add = parser.add_argument
-    add("--tomogram", default="", help=".mrc, .em, .hdf or .zarr; give coordinates, too")
-    add("--coordinates", default="", help=".star, .tbl, .json, .ndjson, .txt, ...: positions in the tomogram")
-    add("--subtomograms", default="", help="in place of the two: a stack, a folder or a STAR with _rlnImageName")
-    add("--classes", default="", help="names, files or entries such as pdb:6zu5, by commas (default: the profile's)")
-    add("--out_dir", "--out", required=True, help="folder of the results")
-    add(
-        "--pixel_size",
-        "--voxel_size",
-        default=0.0,
-        type=float,
-        dest="voxel_size",
-        help="A per voxel (default: from the file)",
-    )
-    add("--contrast", default="auto", choices=("auto", "dark", "bright"), help="of protein (default: auto)")
-    add("--background", default="", help="particle-free boxes: a stack, a folder or a STAR (default: cut them)")
-    add("--tilt_axis", default=0.0, type=float, help="degrees from y towards x (default: 0)")
-    add("--tilt_range", default=60.0, type=float, help="largest tilt in degrees (default: 60)")
-    add("--defocus", default=3.0, type=float, help="um, underfocus positive (default: 3)")
-    add("--spike_snr", default=0.0, type=float, help="SNR of spike-ins (default: estimated)")
-    add("--picking_error", default=0.0, type=float, help="largest error of the positions in A (default: half a voxel)")
-    add("--own_background", default=True, action=argparse.BooleanOptionalAction, help="train in own free boxes, too")
-    add("--box", default=0, type=int, help="voxels (default: from the structures)")
-    add("--profile", default="laptop", help=f"{', '.join(PROFILES)} (default: laptop)")
-    add("--method", default="cryoshift", help="default: cryoshift")
-    add("--project_folder", default="", help="that a STAR's _rlnImageName are relative to (default: the STAR's own)")
-    add("--seed", default=0, type=int, help="of every random draw (default: 0)")
-    add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
-    options = parser.parse_args(arguments)
-    try:
-        names = target_data.read_classes(data_fetch.local(options.classes), _profile(options.profile).classes)
-        print("classes:", *map(structures.describe, names), sep="\n  ", flush=True)
-        result = classify(**vars(options))
-    except InputError as error:
-        print(f"InputError: {error}", file=sys.stderr)
-        return 2
-    print(f"VERDICT: {result.verdict}")
-    for warning in result.warnings:
-        print("WARNING:", warning)
-    used, reason = (result.classifier.recipe[name] for name in ("method", "reason"))
-    print(f"{used}: {reason or 'as asked for'}")
-    if used in result.spike_in:
-        print(f"balanced accuracy on spike-ins: {result.spike_in[used]} ({used}; picks off by up to 4 or 2 voxels)")
-    print(f"accuracy by the calibrated confidence: {float(result.predictions.confidence.mean()):.2f}")
-    for name, found in result.prevalence.items():
-        print(f"{name}: {found.n} particles, fraction {found.fraction:.1%}")
-    if result.moved:
-        print(f"The earlier results in {result.folder} are now in {result.moved}")
-    print(f"wrote {result.paths[0]} and {result.folder / 'report.html'}")
-    return 0

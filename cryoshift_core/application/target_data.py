@@ -21,11 +21,14 @@ from ..fourier import shell_means
 from ..simulation import structures
 from ..tomography import extraction, volumes
 from ..tomography.background import FEWEST, find_background
+from ..tomography.picking import Candidates
 from ..tomography.volumes import ContrastGuess, Particles, Volume
+from .streamed import StreamedBoxes
 
 SMALLEST, LARGEST = 24, 48  # voxels: limits of a box that is chosen automatically
 # 35 boxes from the rims of a crowded lamella made its classifier worse (docs/search.md).
 FEWEST_TO_TRAIN = 40
+STREAMED = 1 << 30  # bytes of subtomograms, beyond which they are cut when they are used
 MARGIN = 1.3  # box edge over the largest diameter: room for neighbours and picking errors
 
 
@@ -43,6 +46,7 @@ class TargetData:
     contrast : "bright" or "dark", the contrast that the input was taken to have
     guess : the contrast that its grey values indicate
     tomogram : the volume that the subtomograms were cut from; None for extracted subtomograms
+    candidates : where the positions are such; None where they were given
     """
 
     subtomograms: Unlabelled
@@ -51,6 +55,7 @@ class TargetData:
     contrast: str
     guess: ContrastGuess
     tomogram: Volume | None = None
+    candidates: Candidates | None = None
 
     def __len__(self) -> int:
         return len(self.particles)
@@ -176,8 +181,10 @@ def extract_subtomograms(
     return Unlabelled(x, volume.voxel_size, groups, Path(tomogram).stem)
 
 
-def read_classes(text: str, default: Sequence[str]) -> tuple[str, ...]:
+def read_classes(text: str, default: Sequence[str], *, background: bool = False) -> tuple[str, ...]:
     """Class names and files out of a comma-separated text; `default` where it is empty.
+
+    With `background`, the class "ice" of boxes without a particle is added where it is not among them.
 
     Raises
     ------
@@ -185,6 +192,7 @@ def read_classes(text: str, default: Sequence[str]) -> tuple[str, ...]:
         fewer than two classes, or two of the same label
     """
     classes = tuple(c.strip() for c in text.split(",")) if text else tuple(default)
+    classes += ("ice",) if background and "ice" not in classes else ()
     labels = [structures.class_name(c) for c in classes]
     repeated = {label for label in labels if labels.count(label) > 1}
     if repeated:
@@ -221,7 +229,7 @@ def choose_box(classes: Sequence[str], voxel_size: float, box: int = 0) -> tuple
     return LARGEST, MARGIN * largest / LARGEST
 
 
-def _contrast(asked: str, guess: ContrastGuess) -> str:
+def choose_contrast(asked: str, guess: ContrastGuess) -> str:
     """The contrast to use: the one asked for, else the guess; bright where the data do not show it."""
     if asked not in ("auto", "bright", "dark"):
         raise InputError(f"Expected contrast auto, bright or dark, got '{asked}'.")
@@ -230,11 +238,13 @@ def _contrast(asked: str, guess: ContrastGuess) -> str:
     return "dark" if guess.sign == "dark" else "bright"
 
 
-def _cut(tomogram: Volume, particles: Particles, box: int, voxel_size: float) -> tuple[Tensor, np.ndarray]:
+def _cut(
+    tomogram: Volume, particles: Particles, box: int, voxel_size: float, pad: bool = False
+) -> tuple[Tensor, np.ndarray]:
     assert particles.zyx is not None  # readers of coordinates always give positions
     good = _good(particles)
     x, kept = extraction.extract(
-        tomogram.data, particles.zyx[good], box, tomogram.voxel_size, voxel_size, drop_bad=True
+        tomogram.data, particles.zyx[good], box, tomogram.voxel_size, voxel_size, pad=pad, drop_bad=True
     )
     kept = good[kept]
     if not len(kept):
@@ -245,13 +255,50 @@ def _cut(tomogram: Volume, particles: Particles, box: int, voxel_size: float) ->
     return x, kept
 
 
+def _stream(
+    tomogram: Volume, particles: Particles, box: int, voxel_size: float, contrast: str, pad: bool
+) -> tuple[Tensor, np.ndarray]:
+    """As `_cut`, normalised and protein bright, for more boxes than memory holds; constant boxes are left out, too."""
+    assert particles.zyx is not None  # readers of coordinates always give positions
+    size = (box, tomogram.voxel_size, voxel_size)
+    boxes = extraction.plan(tomogram.data.shape, particles.zyx, *size, pad=pad)
+    whole = [_varies(tomogram.data, first, boxes.edge) for first in boxes.first]
+    kept = np.sort(boxes.kept[np.array(whole, bool)])
+    if not len(kept):
+        return _cut(tomogram, particles, box, voxel_size, pad)  # which says why
+    at = particles.zyx[kept]
+
+    def cut(rows: Tensor) -> Tensor:
+        x, _ = extraction.extract(tomogram.data, at[rows.numpy()], *size, pad=pad)
+        return data.normalize(volumes.to_bright(x, contrast))
+
+    return StreamedBoxes(cut, len(kept), box), kept
+
+
+def _varies(volume: np.ndarray, first: np.ndarray, edge: int) -> bool:
+    """Whether the grey values of the box from voxel `first` on differ; every fourth voxel decides where it can."""
+    low = np.maximum(first, 0)
+    for step in (4, 1):
+        part = np.asarray(volume[tuple(slice(a, b + edge, step) for a, b in zip(low, first, strict=True))])
+        if part.size and part.min() < part.max():
+            return True
+    return False
+
+
 def _groups(particles: Particles, kept: np.ndarray) -> Tensor:
     groups = np.zeros(len(particles), np.int64) if particles.groups is None else particles.groups
     return torch.from_numpy(groups[kept])
 
 
 def from_tomogram(
-    tomogram: Volume, particles: Particles, classes: Sequence[str], *, box: int = 0, contrast: str = "auto"
+    tomogram: Volume,
+    particles: Particles,
+    classes: Sequence[str],
+    *,
+    box: int = 0,
+    grid: tuple[int, float] | None = None,
+    contrast: str = "auto",
+    candidates: Candidates | None = None,
 ) -> TargetData:
     """Subtomograms cut from a tomogram around each position, for a classifier of `classes`.
 
@@ -259,24 +306,35 @@ def from_tomogram(
     ----------
     classes : names or files; they determine the box where `box` is 0
     box : voxels of the tomogram
+    grid : box in voxels and voxel size in A of a saved model, in place of those that classes and `box` give
     contrast : "auto", "bright" or "dark"; where the data do not show it, "auto" takes bright and adds a warning
+    candidates : whose positions these are; their boxes are padded where they reach over the border
 
     Raises
     ------
     InputError
         no box lies inside the tomogram, or the box is too small for a class
     """
-    n, model_voxel = choose_box(classes, tomogram.voxel_size, box)
-    x, kept = _cut(tomogram, particles, n, model_voxel)
+    n, model_voxel = grid or choose_box(classes, tomogram.voxel_size, box)
     guess = volumes.guess_contrast(tomogram.data)
-    sign = _contrast(contrast, guess)
-    x = data.normalize(volumes.to_bright(x, sign))
+    sign = choose_contrast(contrast, guess)
+    if 4 * len(particles) * n**3 > STREAMED:
+        x, kept = _stream(tomogram, particles, n, model_voxel, sign, pad=candidates is not None)
+    else:
+        x, kept = _cut(tomogram, particles, n, model_voxel, pad=candidates is not None)
+        x = data.normalize(volumes.to_bright(x, sign))
     subtomograms = Unlabelled(x, model_voxel, _groups(particles, kept), Path(tomogram.path).stem)
-    return TargetData(subtomograms, kept, particles, sign, guess, tomogram)
+    return TargetData(subtomograms, kept, particles, sign, guess, tomogram, candidates)
 
 
 def from_subtomograms(
-    particles: Particles, classes: Sequence[str], *, box: int = 0, contrast: str = "auto", name: str = "subtomograms"
+    particles: Particles,
+    classes: Sequence[str],
+    *,
+    box: int = 0,
+    grid: tuple[int, float] | None = None,
+    contrast: str = "auto",
+    name: str = "subtomograms",
 ) -> TargetData:
     """Extracted subtomograms as they are; without a given `box`, those wider than 48 voxels are Fourier-cropped.
 
@@ -284,6 +342,7 @@ def from_subtomograms(
     ----------
     classes : names or files
     box : 0, or the box to which the particles were cropped when they were read
+    grid : box in voxels and voxel size in A of a saved model, to which they are resampled
     contrast : "auto", "bright" or "dark"; where the data do not show it, "auto" takes bright and adds a warning
     name : of the data, for titles
 
@@ -295,12 +354,13 @@ def from_subtomograms(
     voxel_size, kept = particles.voxel_size, _good(particles)
     assert particles.subtomograms is not None  # readers of subtomograms always read them
     x = particles.subtomograms[kept] if len(kept) < len(particles) else particles.subtomograms
-    n, model_voxel = choose_box(classes, voxel_size, x.shape[-1])
-    if not box and n > LARGEST:
+    n, model_voxel = grid or choose_box(classes, voxel_size, x.shape[-1])
+    if not (box or grid) and n > LARGEST:
         n, model_voxel = LARGEST, voxel_size * n / LARGEST
+    if (n, model_voxel) != (x.shape[-1], voxel_size):
         x = volumes.rescale(x, voxel_size, model_voxel, n)
     guess = volumes.guess_contrast(x)
-    sign = _contrast(contrast, guess)
+    sign = choose_contrast(contrast, guess)
     groups = torch.zeros(len(x), dtype=torch.long, device=x.device)
     subtomograms = Unlabelled(data.normalize(volumes.to_bright(x, sign)), model_voxel, groups, name)
     return TargetData(subtomograms, kept, particles, sign, guess)
@@ -370,6 +430,10 @@ def cut_background(
 ) -> tuple[Tensor, np.ndarray]:
     """At most n particle-free boxes (M, 1, b, b, b) of the tomogram, prepared as its subtomograms; centres (M, 3) zyx.
 
+    Beside candidates these are boxes around maxima of the density that are too weak for one: a candidate without a
+    particle is such a maximum, and not a random place. Particles may stand at their rims, and they are padded as the
+    candidates' boxes are.
+
     Parameters
     ----------
     generator, tolerance, keep_out : see :func:`background.find_background`
@@ -385,10 +449,21 @@ def cut_background(
             "Expected particle-free background, got extracted subtomograms alone: give a stack of particle-free boxes "
             "as background, or the tomogram."
         )
-    known = None if like.particles.zyx is None else like.particles.zyx[np.isfinite(like.particles.zyx).all(1)]
-    at = find_background(volume.data, known, like.edge, n, generator, tolerance=tolerance, keep_out=keep_out)
-    x, whole = extraction.extract(volume.data, at, model.x.shape[-1], volume.voxel_size, model.voxel_size)
-    return data.normalize(volumes.to_bright(x, like.contrast)), at[whole]
+    if like.candidates is not None:
+        at = like.candidates.weak
+        at = at[torch.randperm(len(at), generator=generator, device="cpu").numpy()[: 2 * n]]
+    else:
+        known = None if like.particles.zyx is None else like.particles.zyx[np.isfinite(like.particles.zyx).all(1)]
+        at = find_background(volume.data, known, like.edge, n, generator, tolerance=tolerance, keep_out=keep_out)
+    x, whole = extraction.extract(
+        volume.data, at, model.x.shape[-1], volume.voxel_size, model.voxel_size, pad=like.candidates is not None
+    )
+    if like.candidates is not None and len(whole) < FEWEST:
+        raise InputError(
+            f"Expected at least {FEWEST} background boxes of {like.edge} voxels in {volume.path}, got {len(whole)}: "
+            "take a smaller box, or give particle-free boxes as background."
+        )
+    return data.normalize(volumes.to_bright(x[:n], like.contrast)), at[whole[:n]]
 
 
 def _profile(x: Tensor) -> Tensor:

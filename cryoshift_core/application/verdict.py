@@ -89,8 +89,8 @@ class Average:
 def judge(
     predictions: Predictions,
     x: Tensor,
-    source: Labelled,
-    spike_in: SpikeInScore | None,
+    source: Labelled | None = None,
+    spike_in: SpikeInScore | None = None,
     *,
     profile: str = "",
     warning: str = "",
@@ -104,7 +104,7 @@ def judge(
 
     Parameters
     ----------
-    source : simulated subtomograms of the classes
+    source : simulated subtomograms of the classes; None: likeness is not judged
     spike_in : accuracy of the same classifier; None where there is none
     profile : "smoke" is a test run
     warning : of the selection, "" for none
@@ -117,9 +117,9 @@ def judge(
         everything.append(f"spike-ins are classified no better than by guessing ({spike_in.balanced_accuracy:.2f})")
     if warning:
         everything.append(warning.rstrip("."))
-    groups = {name: x[rows] for name, rows in by_class(predictions.probabilities, classes, predictions.unknown).items()}
-    found = {name: Average.of(group) for name, group in groups.items()}
-    made = {name: Average.of(source.x[source.y == k]) for k, name in enumerate(classes)}
+    groups = by_class(predictions.probabilities, classes, predictions.unknown)
+    found = {name: Average.of(x[rows[:IN_AVERAGE]]) for name, rows in groups.items()}
+    made = {} if source is None else {name: Average.of(source.x[source.y == k]) for k, name in enumerate(classes)}
     problems = [*_spike_in_problems(spike_in), *_average_problems(found, made)]
     used = [name for name in classes if len(groups[name])]
     good = tuple(name for name in used if name not in {name for name, _ in problems})
@@ -129,7 +129,7 @@ def judge(
     if reasons:
         return Verdict(PARTLY, good, reasons)
     if spike_in is None:
-        return Verdict(NOT_JUDGED, good, ("there are no particle-free boxes, so no accuracy was estimated",))
+        return Verdict(NOT_JUDGED, good, ("no accuracy was estimated on spike-ins",))
     return Verdict(USABLE, good, (f"{spike_in} of the spike-ins are called by their name, and no alarm was raised",))
 
 
@@ -151,7 +151,7 @@ def _spike_in_problems(spike_in: SpikeInScore | None) -> list[tuple[str, str]]:
 def _average_problems(found: Mapping[str, Average | None], made: Mapping[str, Average | None]) -> list[tuple[str, str]]:
     """(class, reason) for classes that averages of the predicted classes speak against; `made` are simulated ones."""
     out = []
-    for one, other in combinations([name for name, average in found.items() if average], 2):
+    for one, other in combinations([name for name, average in found.items() if average and made], 2):
         ours, theirs = (_likeness(averages, one, other) for averages in (found, made))
         if ours > ALIKE and ours - theirs > MORE_ALIKE:
             why = (

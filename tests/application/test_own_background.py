@@ -10,7 +10,7 @@ import torch
 
 import data_fetch
 from cryoshift_core import methods
-from cryoshift_core.application import pipeline, spike_in, target_data
+from cryoshift_core.application import classify, pipeline, spike_in, target_data
 from cryoshift_core.application.lattice_test import lattice_test
 from cryoshift_core.application.profiles import PROFILES
 from cryoshift_core.data import Labelled, Unlabelled, normalize
@@ -137,7 +137,7 @@ def test_classify_counts_them(tomogram_folder, tmp_path, wanted):
     budget = replace(PROFILES["smoke"], steps=2)
     boxes = tmp_path / "boxes.mrcs"
     mrc.write_mrc(boxes, -noise(2 * FEWEST)[:, 0].numpy(), 16.0)
-    result = pipeline.classify(
+    result = classify.classify(
         **files,
         classes=CLASSES[:2],
         box=24,

@@ -13,7 +13,7 @@ from helpers.files import ROOT, says
 
 import data_fetch
 from cryoshift_core import __main__ as command_line
-from cryoshift_core.application import pipeline, target_data
+from cryoshift_core.application import classify, pipeline, target_data
 from cryoshift_core.application.classifier import Classifier
 from cryoshift_core.application.lattice_test import lattice_test
 from cryoshift_core.course import runner
@@ -33,7 +33,7 @@ SMOKE = {"classes": CLASSES, "box": 24, "profile": "smoke", "device": "cpu"}
 def result(tomogram_folder, tmp_path_factory):
     """`classify` with the smoke profile on the tomogram of 60 particles."""
     files = {"tomogram": tomogram_folder / "tomo_7.mrc", "coordinates": tomogram_folder / "particles.star"}
-    return pipeline.classify(**files, **SMOKE, out_dir=tmp_path_factory.mktemp("classify") / "out")
+    return classify.classify(**files, **SMOKE, out_dir=tmp_path_factory.mktemp("classify") / "out")
 
 
 def test_classify_writes_predictions_model_report_and_spike_ins(result, tomogram_folder):
@@ -99,8 +99,8 @@ def test_a_second_run_by_the_command_line_moves_the_first_aside(result, tomogram
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"tomogram": "", "coordinates": ""}, ["a tomogram with coordinates", "tomogram=''"]),
-        ({"coordinates": ""}, ["coordinates=''", "give both"]),
+        ({"tomogram": "", "coordinates": ""}, ["a tomogram with or without coordinates", "tomogram=''"]),
+        ({"tomogram": ""}, ["tomogram=''", "particles.star", "give the tomogram"]),
         ({"subtomograms": "mine.mrcs"}, ["subtomograms=mine.mrcs", "leave one out"]),
         ({"profile": "labtop"}, ["labtop", "did you mean 'laptop'?"]),
         ({"method": "cryoshft"}, ["cryoshft", "did you mean 'cryoshift'?"]),
@@ -113,7 +113,7 @@ def test_wrong_values_are_refused_before_anything_is_written(tomogram_folder, tm
     monkeypatch.chdir(tmp_path)
     files = {"tomogram": tomogram_folder / "tomo_7.mrc", "coordinates": tomogram_folder / "particles.star"}
     with pytest.raises(InputError) as caught:
-        pipeline.classify(**(files | SMOKE | {"out_dir": tmp_path / "out"} | change))
+        classify.classify(**(files | SMOKE | {"out_dir": tmp_path / "out"} | change))
     assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -121,7 +121,7 @@ def test_wrong_values_are_refused_before_anything_is_written(tomogram_folder, tm
 def test_a_background_that_cannot_be_read_is_refused_before_anything_is_written(tomogram_folder, tmp_path):
     files = {name: tomogram_folder / value for name, value in FILES.items()}
     with pytest.raises(InputError, match=r"ice\.mrcs"):
-        pipeline.classify(**files, **SMOKE, background=tmp_path / "ice.mrcs", out_dir=tmp_path / "out")
+        classify.classify(**files, **SMOKE, background=tmp_path / "ice.mrcs", out_dir=tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -134,13 +134,13 @@ def test_the_command_line_prints_an_input_error_as_one_line(tmp_path, capsys):
 def test_a_folder_with_other_files_is_refused(tomogram_folder, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     files = {"tomogram": tomogram_folder / "tomo_7.mrc", "coordinates": tomogram_folder / "particles.star"}
-    says(lambda: pipeline.classify(**files, **SMOKE, out_dir=tmp_path), "thesis.tex", "out_dir")
+    says(lambda: classify.classify(**files, **SMOKE, out_dir=tmp_path), "thesis.tex", "out_dir")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_extracted_subtomograms_without_background_have_no_spike_ins(tmp_path, molecules):
     mrc.write_mrc(tmp_path / "mine.mrcs", -molecules, 16.0)
-    found = pipeline.classify(
+    found = classify.classify(
         subtomograms=tmp_path / "mine.mrcs", **SMOKE, method="source_only", out_dir=tmp_path / "out"
     )
     assert found.spike_in == {} and not (found.folder / "spike_in.csv").exists()
@@ -306,7 +306,7 @@ def test_classify_warns_of_its_input_before_any_work(tomogram_folder, tmp_path, 
     monkeypatch.setattr(pipeline, "background_boxes", stop)
     files = {"tomogram": tomogram_folder / "tomo_7.mrc", "coordinates": tmp_path / "p.star"}
     with pytest.warns(InputWarning, match=r"p.star: not classified: row 7 \(outside"), pytest.raises(KeyboardInterrupt):
-        pipeline.classify(out_dir=tmp_path / "out", classes=CLASSES, profile="smoke", **files)
+        classify.classify(out_dir=tmp_path / "out", classes=CLASSES, profile="smoke", **files)
 
 
 @pytest.mark.parametrize("name", ["--pixel_size", "--voxel_size"])

@@ -60,7 +60,7 @@ def test_sound_predictions_are_usable():
 def test_without_spike_ins_nothing_is_called_usable():
     x, found = true_and_called(*RIGHT)
     given = judge(found, x, simulated(), None)
-    assert given.level == NOT_JUDGED and "no particle-free boxes" in str(given)
+    assert given.level == NOT_JUDGED and "no accuracy was estimated" in str(given)
 
 
 def test_one_molecule_under_two_names_is_noticed_and_the_wrong_name_is_found():

@@ -1,0 +1,158 @@
+"""A saved model on the next tomogram: its classes, box, voxel size and contrast are used, and nothing is trained."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from data_fetch import readers
+
+from ..errors import InputError, InputWarning
+from ..simulation import structures
+from ..tomography import volumes
+from ..tomography.volumes import ContrastGuess
+from . import picks, target_data
+from .classifier import Classifier
+from .target_data import TargetData
+
+Found = TypeVar("Found")
+
+COARSER = 1.05  # voxel size of a tomogram over that of the model, up to which boxes are resampled
+
+
+def about_target(target: TargetData, classes: Sequence[str]) -> dict[str, Any]:
+    """What a model keeps of the input that it was adapted to, in its recipe: name, contrast, diameters in A."""
+    return {
+        "adapted_to": target.subtomograms.name,
+        "input_contrast": target.contrast,
+        "diameters": {structures.class_name(name): structures.diameter(name) for name in classes},
+    }
+
+
+def load(path: str | Path, *, classes: str = "", box: int = 0, background: str | Path = "") -> Classifier:
+    """The model saved at `path`; what is given beside it must not contradict it.
+
+    Parameters
+    ----------
+    classes : names by commas, "" for those of the model
+    box : voxels, 0 for that of the model
+    background : must be empty, because it would only be trained with
+
+    Raises
+    ------
+    InputError
+        no model, other classes, another box, or a background
+    """
+    model = Classifier.load(path)
+    given = [structures.class_name(name.strip()) for name in classes.split(",")] if classes else []
+    if given and set(given) != set(model.classes):
+        raise InputError(
+            f"{path} knows the classes {', '.join(model.classes)}; expected these, got {', '.join(given)}: leave "
+            "classes out, or leave model out to train for yours."
+        )
+    if box not in (0, model.box):
+        raise InputError(
+            f"{path} takes boxes of {model.box} voxels of {model.voxel_size:g} A; expected box 0 or {model.box}, got "
+            f"{box}: leave it out, or leave model out to train for yours."
+        )
+    if background:
+        raise InputError(
+            f"Expected no background with a model, got {background}: nothing is trained with it; leave it out."
+        )
+    return model
+
+
+def read_target(
+    model: Classifier,
+    path: str | Path,
+    *,
+    subtomograms: str | Path = "",
+    tomogram: str | Path = "",
+    coordinates: str | Path = "",
+    voxel_size: float = 0.0,
+    contrast: str = "auto",
+    candidates: int = 2000,
+    project_folder: str | Path = "",
+) -> TargetData:
+    """The input files as subtomograms of the model's box and voxel size, resampled where theirs is finer.
+
+    Where the grey values do not show the contrast, that of the tomogram that the model was adapted to is used.
+
+    Parameters
+    ----------
+    path : of the model, for messages
+    others : as in `pipeline.classify`
+
+    Raises
+    ------
+    InputError
+        voxels coarser than the model's, another contrast than the model was adapted to, or unreadable input
+    """
+    grid = (model.box, model.voxel_size)
+    if subtomograms:
+        particles = _quietly(readers.read_subtomograms, subtomograms, None, voxel_size or None, project_folder or None)
+        assert particles.subtomograms is not None  # readers of subtomograms always read them
+        _check_voxel_size(model, path, particles.voxel_size, subtomograms)
+        guess = volumes.guess_contrast(particles.subtomograms)
+        sign = _contrast(model, path, contrast, guess, subtomograms)
+        return target_data.from_subtomograms(
+            particles, model.classes, grid=grid, contrast=sign, name=Path(subtomograms).stem
+        )
+    volume = _quietly(readers.read_tomogram, tomogram, voxel_size or None)
+    _check_voxel_size(model, path, volume.voxel_size, tomogram)
+    sign = _contrast(model, path, contrast, volumes.guess_contrast(volume.data), tomogram)
+    if coordinates:
+        found = _quietly(readers.read_picks, coordinates, volume)
+        return target_data.from_tomogram(volume, found, model.classes, grid=grid, contrast=sign)
+    if picks.BACKGROUND not in model.classes:
+        raise InputError(
+            f"{path} has no class {picks.BACKGROUND} for candidates without a particle; expected one to pick "
+            f"{tomogram} with: give coordinates, or run classify on the tomogram without model."
+        )
+    return picks.candidates(volume, _diameters(model, path), grid=grid, contrast=sign, n=candidates)
+
+
+def _quietly(reader: Callable[..., Found], *arguments: Any) -> Found:
+    """What a reader returns; what it warns of is in that, too, and in `TargetData.warnings`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        return reader(*arguments)
+
+
+def summary(model: Classifier, path: str | Path) -> str:
+    """One sentence for the report: nothing was trained, and what the model was adapted to."""
+    return f"nothing was trained: {Path(path).name} was adapted to {model.recipe.get('adapted_to') or 'other data'}"
+
+
+def _check_voxel_size(model: Classifier, path: str | Path, voxel_size: float, name: str | Path) -> None:
+    if voxel_size > COARSER * model.voxel_size:
+        raise InputError(
+            f"{name} has voxels of {voxel_size:.4g} A; expected at most the {model.voxel_size:.4g} A of {path}, as "
+            "boxes cannot be resampled to finer voxels: give a finer binning, correct voxel_size, or leave model out "
+            "to train."
+        )
+
+
+def _contrast(model: Classifier, path: str | Path, asked: str, guess: ContrastGuess, name: str | Path) -> str:
+    """The contrast of the input: the one asked for, else the one that the model was adapted to."""
+    usual = model.recipe.get("input_contrast", "")
+    if asked != "auto" or not usual:
+        return target_data.choose_contrast(asked, guess)
+    if guess.sign not in ("unsure", usual):
+        raise InputError(
+            f"{name} looks as if protein were {guess.sign} ({guess.why}); expected {usual}, as {path} was adapted to: "
+            f"set contrast={guess.sign} if it is."
+        )
+    return usual
+
+
+def _diameters(model: Classifier, path: str | Path) -> Mapping[str, float]:
+    """Class -> diameter in A, from the model, or of built-in classes where an older model has none."""
+    stored = model.recipe.get("diameters")
+    if stored is None and not set(model.classes) <= {*structures.BUILTIN, *structures.PROCEDURAL}:
+        raise InputError(
+            f"{path} holds no diameters of its classes; expected them to pick with: give coordinates, or train again."
+        )
+    return stored if stored is not None else {name: structures.diameter(name) for name in model.classes}

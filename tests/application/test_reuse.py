@@ -1,0 +1,240 @@
+"""A saved model on the next tomogram: nothing is trained, and contradictions and distance are said."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import starfile
+import torch
+from helpers.files import coordinates, mrc, says, star
+from helpers.tomograms import made, noise
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from cryoshift_core import __main__ as command_line
+from cryoshift_core.application import classify, target_data
+from cryoshift_core.application.classifier import Classifier
+from cryoshift_core.application.profiles import PROFILES
+from cryoshift_core.application.reference import TargetReference, distance_warnings
+from cryoshift_core.application.streamed import StreamedBoxes
+
+VOXEL, SHAPE = 20.0, (48, 120, 120)
+SIZES = {"TRiC": 176.2, "apoferritin": 120.0, "ice": 0.0}
+SHORT = dataclasses.replace(PROFILES["smoke"], steps=30, n_source=96, n_validation=48, n_target=120)
+
+
+def write(folder, name, volume, at, voxel_size=VOXEL):
+    """name.mrc, protein dark, and name.star of the positions."""
+    mrc(folder / f"{name}.mrc", -volume, voxel_size)
+    star(folder / f"{name}.star", **coordinates(at[:, ::-1].round(3).tolist()))
+
+
+def tomogram(seed, strength=5.0, numbers=None):
+    """A made tomogram, and the positions of its particles (N, 3) zyx."""
+    volume, at = made(numbers or {"TRiC": 50, "apoferritin": 40}, SHAPE, VOXEL, strength, seed, apart=11, margin=12)
+    return volume, np.concatenate(list(at.values()))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with three tomograms: first, near (of the same kind) and far (low-pass filtered), and their lists."""
+    folder = tmp_path_factory.mktemp("tomograms")
+    write(folder, "first", *tomogram(1))
+    write(folder, "near", *tomogram(2))
+    volume, at = tomogram(3)
+    write(folder, "far", ndimage.gaussian_filter(volume, 2.0), at)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(folder):
+    """The run that trains, with a class ice."""
+    return classify.classify(
+        tomogram=folder / "first.mrc",
+        coordinates=folder / "first.star",
+        classes="TRiC,apoferritin,ice",
+        profile=SHORT,
+        box=24,
+        device="cpu",
+        out_dir=folder / "first",
+    )
+
+
+def reuse(folder, name, out, **options):
+    files = {"tomogram": folder / f"{name}.mrc", "coordinates": folder / f"{name}.star"}
+    model = {"model": folder / "first" / "model.safetensors", "device": "cpu", "out_dir": out}
+    return classify.classify(**(files | model | options))
+
+
+@pytest.fixture(scope="module")
+def near(folder, first):
+    return reuse(folder, "near", folder / "near")
+
+
+def test_the_model_predicts_the_next_tomogram_without_training(folder, first, near):
+    assert near.classifier.classes == first.classifier.classes and near.spike_in == {} == near.gap
+    rows = starfile.read(near.paths[0])
+    assert len(rows) == 90 and set(rows["csClass"]) <= set(SIZES)
+    names = {path.relative_to(near.folder).as_posix() for path in near.paths}
+    assert {"predictions.star", "model.safetensors", "report.html"} <= names
+    page = near.paths[-1].read_text(encoding="utf-8")
+    assert "nothing was trained: model.safetensors was adapted to first" in page
+    manifest = json.loads((near.folder / "manifest.json").read_text())
+    assert manifest["status"] == "finished" and "nothing was trained" in manifest["profile"]["name"]
+    assert any(path.endswith("first/model.safetensors") for path in manifest["inputs"])
+    own = reuse(folder, "first", folder / "again")
+    assert torch.equal(own.predictions.probabilities, first.predictions.probabilities), "same file, same numbers"
+
+
+def test_a_far_tomogram_is_told_from_a_near_one(folder, near):
+    far = reuse(folder, "far", folder / "far")
+    assert not any("further away" in warning for warning in near.warnings), near.predictions.shift
+    (warning,) = [warning for warning in far.warnings if "further away" in warning]
+    assert "far is further away" in warning and "run classify on far without model" in warning
+
+
+def test_another_mixture_of_the_same_classes_is_not_far(folder, first, tmp_path):
+    write(tmp_path, "mix", *tomogram(4, numbers={"TRiC": 15, "apoferritin": 75}))
+    (tmp_path / "first").symlink_to(folder / "first")
+    assert not any("further away" in w for w in reuse(tmp_path, "mix", tmp_path / "out").warnings)
+
+
+def test_the_shift_is_that_of_the_class_means_beyond_chance():
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(400) % 2
+    offset = 5.0 * torch.stack([y, 1 - y], 1).repeat(1, 8).float()
+
+    def features(n=400):
+        return torch.randn(n, 16, generator=g) + offset[:n]
+
+    reference = TargetReference.fit(features(), y, 3)
+    assert reference.shift(features(), y) < 0, "another sample of the same"
+    rare = torch.cat([torch.arange(0, 400, 2)[:40], torch.arange(1, 400, 2)])
+    assert reference.shift(features()[rare], y[rare]) < 0, "with other fractions"
+    moved = features()
+    moved[:, 0] += 2.0
+    assert reference.shift(moved, y) == pytest.approx(4.0, abs=1.2), "two standard deviations, squared"
+    assert np.isnan(reference.shift(features(12), y[:12])), "six of each class are too few"
+    assert distance_warnings(float("nan"), "x") == [] == distance_warnings(0.5, "x")
+
+
+def test_a_finer_tomogram_is_resampled_to_the_voxels_of_the_model(folder, first, tmp_path):
+    volume, at = tomogram(2)
+    fine = ndimage.zoom(volume[:, :60, :60], 2, order=1)
+    inside = at[(at[:, 1:] < 45).all(1)]
+    write(tmp_path, "fine", fine, 2 * inside, VOXEL / 2)
+    (tmp_path / "first").symlink_to(folder / "first")
+    found = reuse(tmp_path, "fine", tmp_path / "out", contrast="dark")
+    assert found.target.subtomograms.x.shape[2:] == (24, 24, 24)
+    assert found.target.subtomograms.voxel_size == pytest.approx(VOXEL)
+
+
+def test_extracted_subtomograms_are_taken_too(folder, first, tmp_path):
+    boxes = first.target.subtomograms.x[:30, 0].numpy()
+    mrc(tmp_path / "mine.mrcs", -boxes, VOXEL)
+    found = reuse(folder, "near", tmp_path / "out", tomogram="", coordinates="", subtomograms=tmp_path / "mine.mrcs")
+    assert torch.allclose(found.predictions.probabilities, first.predictions.probabilities[:30], atol=1e-4)
+
+
+def test_contradictions_are_refused_and_their_ways_out_work(folder, first, tmp_path):
+    out = tmp_path / "out"
+    says(lambda: reuse(folder, "near", out, classes="TRiC,ribosome_80S"), "TRiC, apoferritin, ice", "leave classes out")
+    says(lambda: reuse(folder, "near", out, box=32), "box 0 or 24", "got 32")
+    says(lambda: reuse(folder, "near", out, background="ice.mrcs"), "ice.mrcs", "leave it out")
+    says(lambda: reuse(folder, "near", out, voxel_size=30.0), "30 A", "at most the 20 A", "correct voxel_size")
+    says(lambda: reuse(folder, "near", out, model=tmp_path / "no.safetensors"), "no.safetensors")
+    volume, at = tomogram(2, strength=12.0)
+    write(tmp_path, "bright", -volume, at)
+    (tmp_path / "first").symlink_to(folder / "first")
+    says(lambda: reuse(tmp_path, "bright", out), "bright.mrc", "expected dark", "set contrast=bright")
+    assert not out.exists(), "nothing is written"
+    assert reuse(tmp_path, "bright", out, contrast="bright").target.contrast == "bright"
+    assert len(reuse(folder, "near", out, classes="ice,TRiC,apoferritin", box=24, voxel_size=20.0).predictions) == 90
+
+
+def test_where_the_contrast_is_not_to_be_seen_that_of_the_model_is_taken(folder, first, tmp_path):
+    write(tmp_path, "noise", noise(SHAPE, VOXEL, 9), tomogram(2)[1])
+    (tmp_path / "first").symlink_to(folder / "first")
+    found = reuse(tmp_path, "noise", tmp_path / "out")
+    assert found.target.guess.sign == "unsure" and found.target.contrast == "dark"
+
+
+def older(path, out, **recipe):
+    """The model at `path` as an earlier version wrote it: without a reference and without facts about its target."""
+    with safe_open(path, framework="pt") as f:
+        text = dict(f.metadata())
+    about = json.loads(text["about"])
+    for name in ("adapted_to", "input_contrast", "diameters"):
+        about["recipe"].pop(name)
+    tensors = {name: value for name, value in load_file(path).items() if not name.startswith("reference.")}
+    save_file(tensors, out, metadata=text | {"about": json.dumps(about)})
+    return out
+
+
+def test_an_older_model_still_predicts_and_says_what_it_does_not_know(folder, first, tmp_path):
+    model = older(folder / "first" / "model.safetensors", tmp_path / "old.safetensors")
+    assert Classifier.load(model).reference is None
+    found = reuse(folder, "near", tmp_path / "out", model=model)
+    assert any("does not hold what it was adapted to" in warning for warning in found.warnings)
+    assert "adapted to other data" in found.paths[-1].read_text(encoding="utf-8")
+
+
+def test_the_command_picks_with_a_model(folder, first, tmp_path, capsys):
+    arguments = ["classify", "--model", str(folder / "first" / "model.safetensors"), "--device", "cpu"]
+    arguments += ["--tomogram", str(folder / "near.mrc"), "--out", str(tmp_path / "out"), "--candidates", "150"]
+    assert command_line.main([*arguments, "--purity", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "nothing was trained" in printed and "Picks of each class" in printed
+    rows = starfile.read(tmp_path / "out" / "predictions.star")["particles"]
+    found = rows[[f"rlnCoordinate{axis}" for axis in "ZYX"]].to_numpy()
+    assert (cKDTree(found).query(tomogram(2)[1])[0] * VOXEL < 90).mean() > 0.9
+
+
+def test_a_model_without_ice_does_not_pick(folder, first, tmp_path):
+    model = dataclasses.replace(first.classifier, classes=("TRiC", "apoferritin", "other"))
+    path = model.save(tmp_path / "m.safetensors")
+    options = {"model": path, "device": "cpu", "out_dir": tmp_path / "out"}
+    says(lambda: classify.classify(tomogram=folder / "near.mrc", **options), "no class ice", "give coordinates")
+    found = classify.classify(tomogram=folder / "near.mrc", coordinates=folder / "near.star", **options)
+    assert found.picks == {}
+
+
+def test_many_positions_are_cut_while_they_are_predicted(folder, first, near, monkeypatch, tmp_path):
+    """Beyond STREAMED bytes no more than a batch of boxes, or the few of a picture, are in memory."""
+    monkeypatch.setattr(target_data, "STREAMED", 0)
+    sizes = []
+    plain = target_data.extraction.extract
+    monkeypatch.setattr(
+        target_data.extraction, "extract", lambda data, at, *a, **o: sizes.append(len(at)) or plain(data, at, *a, **o)
+    )
+    found = reuse(folder, "near", tmp_path / "out")
+    assert isinstance(found.target.subtomograms.x, StreamedBoxes)
+    assert sum(sizes) >= 90 and max(sizes) <= 64
+    torch.testing.assert_close(found.predictions.probabilities, near.predictions.probabilities)
+    assert (found.folder / "predictions.star").read_text() == (near.folder / "predictions.star").read_text()
+
+
+def test_a_streamed_box_without_data_is_left_out(folder, monkeypatch):
+    monkeypatch.setattr(target_data, "STREAMED", 0)
+    volume, at = tomogram(2)
+    volume[:, :40, :40] = 0
+    from cryoshift_core.tomography.volumes import Particles, Volume
+
+    at = np.concatenate([[(24.0, 14.0, 14.0)], at[(at[:, 1:] > 54).all(1)]])
+    particles = Particles({"n": [str(i) for i in range(len(at))]}, zyx=at)
+    target = target_data.from_tomogram(Volume(volume, VOXEL, "x.mrc"), particles, ("TRiC", "ice"), box=24)
+    assert target.kept.tolist() == list(range(1, len(at)))
+
+
+def test_streamed_boxes_behave_as_rows_and_refuse_the_rest():
+    boxes = StreamedBoxes(lambda rows: rows.view(-1, 1, 1, 1, 1) * torch.ones(1, 1, 16, 16, 16), 100, 16)
+    assert boxes.shape == (100, 1, 16, 16, 16) and len(boxes) == 100 and boxes.dtype == torch.float32
+    assert boxes[torch.tensor([7, 3])][:, 0, 0, 0, 0].tolist() == [7, 3] and boxes[5].shape == (1, 16, 16, 16)
+    mask = torch.arange(100) > 97
+    assert boxes[mask][:, 0, 0, 0, 0].tolist() == [98, 99] and boxes[90:][0, 0, 0, 0, 0] == 90
+    assert [len(part) for part in boxes.split(64)] == [64, 36]
+    with pytest.raises(TypeError, match="in memory"):
+        boxes.mean()
