@@ -381,7 +381,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if not options.model:
-            names = target_data.read_classes(data_fetch.local(options.classes), _profile(options.profile).classes)
+            picking = not (options.coordinates or options.subtomograms)
+            usual = _profile(options.profile).classes
+            names = target_data.read_classes(data_fetch.local(options.classes), usual, background=picking)
             print("classes:", *map(structures.describe, names), sep="\n  ", flush=True)
         result = classify(**vars(options))
     except InputError as error:
