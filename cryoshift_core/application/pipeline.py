@@ -33,7 +33,7 @@ from ..support import runtime
 from ..tomography.wedge import Wedge
 from ..training import Fit, fit
 from ..warps import target_styled
-from . import picks, report, spike_in, target_data
+from . import picks, purity, report, spike_in, target_data
 from . import predictions as tables
 from .classifier import Classifier, Predictions, finish, select
 from .picks import Picks
@@ -459,7 +459,7 @@ def write_results(
     listed: Mapping[str, Picks] | None = None,
     made: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Paths of the files written to `folder`: predictions.star and classes/*.star, model.safetensors, report.html, ...
+    """Paths of the files written to `folder`: predictions.star, classes/*.star, model.safetensors, report.html, ...
 
     Parameters
     ----------
@@ -475,6 +475,8 @@ def write_results(
     paths.append(classifier.save(folder / "model.safetensors"))
     if scores:
         paths.append(runtime.write_text(folder / "spike_in.csv", spike_in.table(scores)))
+    found = purity.cuts(predictions, classifier.calibration, scores.get(used))
+    paths.append(runtime.write_text(folder / "purity.csv", purity.table(found)))
     if listed and target.tomogram is not None:
         paths += picks.write(folder, target.tomogram, listed)
     paths.append(
@@ -490,6 +492,7 @@ def write_results(
             warnings=warnings,
             gap=gap,
             spike_in=scores.get(used),
+            cuts=found,
             made=report.provenance(
                 manifest,
                 method=used,

@@ -20,6 +20,7 @@ from ..metrics import Interval
 from ..support import runtime
 from . import pictures
 from .predictions import Prevalence, by_class, class_average, proportion, unspecific
+from .purity import Cut
 from .spike_in import SpikeInScore
 from .target_data import TargetData
 from .verdict import DO_NOT_USE, USABLE, Verdict
@@ -84,6 +85,7 @@ def write(
     warnings: Sequence[str] = (),
     gap: Mapping[str, float] | None = None,
     spike_in: SpikeInScore | None = None,
+    cuts: Sequence[Cut] = (),
     made: Mapping[str, str] | None = None,
 ) -> Path:
     """Path of the report, one HTML file that contains its figures and needs no network and no script.
@@ -99,6 +101,7 @@ def write(
     warnings : in addition to those of `target`
     gap : name -> distance between source and target, such as `metrics.a_distance`
     spike_in : accuracy on spike-ins
+    cuts : of `purity.cuts`, how many stay at a confidence
     made : name -> text about how the predictions were made, see :func:`provenance`
     """
     subtomograms, particles, volume = target.subtomograms, target.particles, target.tomogram
@@ -143,6 +146,7 @@ def write(
         spikes=None if spike_in is None else _spike_rows(spike_in, classes),
         balanced=None if spike_in is None else str(spike_in),
         confidence=f"{float(best.values.mean()):.2f}",
+        cuts=[_cut_row(cut) for cut in cuts],
         limits=LIMITS,
         made=made or {},
     )
@@ -222,6 +226,15 @@ def _spike_rows(spike_in: SpikeInScore, classes: Sequence[str]) -> list[dict[str
         out.append({"name": name, "n": int(row.sum()), "recall": _per_cent(recall), "confused": confused})
         out[-1]["at"] = [100 * value for value in recall]
     return out
+
+
+def _cut_row(cut: Cut) -> dict[str, Any]:
+    return {
+        "confidence": f"{cut.confidence:g}",
+        "kept": cut.kept,
+        "expected": f"{cut.expected:.2f}" if cut.kept else "",
+        "spike_ins": "" if cut.spike_ins is None else _per_cent(cut.spike_ins),
+    }
 
 
 def _input_rows(target: TargetData, inputs: Sequence[str]) -> dict[str, str]:

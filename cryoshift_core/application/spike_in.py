@@ -367,6 +367,7 @@ class SpikeInScore:
     recall : of each class, (K,), from 0 to 1
     balanced_accuracy : mean recall
     confusion : (K, K) counts, true classes in rows, predicted ones in columns
+    probabilities : (N, K) of the network, not calibrated
     correct : (N,) bool, which spike-ins were predicted as their own class
     far : mean recall with picking errors of up to FAR voxels instead of OFFSET; NaN where it was not measured
     """
@@ -376,6 +377,7 @@ class SpikeInScore:
     recall: np.ndarray
     balanced_accuracy: float
     confusion: np.ndarray
+    probabilities: Tensor
     correct: np.ndarray
     far: float = float("nan")
 
@@ -399,6 +401,7 @@ def score(probabilities: Tensor, spikes: Labelled, far: float = float("nan")) ->
         recall=metrics.recall(probabilities, spikes.y),
         balanced_accuracy=metrics.balanced_accuracy(probabilities, spikes.y),
         confusion=metrics.confusion(probabilities, spikes.y),
+        probabilities=probabilities.cpu(),
         correct=(probabilities.argmax(1).cpu() == spikes.y).numpy(),
         far=far,
     )

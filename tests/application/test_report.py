@@ -13,7 +13,8 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from cryoshift_core.application import predictions, report, spike_in
-from cryoshift_core.application.predictions import prevalence
+from cryoshift_core.application.predictions import prevalence, proportion
+from cryoshift_core.application.purity import Cut
 from cryoshift_core.application.target_data import TargetData
 from cryoshift_core.application.verdict import DO_NOT_USE, PARTLY, USABLE, Verdict
 from cryoshift_core.data import Labelled, Unlabelled
@@ -78,11 +79,12 @@ def test_the_page_says_everything_and_fetches_nothing(tmp_path, case):
         tmp_path / "report.html",
         **case,
         warnings=[f"look at {HOSTILE} & co"],
+        cuts=[Cut(0.0, 35, 0.81, proportion(44, 50)), Cut(0.99, 0, float("nan"), None)],
         gap={"A-distance before": 1.83, "A-distance after": 0.41},
         made={"method": "cryoshift", "seed": "7", "commit": "abc123"},
     )
     page = Page(path)
-    assert page.ids == {"counts", "input", "gap", "spikes", "subtomograms", "limits", "made"}
+    assert page.ids == {"counts", "input", "gap", "spikes", "purity", "subtomograms", "limits", "made"}
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
     addresses = [a[name] for _, a in page.tags for name in ("src", "href", "data", "action", "srcset") if name in a]
     assert addresses and all(address.startswith("data:image/png;base64,") for address in addresses)
@@ -93,6 +95,7 @@ def test_the_page_says_everything_and_fetches_nothing(tmp_path, case):
         "40 of 42 particles were assigned to 3 classes. 5 of them belong to the unknown class",
         "4 warnings: read first", "do not show the contrast", "2 of 42 boxes reach over the border", "& co",
         "36 × 32 × 28 voxels of 12.5 Å", "10 × 10 × 10 voxels of 12.5 Å (125 Å wide)", "protein dark",
+        "0 35 0.81 88.0% (76.2% to 94.4%) 0.99 0",
         "skewness +0.01", "picks.star", "A-distance after 0.41", "balanced accuracy", "85.0% (64.0% to 94.8%)",
         "No particle was assigned to this class.", "aligned by the angles", "A confidence is not an accuracy",
         "commit abc123", "unknown class 5 particles",

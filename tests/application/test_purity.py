@@ -1,0 +1,47 @@
+"""Purity at a confidence: counts and fractions by hand."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from cryoshift_core.application import purity, spike_in
+from cryoshift_core.application.classifier import Predictions
+from cryoshift_core.application.predictions import proportion
+from cryoshift_core.calibration import Calibration
+from cryoshift_core.data import Labelled
+
+P = torch.tensor([[0.95, 0.05], [0.2, 0.8], [0.6, 0.4], [0.9, 0.1]])
+PLAIN = Calibration(1.0, 100)
+
+
+def spikes():
+    """Four of two classes: right at 0.99, right at 0.7, wrong at 0.7, right at 0.6."""
+    p = torch.tensor([[0.99, 0.01], [0.3, 0.7], [0.7, 0.3], [0.6, 0.4]])
+    y = torch.tensor([0, 1, 1, 0])
+    return spike_in.score(p, Labelled(torch.zeros(4, 1, 2, 2, 2), y, ("a", "b"), 10.0, torch.zeros(4), y))
+
+
+def test_counts_and_fractions_by_hand():
+    unknown = torch.tensor([False, False, False, True])
+    found = purity.cuts(Predictions(("a", "b"), P, torch.zeros(4), unknown), PLAIN, spikes(), (0.0, 0.65, 0.9, 0.999))
+    assert [cut.kept for cut in found] == [3, 2, 1, 0], "the one of the unknown class does not count"
+    assert [cut.expected for cut in found[:3]] == pytest.approx([0.78333, 0.875, 0.95], abs=1e-4)
+    assert [cut.spike_ins for cut in found] == [proportion(3, 4), proportion(2, 3), proportion(1, 1), None]
+    assert np.isnan(found[3].expected)
+
+
+def test_spike_ins_are_cut_at_their_calibrated_confidence():
+    soft = Calibration(4.0, 100)  # 0.7 becomes 0.55, and 0.99 becomes 0.76
+    found = purity.cuts(Predictions(("a", "b"), P), soft, spikes(), (0.7,))
+    assert found[0].kept == 3 and found[0].spike_ins == proportion(1, 1)
+
+
+def test_without_spike_ins_and_as_csv():
+    found = purity.cuts(Predictions(("a", "b"), P), PLAIN, None)
+    assert [cut.spike_ins for cut in found] == [None] * len(purity.CONFIDENCES)
+    rows = list(csv.DictReader(io.StringIO(purity.table(found))))
+    assert [row["kept"] for row in rows] == ["4", "4", "3", "3", "2", "1", "0"]
+    assert rows[0]["expected"] == "0.8125" and rows[-1]["expected"] == "" and rows[0]["spike_ins"] == ""
