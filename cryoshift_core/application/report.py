@@ -133,7 +133,8 @@ def write(
         given=len(target),
         n_unknown=None if unknown is None else int(unknown.sum()),
         unspecific=unspecific(unknown),
-        prevalence=_prevalence_rows(prevalence),
+        prevalence=_prevalence_rows(prevalence, verdict.looks_like),
+        looks=bool(verdict.looks_like),
         scale=_scale(prevalence),
         input_rows=_input_rows(target, inputs),
         sections=sections,
@@ -198,7 +199,7 @@ def _scale(prevalence: Mapping[str, Prevalence]) -> float:
     return min(1.0, math.ceil(10 * max(found.fraction.high for found in prevalence.values())) / 10)
 
 
-def _prevalence_rows(prevalence: Mapping[str, Prevalence]) -> list[dict[str, Any]]:
+def _prevalence_rows(prevalence: Mapping[str, Prevalence], looks_like: Mapping[str, str]) -> list[dict[str, Any]]:
     scale = _scale(prevalence)
     return [
         {
@@ -206,6 +207,7 @@ def _prevalence_rows(prevalence: Mapping[str, Prevalence]) -> list[dict[str, Any
             "n": found.n,
             "fraction": _per_cent(found.fraction),
             "at": [100 * value / scale for value in found.fraction],
+            "looks_like": looks_like.get(name) or "noise" if found.n else "",
         }
         for name, found in prevalence.items()
     ]

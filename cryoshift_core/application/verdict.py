@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -34,11 +34,13 @@ class Verdict:
     level : USABLE, PARTLY, DO_NOT_USE or NOT_JUDGED
     classes : names of the classes that nothing speaks against
     reasons : the weightiest first
+    looks_like : class -> the class whose simulated average its own average resembles most; "" where noise decides
     """
 
     level: str
     classes: tuple[str, ...]
     reasons: tuple[str, ...]
+    looks_like: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def head(self) -> str:
@@ -124,13 +126,15 @@ def judge(
     used = [name for name in classes if len(groups[name])]
     good = tuple(name for name in used if name not in {name for name, _ in problems})
     reasons = (*everything, *dict.fromkeys(why for name, why in problems if name in used))
+    looks = {name: looks_like(name, found, made) for name in used} if made else {}
     if everything or not good:
-        return Verdict(DO_NOT_USE, (), reasons)
+        return Verdict(DO_NOT_USE, (), reasons, looks)
     if reasons:
-        return Verdict(PARTLY, good, reasons)
+        return Verdict(PARTLY, good, reasons, looks)
     if spike_in is None:
-        return Verdict(NOT_JUDGED, good, ("no accuracy was estimated on spike-ins",))
-    return Verdict(USABLE, good, (f"{spike_in} of the spike-ins are called by their name, and no alarm was raised",))
+        return Verdict(NOT_JUDGED, good, ("no accuracy was estimated on spike-ins",), looks)
+    all_right = f"{spike_in} of the spike-ins are called by their name, and no alarm was raised"
+    return Verdict(USABLE, good, (all_right,), looks)
 
 
 def _spike_in_problems(spike_in: SpikeInScore | None) -> list[tuple[str, str]]:

@@ -67,7 +67,7 @@ def case():
     y, predicted = torch.tensor(labels).T
     spikes = Labelled(torch.zeros(len(y), 1, 2, 2, 2), y, CLASSES, 12.5, torch.zeros(len(y)), y)
     score = spike_in.score(torch.eye(3)[predicted], spikes)
-    verdict = Verdict(PARTLY, ("TRiC",), (f"{HOSTILE} looks like TRiC",))
+    verdict = Verdict(PARTLY, ("TRiC",), (f"{HOSTILE} looks like TRiC",), {CLASSES[0]: "TRiC", CLASSES[1]: ""})
     return {"target": data, "probabilities": p, "classes": CLASSES, "unknown": unknown, "verdict": verdict,
             "prevalence": prevalence(p, CLASSES, unknown),
             "inputs": [f"{HOSTILE}.mrc", "picks.star"], "spike_in": score}  # fmt: skip
@@ -110,7 +110,8 @@ def test_the_fractions_are_those_of_the_prevalence(tmp_path, case):
     page = Page(report.write(tmp_path / "r.html", **case))
     for name, count in case["prevalence"].items():
         fraction, low, high = count.fraction
-        assert f"{name} {count.n} {fraction:.1%} ({low:.1%} to {high:.1%})" in page.text, name
+        looks = {"TRiC": " TRiC", "never seen": ""}.get(name, " noise")
+        assert f"{name} {count.n} {fraction:.1%} ({low:.1%} to {high:.1%}){looks}" in page.text, name
     marks = [tag for tag in page.tags if tag[0] == "rect" and tag[1]["class"] == "best"]
     fractions = [count.fraction.mean for count in case["prevalence"].values()]
     drawn = [float(tag[1]["x"]) + 2 for tag in marks[:3]]

@@ -54,6 +54,7 @@ def test_sound_predictions_are_usable():
     x, found = true_and_called(*RIGHT)
     given = judge(found, x, simulated(), spikes())
     assert given.level == USABLE and given.classes == CLASSES
+    assert given.looks_like == {"ball": "ball", "shell": "shell", "ice": ""}
     assert str(given) == "usable: 0.80 to 0.98 of the spike-ins are called by their name, and no alarm was raised"
 
 
@@ -67,6 +68,7 @@ def test_one_molecule_under_two_names_is_noticed_and_the_wrong_name_is_found():
     x, found = true_and_called(("ball", "ball"), ("ball", "shell"), ("ice", "ice"))
     given = judge(found, x, simulated(), spikes())
     assert given.level == PARTLY and given.classes == ("ball", "ice")
+    assert given.looks_like == {"ball": "ball", "shell": "ball", "ice": ""}
     assert str(given).startswith("usable for ball and ice only: the averages of ball and shell look alike (correlation")
 
 
