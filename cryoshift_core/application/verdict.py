@@ -19,7 +19,7 @@ from .spike_in import SpikeInScore
 
 USABLE, PARTLY, DO_NOT_USE, NOT_JUDGED = "usable", "usable for some classes", "do not use", "not judged"
 LEAST = 0.5  # recall and purity on spike-ins: below it a class is not to be used
-ALIKE, MORE_ALIKE = 0.7, 0.3  # averages of two classes: likeness, and how far it may exceed that of simulated ones
+ALIKE, MORE_ALIKE = 0.7, 0.7  # averages of two classes: likeness, and how far it may exceed simulated ones (Fisher's z)
 NOT_FLAT = 0.5  # structure in the average of a class without a molecule, relative to the strongest class
 BACKGROUND = "ice"  # the class without a molecule
 IN_AVERAGE, FEWEST = 500, 20  # subtomograms of an average at most, and at least
@@ -45,7 +45,9 @@ class Verdict:
     @property
     def head(self) -> str:
         """The level, with the names of the classes where only some are usable."""
-        return f"usable for {' and '.join(self.classes)} only" if self.level == PARTLY else self.level
+        *first, last = self.classes or ("",)
+        names = f"{', '.join(first)} and {last}" if first else last
+        return f"usable for {names} only" if self.level == PARTLY else self.level
 
     def __str__(self) -> str:
         """Such as "usable for ribosome_80S only: of spike-ins of ice only 8% are called ice"."""
@@ -157,7 +159,8 @@ def _average_problems(found: Mapping[str, Average | None], made: Mapping[str, Av
     out = []
     for one, other in combinations([name for name, average in found.items() if average and made], 2):
         ours, theirs = (_likeness(averages, one, other) for averages in (found, made))
-        if ours > ALIKE and ours - theirs > MORE_ALIKE:
+        more = np.subtract(*np.arctanh(np.clip([ours, theirs], -0.99, 0.99)))
+        if ours > ALIKE and more > MORE_ALIKE:
             why = (
                 f"the averages of {one} and {other} look alike (correlation {ours:.2f}, of simulated ones {theirs:.2f})"
             )
