@@ -1,7 +1,7 @@
 """How often the verdict is right, on targets of the core tier whose labels are known.
 
-After `make evidence TIER=core` with `--keep-data`: python tests/bench/bench_verdict.py [FOLDER OF THE RUN]. A class with an alarm
-is wrong where its precision or its recall on target-test is under 0.5.
+After `python -m cryoshift_core evidence --tier core --keep-data`: python tests/bench/bench_verdict.py from the root. A
+class is wrong where its precision or its recall on target-test is under 0.5.
 """
 
 import sys
