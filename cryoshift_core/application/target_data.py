@@ -72,20 +72,30 @@ class TargetData:
         return [*(self.tomogram.warnings if self.tomogram else ()), *self.particles.warnings]
 
     @property
-    def warnings(self) -> list[str]:
-        """Sentences about what to check before using the predictions."""
-        volume, out = self.tomogram, self.of_readers
+    def of_contrast(self) -> list[str]:
+        """A sentence where the data do not show the contrast that they were taken to have."""
         if self.guess.sign == "unsure":
-            out.append(f"The data do not show the contrast ({self.guess.why}); it was taken as {self.contrast}.")
-        elif self.guess.sign != self.contrast:
-            out.append(f"The data look {self.guess.sign} ({self.guess.why}) but were taken as {self.contrast}.")
-        if volume is not None and len(self.kept) + len(self.particles.bad) < len(self):
-            out += self._lost(volume)
+            return [f"The data do not show the contrast ({self.guess.why}); it was taken as {self.contrast}."]
+        if self.guess.sign != self.contrast:
+            return [f"The data look {self.guess.sign} ({self.guess.why}) but were taken as {self.contrast}."]
+        return []
+
+    @property
+    def of_number(self) -> list[str]:
+        """Sentences on what is not classified, and on how few subtomograms there are."""
+        out = []
+        if self.tomogram is not None and len(self.kept) + len(self.particles.bad) < len(self):
+            out += self._lost(self.tomogram)
         if len(self.kept) < 100:
             out.append(
                 f"{len(self.kept)} subtomograms are few for adaptation; class fractions and confidences are rough."
             )
         return out
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what to check before using the predictions."""
+        return [*self.of_readers, *self.of_contrast, *self.of_number]
 
     def _lost(self, volume: Volume) -> list[str]:
         """Sentences with the rows whose boxes reach over the border of the tomogram, or lie in a masked region."""
