@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from scipy import ndimage
 from torch import Tensor
 
 import data_fetch
@@ -21,7 +24,23 @@ from . import classify, picks, pipeline, target_data
 from .target_data import Background, TargetData
 
 SIMULATED, BOXES = 96, 60  # subtomograms to compare the size of the particles with, background boxes of each set
-PARTICLES = 400  # that are read for averages and the missing wedge, at most
+FEWEST, PARTICLES = 10, 400  # for an average: at least, and at most
+
+
+@dataclass(frozen=True, eq=False)
+class Centre:
+    """Where the average of some subtomograms, smoothed to the size of a particle, is densest.
+
+    Attributes
+    ----------
+    densest : (3,) zyx voxels from the centre of the box
+    over_centre : standard errors by which it is denser there than in the centre
+    over_faces : standard errors by which the centre is denser than the faces of the box
+    """
+
+    densest: np.ndarray
+    over_centre: float
+    over_faces: float
 
 
 @dataclass(eq=False)
@@ -56,9 +75,11 @@ class Given:
 
     @cached_property
     def sizes(self) -> list[float]:
-        """Diameters of the classes in A, the smallest first; [] where a class has none, unless it is "ice"."""
-        found = sorted(structures.diameter(name) for name in self.names if name != "ice")
-        return [] if 0 in found else found
+        """Diameters of the classes in A, the smallest first; [] where a class but "ice" has none or cannot be read."""
+        with suppress(InputError):
+            found = sorted(structures.diameter(name) for name in self.names if name != "ice")
+            return [] if 0 in found else found
+        return []
 
     @cached_property
     def volume(self) -> Volume:
@@ -91,7 +112,9 @@ class Given:
 
     @cached_property
     def guess(self) -> ContrastGuess:
-        """The contrast that the grey values indicate."""
+        """The contrast that the grey values indicate, also where no subtomograms can be cut."""
+        with suppress(InputError):
+            return self.target.guess
         x = self.particles.subtomograms if self.subtomograms else self.volume.data
         assert x is not None  # readers of subtomograms always read them
         return volumes.guess_contrast(x)
@@ -108,6 +131,29 @@ class Given:
         like = self.target.subtomograms
         about = (self.names, SIMULATED, like.x.shape[-1], like.voxel_size, "source", 0, self.seed, self.tilt_axis)
         return datasets.simulate_source(DatasetConfig(pipeline.SCENARIO, *about), progress=False).x
+
+    @cached_property
+    def centre(self) -> Centre | None:
+        """The centre of the average particle; None for candidates, fewer than 10 particles, no diameter, no boxes."""
+        with suppress(InputError):
+            if self.sizes and not self.target.candidates and len(self.some) >= FEWEST:
+                return self._centre(self.some[:, 0].numpy())
+        return None
+
+    def _centre(self, x: np.ndarray) -> Centre:
+        n, width = x.shape[-1], self.sizes[-1] / self.target.subtomograms.voxel_size
+        smooth = ndimage.gaussian_filter(x, (0, *[width / 5] * 3))
+        rim = min(2, n // 4)
+        mean = smooth.mean(0)[(slice(rim, n - rim),) * 3]
+        at = np.array(np.unravel_index(mean.argmax(), mean.shape)) + rim
+        middle = smooth[:, n // 2, n // 2, n // 2]
+        faces = np.mean([np.take(smooth, 0, axis).mean((1, 2)) for axis in (1, 2, 3)], axis=0)
+
+        def errors(difference: np.ndarray) -> float:
+            spread = difference.std(ddof=1) / np.sqrt(len(x))
+            return float(difference.mean() / spread) if spread > 0 else 0.0
+
+        return Centre(at - n // 2, errors(smooth[(slice(None), *at)] - middle), errors(middle - faces))
 
     @cached_property
     def wedge(self) -> Wedge | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage, spatial
+from scipy import spatial
 
 from data_fetch import readers
 from data_fetch.readers import evidence, mdoc, placement, positions, stacks, star, tomograms
@@ -21,10 +21,10 @@ from .preflight_input import BOXES, Given
 
 EMPTY, MASKED = 1e-3, 0.2  # s.d. of an empty region over the usual one; fraction of them that is worth a look
 LOST = 0.1  # fraction of the rows
-INDEPENDENT = 10  # particles; from fewer, nothing is concluded
-UNSURE = 3.0  # standard errors by which the density at particles differs from that beside them, at least
+UNSURE, VISIBLE = 3.0, 4.0  # standard errors by which particles differ from what is beside them, at least
 WIDE = 3.0  # edge of a box in diameters of the largest class, from which its neighbours fill it
 NARROWER, WIDER = 22, 14  # degrees between the given tilt range and the measured one, which dose weighting narrows
+FITS, BETTER = 0.6, 0.35  # correlation of radial profiles after stretching, and by how much it rises
 LARGEST_DEFOCUS = 20.0  # um
 CLEAR = 6.0  # standard errors of a mean over particles, for the best of many places
 
@@ -67,7 +67,7 @@ def _pixel_size(given: Given) -> Finding:
     used = given.volume.voxel_size if given.tomogram else given.particles.voxel_size
     own = evidence.in_names(path)
     if stacks.ending(path).split(".")[1] in ("mrc", "mrcs", "rec", "map", "st"):
-        own.insert(0, Stated(float(np.mean(mrc.read_header(path).steps)), "its header"))
+        own.insert(0, Stated(float(np.mean(mrc.read_header(path).steps[:2])), "its header"))
     elif given.tomogram and given.voxel_size and path.suffix != ".zarr":  # in a Zarr, it selects a level
         own.insert(0, Stated(readers.read_tomogram(path).voxel_size, "the file"))
     images = star.stated(given.coordinates) if given.coordinates.endswith(".star") else []
@@ -112,38 +112,18 @@ def _empty(given: Given) -> Finding:
     return _row("empty regions", f"{fraction:.0%} of the tomogram", advice if fraction > MASKED else [])
 
 
-def _centre(given: Given) -> tuple[np.ndarray, float, float]:
-    """Where the average particle is densest, zyx voxels from the centre of the box, and two numbers of standard errors.
-
-    By the first, it is denser there than in the centre; by the second, the centre is denser than the faces.
-    """
-    x = np.asarray(given.some)[:, 0]
-    n, width = x.shape[-1], given.sizes[-1] / given.target.subtomograms.voxel_size
-    smooth = ndimage.gaussian_filter(x, (0, *[width / 5] * 3))
-    rim = n // 2 - max(2, int(n / 2 - width / 5))
-    mean = smooth.mean(0)[(slice(rim, n - rim),) * 3]
-    at = np.array(np.unravel_index(mean.argmax(), mean.shape)) + rim
-    centre = smooth[:, n // 2, n // 2, n // 2]
-    faces = np.mean([smooth[:, 0].mean((1, 2)), smooth[:, :, 0].mean((1, 2)), smooth[:, :, :, 0].mean((1, 2))], axis=0)
-
-    def errors(difference: np.ndarray) -> float:
-        spread = difference.std(ddof=1) / np.sqrt(len(x))
-        return float(difference.mean() / spread) if spread > 0 else 0.0
-
-    return at - n // 2, errors(smooth[(slice(None), *at)] - centre), errors(centre - faces)
-
-
 def _contrast(given: Given) -> Finding:
     guess, sign = given.guess, target_data.choose_contrast(given.contrast, given.guess)
     found = f"taken as protein {sign} (asked: {given.contrast}); the grey values indicate {guess.sign}: {guess.why}"
-    doubts = given.target.of_contrast
-    if given.sizes and len(given.some) >= INDEPENDENT and not given.target.candidates:
-        centre = _centre(given)[2]
-        found += f"; the particles' centres are denser than their surroundings by {centre:.1f} standard errors"
-        if centre > CLEAR and guess.sign == "unsure":
+    doubts = target_data.contrast_warnings(sign, guess)
+    if given.centre:
+        errors = given.centre.over_faces
+        found += f"; the average particle's centre is denser than its surroundings by {errors:.1f} standard errors"
+        if errors > CLEAR and guess.sign == "unsure":
             doubts = []
-        if centre < -CLEAR and not doubts:
-            doubts = ["Particles are less dense than their surroundings: check the contrast and the positions."]
+        if errors < -CLEAR:
+            other = "bright" if sign == "dark" else "dark"
+            doubts.append(f"The particles are {other}: set contrast to {other}, if the positions are right.")
     return _row("contrast", found, doubts)
 
 
@@ -176,7 +156,7 @@ def _positions(given: Given) -> Finding:
         f"from that beside them by {errors:.1f} standard errors"
     )
     doubts = list(particles.warnings)
-    if not doubts and errors < UNSURE and given.sizes and len(zyx) >= INDEPENDENT:
+    if not doubts and errors < UNSURE and given.centre and abs(given.centre.over_faces) < VISIBLE:
         doubts = ["The density at the positions is as beside them: check that they belong to this tomogram."]
     return _row("positions", found, doubts)
 
@@ -192,12 +172,12 @@ def _name(given: Given) -> Finding | None:
 
 
 def _centring(given: Given) -> Finding | None:
-    if not given.sizes or len(given.some) < INDEPENDENT:
+    if given.centre is None:
         return None
-    shift, errors, _ = _centre(given)
-    distance = float(np.linalg.norm(shift)) * given.target.subtomograms.voxel_size
-    z, y, x = shift * given.target.subtomograms.voxel_size
-    off = errors > CLEAR and distance > max(2 * given.target.subtomograms.voxel_size, 0.2 * given.sizes[-1])
+    errors, voxel_size = given.centre.over_centre, given.target.subtomograms.voxel_size
+    z, y, x = given.centre.densest * voxel_size
+    distance = float(np.linalg.norm((z, y, x)))
+    off = errors > CLEAR and distance > max(2 * voxel_size, 0.2 * given.sizes[-1])
     advice = f"The average particle is densest at x, y, z = {x:.0f}, {y:.0f}, {z:.0f} A from the positions: shift them."
     found = f"the average particle is densest {distance:.0f} A from the centre ({errors:.1f} standard errors)"
     return _row("centring", found, [advice] if off else [])
@@ -251,6 +231,9 @@ def _defocus(given: Given) -> Finding:
 
 
 def _background(given: Given) -> Finding:
+    if given.subtomograms and not given.background:
+        return _row("background", "none was given: the accuracy will not be estimated on spike-ins")
+    _ = given.target  # whose errors are not those of the background
     try:
         boxes = given.boxes
     except InputError as problem:
@@ -264,11 +247,13 @@ def _background(given: Given) -> Finding:
 
 def _size(given: Given) -> Finding:
     simulated, model = given.simulated, given.target.subtomograms
-    if not given.sizes or given.target.candidates or len(given.some) < INDEPENDENT:
+    if given.centre is None:
         return _row("particle size", "not compared: no positions, few particles, or a class without a diameter")
-    scale, fit, _ = target_data.apparent_scale(simulated, given.some)
+    scale, fit, as_given = target_data.apparent_scale(simulated, given.some)
     found = f"the average particle is {scale:.2f} times as wide as the simulated one (correlation {fit:.2f})"
     doubts = target_data.voxel_size_warnings(simulated, given.some, model.voxel_size, given.names)
+    if not doubts and fit > FITS and fit - as_given > BETTER and not 0.77 < scale < 1.3:
+        doubts = [f"It correlates at {as_given:.2f} before stretching: check the pixel size, and the structures."]
     return _row("particle size", found, doubts)
 
 
@@ -278,9 +263,9 @@ OF_SUBTOMOGRAMS: dict[str, Check] = {"subtomograms": _subtomograms}
 OF_POSITIONS: dict[str, Check] = {"positions": _positions, "tomogram's name": _name, "duplicates": _duplicates}
 OF_ALL: dict[str, Check] = {
     "pixel size": _pixel_size,
-    "contrast": _contrast,
     "classes": _classes,
     "box": _box,
+    "contrast": _contrast,
     "particles": _number,
     "centring": _centring,
     "tilts": _tilts,
