@@ -157,9 +157,8 @@ class Given:
 
     @cached_property
     def wedge(self) -> Wedge | None:
-        """The missing wedge of the particle-free boxes, or of the particles where there are too few of these."""
-        try:
-            x = self.boxes.spike_ins
-        except InputError:
-            x = self.some
-        return fit_wedge(x, self.target.subtomograms.voxel_size)
+        """The missing wedge of the particle-free boxes, or of the particles; None where too few boxes show one."""
+        for boxes in (lambda: self.boxes.spike_ins, lambda: self.some):
+            with suppress(InputError):
+                return fit_wedge(boxes(), self.target.subtomograms.voxel_size)
+        return None

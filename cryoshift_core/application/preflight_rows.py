@@ -139,7 +139,8 @@ def _box(given: Given) -> Finding:
         box = given.particles.subtomograms.shape[-1]
     n, voxel_size = target_data.choose_box(given.names, size, box)
     largest = max(map(structures.diameter, given.names))
-    found = f"{n} voxels of {voxel_size:.4g} A ({n * voxel_size:.0f} A), the largest class has {largest:.0f} A"
+    found = f"{n} voxels of {voxel_size:.4g} A ({n * voxel_size:.0f} A wide)"
+    found += f", the largest class has a diameter of {largest:.0f} A" if largest else ""
     wide = box and largest and n * voxel_size > WIDE * largest and n > target_data.SMALLEST
     advice = f"The box is {n * voxel_size / largest:.1f} times as wide as the largest class" if wide else ""
     return _row("box", found, [f"{advice}: neighbours fill it. Set a smaller box, or 0."] if wide else [])
@@ -210,7 +211,7 @@ def _tilts(given: Given) -> Finding:
     doubts = pipeline.tilt_warnings(given.tomogram, given.tilt_range, given.tilt_axis)
     wedge = given.wedge
     if wedge is None:
-        return _row("tilts", f"{asked}; the data show no missing wedge", doubts)
+        return _row("tilts", f"{asked}; the data show no missing wedge, or are too few", doubts)
     doubts += pipeline.tilt_axis_warnings(wedge, given.tilt_axis)
     largest = max(-wedge.low, wedge.high)
     if not doubts and not -WIDER <= given.tilt_range - largest <= NARROWER:

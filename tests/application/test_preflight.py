@@ -10,7 +10,7 @@ from helpers.files import coordinates, em, hdf, mrc, ome, star
 
 import cryoshift_core as cs
 import data_fetch
-from cryoshift_core.application import classify, preflight
+from cryoshift_core.application import classify, preflight, preflight_input
 from cryoshift_core.application.preflight import Finding, table
 from cryoshift_core.simulation import datasets, structures
 
@@ -45,8 +45,8 @@ def make(classes, voxel_size, apart, seed, n=44, strength=4.0):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def simulated_once():
-    """Equal configurations are simulated once for all tests here."""
+def quick():
+    """Equal configurations are simulated once for all tests here, and fewer particle-free boxes are looked for."""
     simulate, before = {}, datasets.simulate_source
 
     def kept(config, **options):
@@ -56,6 +56,7 @@ def simulated_once():
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(datasets, "simulate_source", kept)
+        patched.setattr(preflight_input, "BOXES", 24)
         yield
 
 
@@ -126,7 +127,7 @@ def test_positions_that_are_wrong(sound, run, tmp_path, fault):
     listed(tmp_path / "TS_1.star", change(sound.zyx))
     result = run()
     assert row(result, check).status == status, result
-    assert row(result, "contrast").status == "ok" and row(result, "pixel size").status == "ok"
+    assert all(row(result, sound).status == "ok" for sound in ("contrast", "pixel size", "tilts", "box"))
 
 
 # A wrong parameter -> (the parameters, the row, its status, a word of it)
@@ -323,7 +324,7 @@ FORMATS = (as_mrc, as_warp, as_em, as_hdf, as_stack)
 
 @pytest.fixture(scope="module")
 def false_alarms(tmp_path_factory):
-    """What of 52 sound inputs has a row that says look or stop, and their number.
+    """What of 51 sound inputs has a row that says look or stop, and their number.
 
     "Few particles" is left out: 36 are few.
     """
@@ -331,7 +332,7 @@ def false_alarms(tmp_path_factory):
     for kind, (classes, voxel_size, apart) in enumerate(KINDS):
         for seed in (10, 11):
             made = make(classes, voxel_size, apart, 100 * kind + seed, n=36, strength=5.0)
-            slow = [as_zarr] * (kind < 2 and seed == 10)
+            slow = [as_zarr] * (kind == 0 and seed == 10)
             for i, write in enumerate([*FORMATS, *slow]):
                 folder = tmp_path_factory.mktemp("sound")
                 file, points = write(folder, made, 1 if (kind + seed + i) % 2 else -1)
