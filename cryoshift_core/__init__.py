@@ -38,6 +38,7 @@ _WHERE = {
     "fit": "training",
     "load": "application.classifier",
     "load_labels": "simulation",
+    "preflight": "application.preflight",
     "read_subtomograms": "application.target_data",
     "register": "methods",
     "select": "application.classifier",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from .application.classifier import load as load
     from .application.classifier import select as select
     from .application.classify import classify as classify
+    from .application.preflight import preflight as preflight
     from .application.target_data import extract_subtomograms as extract_subtomograms
     from .application.target_data import read_subtomograms as read_subtomograms
     from .data import HeldOutLabels as HeldOutLabels

@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
+    "check": ("application.preflight", "check the input of classify in seconds, before anything is trained"),
     "classify": ("application.classify", "classify the particles of a tomogram, or a stack of subtomograms"),
     "tutorial": ("course.runner", "run the notebooks of the course"),
     "evidence": ("benchmark.__main__", "train and score methods on scenarios, into one CSV"),

@@ -42,6 +42,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+import cryoshift_core as cs
 import data_fetch
 from cryoshift_core import fourier, metrics, models
 from cryoshift_core.application import pictures, pipeline, predictions, target_data
@@ -82,23 +83,30 @@ run = begin("06_your_own_subtomograms", globals())
 pictures.use_style()
 shipped = not (subtomograms or tomogram)
 default = ("membrane", "ice") if shipped else run.profile.classes
+if shipped:
+    sample = data_fetch.sample()
+    tomogram, coordinates = str(sample.tomogram), str(sample.coordinates)
+given = {
+    "subtomograms": subtomograms,
+    "tomogram": tomogram,
+    "coordinates": coordinates,
+    "contrast": contrast,
+    "box": box,
+}
+given |= {"voxel_size": pixel_size, "project_folder": project_folder}
+tilts = {"tilt_range": tilt_range, "tilt_axis": tilt_axis, "defocus": defocus, "background": background, "seed": seed}
+print(cs.preflight(classes=classes or default, **given, **tilts))
+
+# %% [markdown]
+# **Read this table first.** A row that says *stop* will stop the notebook, or make its result wrong. *Look* names what to
+# check; nothing has been trained yet. Then the input is read:
+
+# %%
 wanted = target_data.read_classes(data_fetch.local(classes), default)
 for file in filter(None, map(class_file, wanted)):
     run.add_input(file)
 run.profile = p = run.profile.for_classes(wanted)  # more classes take more subtomograms and steps
-if shipped:
-    sample = data_fetch.sample()
-    tomogram, coordinates = str(sample.tomogram), str(sample.coordinates)
-data = pipeline.read_target(
-    wanted,
-    subtomograms=subtomograms,
-    tomogram=tomogram,
-    coordinates=coordinates,
-    voxel_size=pixel_size,
-    contrast=contrast,
-    box=box,
-    project_folder=project_folder,
-)
+data = pipeline.read_target(wanted, **given)
 particles, n, pixel = data.particles, data.subtomograms.x.shape[-1], data.subtomograms.voxel_size
 print(f"{len(data)} inputs, {len(data.kept)} subtomograms of {n}³ voxels of {pixel:.4g} Å ({n * pixel:.0f} Å wide)")
 print("classes:", *map(structures.describe, wanted), sep="\n  ")

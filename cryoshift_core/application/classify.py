@@ -153,7 +153,7 @@ def classify(
     """
     parameters = {name: _text(value) for name, value in locals().items() if name not in ("profile", "device")}
     resolve(method)
-    budget = _profile(profile)
+    budget = profile_of(profile)
     if not 0 <= purity <= 1:
         raise InputError(f"Expected a purity from 0 to 1, such as 0.8, got {purity:g}.")
     pipeline.check_input(subtomograms, tomogram, coordinates)
@@ -328,7 +328,8 @@ class _Run:
         )
 
 
-def _profile(profile: str | Profile) -> Profile:
+def profile_of(profile: str | Profile) -> Profile:
+    """The profile of a name; InputError where it is unknown."""
     if isinstance(profile, Profile):
         return profile
     runtime.check_known("a profile", profile, PROFILES)
@@ -342,18 +343,15 @@ def _text(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else ",".join(map(str, value))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line of :func:`classify`: 0, or 2 after an InputError, which is printed as one line."""
-    parser = argparse.ArgumentParser(
-        "python -m cryoshift_core classify", description="Classify the particles of a tomogram, or a stack of them."
-    )
+def parser(command: str, description: str) -> argparse.ArgumentParser:
+    """The options of :func:`classify` except for `out_dir`, for a command that takes them."""
+    parser = argparse.ArgumentParser(f"python -m cryoshift_core {command}", description=description)
     add = parser.add_argument
     add("--tomogram", default="", help=".mrc, .em, .hdf or .zarr; it is picked where no coordinates are given")
     add("--coordinates", default="", help=".star, .tbl, .json, .ndjson, .txt, ...: positions in the tomogram")
     add("--subtomograms", default="", help="in place of the two: a stack, a folder or a STAR with _rlnImageName")
     add("--model", default="", help="model.safetensors of an earlier run: predict without training")
     add("--classes", default="", help="names, files or entries such as pdb:6zu5, by commas (default: the profile's)")
-    add("--out_dir", "--out", required=True, help="folder of the results")
     add(
         "--pixel_size",
         "--voxel_size",
@@ -378,11 +376,19 @@ def main(arguments: list[str] | None = None) -> int:
     add("--project_folder", default="", help="that a STAR's _rlnImageName are relative to (default: the STAR's own)")
     add("--seed", default=0, type=int, help="of every random draw (default: 0)")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of :func:`classify`: 0, or 2 after an InputError, which is printed as one line."""
+    about = "Classify the particles of a tomogram, or a stack of them."
+    reader = parser("classify", about)
+    reader.add_argument("--out_dir", "--out", required=True, help="folder of the results")
+    options = reader.parse_args(arguments)
     try:
         if not options.model:
             picking = not (options.coordinates or options.subtomograms)
-            usual = _profile(options.profile).classes
+            usual = profile_of(options.profile).classes
             names = target_data.read_classes(data_fetch.local(options.classes), usual, background=picking)
             print("classes:", *map(structures.describe, names), sep="\n  ", flush=True)
         result = classify(**vars(options))

@@ -111,7 +111,9 @@ def write(
         sections = unknown_row = None
         if volume is not None and particles.zyx is not None:
             at = particles.zyx[target.kept]
-            sections = _png(pictures.tomogram(volume.data, at, best.indices.numpy(), volume.voxel_size, names=classes))
+            sections = data_url(
+                pictures.tomogram(volume.data, at, best.indices.numpy(), volume.voxel_size, names=classes)
+            )
         averaged = averages(target, probabilities, classes, unknown)
         cards = []
         for name, rows in by_class(probabilities, classes, unknown).items():
@@ -124,7 +126,7 @@ def write(
             rows = unknown.nonzero().flatten()
             rows = rows[np.linspace(0, len(rows) - 1, min(6, len(rows))).astype(int)]
             unknown_row = _row(subtomograms.x[rows], [f"{p:.2f}" for p in best.values[rows].tolist()])
-    page = _template().render(
+    page = page_template("report.html.jinja").render(
         name=subtomograms.name,
         verdict=verdict,
         tone={USABLE: "calm", DO_NOT_USE: "stop"}.get(verdict.level, "look"),
@@ -154,7 +156,8 @@ def write(
     return runtime.write_text(path, page)
 
 
-def _template() -> jinja2.Template:
+def page_template(name: str) -> jinja2.Template:
+    """A template of a page in this folder; what is filled in is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -162,10 +165,10 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
 
 
-def _png(fig: Figure) -> str:
+def data_url(fig: Figure) -> str:
     """The figure as a data URL, so that the page contains it."""
     with io.BytesIO() as file:
         fig.savefig(file, format="png", dpi=130, bbox_inches="tight")
@@ -174,7 +177,7 @@ def _png(fig: Figure) -> str:
 
 
 def _row(subtomograms: Tensor, titles: Sequence[str]) -> str:
-    return _png(pictures.gallery({"": subtomograms}, titles, size=0.9))
+    return data_url(pictures.gallery({"": subtomograms}, titles, size=0.9))
 
 
 def _extremes(x: Tensor, confidence: Tensor, rows: Tensor) -> str | None:

@@ -72,20 +72,21 @@ class TargetData:
         return [*(self.tomogram.warnings if self.tomogram else ()), *self.particles.warnings]
 
     @property
-    def warnings(self) -> list[str]:
-        """Sentences about what to check before using the predictions."""
-        volume, out = self.tomogram, self.of_readers
-        if self.guess.sign == "unsure":
-            out.append(f"The data do not show the contrast ({self.guess.why}); it was taken as {self.contrast}.")
-        elif self.guess.sign != self.contrast:
-            out.append(f"The data look {self.guess.sign} ({self.guess.why}) but were taken as {self.contrast}.")
-        if volume is not None and len(self.kept) + len(self.particles.bad) < len(self):
-            out += self._lost(volume)
+    def of_number(self) -> list[str]:
+        """Sentences on what is not classified, and on how few subtomograms there are."""
+        out = []
+        if self.tomogram is not None and len(self.kept) + len(self.particles.bad) < len(self):
+            out += self._lost(self.tomogram)
         if len(self.kept) < 100:
             out.append(
                 f"{len(self.kept)} subtomograms are few for adaptation; class fractions and confidences are rough."
             )
         return out
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what to check before using the predictions."""
+        return [*self.of_readers, *contrast_warnings(self.contrast, self.guess), *self.of_number]
 
     def _lost(self, volume: Volume) -> list[str]:
         """Sentences with the rows whose boxes reach over the border of the tomogram, or lie in a masked region."""
@@ -227,6 +228,15 @@ def choose_box(classes: Sequence[str], voxel_size: float, box: int = 0) -> tuple
     if edge <= LARGEST:
         return max(SMALLEST, edge), voxel_size
     return LARGEST, MARGIN * largest / LARGEST
+
+
+def contrast_warnings(contrast: str, guess: ContrastGuess) -> list[str]:
+    """A sentence where the grey values do not show the contrast that the data were taken to have."""
+    if guess.sign == "unsure":
+        return [f"The data do not show the contrast ({guess.why}); it was taken as {contrast}."]
+    if guess.sign != contrast:
+        return [f"The data look {guess.sign} ({guess.why}) but were taken as {contrast}."]
+    return []
 
 
 def choose_contrast(asked: str, guess: ContrastGuess) -> str:
@@ -466,7 +476,7 @@ def cut_background(
     return data.normalize(volumes.to_bright(x[:n], like.contrast)), at[whole[:n]]
 
 
-def _profile(x: Tensor) -> Tensor:
+def radial_profile(x: Tensor) -> Tensor:
     """Mean grey value of the average subtomogram in shells one voxel wide, from the centre to the faces: (n // 2,)."""
     mean = x[:, 0].mean(0)
     axes = [torch.arange(n, device=x.device) - n // 2 for n in mean.shape]
@@ -490,7 +500,7 @@ def apparent_scale(source_x: Tensor, target_x: Tensor) -> tuple[float, float, fl
     -------
     the best scale within 0.5 to 2, and the correlation of the profiles at that scale and at 1
     """
-    source, target = _profile(source_x).cpu().numpy(), _profile(target_x).cpu().numpy()
+    source, target = radial_profile(source_x).cpu().numpy(), radial_profile(target_x).cpu().numpy()
     r = np.arange(len(target), dtype=float)
 
     def fit(scale: float) -> float:

@@ -122,13 +122,26 @@ def image_pixel(path: str | Path, table: Table, optics: Table) -> tuple[np.ndarr
     return (known[0][1], f"_{known[0][0]}") if known else None
 
 
-def _names(table: Table) -> list[str]:
+def names_of(table: Table) -> list[str]:
+    """Name of the tomogram of each row; [] without a column of them."""
     columns = ("rlnTomoName", "rlnMicrographName", "wrpSourceName")
     return next((table[column] for column in columns if column in table), [])
 
 
+def stated(path: str | Path) -> list[Stated]:
+    """Pixel sizes that the tables of a STAR state, one for each column, to show; they may be of different images."""
+    columns = ("rlnTomoTiltSeriesPixelSize", "rlnMicrographPixelSize", "rlnImagePixelSize", "rlnPixelSize")
+    found = {
+        column: numbers(path, table, column)
+        for table in _tables(path).values()
+        for column in columns
+        if table.get(column)
+    }
+    return [Stated(float(np.median(values)), f"_{column} of the list") for column, values in found.items()]
+
+
 def _from_warp(table: Table) -> bool:
-    return any(name.endswith(".tomostar") for name in _names(table))
+    return any(name.endswith(".tomostar") for name in names_of(table))
 
 
 def _unit(path: str | Path, table: Table, optics: Table) -> tuple[np.ndarray | None, list[Stated]]:
@@ -240,7 +253,7 @@ def read_picks(path: str | Path, tomogram: Volume) -> Particles:
                     f"job{particles}."
                 )
     block, table, rest = _take(path, tables, *columns)
-    names, mine = _names(table), list(range(len(next(iter(table.values())))))
+    names, mine = names_of(table), list(range(len(next(iter(table.values())))))
     if names:
         mine = rows_of(path, names, tomogram)
     optics = rest.get("optics", {})

@@ -1,0 +1,144 @@
+"""Check the input of `classify` in seconds, before anything is simulated at length or trained."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import sys
+import textwrap
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError, InputWarning
+from . import classify, pipeline, preflight_page
+from .preflight_input import Given
+from .preflight_rows import OF_ALL, OF_POSITIONS, OF_SUBTOMOGRAMS, OF_TOMOGRAM, Check, Finding
+
+STATUSES = ("ok", "look", "stop")
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Result of :func:`preflight`; as a text it is the table.
+
+    Attributes
+    ----------
+    findings : a row for each check
+    page : preflight.html; None without `out_dir`
+    """
+
+    findings: tuple[Finding, ...]
+    page: Path | None = None
+
+    @property
+    def status(self) -> str:
+        """The worst status of the rows."""
+        return max((finding.status for finding in self.findings), key=STATUSES.index)
+
+    def __str__(self) -> str:
+        return table(self.findings)
+
+
+def table(findings: Sequence[Finding], width: int | None = None) -> str:
+    """The rows as aligned text, wrapped to `width` columns; None: to the terminal, at most 120."""
+    width = width or min(120, shutil.get_terminal_size((100, 24)).columns)
+    first = max(len(finding.check) for finding in findings) + 2
+    lines = []
+    for finding in findings:
+        text = [f"{finding.found}", *([f"-> {finding.advice}"] if finding.advice else [])]
+        wrapped = [line for part in text for line in textwrap.wrap(part, max(20, width - first - 6)) or [""]]
+        heads = [f"{finding.check:{first}}{finding.status:6}", *[" " * (first + 6)] * (len(wrapped) - 1)]
+        lines += [(head + line).rstrip() for head, line in zip(heads, wrapped, strict=True)]
+    return "\n".join(lines)
+
+
+def preflight(
+    *,
+    tomogram: str | Path = "",
+    coordinates: str | Path = "",
+    subtomograms: str | Path = "",
+    classes: str | Sequence[str] = "",
+    voxel_size: float = 0.0,
+    contrast: str = "auto",
+    background: str | Path = "",
+    tilt_axis: float = 0.0,
+    tilt_range: float = 60.0,
+    defocus: float = 3.0,
+    candidates: int = 2000,
+    box: int = 0,
+    profile: str = "laptop",
+    project_folder: str | Path = "",
+    seed: int = 0,
+    out_dir: str | Path = "",
+) -> Preflight:
+    """What speaks for and against the input of :func:`classify`, a row for each check; nothing is trained.
+
+    A row says "ok", "look" (check this before you use the predictions) or "stop" (`classify` would refuse it, or its
+    result would be wrong). An error in one input leaves the rows of the others.
+
+    Parameters
+    ----------
+    out_dir : folder to write preflight.html to; "": none. The others are those of :func:`classify`
+    """
+    joined = classes if isinstance(classes, str) else ",".join(map(str, classes))
+    given = Given(
+        tomogram=str(tomogram),
+        coordinates=str(coordinates),
+        subtomograms=str(subtomograms),
+        classes=joined,
+        voxel_size=voxel_size,
+        contrast=contrast,
+        background=str(background),
+        tilt_axis=tilt_axis,
+        tilt_range=tilt_range,
+        defocus=defocus,
+        candidates=candidates,
+        box=box,
+        profile=profile,
+        project_folder=str(project_folder),
+        seed=seed,
+    )
+    try:
+        pipeline.check_input(subtomograms, tomogram, coordinates)
+    except InputError as problem:
+        return Preflight((Finding("files", "stop", str(problem)),))
+    checks = (OF_TOMOGRAM if tomogram else OF_SUBTOMOGRAMS) | (OF_POSITIONS if coordinates else {}) | OF_ALL
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)  # what the readers warn of is in the rows
+        findings = _run(given, checks)
+        page = preflight_page.write(Path(out_dir).expanduser() / "preflight.html", given, findings) if out_dir else None
+    return Preflight(findings, page)
+
+
+def _run(given: Given, checks: dict[str, Check]) -> tuple[Finding, ...]:
+    """The rows of all checks; an error that keeps several from being made stands in the first of them only."""
+    findings: list[Finding] = []
+    for name, check in checks.items():
+        try:
+            found = check(given)
+        except InputError as problem:
+            told = any(str(problem) == finding.found for finding in findings)
+            found = None if told else Finding(name, "stop", str(problem))
+        if found is not None:
+            findings.append(found)
+    return tuple(findings)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of :func:`preflight`: 0, or 1 where a row says stop. It takes the options of `classify`."""
+    reader = classify.parser("check", "Check the input of classify in seconds; nothing is trained.")
+    reader.add_argument("--out_dir", "--out", default="", help="folder of preflight.html (default: only the table)")
+    options = vars(reader.parse_args(arguments))
+    if options["model"]:
+        print(
+            "InputError: Expected classes to check, got a model: give --classes in place of --model.", file=sys.stderr
+        )
+        return 2
+    taken = inspect.signature(preflight).parameters
+    result = preflight(**{name: value for name, value in options.items() if name in taken})
+    print(result)
+    if result.page:
+        print(f"wrote {result.page}")
+    return int(result.status == "stop")
