@@ -87,10 +87,7 @@ def calibrate(
 
 
 def outlier_logit(known: np.ndarray, outliers: np.ndarray) -> np.ndarray:
-    """A logistic regression on features (N, F) of known subtomograms and (M, F) of outliers: F weights and a bias.
-
-    The logit is positive for outliers.
-    """
+    """Weights and bias (F + 1,) of a logistic regression; its logit is positive for features like those of outliers."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=3000, class_weight="balanced"))
     model.fit(np.concatenate([known, outliers]), np.repeat([0, 1], [len(known), len(outliers)]))
     weight = model[1].coef_[0] / model[0].scale_
@@ -169,7 +166,8 @@ class UnknownDetector:
         if counts.min() < 2:
             worst = int(counts.argmin())
             few = f"{int((y == worst).sum())} of {known.classes[worst]!r}"
-            raise InputError(f"Expected at least 4 known subtomograms of each class, got {few}: pass more to fit.")
+            more = "use more source subtomograms, or pass a larger validation set to fit"
+            raise InputError(f"Expected at least 4 known subtomograms of each class, got {few}: {more}.")
         means = np.stack([f[one][y[one] == k].mean(0) for k in range(len(known.classes))])
         precision = LedoitWolf().fit(f[one] - means[y[one]]).precision_
         outlier = None if outliers is None else outlier_logit(f[one], features(outliers.x))
