@@ -33,7 +33,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 20 s | 1150 MB |
-# | laptop | 3.3 min | 1600 MB |
+# | laptop | 2.9 min | 1780 MB |
 
 # %%
 from pathlib import Path
