@@ -33,7 +33,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 20 s | 1150 MB |
-# | laptop | 2.9 min | 1780 MB |
+# | laptop | 2.4 min | 1800 MB |
 
 # %%
 from pathlib import Path
