@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +13,19 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..errors import InputError
-from ..tomography.em import read_em
-from ..tomography.mrc import read_mrc
-from ..tomography.volumes import Volume, thumbnail
-from .class_files import read_whole
+from ..tomography.checks import cubic_step
+from ..tomography.em import read_em_header
+from ..tomography.mrc import Header, check_one_volume, read_data, read_header
+from ..tomography.volumes import thumbnail
 
-# Ending of a map's name, without .gz -> reader(path, voxel_size or None, mmap) -> Volume
-MAPS: dict[str, Callable[[str | Path, float | None, bool], Volume]] = {
-    ".mrc": read_mrc,
-    ".map": read_mrc,
-    ".ccp4": read_mrc,
-    ".rec": read_mrc,
-    ".em": read_em,
+# Ending of a map's name, without .gz -> reader of its header
+MAPS: dict[str, Callable[[Path], Header]] = {
+    ".mrc": read_header,
+    ".map": read_header,
+    ".ccp4": read_header,
+    ".rec": read_header,
+    ".em": read_em_header,
 }
-LARGEST_MAP = 1 << 33  # bytes of an unpacked map
 VOXEL_SIZES = (0.2, 100.0)  # A, in the header of a map
 GIVEN = (0.1, 1000.0)  # A, by the user
 DIAMETERS = (30.0, 5000.0)  # A, of molecules
@@ -66,29 +63,12 @@ def map_ending(path: str | Path) -> str | None:
 
 
 def _read(path: str, voxel_size: float | None) -> tuple[np.ndarray, float | None]:
-    """Grey values (Z, Y, X), and the voxel size in A: the given one, else the file's, or None."""
-    reader = MAPS[map_ending(path) or ".mrc"]
-    if not path.lower().endswith(".gz"):
-        return _open(reader, path, voxel_size)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 36
-    content = read_whole(path, min(LARGEST_MAP, memory // 4))
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / Path(path).name[: -len(".gz")]
-        plain.write_bytes(content)
-        try:
-            return _open(reader, str(plain), voxel_size)
-        except InputError as error:
-            raise InputError(str(error).replace(str(plain), path)) from error
-
-
-def _open(reader: Callable, path: str, voxel_size: float | None) -> tuple[np.ndarray, float | None]:
-    found = voxel_size
-    if found is None:
-        try:
-            found = reader(path, None, True).voxel_size
-        except InputError:
-            pass  # no voxel size, or a fault of the file, which the next line reports
-    return reader(path, found or 1.0, False).data, found
+    """Grey values (Z, Y, X), and the voxel size in A: the given one, else the header's, or None."""
+    file = Path(path)
+    header = MAPS[map_ending(path) or ".mrc"](file)
+    check_one_volume(file, header)
+    way_out = f"give the voxel size behind the name of the class, such as {path}@8.0"
+    return read_data(file, header, mmap=False), voxel_size or cubic_step(file, header.steps, way_out)
 
 
 def _check_voxel_size(path: str, found: float | None) -> float:

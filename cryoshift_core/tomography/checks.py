@@ -11,6 +11,8 @@ import numpy as np
 
 from ..errors import InputError
 
+GIVE_IT = "pass the voxel size as voxel_size (pixel_size in the notebook)"
+
 
 def check_file(path: str | Path) -> None:
     """Return None; raise InputError unless `path` is an existing file."""
@@ -66,7 +68,7 @@ def check_values(path: Path, parts: Iterable[np.ndarray], enough: float = math.i
         raise InputError(f"{path} is constant: expected a density, got {low:g} everywhere; check how it was written.")
 
 
-def cubic_step(path: Path, steps: Sequence[float] | np.ndarray) -> float | None:
+def cubic_step(path: Path, steps: Sequence[float] | np.ndarray, way_out: str = GIVE_IT) -> float | None:
     """Edge of cubic voxels in A from the steps along x, y, z that are positive numbers; None when x or y is not.
 
     Raises
@@ -82,8 +84,8 @@ def cubic_step(path: Path, steps: Sequence[float] | np.ndarray) -> float | None:
     if xyz.max() > 1.01 * xyz.min():
         found = " x ".join(f"{s:.3g}" for s in xyz)
         raise InputError(
-            f"{path}: expected cubic voxels, got {found} A in the header; if these are wrong, pass the "
-            "voxel size as voxel_size (pixel_size in the notebook), else resample the volume."
+            f"{path}: expected cubic voxels, got {found} A in the header; if these are wrong, {way_out}, "
+            "else resample the volume."
         )
     return float(xyz.mean())
 

@@ -1,4 +1,4 @@
-"""EM volumes on disk. Every claim of a header is checked before memory is allocated."""
+"""Headers of EM volumes, plain or gzipped; `mrc.read_data` reads the voxels."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .checks import check_claim, check_file, checked_voxel_size, cubic_step
-from .mrc import Header, read_data
-from .volumes import Volume
+from .checks import check_claim
+from .mrc import Header, read_start
 
 EM_TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
 
@@ -25,9 +24,7 @@ def read_em_header(path: Path) -> Header:
     InputError
         Missing, not EM, complex voxels, or truncated.
     """
-    check_file(path)
-    with path.open("rb") as file:
-        raw = file.read(512)
+    raw, held = read_start(path, 512)
     if len(raw) < 512 or raw[0] not in (0, 1, 2, 3, 5, 6):
         raise InputError(
             f"{path} is not an EM file: expected 512 bytes or more and a machine code of 0 to 6 first, got "
@@ -39,17 +36,6 @@ def read_em_header(path: Path) -> Header:
     order = ">" if raw[0] in (0, 3, 5) else "<"
     dtype = np.dtype(order + EM_TYPES[raw[3]])
     nx, ny, nz = (int(n) for n in np.frombuffer(raw, order + "i4", 3, 4))
-    check_claim(path, (nx, ny, nz), 512 + nx * ny * nz * dtype.itemsize)
+    check_claim(path, (nx, ny, nz), 512 + nx * ny * nz * dtype.itemsize, held)
     voxel_size = int(np.frombuffer(raw, order + "i4", 7, 96)[6]) / 1000
     return Header((nz, ny, nx), dtype, 512, (voxel_size,) * 3)
-
-
-def read_em(path: str | Path, voxel_size: float | None = None, mmap: bool = False) -> Volume:
-    """A volume from an EM file (8, 16, 32-bit integers, float, double; either byte order).
-
-    Parameters and errors as in `read_mrc`. Most programs write a voxel size of 0: it must then be given.
-    """
-    path = Path(path)
-    header = read_em_header(path)
-    size = checked_voxel_size(path, None if voxel_size else cubic_step(path, header.steps), voxel_size)
-    return Volume(read_data(path, header, mmap), size, str(path))

@@ -62,6 +62,23 @@ def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} is a damaged gzip file ({' '.join(str(error).split())[:100]}); copy it again.")
 
 
+def read_start(path: Path, n: int) -> tuple[bytes, int]:
+    """The first n bytes of a file, plain or gzipped, and how many bytes it holds at most.
+
+    Raises
+    ------
+    InputError
+        Missing, or a damaged gzip file.
+    """
+    check_file(path)
+    try:
+        with _open(path) as file:
+            raw = file.read(n)
+    except GZIP_DAMAGE as error:
+        raise _damaged(path, error) from error
+    return raw, path.stat().st_size * (MOST_GZIP if path.suffix.lower() == ".gz" else 1)
+
+
 def _byte_order(raw: bytes, held: int) -> Literal["<", ">"]:
     """Byte order of a header: the first that fits the `held` bytes of the file, the one of its machine stamp first."""
     stamp = MACHINES.get(raw[212:214])
@@ -99,19 +116,12 @@ def read_header(path: Path) -> Header:
     InputError
         Missing, not MRC, a mode without real numbers, or truncated.
     """
-    check_file(path)
-    zipped = path.suffix.lower() == ".gz"
-    try:
-        with _open(path) as file:
-            raw = file.read(1024)
-    except GZIP_DAMAGE as error:
-        raise _damaged(path, error) from error
+    raw, held = read_start(path, 1024)
     if len(raw) < 1024 or raw[208:211] != b"MAP":
         raise InputError(
             f"{path} is not an MRC file: expected MRC2014, got {path.stat().st_size} bytes without 'MAP' "
             "at byte 208; check the file, or convert it to MRC."
         )
-    held = path.stat().st_size * (MOST_GZIP if zipped else 1)
     order = _byte_order(raw, held)
     word = np.frombuffer(raw, order + "i4")
     real = np.frombuffer(raw, order + "f4")

@@ -1,6 +1,7 @@
 """Density maps as classes: voxel size, contrast and outline, on maps with noise, masks and filters."""
 
 import gzip
+import struct
 
 import numpy as np
 import pytest
@@ -125,14 +126,30 @@ def test_maps_are_read_in_their_formats(tmp_path, ending, zipped):
     assert torch.equal(template(f"{path}@8.0", 8.0, 32), right) and structures.class_name(f"{path}@8.0") == "emd_1234"
 
 
-def test_a_damaged_or_endless_gzip_is_refused_by_its_name(tmp_path, monkeypatch):
+def test_a_damaged_or_endless_gzip_is_refused_by_its_name_or_read_no_further(tmp_path):
     path = gz(mrc(tmp_path / "a.map", density("TRiC", 8.0, 32), 8.0))
     path.write_bytes(path.read_bytes()[:-2000])
     says(lambda: template(path, 8.0, 32), "a.map.gz", "copy it again")
     path.write_bytes(gzip.compress(bytes(5000)))
     says(lambda: template(path, 8.0, 32), f"{path} is not an MRC file")
-    monkeypatch.setattr(maps, "LARGEST_MAP", 4000)
-    says(lambda: template(path, 8.0, 32), "a.map.gz", "at most 4,000 bytes")
+    raw = mrc(tmp_path / "b.map", density("TRiC", 8.0, 32), 8.0).read_bytes()
+    right = template(tmp_path / "b.map", 8.0, 32)
+    path.write_bytes(gzip.compress(raw + bytes(10_000_000)))  # only what the header claims is read
+    assert torch.equal(template(path, 8.0, 32), right)
+    path.write_bytes(gzip.compress(struct.pack("<3i", 9000, 9000, 9000) + raw[12:]))
+    says(lambda: template(path, 8.0, 32), "a.map.gz", "9000 x 9000 x 9000", "truncated or damaged")
+
+
+@pytest.mark.parametrize("ending", [".mrc", ".map.gz"])
+def test_a_header_with_voxels_that_are_not_cubic_is_refused_with_a_way_out_that_works(tmp_path, ending):
+    data = density("TRiC", 8.0, 32)
+    path = mrc(tmp_path / f"average{ending.removesuffix('.gz')}", data, 8.0)
+    raw = bytearray(path.read_bytes())
+    raw[48:52] = struct.pack("<f", 2 * struct.unpack("<f", raw[48:52])[0])  # the cell is twice as long along z
+    path.write_bytes(raw)
+    path = gz(path) if ending.endswith(".gz") else path
+    says(lambda: template(path, 8.0, 32), "expected cubic voxels, got 8 x 8 x 16 A", f"such as {path}@8.0")
+    assert torch.equal(template(f"{path}@8.0", 8.0, 32), template(mrc(tmp_path / "right.mrc", data, 8.0), 8.0, 32))
 
 
 @pytest.mark.parametrize("wrong", [0.0, 1.0, 0.8e-9, 0.05, 500.0])
