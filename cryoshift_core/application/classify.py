@@ -151,7 +151,7 @@ def classify(
     InputError
         a wrong value, an unreadable file, or an `out_dir` that holds other files
     """
-    parameters = {name: _text(value) for name, value in locals().items() if name not in ("profile", "device")}
+    parameters = {name: as_text(value) for name, value in locals().items() if name not in ("profile", "device")}
     resolve(method)
     budget = profile_of(profile)
     if not 0 <= purity <= 1:
@@ -163,7 +163,7 @@ def classify(
     reading["project_folder"] = project_folder
     start = partial(_Run.start, out_dir, (*given.values(), background), parameters, seed, device)
     if model:
-        classifier = reuse.load(model, classes=_text(classes), box=box, background=background)
+        classifier = reuse.load(model, classes=as_text(classes), box=box, background=background)
         target = reuse.read_target(classifier, model, **reading)
         _warn(target)
         run = start("none, nothing was trained", (model,))
@@ -173,7 +173,7 @@ def classify(
         verdict = judge(predictions, target.subtomograms.x)
         listed = picks.at_purity(target, predictions, purity) if picking else {}
         return run.finish(target, predictions, classifier, verdict, doubts, listed, reuse.summary(classifier, model))
-    names = target_data.read_classes(data_fetch.local(_text(classes)), budget.classes, background=picking)
+    names = target_data.read_classes(data_fetch.local(as_text(classes)), budget.classes, background=picking)
     budget = budget.for_classes(names)
     target = pipeline.read_target(names, box=box, **reading)
     _warn(target)
@@ -336,8 +336,8 @@ def profile_of(profile: str | Profile) -> Profile:
     return PROFILES[profile]
 
 
-def _text(value: Any) -> Any:
-    """A parameter for the manifest: paths as texts, sequences joined by commas."""
+def as_text(value: Any) -> Any:
+    """A parameter as it stands in a manifest: paths as texts, sequences joined by commas."""
     if isinstance(value, Path):
         return str(value)
     return value if isinstance(value, str | int | float) else ",".join(map(str, value))

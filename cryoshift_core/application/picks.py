@@ -15,13 +15,13 @@ from ..errors import InputError
 from ..simulation import structures
 from ..support import runtime
 from ..tomography import picking, star, volumes
-from ..tomography.volumes import Particles, Volume
+from ..tomography.volumes import ContrastGuess, Particles, Volume
 from . import pictures, target_data
 from .classifier import Predictions
 from .predictions import safe_names, unspecific
 from .target_data import TargetData
+from .verdict import BACKGROUND
 
-BACKGROUND = "ice"  # the class of candidates that are no particle
 DYNAMO_COLUMNS = 35  # of a Dynamo table
 
 
@@ -55,6 +55,7 @@ def candidates(
     box: int = 0,
     grid: tuple[int, float] | None = None,
     contrast: str = "auto",
+    guess: ContrastGuess | None = None,
     n: int,
 ) -> TargetData:
     """Subtomograms around the candidate positions of a tomogram, for a classifier of `classes`.
@@ -64,7 +65,7 @@ def candidates(
     Parameters
     ----------
     classes : name or file -> diameter in A, 0 for procedural classes
-    box, grid, contrast : as in :func:`target_data.from_tomogram`
+    box, grid, contrast, guess : as in :func:`target_data.from_tomogram`
     n : largest number of candidates
 
     Raises
@@ -72,7 +73,8 @@ def candidates(
     InputError
         no class has a diameter, or nothing of the size of a class stands out from the noise
     """
-    sign = target_data.choose_contrast(contrast, volumes.guess_contrast(volume.data))
+    guess = guess or volumes.guess_contrast(volume.data)
+    sign = target_data.choose_contrast(contrast, guess)
     sized = {structures.class_name(name): d for name, d in classes.items() if d}
     if not sized:
         raise InputError(
@@ -90,7 +92,7 @@ def candidates(
     table = _star_columns(found.zyx, volume) | {"csCandidateScore": [f"{value:.3f}" for value in found.score]}
     particles = Particles(table, found.zyx, kind="star", rest=_optics())
     return target_data.from_tomogram(
-        volume, particles, list(classes), box=box, grid=grid, contrast=sign, candidates=found
+        volume, particles, list(classes), box=box, grid=grid, contrast=sign, guess=guess, candidates=found
     )
 
 

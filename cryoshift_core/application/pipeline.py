@@ -8,7 +8,6 @@ In this order: `read_target`, `adaptation_set`, `background_boxes`, `simulate_so
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from data_fetch.readers import mdoc
 
 from .. import metrics
 from ..data import Labelled, Unlabelled
-from ..errors import InputError, InputWarning
+from ..errors import InputError
 from ..methods import resolve
 from ..models import embed, predict
 from ..simulation import datasets, structures
@@ -71,18 +70,15 @@ def read_target(
     What the readers warn of is in `TargetData.warnings`.
     """
     check_input(subtomograms, tomogram, coordinates)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InputWarning)
-        if subtomograms:
-            found = readers.read_subtomograms(subtomograms, box or None, voxel_size or None, project_folder or None)
-            name = Path(subtomograms).stem
-            return target_data.from_subtomograms(found, classes, box=box, contrast=contrast, name=name)
-        volume = readers.read_tomogram(tomogram, voxel_size or None)
-        if not coordinates:
-            sizes = {name: structures.diameter(name) for name in classes}
-            return picks.candidates(volume, sizes, box=box, contrast=contrast, n=candidates)
-        particles = readers.read_picks(coordinates, volume)
-    return target_data.from_tomogram(volume, particles, classes, box=box, contrast=contrast)
+    about: dict[str, Any] = {"voxel_size": voxel_size, "box": box, "project_folder": project_folder}
+    volume, particles = target_data.read_files(subtomograms, tomogram, coordinates, **about)
+    size: dict[str, Any] = {"box": box, "contrast": contrast}
+    if volume is None:
+        assert particles is not None  # `check_input` has seen that one of the two is given
+        return target_data.from_subtomograms(particles, classes, name=Path(subtomograms).stem, **size)
+    if particles is None:
+        return picks.candidates(volume, {name: structures.diameter(name) for name in classes}, n=candidates, **size)
+    return target_data.from_tomogram(volume, particles, classes, **size)
 
 
 def check_input(subtomograms: str | Path, tomogram: str | Path, coordinates: str | Path) -> None:

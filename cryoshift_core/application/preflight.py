@@ -82,24 +82,7 @@ def preflight(
     ----------
     out_dir : folder to write preflight.html to; "": none. The others are those of :func:`classify`
     """
-    joined = classes if isinstance(classes, str) else ",".join(map(str, classes))
-    given = Given(
-        tomogram=str(tomogram),
-        coordinates=str(coordinates),
-        subtomograms=str(subtomograms),
-        classes=joined,
-        voxel_size=voxel_size,
-        contrast=contrast,
-        background=str(background),
-        tilt_axis=tilt_axis,
-        tilt_range=tilt_range,
-        defocus=defocus,
-        candidates=candidates,
-        box=box,
-        profile=profile,
-        project_folder=str(project_folder),
-        seed=seed,
-    )
+    given = Given(**{name: classify.as_text(value) for name, value in locals().items() if name != "out_dir"})
     try:
         pipeline.check_input(subtomograms, tomogram, coordinates)
     except InputError as problem:

@@ -23,7 +23,7 @@ from .predictions import Prevalence, by_class, class_average, proportion, unspec
 from .purity import Cut
 from .spike_in import SpikeInScore
 from .target_data import TargetData
-from .verdict import DO_NOT_USE, USABLE, Verdict
+from .verdict import DO_NOT_USE, IN_AVERAGE, USABLE, Verdict
 
 LIMITS = (
     "The network was trained on simulated molecules. A particle that is deformed, bound, broken or of no listed class "
@@ -33,7 +33,6 @@ LIMITS = (
     "The intervals of class fractions count independent subtomograms. They do not include mistakes of the network, "
     "overlapping boxes, wrong picks, or particles that were not picked.",
 )
-IN_AVERAGE = 500  # an average takes at most so many subtomograms, the most confident ones
 
 
 def provenance(manifest: Mapping[str, Any], **more: Any) -> dict[str, str]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data_fetch import readers
-
-from ..errors import InputError, InputWarning
+from ..errors import InputError
 from ..simulation import structures
 from ..tomography import volumes
 from ..tomography.volumes import ContrastGuess
@@ -90,35 +87,26 @@ def read_target(
     InputError
         voxels coarser than the model's, another contrast than the model was adapted to, or unreadable input
     """
-    grid = (model.box, model.voxel_size)
-    if subtomograms:
-        particles = _quietly(readers.read_subtomograms, subtomograms, None, voxel_size or None, project_folder or None)
-        assert particles.subtomograms is not None  # readers of subtomograms always read them
+    about: dict[str, Any] = {"voxel_size": voxel_size, "project_folder": project_folder}
+    volume, particles = target_data.read_files(subtomograms, tomogram, coordinates, **about)
+    grid: dict[str, Any] = {"grid": (model.box, model.voxel_size)}
+    if volume is None:
+        assert particles is not None and particles.subtomograms is not None  # as `pipeline.check_input` has seen
         _check_voxel_size(model, path, particles.voxel_size, subtomograms)
         guess = volumes.guess_contrast(particles.subtomograms)
-        sign = _contrast(model, path, contrast, guess, subtomograms)
-        return target_data.from_subtomograms(
-            particles, model.classes, grid=grid, contrast=sign, name=Path(subtomograms).stem
-        )
-    volume = _quietly(readers.read_tomogram, tomogram, voxel_size or None)
+        grid |= {"contrast": _contrast(model, path, contrast, guess, subtomograms), "name": Path(subtomograms).stem}
+        return target_data.from_subtomograms(particles, model.classes, **grid)
     _check_voxel_size(model, path, volume.voxel_size, tomogram)
-    sign = _contrast(model, path, contrast, volumes.guess_contrast(volume.data), tomogram)
-    if coordinates:
-        found = _quietly(readers.read_picks, coordinates, volume)
-        return target_data.from_tomogram(volume, found, model.classes, grid=grid, contrast=sign)
+    guess = volumes.guess_contrast(volume.data)
+    grid |= {"contrast": _contrast(model, path, contrast, guess, tomogram), "guess": guess}
+    if particles is not None:
+        return target_data.from_tomogram(volume, particles, model.classes, **grid)
     if picks.BACKGROUND not in model.classes:
         raise InputError(
             f"{path} has no class {picks.BACKGROUND} for candidates without a particle; expected one to pick "
             f"{tomogram} with: give coordinates, or run classify on the tomogram without model."
         )
-    return picks.candidates(volume, _diameters(model, path), grid=grid, contrast=sign, n=candidates)
-
-
-def _quietly(reader: Callable[..., Found], *arguments: Any) -> Found:
-    """What a reader returns; what it warns of is in that, too, and in `TargetData.warnings`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InputWarning)
-        return reader(*arguments)
+    return picks.candidates(volume, _diameters(model, path), n=candidates, **grid)
 
 
 def summary(model: Classifier, path: str | Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from data_fetch import readers
 
 from .. import data
 from ..data import Unlabelled
-from ..errors import InputError
+from ..errors import InputError, InputWarning
 from ..fourier import shell_means
 from ..simulation import structures
 from ..tomography import extraction, volumes
@@ -141,6 +142,28 @@ def read_subtomograms(
     x = volumes.to_bright(particles.subtomograms[_good(particles)], contrast)
     groups = torch.zeros(len(x), dtype=torch.long, device=x.device)
     return Unlabelled(data.normalize(x), particles.voxel_size, groups, Path(path).stem)
+
+
+def read_files(
+    subtomograms: str | Path,
+    tomogram: str | Path,
+    coordinates: str | Path,
+    *,
+    voxel_size: float = 0.0,
+    box: int = 0,
+    project_folder: str | Path = "",
+) -> tuple[Volume | None, Particles | None]:
+    """The tomogram, None for subtomograms, and the rows, None without coordinates; parameters as in `classify`.
+
+    What the readers warn of is in `Volume.warnings` and `Particles.warnings`, and later in `TargetData.warnings`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        if subtomograms:
+            size = (box or None, voxel_size or None, project_folder or None)
+            return None, readers.read_subtomograms(subtomograms, *size)
+        volume = readers.read_tomogram(tomogram, voxel_size or None)
+        return volume, readers.read_picks(coordinates, volume) if coordinates else None
 
 
 def extract_subtomograms(
@@ -308,6 +331,7 @@ def from_tomogram(
     box: int = 0,
     grid: tuple[int, float] | None = None,
     contrast: str = "auto",
+    guess: ContrastGuess | None = None,
     candidates: Candidates | None = None,
 ) -> TargetData:
     """Subtomograms cut from a tomogram around each position, for a classifier of `classes`.
@@ -318,6 +342,7 @@ def from_tomogram(
     box : voxels of the tomogram
     grid : box in voxels and voxel size in A of a saved model, in place of those that classes and `box` give
     contrast : "auto", "bright" or "dark"; where the data do not show it, "auto" takes bright and adds a warning
+    guess : of `volumes.guess_contrast`, where it is known; None: it is made here
     candidates : whose positions these are; their boxes are padded where they reach over the border
 
     Raises
@@ -326,7 +351,7 @@ def from_tomogram(
         no box lies inside the tomogram, or the box is too small for a class
     """
     n, model_voxel = grid or choose_box(classes, tomogram.voxel_size, box)
-    guess = volumes.guess_contrast(tomogram.data)
+    guess = guess or volumes.guess_contrast(tomogram.data)
     sign = choose_contrast(contrast, guess)
     if 4 * len(particles) * n**3 > STREAMED:
         x, kept = _stream(tomogram, particles, n, model_voxel, sign, pad=candidates is not None)
