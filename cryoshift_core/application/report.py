@@ -209,7 +209,7 @@ def _prevalence_rows(prevalence: Mapping[str, Prevalence], looks_like: Mapping[s
             "n": found.n,
             "fraction": _per_cent(found.fraction),
             "at": [100 * value / scale for value in found.fraction],
-            "looks_like": looks_like.get(name) or "noise" if found.n else "",
+            "looks_like": looks_like.get(name, ""),
         }
         for name, found in prevalence.items()
     ]

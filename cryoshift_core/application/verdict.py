@@ -21,6 +21,8 @@ USABLE, PARTLY, DO_NOT_USE, NOT_JUDGED = "usable", "usable for some classes", "d
 LEAST = 0.5  # recall and purity on spike-ins: below it a class is not to be used
 ALIKE, MORE_ALIKE = 0.7, 0.7  # averages of two classes: likeness, and how far it may exceed simulated ones (Fisher's z)
 NOT_FLAT = 0.5  # structure in the average of a class without a molecule, relative to the strongest class
+RELIABLE = 0.5  # of an average: below it noise decides
+NOISE, NO_CLASS = "noise", "none of them"  # what an average looks like, where it is no class
 BACKGROUND = "ice"  # the class without a molecule
 IN_AVERAGE, FEWEST = 500, 20  # subtomograms of an average at most, and at least
 
@@ -34,7 +36,7 @@ class Verdict:
     level : USABLE, PARTLY, DO_NOT_USE or NOT_JUDGED
     classes : names of the classes that nothing speaks against
     reasons : the weightiest first
-    looks_like : class -> the class whose simulated average its own average resembles most; "" where noise decides
+    looks_like : class -> the class whose simulated average its own average resembles most, NOISE or NO_CLASS
     """
 
     level: str
@@ -84,7 +86,7 @@ class Average:
 
     def likeness(self, other: Average) -> float:
         """Correlation with another average, corrected for the noise of both; 0 where noise decides."""
-        if min(self.reliability, other.reliability) < 0.5:
+        if min(self.reliability, other.reliability) < RELIABLE:
             return 0.0
         r = float(torch.corrcoef(torch.stack([self.values, other.values]))[0, 1])
         return max(-1.0, min(1.0, r / math.sqrt(self.reliability * other.reliability)))
@@ -164,11 +166,11 @@ def _average_problems(found: Mapping[str, Average | None], made: Mapping[str, Av
             why = (
                 f"the averages of {one} and {other} look alike (correlation {ours:.2f}, of simulated ones {theirs:.2f})"
             )
-            astray = [name for name in (one, other) if looks_like(name, found, made) not in ("", name)]
+            astray = [name for name in (one, other) if looks_like(name, found, made) not in (NOISE, NO_CLASS, name)]
             out += [(name, why) for name in astray or (one, other)]
     strongest = max((average.power for average in found.values() if average), default=0.0)
     ice = found.get(BACKGROUND)
-    if ice and ice.reliability > 0.5 and (ratio := math.sqrt(ice.power / strongest)) > NOT_FLAT:
+    if ice and ice.reliability > RELIABLE and (ratio := math.sqrt(ice.power / strongest)) > NOT_FLAT:
         out.append((BACKGROUND, f"the average of {BACKGROUND} is not flat ({ratio:.2f} of the strongest class)"))
     return out
 
@@ -179,8 +181,10 @@ def _likeness(averages: Mapping[str, Average | None], one: str, other: str) -> f
 
 
 def looks_like(name: str, found: Mapping[str, Average | None], made: Mapping[str, Average | None]) -> str:
-    """The class whose simulated average the average of class `name` resembles most; "" where noise decides."""
+    """The class whose simulated average the average of class `name` resembles most; NOISE, or NO_CLASS, for none."""
     average = found[name]
-    likeness = {other: average.likeness(simulated) for other, simulated in made.items() if average and simulated}
+    if average is None or average.reliability < RELIABLE:
+        return NOISE
+    likeness = {other: average.likeness(simulated) for other, simulated in made.items() if simulated}
     best = max(likeness, key=likeness.__getitem__, default="")
-    return best if best and likeness[best] > 0 else ""
+    return best if best and likeness[best] > 0 else NO_CLASS

@@ -67,7 +67,7 @@ def case():
     y, predicted = torch.tensor(labels).T
     spikes = Labelled(torch.zeros(len(y), 1, 2, 2, 2), y, CLASSES, 12.5, torch.zeros(len(y)), y)
     score = spike_in.score(torch.eye(3)[predicted], spikes)
-    verdict = Verdict(PARTLY, ("TRiC",), (f"{HOSTILE} looks like TRiC",), {CLASSES[0]: "TRiC", CLASSES[1]: ""})
+    verdict = Verdict(PARTLY, ("TRiC",), (f"{HOSTILE} looks like TRiC",), {CLASSES[0]: "TRiC", CLASSES[1]: "noise"})
     return {"target": data, "probabilities": p, "classes": CLASSES, "unknown": unknown, "verdict": verdict,
             "prevalence": prevalence(p, CLASSES, unknown),
             "inputs": [f"{HOSTILE}.mrc", "picks.star"], "spike_in": score}  # fmt: skip
