@@ -34,7 +34,7 @@ class Verdict:
     Attributes
     ----------
     level : USABLE, PARTLY, DO_NOT_USE or NOT_JUDGED
-    classes : names of the classes that nothing speaks against
+    classes : names of the classes that nothing speaks against, without that of the background
     reasons : the weightiest first
     looks_like : class -> the class whose simulated average its own average resembles most, NOISE or NO_CLASS
     """
@@ -128,7 +128,7 @@ def judge(
     made = {} if source is None else {name: Average.of(source.x[source.y == k]) for k, name in enumerate(classes)}
     problems = [*_spike_in_problems(spike_in), *_average_problems(found, made)]
     used = [name for name in classes if len(groups[name])]
-    good = tuple(name for name in used if name not in {name for name, _ in problems})
+    good = tuple(name for name in used if name not in {BACKGROUND, *(name for name, _ in problems)})
     reasons = (*everything, *dict.fromkeys(why for name, why in problems if name in used))
     looks = {name: looks_like(name, found, made) for name in used} if made else {}
     if everything or not good:
