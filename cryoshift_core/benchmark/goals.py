@@ -26,6 +26,7 @@ from .statistics import (
     unchanged,
 )
 
+SCORE = "balanced_accuracy"
 GAP_TARGETS = {"in_situ_1": 0.85, "in_situ_2": 0.85, "in_situ_3": 0.70}  # smallest gap closed
 FACTORS_TARGET, REGRET_TARGET, ECE_TARGET, UNKNOWN_TARGET, CPU_TARGET = 0.70, 0.03, 0.08, 0.6, 300.0
 
@@ -68,7 +69,10 @@ def so_far(rows: list[Row], tiers: Iterable[str], **only: Iterable) -> str:
                 configuration = replace(job, seed=0)
                 planned[configuration] = planned.get(configuration, 0) + 1
     done = sum(
-        min(n, len(by_seed(rows, c.method, c.scenario, "balanced_accuracy", c.without, c.rule, c.n_target)))
+        min(
+            n,
+            len(by_seed(rows, c.method, c.scenario, "balanced_accuracy", c.without, c.rule, c.n_target, c.n_simulated)),
+        )
         for c, n in planned.items()
     )
     return "" if done == sum(planned.values()) else f"{done} of {sum(planned.values())} runs"

@@ -19,6 +19,7 @@ CORE = ("source_only", "cryoshift_reference", "cryoshift_warps", "cryoshift", "o
 COMPOSITES = ("in_situ_1", "in_situ_2", "in_situ_3")
 REFERENCE_SCENARIO = "in_situ_2"  # of the baselines, the ablation and the curves
 UNSEEN_SCENARIO = "structure_3"  # a tenth of its subtomograms shows a molecule that no class stands for
+FOREIGN = "foreign_1"  # imaged and reconstructed by another group's package
 MIXED = ("prior_absent", "prior_background", "in_situ_2_absent", "in_situ_2_background")  # see `scenarios`
 FACTORS = tuple(f"{name}_2" for name in scenarios.FACTORS)
 # swept parameter -> value -> the fields of REFERENCE_SCENARIO that change
@@ -38,6 +39,9 @@ LABELS = {
     "unlabelled": "unlabelled target subtomograms",
 }
 UNLABELLED = (50, 100, 200, 500, 1000, 2000, 5000)
+# Source sizes beside the profile's 2,100. A fit of the laptop profile takes 12,800 source subtomograms, so with so many
+# it hardly sees one twice: fresh simulation.
+SIMULATED = (500, 6400, 12800)
 
 
 def curve_scenario(parameter: str, value: float) -> str:
@@ -87,6 +91,7 @@ class Job:
     without : the warp or term that is left out, "" for none
     rule : a name in RULES, "" for the unchanged selection
     n_target : unlabelled subtomograms, drawn from a larger pool; 0 for the profile's target-train set
+    n_simulated : simulated source subtomograms; 0 for the profile's number
     """
 
     profile: str
@@ -97,6 +102,7 @@ class Job:
     without: str = ""
     rule: str = ""
     n_target: int = 0
+    n_simulated: int = 0
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -143,6 +149,19 @@ def _unseen() -> Iterator[dict]:
     return (dict(method=m, scenario=UNSEEN_SCENARIO) for m in ("source_only", "cryoshift", "oracle"))
 
 
+def _foreign() -> Iterator[dict]:
+    return (dict(method=m, scenario=FOREIGN) for m in CORE)
+
+
+def _source_size() -> Iterator[dict]:
+    methods = ("source_only", "cryoshift")
+    return (dict(method=m, scenario=s, n_simulated=n) for s in COMPOSITES for n in SIMULATED for m in methods)
+
+
+def _controls() -> Iterator[dict]:
+    return (dict(method=m, scenario=s) for s in COMPOSITES[:2] for m in ("source_only", "cryoshift"))
+
+
 def _curves() -> Iterator[dict]:
     for name in CURVE_SCENARIOS:
         for method in ("source_only", "cryoshift", "oracle"):
@@ -157,8 +176,11 @@ TIERS: dict[str, tuple[int, Callable[[], Iterator[dict]]]] = {
     "mixes": (5, _mixes),
     "ablation": (3, _ablation),
     "baselines": (5, _baselines),
-    "factors": (3, _factors),
-    "unseen": (3, _unseen),
+    "factors": (5, _factors),
+    "unseen": (10, _unseen),
+    "foreign": (5, _foreign),
+    "controls": (5, _controls),
+    "source": (3, _source_size),
     "curves": (2, _curves),
 }
 

@@ -21,11 +21,12 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from .. import calibration, metrics, models, selection, training
+from .. import metrics, models, selection, training
 from ..application import pipeline
 from ..application.classifier import Classifier, finish
 from ..application.profiles import PROFILES
 from ..application.target_data import Background, TargetData, divide_background
+from ..calibration import Calibration, UnknownDetector, assign, calibrate
 from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
 from ..errors import InputError
 from ..methods import resolve
@@ -35,8 +36,10 @@ from ..simulation.datasets import DatasetConfig
 from ..support import runtime
 from ..tomography.background import FEWEST
 from ..training import Fit
-from . import real
+from . import controls, real
 from .jobs import BOUNDS, KEYS, REAL_KEYS, RULES, Job, RealJob, find_scenario
+
+SPIKED = ("core", "mixes", "factors", "unseen", "foreign")  # tiers whose runs are scored on spike-ins, too
 
 AnyJob = TypeVar("AnyJob", Job, RealJob)
 
@@ -119,7 +122,7 @@ class Context:
 
 @dataclass(frozen=True)
 class SourceData:
-    """What all jobs of one seed share.
+    """What all jobs of one seed and source size share.
 
     Attributes
     ----------
@@ -179,6 +182,31 @@ class Target:
         """Proxy A-distance of source_only's features."""
         return self.a_distance(self.shared.source_only.network)
 
+    @cached_property
+    def oracle_source(self) -> Labelled:
+        """Target-train with its labels, each class equally often.
+
+        Subtomograms of rarer classes are repeated. Classes that do not occur in the target are represented by simulated
+        subtomograms, because a network needs some of each class.
+        """
+        labelled, simulated = self.train_labels.labelled(self.train), self.shared.source
+        counts = torch.bincount(labelled.y, minlength=len(labelled.classes))
+        most, absent = int(counts.max()), (counts == 0).nonzero()[:, 0]
+        if len(absent):
+            extra = torch.cat([(simulated.y == k).nonzero()[:most, 0] for k in absent])
+            parts = (labelled, simulated.subset(extra))
+            joined: dict[str, Any] = {
+                name: torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "snr", "groups")
+            }
+            labelled = replace(labelled, **joined)
+        generator = torch.Generator().manual_seed(self.job.seed)
+        chosen = []
+        for k in range(len(labelled.classes)):
+            here = (labelled.y == k).nonzero()[:, 0]
+            order = [torch.randperm(len(here), generator=generator) for _ in range(math.ceil(most / len(here)))]
+            chosen.append(here[torch.cat(order)[:most]])
+        return labelled.subset(torch.cat(chosen))
+
     def a_distance(self, network: Network) -> float:
         """Proxy A-distance between a network's features of source-validation and target-test subtomograms."""
         source, target = (
@@ -194,12 +222,11 @@ def source_data(job: Job, context: Context) -> SourceData:
     """
     p = PROFILES[job.profile]
     context.data.mkdir(parents=True, exist_ok=True)
-    with FileLock(context.work / f"{p.name}_seed{job.seed}.lock"):
+    configs = [DatasetConfig.of(p, "source", split, job.seed) for split in ("source", "validation")]
+    configs[0] = replace(configs[0], n=job.n_simulated or p.n_source)
+    with FileLock(context.work / f"{p.name}_seed{job.seed}_{job.n_simulated}.lock"):
         source, validation = (
-            datasets.simulate_source(
-                DatasetConfig.of(p, "source", split, job.seed), folder=context.data, progress=False
-            )
-            for split in ("source", "validation")
+            datasets.simulate_source(config, folder=context.data, progress=False) for config in configs
         )
         width = p.box * p.voxel_size
         unseen = structures.unseen_molecule(p.classes, job.seed, width=width)
@@ -267,6 +294,7 @@ class RunScores:
     raw, calibrated : (N, K) probabilities of the selected checkpoint on target-test
     by_step : step -> balanced accuracy of each checkpoint of the run itself
     scores : `metrics.scores` of the calibrated probabilities, and ece_raw, the calibration error of the raw ones
+    calibration : of the selected checkpoint
     """
 
     step: int
@@ -274,6 +302,7 @@ class RunScores:
     calibrated: Tensor
     by_step: dict[int, float]
     scores: dict[str, float]
+    calibration: Calibration
 
     @property
     def last(self) -> float:
@@ -316,41 +345,43 @@ def score_candidates(
     by_step = {s: metrics.balanced_accuracy(p, labels) for s, p in raw.items()}
     network = selected.restore(step)
     predicted = raw[step] if selected is fit else models.predict(network, test.x, device=device)
-    fitted = calibration.calibrate(network, selected.validation, selected.warps, generator, device=device)
+    fitted = calibrate(network, selected.validation, selected.warps, generator, device=device)
     calibrated = fitted.probabilities(predicted)
     scores = metrics.scores(calibrated, labels) | {"ece_raw": metrics.ece(predicted, labels)}
-    return RunScores(step, predicted, calibrated, by_step, scores)
+    return RunScores(step, predicted, calibrated, by_step, scores, fitted)
 
 
-def unknown_scores(selected: Fit, calibrated: Tensor, target: Target, generator: torch.Generator) -> dict[str, float]:
-    """Scores of the unknown-class detector on a target with unseen molecules; empty for a target without.
+def unknown_scores(calibrated: Tensor, selected: Fit, detector: UnknownDetector, target: Target) -> dict[str, float]:
+    """Scores of the unknown-class detector on a target with unseen molecules.
 
     none_recall, none_false_rejection : fractions of the unseen and of the known subtomograms that the detector rejects
     none_recall_5 : fraction of the unseen ones rejected at the threshold that rejects 5 % of the known ones, which only
         target labels can tell
     """
     unseen = target.test_labels.y == UNKNOWN
-    if not bool(unseen.any()):
-        return {}
-    shared, device = target.shared, target.context.device
-    detector = calibration.UnknownDetector.fit(
+    distance = detector.score(selected.network, target.test.x, device=target.context.device)
+    predicted = assign(calibrated, distance, detector.thresholds)
+    recall, false_rejection = metrics.unknown_recall(predicted, target.test_labels)
+    at_5 = assign(calibrated, distance, float(distance[~unseen].quantile(0.95)))
+    return {
+        "none_recall": recall,
+        "none_false_rejection": false_rejection,
+        "none_recall_5": metrics.unknown_recall(at_5, target.test_labels)[0],
+    }
+
+
+def _detector(selected: Fit, target: Target, generator: torch.Generator) -> UnknownDetector:
+    """The unknown-class detector of a run, fitted as in notebook 06."""
+    shared = target.shared
+    return UnknownDetector.fit(
         selected.network,
         shared.validation,
         shared.outliers,
         selected.warps,
         generator,
         target=target.train,
-        device=device,
+        device=target.context.device,
     )
-    distance = detector.score(selected.network, target.test.x, device=device)
-    predicted = calibration.assign(calibrated, distance, detector.thresholds)
-    recall, false_rejection = metrics.unknown_recall(predicted, target.test_labels)
-    at_5 = calibration.assign(calibrated, distance, float(distance[~unseen].quantile(0.95)))
-    return {
-        "none_recall": recall,
-        "none_false_rejection": false_rejection,
-        "none_recall_5": metrics.unknown_recall(at_5, target.test_labels)[0],
-    }
 
 
 def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
@@ -359,7 +390,7 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     shared.source_only.restore(max(shared.source_only.candidates))
     labelled, recipe = shared.source, resolve(job.method, job.left_out)[1]
     if recipe.oracle:
-        labelled = target.train_labels.labelled(target.train)
+        labelled = target.oracle_source
     elif recipe.own_background:
         labelled = target.own_source
     if job.method == "source_only":
@@ -374,14 +405,31 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     scored = score_candidates(
         fit, selected, step, target.test, target.test_labels, generator=generator, device=context.device
     )
-    measured = {
+    measured: dict[str, Any] = {
         **scored.scores,
         "expected_accuracy": float(scored.calibrated.amax(1).mean()),
         "a_distance_before": target.a_distance_before,
         "a_distance_after": target.a_distance(selected.network),
-        **unknown_scores(selected, scored.calibrated, target, generator),
     }
-    if job.tier == "core" and job.method != "oracle":
+    unseen = bool((target.test_labels.y == UNKNOWN).any())
+    detector = _detector(selected, target, generator) if unseen or job.tier == "controls" else None
+    if unseen and detector:
+        measured |= unknown_scores(scored.calibrated, selected, detector, target)
+    if job.tier == "unseen":
+        measured["unseen_molecule"] = datasets.unseen_molecule(_config(job, "test"))
+    if job.tier == "controls" and detector:
+        measured |= controls.scores(
+            selected.network,
+            scored.calibration,
+            detector,
+            _config(job, "test"),
+            target.test,
+            target.background.spike_ins,
+            shared.source,
+            folder=context.data,
+            device=context.device,
+        )
+    if job.tier in SPIKED and job.method != "oracle":
         for column, spikes in target.spike_ins.items():
             spiked = models.predict(selected.network, spikes.x, device=context.device)
             measured[column] = metrics.balanced_accuracy(spiked, spikes.y)
@@ -412,9 +460,9 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
 
 def _describe(job: Job) -> str:
     without = job.without and f"without {job.without}"
-    return " ".join(
-        str(v) for v in (job.method, job.scenario, without, job.rule, job.n_target, f"seed {job.seed}") if v
-    )
+    sizes = (job.n_target and f"{job.n_target} unlabelled", job.n_simulated and f"{job.n_simulated} simulated")
+    parts = (job.method, job.scenario, without, job.rule, *sizes, f"seed {job.seed}")
+    return " ".join(str(part) for part in parts if part)
 
 
 def _work_through(
@@ -455,17 +503,18 @@ def _missing(todo: Sequence[Sequence[AnyJob]], done: set[tuple[str, ...]]) -> li
 
 def run_all(todo: list[list[Job]], out: Path, context: Context, keep_data: bool = False) -> list[Job]:
     """Run the jobs that the CSV lacks, group by group, and add a row for each; the jobs that failed are returned."""
-    shared: dict[int, SourceData] = {}  # seed -> data, of one seed at a time
+    shared: dict[tuple[int, int], SourceData] = {}  # (seed, source size) -> data, of one source at a time
     targets: dict[tuple, Target] = {}  # of one target at a time
 
     def run_one(job: Job) -> str:
-        if job.seed not in shared:
+        source = (job.seed, job.n_simulated)
+        if source not in shared:
             shared.clear()
-            shared[job.seed] = source_data(job, context)
-        key = (job.profile, job.scenario, job.seed, job.n_target)
+            shared[source] = source_data(job, context)
+        key = (job.profile, job.scenario, *source, job.n_target)
         if key not in targets:
             targets.clear()
-            targets[key] = target_data(job, shared[job.seed], context)
+            targets[key] = target_data(job, shared[source], context)
         row, per_class = run(job, targets[key])
         add(out / "per_class.csv", per_class)
         add(out / "evidence.csv", [row])

@@ -29,6 +29,7 @@ from .real import FOLDS, LAMELLA, MIXES, VLP
 
 NAMED = (*COMPOSITES, *FACTORS, *MIXED, UNSEEN_SCENARIO)  # scenarios with three seeds or more
 Row = dict[str, str]
+CONFIGURATION = ("method", "scenario", "without", "rule", "n_target", "n_simulated")  # columns; runs differ by seed too
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -112,11 +113,11 @@ def by_seed(
     without: str = "",
     rule: str = "",
     n_target: int = 0,
+    n_simulated: int = 0,
 ) -> dict[str, float]:
     """seed -> value of a column, for the rows of one configuration in any tier; empty cells are left out."""
-    expected = (method, scenario, without, rule, str(n_target))
-    names = ("method", "scenario", "without", "rule", "n_target")
-    mine = (row for row in rows if tuple(row[n] for n in names) == expected)
+    expected = (method, scenario, without, rule, str(n_target), str(n_simulated))
+    mine = (row for row in rows if tuple(row[n] for n in CONFIGURATION) == expected)
     return {row["seed"]: float(row[column]) for row in mine if row.get(column)}
 
 
@@ -165,8 +166,9 @@ class Gap:
 
 
 def unchanged(rows: list[Row]) -> list[Row]:
-    """Rows of unchanged methods: no part left out, the usual selection, the profile's target-train set."""
-    return [row for row in rows if not row["without"] and not row["rule"] and row["n_target"] == "0"]
+    """Rows of unchanged methods: no part left out, the usual selection, and the profile's numbers of subtomograms."""
+    plain = ("", "", "0", "0")
+    return [row for row in rows if tuple(row[n] for n in ("without", "rule", "n_target", "n_simulated")) == plain]
 
 
 def gap_table(rows: list[Row]) -> list[Gap]:
@@ -432,10 +434,9 @@ def curves(rows: list[Row]) -> dict[str, dict[str, dict[float, list[float]]]]:
 
 def seed_count(rows: list[Row]) -> str:
     """Number of seeds per configuration in the rows: "10 seeds", "2 to 10 seeds" or "1 seed"."""
-    names = ("method", "scenario", "without", "rule", "n_target")
     seeds: dict[tuple[str, ...], set[str]] = {}
     for row in rows:
-        seeds.setdefault(tuple(row[name] for name in names), set()).add(row["seed"])
+        seeds.setdefault(tuple(row[name] for name in CONFIGURATION), set()).add(row["seed"])
     counts = sorted({len(found) for found in seeds.values()})
     if len(counts) < 2:
         return f"{counts[0] if counts else 0} seed{'' if counts == [1] else 's'}"
