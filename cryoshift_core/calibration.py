@@ -24,7 +24,7 @@ from .models import Network, embed, outputs, predict
 from .warps import Warps, target_styled
 
 FALSE_REJECTION = 0.05
-FEWEST = 20  # subtomograms of the target that a class needs for a threshold of its own
+FEWEST = 20  # subtomograms of a class, known and in the target, that set its threshold
 
 
 def _check(name: str, *source: Labelled | None, target: Unlabelled | None = None) -> None:
@@ -108,7 +108,7 @@ class UnknownDetector:
     outlier : (F + 1,), of :func:`outlier_logit`; None for none
     centre, spread : (1,) or (2,), of distance and logit on known subtomograms
     threshold : of known simulated subtomograms
-    thresholds : (K,), a score above that of the most probable class means unknown; at least `threshold`
+    thresholds : (K,), a score above that of the most probable class means unknown
     """
 
     means: np.ndarray
@@ -134,8 +134,9 @@ class UnknownDetector:
         """A detector fitted on every other subtomogram of `known`; the rest sets the threshold.
 
         Real subtomograms of a class can differ from simulated ones as a whole, which says nothing about single ones. So
-        `target` raises the threshold of a class with higher scores: as far above their median, in units of the distance
-        from it down to the first tenth, as with known ones. A minority of unseen molecules hardly moves these two.
+        the scores of `target` set the threshold of each class that is frequent enough there: as far above their median,
+        in units of the distance from it down to the first quarter, as with known subtomograms of the class. A minority
+        of unseen molecules hardly moves these two.
 
         Parameters
         ----------
@@ -174,15 +175,16 @@ class UnknownDetector:
         raw = _evidence(f[one], means, precision, outlier)
         centre, spread = raw.mean(0), raw.std(0) + 1e-12
         scores = ((_evidence(f[other], means, precision, outlier) - centre) / spread).sum(1)
-        low, median, threshold = np.quantile(scores, (0.1, 0.5, 1 - false_rejection)).tolist()
+        threshold = float(np.quantile(scores, 1 - false_rejection))
         detector = cls(means, precision, outlier, centre, spread, threshold, np.full(len(means), threshold))
         if target is not None:
             found = outputs(network, target.x, device=device)
             own, likely = detector.score_features(found.features).numpy(), found.logits.argmax(1).numpy()
-            for k in np.flatnonzero(np.bincount(likely, minlength=len(means)) >= FEWEST):
-                here = np.quantile(own[likely == k], (0.1, 0.5))
-                far = (threshold - median) / (median - low + 1e-12)
-                detector.thresholds[k] = max(threshold, here[1] + far * (here[1] - here[0]))
+            frequent = np.bincount(likely, minlength=len(means)) >= FEWEST
+            for k in np.flatnonzero(frequent & (2 * counts >= FEWEST)):
+                low, median, high = np.quantile(scores[y[other] == k], (0.25, 0.5, 1 - false_rejection))
+                quarter, middle = np.quantile(own[likely == k], (0.25, 0.5))
+                detector.thresholds[k] = middle + (high - median) / (median - low + 1e-12) * (middle - quarter)
         return detector
 
     def score(self, network: Network, x: Tensor, device: str | torch.device = "auto") -> Tensor:

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..methods import METHODS
 from ..metrics import FRACTION, Interval, interval
-from .jobs import BOUNDS, COMPOSITES, REAL_SEEDS, REFERENCE_SCENARIO, UNSEEN_SCENARIO, Job, tier_jobs
+from .controls import SHAPES
+from .jobs import BOUNDS, COMPOSITES, FOREIGN, REAL_SEEDS, REFERENCE_SCENARIO, UNSEEN_SCENARIO, Job, tier_jobs
 from .real import DOMINATED, FOLDS, MIXES
 from .statistics import (
     NAMED,
@@ -18,17 +19,20 @@ from .statistics import (
     Row,
     baselines,
     by_seed,
+    control_scores,
     factors_closed,
     gap_table,
     lamella_scores,
     over_seeds,
     particle_scores,
     unchanged,
+    unseen,
 )
 
 SCORE = "balanced_accuracy"
-GAP_TARGETS = {"in_situ_1": 0.85, "in_situ_2": 0.85, "in_situ_3": 0.70}  # smallest gap closed
-FACTORS_TARGET, REGRET_TARGET, ECE_TARGET, UNKNOWN_TARGET, CPU_TARGET = 0.70, 0.03, 0.08, 0.6, 300.0
+GAP_TARGETS = {"in_situ_1": 0.85, "in_situ_2": 0.85, "in_situ_3": 0.70, FOREIGN: 0.80}  # smallest gap closed
+FACTORS_TARGET, REGRET_TARGET, ECE_TARGET, CPU_TARGET = 0.70, 0.03, 0.08, 300.0
+UNKNOWN_TARGET, FALSE_TARGET, CONTROLS_TARGET = 0.6, 0.05, 0.9
 
 AUC_TARGET, AUC_WORST, RECALL_TARGET, RECALL_WORST = 0.985, 0.97, 0.92, 0.88  # yeast lamella: mean, and each seed
 PARTICLES_TARGET, PARTICLES_WORST = 0.93, 0.80  # HIV particles: mean, and each particle
@@ -94,13 +98,14 @@ def verdicts(rows: list[Row]) -> list[Verdict]:
         _regret_verdict(rows, ours),
         _ece_verdict(rows),
         _unknown_verdict(rows),
+        _controls_verdict(rows),
         _cost_verdict(rows),
     ]
 
 
 def _gap_verdict(rows: list[Row], g: Gap | None, scenario: str, least: float) -> Verdict:
     goal = f"gap closed on {scenario} at least {least:.0%}"
-    progress = so_far(rows, ["core"], scenario=[scenario], method=("cryoshift", *BOUNDS))
+    progress = so_far(rows, ["core", "foreign"], scenario=[scenario], method=("cryoshift", *BOUNDS))
     if g is None:
         return _verdict(goal, "", None, progress)
     if g.closed is None:
@@ -122,7 +127,7 @@ def _negative_transfer_verdict(rows: list[Row], ours: dict[str, Gap]) -> Verdict
     negative = [s for s, g in measured.items() if g.negative]
     none = f"none of {len(measured)} scenarios" if measured else ""
     result = f"negative transfer: {', '.join(negative)}" if negative else none
-    progress = so_far(rows, ("core", "factors", "mixes", "unseen"), method=("source_only", "cryoshift"))
+    progress = so_far(rows, ("core", "factors", "mixes", "unseen", "foreign"), method=("source_only", "cryoshift"))
     goal = "no scenario significantly below source_only (Holm over all comparisons)"
     return _verdict(goal, result, not negative if measured else None, progress)
 
@@ -156,8 +161,28 @@ def _ece_verdict(rows: list[Row]) -> Verdict:
 
 
 def _unknown_verdict(rows: list[Row]) -> Verdict:
-    goal = f"recall of the unseen class at least {UNKNOWN_TARGET} at 5 % false rejection ({UNSEEN_SCENARIO})"
-    return _mean_verdict(rows, goal, "unseen", UNSEEN_SCENARIO, "none_recall_5", lambda mean: mean >= UNKNOWN_TARGET)
+    goal = f"unseen class at the detector's threshold: at least {UNKNOWN_TARGET:.0%} rejected, and at most "
+    goal += f"{FALSE_TARGET:.0%} of the known ({UNSEEN_SCENARIO})"
+    found = unseen(rows).get("cryoshift")
+    if not found:
+        return _verdict(goal, "", None, so_far(rows, ["unseen"], method=["cryoshift"]))
+    recall, false = found["none_recall"], found["none_false_rejection"]
+    reached = recall.mean >= UNKNOWN_TARGET and false.mean <= FALSE_TARGET
+    result = f"{recall:.0%} of the unseen, {false:.1%} of the known"
+    return _verdict(goal, result, reached, so_far(rows, ["unseen"], method=["cryoshift"]))
+
+
+def _controls_verdict(rows: list[Row]) -> Verdict:
+    goal = (
+        f"spheres, shells and hearts of a particle's mass: at least {CONTROLS_TARGET:.0%} rejected or of low confidence"
+    )
+    found = {c.scenario: c for c in control_scores(rows) if c.method == "cryoshift"}
+    if not found:
+        return _verdict(goal, "", None)
+    flagged = {f"{name} {s}": c.flagged[name].mean for s, c in found.items() for name in SHAPES}
+    worst = min(flagged, key=flagged.__getitem__)
+    result = f"{np.mean(list(flagged.values())):.0%} on average, fewest {flagged[worst]:.0%} ({worst})"
+    return _verdict(goal, result, flagged[worst] >= CONTROLS_TARGET, so_far(rows, ["controls"], method=["cryoshift"]))
 
 
 def _mean_verdict(
@@ -173,11 +198,11 @@ def _mean_verdict(
 
 
 def _cost_verdict(rows: list[Row]) -> Verdict:
-    spent = [float(row["cpu_seconds"]) for row in unchanged(rows) if row["method"] == "cryoshift"]
-    result = f"at most {max(spent):.0f} s, {np.mean(spent):.0f} s on average" if spent else ""
+    on_cpu = [row for row in unchanged(rows) if row.get("device", "cpu") == "cpu"]
+    spent = [float(row["cpu_seconds"]) for row in on_cpu if row["method"] == "cryoshift"]
+    result = f"at most {max(spent):.0f} s, {np.mean(spent):.0f} s on average of {len(spent)} runs" if spent else ""
     reached = max(spent) <= CPU_TARGET if spent else None
-    progress = so_far(rows, ("core", "factors"), method=["cryoshift"])
-    return _verdict(f"training takes at most {CPU_TARGET:.0f} CPU-seconds per run", result, reached, progress)
+    return _verdict(f"training takes at most {CPU_TARGET:.0f} CPU-seconds per run", result, reached)
 
 
 def real_verdicts(rows: list[Row]) -> list[Verdict]:

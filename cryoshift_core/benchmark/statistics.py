@@ -13,21 +13,24 @@ from scipy import stats
 from ..errors import InputError
 from ..methods import METHODS
 from ..metrics import FRACTION, Interval, interval
+from .controls import SHAPES
 from .jobs import (
     BOUNDS,
     COMPOSITES,
     CURVES,
     FACTORS,
+    FOREIGN,
     MIXED,
     REAL_METHODS,
     REFERENCE_SCENARIO,
+    SIMULATED,
     UNLABELLED,
     UNSEEN_SCENARIO,
     curve_scenario,
 )
 from .real import FOLDS, LAMELLA, MIXES, VLP
 
-NAMED = (*COMPOSITES, *FACTORS, *MIXED, UNSEEN_SCENARIO)  # scenarios with three seeds or more
+NAMED = (*COMPOSITES, *FACTORS, *MIXED, UNSEEN_SCENARIO, FOREIGN)  # scenarios with three seeds or more
 Row = dict[str, str]
 CONFIGURATION = ("method", "scenario", "without", "rule", "n_target", "n_simulated")  # columns; runs differ by seed too
 Key = TypeVar("Key", bound=Hashable)
@@ -270,6 +273,84 @@ def unseen(rows: list[Row]) -> dict[str, dict[str, Interval]]:
         for m, columns in values.items()
         if columns["none_recall"]
     }
+
+
+CONTROL_COLUMNS = {
+    "known": "particles of the classes",
+    **{name: f"{name}s of their mass" for name in SHAPES},
+    "mirror": "mirror images of them",
+}
+
+
+@dataclass(frozen=True)
+class Control:
+    """Negative controls of one method on one scenario, over seeds.
+
+    Attributes
+    ----------
+    rejected, flagged : name in CONTROL_COLUMNS -> fraction rejected; rejected or of low confidence
+    called : fraction of boxes without a particle that is called a class
+    likeness, chance : of the averages of such boxes, see :func:`controls.background_likeness`; NaN where too few boxes
+        are called one class in each seed
+    like, compared : seeds in which the likeness exceeds chance, and seeds with enough boxes
+    """
+
+    method: str
+    scenario: str
+    seeds: int
+    rejected: dict[str, Interval]
+    flagged: dict[str, Interval]
+    called: Interval
+    likeness: float
+    chance: float
+    like: int
+    compared: int
+
+
+def control_scores(rows: list[Row]) -> list[Control]:
+    """Negative controls of each method and scenario that has rows of the tier "controls"."""
+    out = []
+    mine = [row for row in rows if row["tier"] == "controls"]
+    for method, scenario in dict.fromkeys((row["method"], row["scenario"]) for row in mine):
+        some = [row for row in mine if (row["method"], row["scenario"]) == (method, scenario)]
+
+        def over(column: str, some: list[Row] = some) -> Interval:
+            return interval([float(row[column]) for row in some], bounds=FRACTION)
+
+        found = [
+            (float(r["background_likeness"]), float(r["background_chance"])) for r in some if r["background_chance"]
+        ]
+        likeness, chance = np.mean(found, axis=0) if found else (math.nan, math.nan)
+        out.append(
+            Control(
+                method=method,
+                scenario=scenario,
+                seeds=len(some),
+                rejected={name: over(f"{name}_rejected") for name in CONTROL_COLUMNS},
+                flagged={name: over(f"{name}_flagged") for name in CONTROL_COLUMNS},
+                called=over("background_called"),
+                likeness=float(likeness),
+                chance=float(chance),
+                like=sum(one > other for one, other in found),
+                compared=len(found),
+            )
+        )
+    return out
+
+
+def source_sizes(rows: list[Row]) -> dict[tuple[str, str, int], Comparison]:
+    """(scenario, method, simulated source subtomograms) -> difference to the profile's own number, paired by seed."""
+    pairs, p = {}, {}
+    for scenario in COMPOSITES:
+        for method in ("source_only", "cryoshift"):
+            usual = by_seed(rows, method, scenario)
+            for n in SIMULATED:
+                changed, same = paired(by_seed(rows, method, scenario, n_simulated=n), usual)
+                if changed:
+                    pairs[scenario, method, n] = (changed, same)
+                    p[scenario, method, n] = p_value(changed, same)
+    adjusted = holm(p)
+    return {key: Comparison(difference(*both), len(both[0]), adjusted[key]) for key, both in pairs.items()}
 
 
 @dataclass(frozen=True)

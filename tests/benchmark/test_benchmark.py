@@ -43,7 +43,7 @@ def test_the_tiers_hold_the_planned_jobs():
     assert others == METHODS.keys() - set(jobs.CORE) and "coral" in others
     assert {(job.scenario, job.n_target) for job in tier_jobs("baselines")} == {("in_situ_2", 0)}
     factors = tier_jobs("factors")
-    assert len({job.scenario for job in factors}) == 10 and len(factors) == 10 * 3 * 3
+    assert len({job.scenario for job in factors}) == 10 and len(factors) == 10 * 3 * 5
     assert all(job.scenario.endswith("_2") and job.scenario in SCENARIOS for job in factors)
     everything = [job for tier in jobs.TIERS for job in tier_jobs(tier)]
     assert len({job.key for job in everything}) == len(everything)
@@ -309,7 +309,9 @@ def test_negative_transfer_lists_named_scenarios_alone(tmp_path):
 
 def test_the_cost_is_that_of_whole_recipes(tmp_path):
     part = {**row("cryoshift", "in_situ_2", 21, 0.5, tier="ablation", without="spectrum"), "cpu_seconds": 400.0}
-    assert verdict(written(tmp_path, [*small_world(), part]), "CPU").result == "at most 100 s, 100 s on average"
+    assert (
+        verdict(written(tmp_path, [*small_world(), part]), "CPU").result == "at most 100 s, 100 s on average of 3 runs"
+    )
 
 
 def test_unseen_molecules_by_hand(tmp_path):
@@ -455,8 +457,11 @@ def test_a_toy_run_from_nothing_to_rows(tmp_path):
     for r in rows.values():
         best, chosen = float(r["balanced_accuracy_best"]), float(r["balanced_accuracy"])
         assert 0 <= chosen <= 1 and best >= float(r["balanced_accuracy_last"])
-        expected = {"oracle": "36", "source_only": "48", "cryoshift": "64"}  # a third more in own background
-        assert r["n_source"] == expected[r["method"]]
+        expected = {"source_only": 48, "cryoshift": 64}  # a third more in own background
+        if r["method"] == "oracle":  # 36 subtomograms, those of rarer classes repeated
+            assert int(r["n_source"]) % 3 == 0 and int(r["n_source"]) >= 36
+        else:
+            assert int(r["n_source"]) == expected[r["method"]]
         assert r["fell_back"] == "1" or best >= chosen
         assert r["method"] == "oracle" or 0 <= float(r["spike_balanced_accuracy"]) <= 1
         assert 0 < float(r["expected_accuracy"]) <= 1
