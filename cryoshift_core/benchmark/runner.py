@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .. import metrics, models, selection, training
 from ..application import pipeline
+from ..application.accuracy import fine_power
 from ..application.classifier import Classifier, finish
 from ..application.profiles import PROFILES
 from ..application.target_data import Background, TargetData, divide_background
@@ -433,6 +434,7 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
         for column, spikes in target.spike_ins.items():
             spiked = models.predict(selected.network, spikes.x, device=context.device)
             measured[column] = metrics.balanced_accuracy(spiked, spikes.y)
+        measured["fine_power"] = fine_power(target.background.spike_ins)
     row = {
         **asdict(job),
         "target": target.test.name,

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from scipy import stats
 
+from ..application.accuracy import Estimate, expected_accuracy
 from ..errors import InputError
 from ..methods import METHODS
 from ..metrics import FRACTION, Interval, interval
@@ -364,6 +365,7 @@ class SpikeIn:
     estimate, far : balanced accuracy on spike-ins with usual and with large picking errors
     confidence : mean calibrated confidence on the target. A calibrated confidence is a probability of being right, so
         their mean is an accuracy (the difference of confidences of Guillory et al. 2021, after temperature scaling)
+    fine_power : of particle-free boxes, see :func:`accuracy.fine_power`
     """
 
     method: str
@@ -373,16 +375,24 @@ class SpikeIn:
     true: float
     far: float = float("nan")
     confidence: float = float("nan")
+    fine_power: float = float("nan")
 
-    def covered(self, *estimates: str) -> float:
-        """1 where the true score is within the range of the named estimates, else 0; NaN where one is missing."""
-        values = [getattr(self, name) for name in estimates]
+    @property
+    def range(self) -> Estimate:
+        """The accuracy that a report states."""
+        return expected_accuracy(self.estimate, self.far, self.confidence, self.fine_power)
+
+    @property
+    def in_range(self) -> float:
+        """1 where the true score is within the range of the spike-ins, else 0; NaN where one is missing."""
+        values = (self.estimate, self.far)
         return float("nan") if np.isnan(values).any() else float(min(values) <= self.true <= max(values))
 
 
 def spike_ins(rows: list[Row]) -> list[SpikeIn]:
     """The runs of unchanged methods that have a spike-in estimate."""
-    columns = ("spike_balanced_accuracy", "balanced_accuracy", "spike_balanced_accuracy_far", "expected_accuracy")
+    spikes = ("spike_balanced_accuracy", "balanced_accuracy", "spike_balanced_accuracy_far")
+    columns = (*spikes, "expected_accuracy", "fine_power")
     return [
         SpikeIn(row["method"], row["scenario"], row["seed"], *(float(row.get(name) or "nan") for name in columns))
         for row in unchanged(rows)
@@ -400,8 +410,10 @@ class EstimateErrors:
     Attributes
     ----------
     bias_confidence : of the mean confidence
-    in_range, in_both : fraction of runs whose true score is within the range of the two spike-in estimates, and within
-        that of these and the mean confidence; NaN where these were not measured
+    in_range : fraction of runs whose true score is within the range of the two spike-in estimates; NaN where these were
+        not measured
+    unknown : fraction of runs for which a report states no range
+    in_stated : fraction of the others whose true score is within the range that a report states; NaN without others
     """
 
     runs: int
@@ -411,7 +423,8 @@ class EstimateErrors:
     within: float
     bias_confidence: float = float("nan")
     in_range: float = float("nan")
-    in_both: float = float("nan")
+    unknown: float = float("nan")
+    in_stated: float = float("nan")
 
     def __str__(self) -> str:
         """Such as "correlation 0.94, within targets 0.31, mean absolute error 0.098, bias +0.089, 90 runs"."""
@@ -433,6 +446,7 @@ def estimate_errors(runs: Sequence[SpikeIn]) -> EstimateErrors:
         defined = len(runs) > 2 and min(a.std(), b.std()) > 1e-12
         return float(np.corrcoef(a, b)[0, 1]) if defined else float("nan")
 
+    stated = [(run.true, run.range) for run in runs if not run.range.unknown]
     return EstimateErrors(
         len(runs),
         float(np.abs(error).mean()),
@@ -440,8 +454,9 @@ def estimate_errors(runs: Sequence[SpikeIn]) -> EstimateErrors:
         correlation(estimate, true),
         correlation(centred(estimate), centred(true)),
         float(np.mean([run.confidence - run.true for run in runs])),
-        float(np.mean([run.covered("estimate", "far") for run in runs])),
-        float(np.mean([run.covered("estimate", "far", "confidence") for run in runs])),
+        float(np.mean([run.in_range for run in runs])),
+        1 - len(stated) / len(runs),
+        float(np.mean([found.low <= true <= found.high for true, found in stated])) if stated else float("nan"),
     )
 
 

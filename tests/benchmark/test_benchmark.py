@@ -341,10 +341,14 @@ def test_coverage_of_estimated_ranges_by_hand():
         statistics.SpikeIn("m", "s", "4", 0.6, 0.65, far=0.7, confidence=0.5),
     ]
     found = statistics.estimate_errors(runs)
-    assert (found.in_range, found.in_both) == (0.5, 0.75)
+    assert (found.in_range, found.unknown, found.in_stated) == (0.5, 0, 0.75)
     assert found.bias_confidence == pytest.approx((0.2 + 0.05 - 0.05 - 0.15) / 4)
     missing = statistics.estimate_errors([*runs, statistics.SpikeIn("m", "s", "5", 0.6, 0.65)])
-    assert np.isnan(missing.in_range) and np.isnan(missing.in_both)
+    assert np.isnan(missing.in_range) and missing.unknown == pytest.approx(0.2) and missing.in_stated == 0.75
+    close = statistics.SpikeIn("m", "s", "6", 0.8, 0.915, far=0.6, confidence=0.9)
+    assert statistics.estimate_errors([close]).in_stated == 1, "within the margin"
+    denoised = statistics.estimate_errors([replace(close, fine_power=0.001)])
+    assert denoised.unknown == 1 and np.isnan(denoised.in_stated)
 
 
 def test_an_estimate_that_only_tells_easy_from_hard_targets_has_no_correlation_within_targets():
