@@ -16,11 +16,12 @@ export PYTHONNOUSERSITE := 1
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tutorial test lint format lab bench evidence sync clean
+.PHONY: help venv tutorial site test lint format lab bench evidence sync clean
 
 help:
 	@echo "make tutorial   run notebooks 00 to 06, then open runs/$(PROFILE)/index.html   (PROFILE=smoke|laptop|gpu|paper)"
 	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make site       write the executed notebooks, the pages and the API into site/, to read without a network"
 	@echo "make test       check the style, run the unit tests, and run every notebook at the smoke profile"
 	@echo "make lint       check style, types and import contracts only"
 	@echo "make format     format the code, and bring the .py and .ipynb of each notebook together"
@@ -41,11 +42,14 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
 	  echo "$(PYTHON) could not create a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing into .venv (a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --disable-pip-version-check --only-binary :all: -c constraints.txt -e '.[test,formats]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --only-binary :all: -c constraints.txt -e '.[test,formats,site]'
 	@touch $@
 
 tutorial: $(READY)
 	@$(BIN)/python -m cryoshift_core tutorial --profile $(PROFILE)
+
+site: $(READY)
+	@$(BIN)/python -m cryoshift_core site --profile $(PROFILE)
 
 # One thread per worker: two workers use two cores fully.
 test: lint

@@ -9,6 +9,7 @@ COMMANDS = {
     "check": ("application.preflight", "check the input of classify in seconds, before anything is trained"),
     "classify": ("application.classify", "classify the particles of a tomogram, or a stack of subtomograms"),
     "tutorial": ("course.runner", "run the notebooks of the course"),
+    "site": ("course.site", "write the executed notebooks, the pages and the API as HTML"),
     "evidence": ("benchmark.__main__", "train and score methods on scenarios, into one CSV"),
     "structures": ("simulation.structures", "rebuild the shipped density maps from coordinate files"),
 }

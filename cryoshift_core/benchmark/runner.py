@@ -355,9 +355,9 @@ def score_candidates(
 def unknown_scores(calibrated: Tensor, selected: Fit, detector: UnknownDetector, target: Target) -> dict[str, float]:
     """Scores of the unknown-class detector on a target with unseen molecules.
 
-    none_recall, none_false_rejection : fractions of the unseen and of the known subtomograms that the detector rejects
-    none_recall_5 : fraction of the unseen ones rejected at the threshold that rejects 5 % of the known ones, which only
-        target labels can tell
+    none_recall and none_false_rejection are the fractions of the unseen and of the known subtomograms that the detector
+    rejects. none_recall_5 is the fraction of the unseen ones rejected at the threshold that rejects 5 % of the known
+    ones, which only target labels can tell.
     """
     unseen = target.test_labels.y == UNKNOWN
     distance = detector.score(selected.network, target.test.x, device=target.context.device)

@@ -29,7 +29,7 @@ DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) 
 
 @dataclass(frozen=True)
 class Layout:
-    """A grid of `rows` x `columns` cells of `edge` + 1 pixels; each cell holds a slice of `edge`^2 pixels and a gap.
+    """A grid of `rows` x `columns` cells of `edge` + 1 pixels; each holds a slice of `edge` x `edge` pixels and a gap.
 
     The first `edge` cells are used, row by row. The last row and column of each cell, the gap, are dropped. The image
     may lack the gap at its right and bottom.

@@ -1,0 +1,210 @@
+"""The site is built from notebooks that ran; its links lead somewhere, and it loads nothing from a network."""
+
+import base64
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+
+import nbformat
+import pytest
+from helpers.files import ROOT
+
+import cryoshift_core
+from cryoshift_core.application import profiles
+from cryoshift_core.course import runner, site
+from cryoshift_core.errors import InputError
+
+PNG = base64.b64encode(
+    bytes.fromhex(
+        "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001"
+        "f61738550000000049454e44ae426082"
+    )
+).decode()
+
+
+def leave_a_run(base, path, profile="laptop", torch="2.13.0", started="2026-01-02T03:04:05+00:00", change=""):
+    """What a run of a notebook leaves in runs/<profile>: the notebook with outputs, and its manifest."""
+    notebook = nbformat.read(path, as_version=4)
+    injected = nbformat.v4.new_code_cell(f"out_dir = '{base}/runs'", metadata={"tags": ["injected-parameters"]})
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            outputs = [nbformat.v4.new_output("stream", text=f"wrote {base}/runs/{profile}/table.csv\n")]
+            cell.outputs = [*outputs, nbformat.v4.new_output("display_data", {"image/png": PNG})]
+    notebook.cells[-1].source += change
+    notebook.cells.insert(1, injected)
+    folder = base / "runs" / profile / path.stem
+    folder.mkdir(parents=True)
+    nbformat.write(notebook, folder / path.name)
+    manifest = {
+        "notebook": path.stem,
+        "status": "finished",
+        "started": started,
+        "wall_seconds": 75.0,
+        "peak_memory_mb": 1395,
+        "profile": {"name": profile},
+        "versions": {"torch": torch},
+        "commit": "0123456789abcdef",
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def copy_of_the_repository(folder):
+    for name in ("docs", "notebooks", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE"):
+        source = ROOT / name
+        ignore = shutil.ignore_patterns(".ipynb_checkpoints")
+        shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder / name)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Folder of a repository, its site, and the warnings: all notebooks but the last have been run."""
+    base = copy_of_the_repository(tmp_path_factory.mktemp("repository"))
+    paths = list(site.notebooks(base).values())
+    for path in paths[:-1]:
+        leave_a_run(base, path, change="\n# an older text" if path == paths[0] else "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Sphinx's extensions use what newer versions of Sphinx will drop
+        found = site.build(base, base / "site", "laptop")
+    return base, base / "site", found
+
+
+def test_every_link_leads_somewhere_and_nothing_is_loaded_from_a_network(built):
+    base, out, found = built
+    assert site.faults(out) == []
+    assert found == [], "unknown formulas, markup or links in a page or a docstring"
+    assert not list(out.rglob("*mathjax*")) and not [
+        path for path in out.rglob("*.html") if "cdn." in path.read_text() or "unpkg.com" in path.read_text()
+    ]
+
+
+def test_the_pages_are_those_of_the_repository(built):
+    base, out, _ = built
+    for path in [*(base / "notebooks").rglob("*.ipynb"), *(base / "docs").rglob("*.md")]:
+        assert out.joinpath(path.relative_to(base)).with_suffix(".html").is_file(), path
+    public = (out / "api" / "public.html").read_text()
+    assert not [n for n in cryoshift_core.__all__ if n[0] != "_" and f'id="cryoshift_core.{n}"' not in public]
+    method = (out / "api" / "method.html").read_text()
+    assert 'id="cryoshift_core.losses.mada_loss"' in method and 'id="module-cryoshift_core.training"' in method
+
+
+def test_a_notebook_says_how_it_was_run_and_shows_no_path_of_this_machine(built):
+    base, out, _ = built
+    for path in site.notebooks(base).values():
+        page = out.joinpath(path.relative_to(base)).with_suffix(".html").read_text()
+        assert str(base) not in page
+        last = path == list(site.notebooks(base).values())[-1]
+        assert ("the page has no outputs" in page) == last
+        assert ("on 2026-01-02: 1.2 min, 1400 MB" in page) != last
+        assert ("wrote runs/laptop/table.csv" in page) != last
+        assert ("has been changed since" in page) == (path.stem.startswith("00"))
+        assert ("Sliders move in JupyterLab" in page) == ("explore(" in path.read_text())
+        assert last or 'alt="Figure in the section' in page
+
+
+def test_the_status_has_a_row_per_notebook_profile_and_torch(tmp_path):
+    copy_of_the_repository(tmp_path)
+    first, second = list(site.notebooks(tmp_path).values())[:2]
+    leave_a_run(tmp_path, first)
+    leave_a_run(tmp_path, first, "smoke", "2.6.0")
+    old = leave_a_run(tmp_path, second, started="2026-01-01T00:00:00+00:00", change="\n# older")
+    old.rename(old.with_name(f"{old.name}.2026-01-01T00-00-00"))
+    leave_a_run(tmp_path, second)
+    failed = leave_a_run(tmp_path, second, "paper")
+    (failed / "manifest.json").write_text((failed / "manifest.json").read_text().replace("finished", "failed"))
+    text = site.status_page(tmp_path, "laptop")
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines() if row.startswith("| [")]
+    assert [(row[0].split("]")[0][1:], row[1], row[5], row[7]) for row in rows] == [
+        (first.stem, "laptop", "2.13.0", "current"),
+        (first.stem, "smoke", "2.6.0", "current"),
+        (second.stem, "laptop", "2.13.0", "current"),
+    ]
+    assert rows[0][3:5] == ["1.2 min", "1400 MB"]
+    assert "Not run at the `laptop` profile: " in text and first.stem not in text.splitlines()[-1]
+
+
+def test_without_runs_the_smoke_profile_is_executed(tmp_path, monkeypatch):
+    copy_of_the_repository(tmp_path)
+    called = []
+
+    def run(arguments):
+        called.append(arguments)
+        leave_a_run(tmp_path, next(iter(site.notebooks(tmp_path).values())), "smoke")
+        return 0
+
+    monkeypatch.setattr(runner, "main", run)
+    assert site.profile_to_show(tmp_path, "laptop") == "smoke"
+    assert called == [
+        ["--profile", "smoke", "--notebooks", str(tmp_path / "notebooks"), "--out", str(tmp_path / "runs" / "smoke")]
+    ]
+    assert site.profile_to_show(tmp_path, "laptop") == "smoke" and len(called) == 1, "there is a run now"
+    shutil.rmtree(tmp_path / "runs")
+    monkeypatch.setattr(runner, "main", lambda arguments: 1)
+    with pytest.raises(InputError, match="failed at the smoke profile.*or run make tutorial"):
+        site.profile_to_show(tmp_path, "laptop")
+
+
+def test_the_wanted_profile_is_shown_if_it_was_run(tmp_path):
+    copy_of_the_repository(tmp_path)
+    path = next(iter(site.notebooks(tmp_path).values()))
+    for profile in profiles.PROFILES:
+        leave_a_run(tmp_path, path, profile)
+        assert site.profile_to_show(tmp_path, profile) == profile
+
+
+@pytest.mark.parametrize(
+    ("page", "fault"),
+    [
+        ('<a href="nowhere.html">x</a>', "nowhere.html leads to nothing"),
+        ('<a href="#nowhere">x</a>', "#nowhere names no place on that page"),
+        ('<a href="other.html#nowhere">x</a>', "other.html#nowhere names no place on that page"),
+        ('<script src="https://cdn.jsdelivr.net/npm/mathjax.js"></script>', "loads https://cdn.jsdelivr.net"),
+        ('<script>import("https://unpkg.com/x.js")</script>', "loads https://unpkg.com/x.js"),
+        ('<link rel="stylesheet" href="//fonts.example.org/a.css">', "loads //fonts.example.org/a.css"),
+        ('<style>@import "https://fonts.example.org/a.css";</style>', "loads https://fonts.example.org/a.css"),
+        ('<img src="missing.png">', "missing.png leads to nothing"),
+        ('<p style="background: url(https://example.org/x.png)">x</p>', "loads https://example.org/x.png"),
+    ],
+)
+def test_faults_of_a_page_are_found(tmp_path, page, fault):
+    (tmp_path / "other.html").write_text('<h1 id="here">other</h1>')
+    whole = '<p id="a"><a href="other.html#here">x</a> <a href="#a">y</a> <a href="https://example.org">z</a></p>'
+    (tmp_path / "page.html").write_text(whole)
+    assert site.faults(tmp_path) == []
+    (tmp_path / "page.html").write_text(whole + page)
+    (found,) = site.faults(tmp_path)
+    assert fault in found and found.startswith("page.html: ")
+
+
+def test_style_sheets_that_load_fonts_are_found(tmp_path):
+    (tmp_path / "theme.css").write_text("@font-face { src: url('https://fonts.example.org/a.woff2') }")
+    assert site.faults(tmp_path) == ["theme.css: loads https://fonts.example.org/a.woff2"]
+
+
+def test_a_folder_that_is_no_site_is_refused_and_stays(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds files that are no site"):
+        site.build(ROOT, tmp_path, "laptop")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_docstrings_are_plain_text():
+    from cryoshift_core.course.site_extension import escape, escape_docstring
+
+    assert escape("power in |k| of *.mrc, draw(axes, **values), name_") == (
+        r"power in \|k\| of \*.mrc, draw(axes, \*\*values), name\_"
+    )
+    assert escape("`|k|` and ``*.mrc`` in *one* :func:`fit_`") == "`|k|` and ``*.mrc`` in *one* :func:`fit_`"
+    lines = ["As in::", "", "    a | b", "", "but a | b"]
+    escape_docstring(None, "function", "f", None, None, lines)
+    assert lines == ["As in::", "", "    a | b", "", r"but a \| b"]
+
+
+def test_an_unknown_profile_is_refused_in_one_line():
+    command = [sys.executable, "-m", "cryoshift_core", "site", "--profile", "lapto"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "did you mean 'laptop'?" in done.stderr
