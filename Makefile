@@ -67,8 +67,11 @@ format: $(READY)
 	@$(BIN)/ruff format .
 	@$(MAKE) --no-print-directory sync
 
+# JupyterLab opens at the first notebook. The file browser does not list the .py twins of the notebooks; other .py files stay.
+HIDDEN := __pycache__ *.pyc *~ .DS_Store [0-9][0-9]*_*.py
 lab: $(READY)
-	@$(BIN)/python -m jupyter lab --notebook-dir=.
+	@$(BIN)/python -m jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
+	  $(foreach glob,$(HIDDEN),'--ContentsManager.hide_globs=$(glob)') $(LAB)
 
 bench: $(READY)
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_learning.py
