@@ -10,6 +10,7 @@ COMMANDS = {
     "classify": ("application.classify", "classify the particles of a tomogram, or a stack of subtomograms"),
     "tutorial": ("course.runner", "run the notebooks of the course"),
     "site": ("course.site", "write the executed notebooks, the pages and the API as HTML"),
+    "bundle": ("course.bundle", "write one archive for a workshop without a network"),
     "evidence": ("benchmark.__main__", "train and score methods on scenarios, into one CSV"),
     "structures": ("simulation.structures", "rebuild the shipped density maps from coordinate files"),
 }
