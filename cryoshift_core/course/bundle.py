@@ -214,8 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{part:12}{size / 1e6:8.0f} MB")
     if stale := other_code(base / "runs", profile):
         print(
-            f"Run with other code than the present: {', '.join(stale)}. Participants' machines will compute again what the "
-            f"changes concern; make tutorial PROFILE={profile} brings data and fits up to date."
+            f"Run with other code than the present: {', '.join(stale)}. Participants' machines will compute again what "
+            f"the changes concern; make tutorial PROFILE={profile} brings data and fits up to date."
         )
     print(f"{'archive':12}{out.stat().st_size / 1e6:8.0f} MB\n{out}")
     print("On a machine of the same kind: tar xf it, then ./install, then make lab. No network is used.")
