@@ -16,7 +16,7 @@ export PYTHONNOUSERSITE := 1
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tutorial site bundle test lint format lab bench evidence sync clean
+.PHONY: help venv tutorial site bundle test lint format lab bench evidence sync relion copick clean
 
 help:
 	@echo "make tutorial   run notebooks 00 to 06, then open runs/$(PROFILE)/index.html   (PROFILE=smoke|laptop|gpu|paper)"
@@ -31,6 +31,8 @@ help:
 	@echo "make evidence   train and score methods into notebooks/evidence, JOBS=2 at a time"
 	@echo "                (TIER=core|real|baselines|factors|mixes|ablation|unseen|curves)"
 	@echo "make venv       only install everything into .venv"
+	@echo "make relion     install RELION's programs (Debian package), to test that they read what we write"
+	@echo "make copick     install copick into .venv-copick, for the same"
 	@echo "make clean      delete .venv and caches; results in runs/ stay"
 
 venv: $(READY)
@@ -91,5 +93,20 @@ evidence: $(READY)
 sync: $(READY)
 	@$(BIN)/jupytext --sync notebooks/*.py
 
+# Programs of others that tests hand our files to. The tests are skipped where they are missing.
+relion:
+	@command -v relion_star_handler || { command -v apt-get > /dev/null && test "$$(id -u)" = 0 && \
+	  apt-get update && apt-get install -y --no-install-recommends relion; } || { \
+	  echo "RELION is not installed, and cannot be from here. On Debian or Ubuntu: sudo apt install relion;" \
+	    "elsewhere put relion_star_handler and relion_image_handler, version 3.1, on the PATH." >&2; exit 1; }
+
+# copick needs numcodecs < 0.16 and so an environment of its own.
+copick: .venv-copick/.ready
+
+.venv-copick/.ready:
+	@$(PYTHON) -m venv .venv-copick
+	@.venv-copick/bin/python -m pip install --disable-pip-version-check copick==1.31.0
+	@touch $@
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-copick .pytest_cache .ruff_cache *.egg-info

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..simulation import structures
+from ..simulation.optics import Optics
 from ..support import runtime
 from ..tomography import picking, star, volumes
 from ..tomography.volumes import ContrastGuess, Particles, Volume
@@ -90,7 +91,7 @@ def candidates(
             "or give coordinates."
         )
     table = _star_columns(found.zyx, volume) | {"csCandidateScore": [f"{value:.3f}" for value in found.score]}
-    particles = Particles(table, found.zyx, kind="star", rest=_optics())
+    particles = Particles(table, found.zyx, kind="star", rest=_optics(volume))
     return target_data.from_tomogram(
         volume, particles, list(classes), box=box, grid=grid, contrast=sign, guess=guess, candidates=found
     )
@@ -161,7 +162,7 @@ def write(folder: Path, volume: Volume, picks: Mapping[str, Picks]) -> list[Path
         "csClass": [list(names.values())[k - 1] for k in number],
         "csConfidence": [f"{value:.4f}" for value in p],
     }
-    star.write_star(paths[0], _optics() | {"particles": table})
+    star.write_star(paths[0], _optics(volume) | {"particles": table})
     runtime.write_text(paths[1], _dynamo(zyx, number, p))
     for name, found in picks.items():
         if len(found):
@@ -179,8 +180,19 @@ def write(folder: Path, volume: Volume, picks: Mapping[str, Picks]) -> list[Path
     return [*paths, folder / "picks.png"]
 
 
-def _optics() -> dict[str, dict[str, list[str]]]:
-    return {"optics": {"rlnOpticsGroup": ["1"], "rlnOpticsGroupName": ["opticsGroup1"]}}
+def _optics(volume: Volume) -> dict[str, dict[str, list[str]]]:
+    """Table data_optics. Positions need none, but the programs of RELION 3.1 write an empty file without these columns.
+
+    A tomogram does not tell voltage and spherical aberration, so they are those that the simulations assume.
+    """
+    group = {
+        "rlnOpticsGroup": "1",
+        "rlnOpticsGroupName": "opticsGroup1",
+        "rlnMicrographPixelSize": f"{volume.voxel_size:.6f}",
+        "rlnVoltage": f"{Optics.voltage:.1f}",
+        "rlnSphericalAberration": f"{Optics.cs:.1f}",
+    }
+    return {"optics": {name: [value] for name, value in group.items()}}
 
 
 def _star_columns(zyx: np.ndarray, volume: Volume) -> dict[str, list[str]]:
