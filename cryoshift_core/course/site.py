@@ -137,12 +137,16 @@ def notebook_page(path: Path, executed: Path | None, profile: str, base: Path) -
         note += f" {SLIDERS}"
     cells, section = [], ""
     for cell in notebook.cells:
-        if "injected-parameters" in cell.metadata.get("tags", []):
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags or cell.cell_type == "raw":  # papermill's, and the hints of the exercises
             continue
         if cell.cell_type == "markdown":
             section = next((line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")), section)
         else:
             cell.metadata["mystnb"] = {"image": {"alt": f"Figure in the section '{section}'"}}
+            if "solution" in tags:
+                cell.metadata["tags"] = [*tags, "hide-cell"]
+                cell.metadata["mystnb"] |= {"code_prompt_show": "Show an answer", "code_prompt_hide": "Hide the answer"}
             for output in cell.outputs:
                 _hide_paths(output, base)
         cells.append(cell)

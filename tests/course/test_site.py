@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,9 @@ PNG = base64.b64encode(
 ).decode()
 
 
-def leave_a_run(base, path, profile="laptop", torch="2.13.0", started="2026-01-02T03:04:05+00:00", change=""):
+def leave_a_run(
+    base, path, profile="laptop", torch="2.13.0", started="2026-01-02T03:04:05+00:00", change="", answers=False
+):
     """What a run of a notebook leaves in runs/<profile>: the notebook with outputs, and its manifest."""
     notebook = nbformat.read(path, as_version=4)
     injected = nbformat.v4.new_code_cell(f"out_dir = '{base}/runs'", metadata={"tags": ["injected-parameters"]})
@@ -33,6 +36,10 @@ def leave_a_run(base, path, profile="laptop", torch="2.13.0", started="2026-01-0
             outputs = [nbformat.v4.new_output("stream", text=f"wrote {base}/runs/{profile}/table.csv\n")]
             cell.outputs = [*outputs, nbformat.v4.new_output("display_data", {"image/png": PNG})]
     notebook.cells[-1].source += change
+    if answers:
+        stub = nbformat.v4.new_code_cell("share = None", metadata={"tags": ["exercise"]})
+        notebook.cells += [stub, nbformat.v4.new_code_cell("share = 1 / 3", metadata={"tags": ["solution"]})]
+        notebook.cells.append(nbformat.v4.new_raw_cell("hint = 'sphere'", metadata={"tags": ["mistakes"]}))
     notebook.cells.insert(1, injected)
     folder = base / "runs" / profile / path.stem
     folder.mkdir(parents=True)
@@ -66,7 +73,8 @@ def built(tmp_path_factory):
     base = copy_of_the_repository(tmp_path_factory.mktemp("repository"))
     paths = list(site.notebooks(base).values())
     for path in paths[:-1]:
-        leave_a_run(base, path, change="\n# an older text" if path == paths[0] else "")
+        older = path == paths[0]
+        leave_a_run(base, path, change="\n# an older text" if older else "", answers=older)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Sphinx's extensions use what newer versions of Sphinx will drop
         found = site.build(base, base / "site", "laptop")
@@ -104,6 +112,15 @@ def test_a_notebook_says_how_it_was_run_and_shows_no_path_of_this_machine(built)
         assert ("has been changed since" in page) == (path.stem.startswith("00"))
         assert ("Sliders move in JupyterLab" in page) == ("explore(" in path.read_text())
         assert last or 'alt="Figure in the section' in page
+
+
+def test_answers_are_folded_and_the_hints_for_mistakes_are_left_out(built):
+    base, out, _ = built
+    (page,) = (out / "notebooks").glob("00_*.html")
+    text = re.sub(r"<(?!/?(?:details|summary))[^>]*>", "", page.read_text())
+    (folded,) = [part for part in re.findall(r"<details.*?</details>", text, re.DOTALL) if "Show an answer" in part]
+    assert "share = 1 / 3" in folded and "share = None" not in folded
+    assert "share = None" in text and "sphere" not in text.split("share = None")[1]
 
 
 def test_the_status_has_a_row_per_notebook_profile_and_torch(tmp_path):
