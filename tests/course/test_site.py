@@ -209,6 +209,36 @@ def test_a_folder_that_is_no_site_is_refused_and_stays(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+class Writer:
+    """The part of Sphinx's writer that a formula needs."""
+
+    def __init__(self):
+        self.body = []
+
+    def encode(self, text):
+        return text.replace("<", "&lt;")
+
+
+@pytest.mark.parametrize(
+    ("latex", "block", "wanted"),
+    [
+        (r"\frac{K-1}{K} \ln 2", False, ["<math", "<mfrac", "ln"]),
+        (r"\lambda = \frac{2}{1 + e^{-\gamma p}} - 1", True, ['<div class="math"><math', 'display="block"', "λ"]),
+        (r"a < \notacommand{b}", False, [r"<code>a &lt; \notacommand{b}</code>"]),
+    ],
+)
+def test_formulas_become_mathml_and_unknown_ones_stay_readable(latex, block, wanted):
+    from docutils import nodes
+
+    from cryoshift_core.course.site_extension import to_mathml
+
+    writer, node = Writer(), nodes.math("", latex)
+    with pytest.raises(nodes.SkipNode):
+        to_mathml(writer, node, block)
+    text = "".join(writer.body)
+    assert not [part for part in wanted if part not in text], text
+
+
 def test_docstrings_are_plain_text():
     from cryoshift_core.course.site_extension import escape, escape_docstring
 
