@@ -321,7 +321,7 @@ def settings() -> dict[str, Any]:
         "default_role": "code",
         "napoleon_use_param": False,
         "napoleon_use_rtype": False,
-        "suppress_warnings": ["config.cache", "mystnb.unknown_mime_type", "ref.python"],
+        "suppress_warnings": ["config.cache", "mystnb.unknown_mime_type", "myst.header", "ref.python"],
     }
 
 
