@@ -157,9 +157,10 @@ def write_archive(base: Path, profile: str, pages: Path, wheels: Path, out: Path
     pages, wheels : folders of the site and of the wheels
     out : the .tar; its folder inside has the same name
     """
+    exercises = sorted((base / "runs" / "exercises").rglob("*.ipynb"))  # participant's and solution notebooks, if made
     parts: dict[str, list[tuple[Path, Path]]] = {
         "repository": [(path, path.relative_to(base)) for path in tracked_files(base)],
-        "runs": [(path, path.relative_to(base)) for path in run_files(base / "runs" / profile)],
+        "runs": [(path, path.relative_to(base)) for path in (*run_files(base / "runs" / profile), *exercises)],
         "site": [(path, Path("site") / path.relative_to(pages)) for path in sorted(pages.rglob("*")) if path.is_file()],
         "wheels": [(path, Path("wheels") / path.name) for path in sorted(wheels.glob("*.whl"))],
     }

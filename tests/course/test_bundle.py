@@ -117,6 +117,8 @@ def toy(tmp_path):
         (base / "runs" / "smoke" / name).parent.mkdir(parents=True, exist_ok=True)
         (base / "runs" / "smoke" / name).write_text("x")
     (base / "runs" / "smoke" / "index.html").write_text("index")
+    (base / "runs" / "exercises" / "participant").mkdir(parents=True)
+    (base / "runs" / "exercises" / "participant" / "00_tiny.ipynb").write_text("{}")
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages" / "index.html").write_text("site")
     wheel(tmp_path / "wheels", "toy_dependency")
@@ -139,7 +141,8 @@ def test_the_archive_holds_the_repository_the_runs_the_site_and_the_wheels(archi
     assert found == {
         "install", "pyproject.toml", "backend.py", "constraints.txt", "site/index.html",
         "wheels/toy_dependency-2.0-py3-none-any.whl", "runs/smoke/index.html", "runs/smoke/data/set.safetensors",
-        "runs/smoke/fits/one/final.safetensors", "runs/smoke/00_tiny/manifest.json", "runs/smoke/00_tiny/00_tiny.ipynb",
+        "runs/smoke/fits/one/final.safetensors", "runs/exercises/participant/00_tiny.ipynb",
+        "runs/smoke/00_tiny/manifest.json", "runs/smoke/00_tiny/00_tiny.ipynb",
     }  # fmt: skip
     assert os.access(folder / "install", os.X_OK)
     assert set(sizes) == {"repository", "runs", "site", "wheels"} and sum(sizes.values()) < out.stat().st_size
@@ -223,7 +226,7 @@ def test_a_whole_archive_installs_offline_and_a_late_laptop_joins_at_notebook_04
     folder = tmp_path / path.stem
     done = without_network("./install", folder, PYTHON=sys.executable)
     assert done.returncode == 0, done.stderr
-    (profile,) = [run.name for run in (folder / "runs").iterdir()]
+    (profile,) = {run.name for run in (folder / "runs").iterdir()} - {"exercises"}
     for target in ("lab", "tutorial", "site", "test"):
         done = without_network(f"make -n {target}", folder)
         assert done.returncode == 0 and "pip install" not in done.stdout, f"make {target} would install again"
