@@ -42,6 +42,7 @@ CSS = """
 .bd-main .bd-content .bd-article-container { max-width: 75em; }
 .bd-article pre { font-size: 0.8rem; }
 .bd-article table { font-size: 0.85rem; }
+.bd-article .cell_output pre { white-space: pre-wrap; }
 .bd-article .cell_output img { max-width: 100%; height: auto; }
 .bd-article dt.sig { overflow-wrap: anywhere; }
 .bd-article math[display="block"] { margin: 1rem 0; overflow-x: auto; }
