@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 
 import nbformat
 import pytest
+from helpers.browser import CHROMIUM, browser
 from helpers.files import ROOT
 
 import cryoshift_core
@@ -255,3 +257,32 @@ def test_an_unknown_profile_is_refused_in_one_line():
     command = [sys.executable, "-m", "cryoshift_core", "site", "--profile", "lapto"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "did you mean 'laptop'?" in done.stderr
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
+def test_the_pages_show_in_a_browser_without_a_network(built, tmp_path):
+    base, out, _ = built
+    names = ["index", "status", "api/public", "api/method", "docs/evidence", "docs/instructor"]
+    names += [path.relative_to(base).with_suffix("").as_posix() for path in site.notebooks(base).values()]
+    with browser(tmp_path) as page:
+        for name in names:
+            for width in (1280, 1000):
+                page.open(f"file://{out}/{name}.html", width)
+                assert not page.errors, f"{name}: {page.errors}"
+                asked = [url for url in page.requests if not url.startswith(("file:", "data:", "chrome:"))]
+                assert not asked, f"{name} asks for {asked}"
+                assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth)"), name
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
+        (first,) = (out / "notebooks").glob("00_*.html")
+        page.open(f"file://{first}", 1280)
+        page.evaluate("window.answer = document.querySelector('.bd-article details.hide')")
+        shown = "window.answer.querySelector('pre').checkVisibility()"
+        assert not page.evaluate(shown)
+        page.evaluate("window.answer.querySelector('summary').click()")
+        assert page.evaluate(shown), "a click unfolds the answer"
+        page.open(f"file://{out}/search.html?q=spectrum", 1280)
+        for _ in range(50):
+            if (found := page.evaluate("document.querySelectorAll('#search-results li').length")) >= 5:
+                break
+            time.sleep(0.2)
+        assert found >= 5, "the search works without a server"
