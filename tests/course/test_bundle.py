@@ -183,6 +183,7 @@ def test_another_python_is_refused_with_the_way_out(archive, tmp_path):
 
 
 def test_the_packages_are_those_of_make_venv_as_installed():
+    assert f"-e '.[{','.join(bundle.EXTRAS)}]'" in (ROOT / "Makefile").read_text()
     packages = bundle.installed_packages(PROJECT)
     assert {"torch", "jupyterlab", "sphinx", "ruff", "h5py", "ipykernel", "pyzmq"} <= set(packages)
     assert not {"snakemake", "pre-commit", "acryo", "cryoshift-core"} & set(packages)
