@@ -443,6 +443,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"InputError: {error}", file=sys.stderr)
         return 2
     wrong = faults(out)
-    print(*warnings, *wrong, sep="\n", file=sys.stderr)
+    for line in (*warnings, *wrong):
+        print(line, file=sys.stderr)
     print(f"Notebooks as run at the {profile} profile. Open {out / 'index.html'}")
     return int(bool(wrong))
