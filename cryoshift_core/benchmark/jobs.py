@@ -13,6 +13,7 @@ from .real import FOLDS, LAMELLA, MIXES, VLP
 
 # Seeds 0, 11-13 and 101 upwards served the development of the recipe. None of the seeds below did.
 TEST_SEEDS = (31, 32, 33, 34, 35)  # their labels were opened after the last change
+UNKNOWN_SEEDS = (41, 42, 43, 44, 45)  # of the unknown class, whose rule changed after labels of the others were opened
 SEEDS = (21, 22, 23, 24, 25, *TEST_SEEDS)
 BOUNDS = ("source_only", "oracle")  # no checkpoint is selected for these two: the last one is scored
 CORE = ("source_only", "cryoshift_reference", "cryoshift_warps", "cryoshift", "oracle")
@@ -170,18 +171,18 @@ def _curves() -> Iterator[dict]:
         yield dict(method="cryoshift", scenario=REFERENCE_SCENARIO, n_target=n)
 
 
-# tier -> number of seeds, and the configurations that run with each of them
-TIERS: dict[str, tuple[int, Callable[[], Iterator[dict]]]] = {
-    "core": (10, _core),
-    "mixes": (5, _mixes),
-    "ablation": (3, _ablation),
-    "baselines": (5, _baselines),
-    "factors": (5, _factors),
-    "unseen": (10, _unseen),
-    "foreign": (5, _foreign),
-    "controls": (5, _controls),
-    "source": (3, _source_size),
-    "curves": (2, _curves),
+# tier -> seeds, and the configurations that run with each of them
+TIERS: dict[str, tuple[tuple[int, ...], Callable[[], Iterator[dict]]]] = {
+    "core": (SEEDS, _core),
+    "mixes": (SEEDS[:5], _mixes),
+    "ablation": (SEEDS[:3], _ablation),
+    "baselines": (SEEDS[:5], _baselines),
+    "factors": (SEEDS[:5], _factors),
+    "unseen": (UNKNOWN_SEEDS, _unseen),
+    "foreign": (TEST_SEEDS, _foreign),
+    "controls": (UNKNOWN_SEEDS, _controls),
+    "source": (SEEDS[:3], _source_size),
+    "curves": (SEEDS[:2], _curves),
 }
 
 
@@ -195,8 +196,8 @@ def tier_jobs(tier: str, profile: str = "laptop", seeds: Iterable[int] = ()) -> 
     """
     if tier not in TIERS:
         raise InputError(f"tier={tier!r} is unknown; expected one of {', '.join(TIERS)}.")
-    n, configurations = TIERS[tier]
-    chosen = tuple(seeds) or SEEDS[:n]
+    usual, configurations = TIERS[tier]
+    chosen = tuple(seeds) or usual
     return [Job(profile, tier, seed=seed, **fields) for fields in configurations() for seed in chosen]
 
 
