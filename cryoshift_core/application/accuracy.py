@@ -11,8 +11,8 @@ from torch import Tensor
 # Added on either side. On in_situ_1 and in_situ_2 the range then covers 94 % of the true accuracies with seeds 22 to
 # 25, which it was chosen with, and 98 % with six other seeds.
 MARGIN = 0.02
-# Power of the finest shells relative to the middle ones, below which particle-free boxes count as denoised: 0.02 to
-# 0.03 in the denoised in_situ_3, 0.06 in the shipped lamella, and 0.12 to 0.15 in in_situ_2, which is band-pass filtered.
+# Power of the finest shells relative to the middle ones, below which particle-free boxes count as denoised. It is 0.02
+# to 0.03 in the denoised in_situ_3, 0.06 in the shipped lamella, and 0.12 to 0.15 in the band-pass filtered in_situ_2.
 DENOISED = 0.04
 
 
