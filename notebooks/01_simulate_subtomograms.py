@@ -43,7 +43,7 @@ import numpy as np
 import torch
 
 from cryoshift_core.application import pictures
-from cryoshift_core.course import explore, figures
+from cryoshift_core.course import exercises, explore, figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation import datasets, imaging, optics, specimens, structures
 from cryoshift_core.simulation.datasets import DatasetConfig
@@ -59,6 +59,7 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/01_simulate_subtomogr
 
 # %%
 run = begin("01_simulate_subtomograms", globals())
+lesson = exercises.Lesson(run, globals())
 pictures.use_style()
 p = run.profile
 n, pixel = p.box, p.voxel_size
@@ -149,6 +150,79 @@ run.save_figure(fig, "ctf")
 plt.show()
 
 # %% [markdown]
+# ### Exercise 1 · The first zero
+#
+# At the spacing of the first zero the image shows nothing. Write a function that returns this spacing in Å for a defocus
+# in µm. Leave out the spherical aberration and the amplitude contrast: the CTF is then sin(π λ Δz k²), with λ and the
+# defocus Δz in Å, and k in 1/Å. What do you expect at 3 µm: a detail larger or smaller than a voxel of 12 Å?
+
+# %% tags=["given"]
+wavelength = 0.0197  # A, of electrons at 300 kV
+
+
+# %% tags=["exercise"]
+def first_zero(defocus_um):
+    return None  # A
+
+
+# %% tags=["solution", "hide-cell"]
+def first_zero(defocus_um):
+    return (wavelength * defocus_um * 1e4) ** 0.5
+
+
+print(f"first zero at 3 um: {first_zero(3.0):.1f} A")
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "first_zero"
+# cases = ['first_zero(1.0)', 'first_zero(3.0)', 'first_zero(6.0)']
+# tolerance = 0.02
+# wrong = ['''
+# def first_zero(defocus_um):
+#     return 24.3
+# ''', '''
+# def first_zero(defocus_um):
+#     return 8 * defocus_um
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def first_zero(defocus_um):
+#     return 1 / (wavelength * defocus_um * 1e4) ** 0.5
+# '''
+# hint = 'that is a spatial frequency in 1/A. The question asks for the spacing, 1/k.'
+#
+# [[mistake]]
+# code = '''
+# def first_zero(defocus_um):
+#     return (wavelength * defocus_um) ** 0.5
+# '''
+# hint = 'the wavelength is in A and the defocus in um: 1 um is 10,000 A.'
+#
+# [[mistake]]
+# code = '''
+# def first_zero(defocus_um):
+#     return (2 * wavelength * defocus_um * 1e4) ** 0.5
+# '''
+# hint = 'that is the first maximum, where the phase is half of pi. The sine is zero where the phase is pi.'
+#
+# [[mistake]]
+# code = '''
+# def first_zero(defocus_um):
+#     return (wavelength * defocus_um * 1e4 / 2) ** 0.5
+# '''
+# hint = 'that is the second zero, where the phase is two pi.'
+#
+# [[mistake]]
+# code = '''
+# def first_zero(defocus_um):
+#     return wavelength * defocus_um * 1e4
+# '''
+# hint = 'lambda times defocus is the square of the spacing.'
+
+# %%
+lesson.check("first_zero")
+
+# %% [markdown]
 # ## Putting the series together again
 #
 # The slices go back into a 3-D transform; where no slice passes, there is nothing: the **missing wedge**. Left without
@@ -171,6 +245,61 @@ figures.spectrum_plane(axes[0, 2], ice, "ice only: log power, ky = 0")
 pictures.show(axes[1, 2], ice[0, 0][:, n // 2], "ice only, xz")
 run.save_figure(fig, "reconstruction")
 plt.show()
+
+# %% [markdown]
+# ### Exercise 2 · How much is missing?
+#
+# A series runs from minus to plus a largest tilt, about one axis. Write a function that returns the share of Fourier space
+# that no tilt image measures. What do you expect at ±60°: a tenth, a third, a half?
+
+
+# %% tags=["exercise"]
+def missing_share(largest_tilt):
+    return None  # 0 to 1
+
+
+# %% tags=["solution", "hide-cell"]
+def missing_share(largest_tilt):
+    return (90 - largest_tilt) / 90
+
+
+print(f"missing at +-60 degrees: {missing_share(60):.0%}; at +-40: {missing_share(40):.0%}")
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "missing_share"
+# cases = ['missing_share(60)', 'missing_share(45)', 'missing_share(90)']
+# tolerance = 0.005
+# wrong = ['''
+# def missing_share(largest_tilt):
+#     return 1 / 3
+# ''', '''
+# def missing_share(largest_tilt):
+#     return (60 / largest_tilt) / 3
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def missing_share(largest_tilt):
+#     return largest_tilt / 90
+# '''
+# hint = 'that is the share that was measured. The question asks for the rest.'
+#
+# [[mistake]]
+# code = '''
+# def missing_share(largest_tilt):
+#     return 1 - np.cos(np.radians(90 - largest_tilt))
+# '''
+# hint = 'that is a double cone, the volume that is left when the specimen is also turned about the beam. Tilting about one axis leaves a double wedge: a share of the angles.'
+#
+# [[mistake]]
+# code = '''
+# def missing_share(largest_tilt):
+#     return (90 - largest_tilt) / 180
+# '''
+# hint = 'the wedge is missing on both sides of the origin: above plus and below minus the largest tilt.'
+
+# %%
+lesson.check("missing_share")
 
 # %% [markdown]
 # The SNR is *realised*: var(signal) / var(noise) measured in this very box, not a number that was asked for.
@@ -272,6 +401,75 @@ run.save_figure(fig, "snr")
 plt.show()
 
 # %% [markdown]
+# ### Exercise 3 · When does averaging fill the wedge?
+#
+# Particles lie in the ice in different orientations, so each has its own wedge. Look at the kx-kz plane. `turns` are the
+# angles (degrees) by which particles are turned about the tilt axis; all were tilted from minus to plus `largest_tilt`.
+# Return the share of directions in this plane that at least one particle has measured. A direction and its opposite are
+# the same, so directions repeat after 180°. What do you expect for `turns=[0, 0, 0]`?
+
+
+# %% tags=["exercise"]
+def covered(turns, largest_tilt):
+    return None  # 0 to 1
+
+
+# %% tags=["solution", "hide-cell"]
+def covered(turns, largest_tilt):
+    direction = np.arange(0.25, 180, 0.5)
+    measured = [np.abs((direction - turn + 90) % 180 - 90) <= largest_tilt for turn in turns]
+    return np.any(measured, axis=0).mean()
+
+
+print(f"three alike: {covered([0, 0, 0], 60):.0%}; two at right angles: {covered([0, 90], 60):.0%}")
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "covered"
+# cases = ['covered([0], 60)', 'covered([0, 0, 0], 60)', 'covered([0, 90], 60)', 'covered([0, 20], 60)', 'covered([0, 170], 50)']
+# tolerance = 0.01
+# wrong = ['''
+# def covered(turns, largest_tilt):
+#     return 1.0
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def covered(turns, largest_tilt):
+#     return min(1.0, len(turns) * largest_tilt / 90)
+# '''
+# hint = 'particles in the same orientation measure the same directions. Three of them fill nothing that one does not.'
+#
+# [[mistake]]
+# code = '''
+# def covered(turns, largest_tilt):
+#     direction = np.arange(0.25, 180, 0.5)
+#     measured = [np.abs((direction - turn + 90) % 180 - 90) <= largest_tilt for turn in turns]
+#     return np.all(measured, axis=0).mean()
+# '''
+# hint = 'that is the share which every particle has measured. One particle is enough to fill a direction.'
+#
+# [[mistake]]
+# code = '''
+# def covered(turns, largest_tilt):
+#     direction = np.arange(0.25, 180, 0.5)
+#     measured = [np.abs((direction - turn + 90) % 180 - 90) <= largest_tilt for turn in turns]
+#     return np.mean(measured)
+# '''
+# hint = 'that is what one particle measures on average. Ask of each direction whether any particle has it.'
+#
+# [[mistake]]
+# code = '''
+# def covered(turns, largest_tilt):
+#     direction = np.arange(-89.75, 90, 0.5)
+#     measured = [np.abs(direction - turn) <= largest_tilt for turn in turns]
+#     return np.any(measured, axis=0).mean()
+# '''
+# hint = 'directions repeat after 180 degrees: 100 degrees is the direction of -80 degrees.'
+
+# %%
+lesson.check("covered")
+
+# %% [markdown]
 # ## From one to many: neighbours
 #
 # In a cell a molecule is not alone. Neighbours are imaged in a field 1.5 boxes wide and cropped *afterwards*, because
@@ -288,6 +486,9 @@ for percent in (0, 10, 20, 30):
 fig = pictures.gallery({name: torch.stack([rows[q][i] for q in rows]) for i, name in enumerate(three)}, list(rows))
 run.save_figure(fig, "crowding")
 plt.show()
+
+# %% tags=["solution", "remove-cell"]
+assert not lesson.unsolved(), lesson.unsolved()
 
 # %%
 run.report(path_correlation=float(np.mean(agreement)), speed_up=seconds["tilt series"] / seconds["transfer"])

@@ -37,11 +37,14 @@
 
 # %%
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from cryoshift_core import metrics, models, training
 from cryoshift_core.application import pictures
-from cryoshift_core.course import figures
+from cryoshift_core.course import exercises, figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation import datasets, scenarios
 from cryoshift_core.simulation.datasets import DatasetConfig
@@ -55,6 +58,7 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/02_the_domain_gap
 
 # %%
 run = begin("02_the_domain_gap", globals())
+lesson = exercises.Lesson(run, globals())
 pictures.use_style()
 p = run.profile
 source = datasets.simulate_source(DatasetConfig.of(p, "source", "source", run.params.seed), folder=run.data_folder)
@@ -124,6 +128,59 @@ run.save_figure(fig, "learning_curves")
 plt.show()
 
 # %% [markdown]
+# ### Exercise 1 · Balanced accuracy
+#
+# Real classes are not equally frequent. The **balanced accuracy** is the mean over classes of the recall: the share of a
+# class's subtomograms that are called by its name. Write it for true classes `y` and predicted classes `predicted`,
+# integer arrays. A class without a subtomogram in `y` does not count.
+
+
+# %% tags=["exercise"]
+def balanced(y, predicted):
+    return None
+
+
+# %% tags=["solution", "hide-cell"]
+def balanced(y, predicted):
+    return np.mean([np.mean(predicted[y == k] == k) for k in np.unique(y)])
+
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "balanced"
+# cases = ['balanced(np.array([0] * 9 + [1]), np.zeros(10, int))', 'balanced(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))', 'balanced(np.array([0, 0, 0, 2]), np.array([0, 1, 0, 2]))']
+# wrong = ['''
+# def balanced(y, predicted):
+#     return 0.5
+# ''', '''
+# def balanced(y, predicted):
+#     return max(np.mean(predicted[y == k] == k) for k in np.unique(y))
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def balanced(y, predicted):
+#     return np.mean(y == predicted)
+# '''
+# hint = 'that is the plain accuracy. Nine of ten alike and all called by that name: it says 0.9, although one class is never found.'
+#
+# [[mistake]]
+# code = '''
+# def balanced(y, predicted):
+#     return np.mean([np.mean(y[predicted == k] == k) for k in np.unique(predicted)])
+# '''
+# hint = 'that is the precision: of those called k, how many are k. The recall asks: of those that are k, how many are called k?'
+#
+# [[mistake]]
+# code = '''
+# def balanced(y, predicted):
+#     return np.mean([np.sum(predicted[y == k] == k) / max(1, np.sum(y == k)) for k in range(max(y.max(), predicted.max()) + 1)])
+# '''
+# hint = 'a class without a subtomogram has no recall. It must not count as zero.'
+
+# %%
+lesson.check("balanced")
+
+# %% [markdown]
 # ## What does it say about the target?
 #
 # No label is needed to look at *what* it answers. Simulated classes are equally frequent on both sides here (in a real
@@ -164,6 +221,86 @@ gap = metrics.a_distance(f_s, f_t, seed=run.params.seed)
 print(f"proxy A-distance of the features: {gap:.2f}   (0: indistinguishable, 2: a linear rule separates them)")
 
 # %% [markdown]
+# ### Exercise 2 · A-distance, and its floor
+#
+# Write the proxy A-distance 2 (1 - 2 e) of two sets of features (N, F), with a logistic regression. What do you expect for
+# two halves of one and the same set: exactly 0? Try it on `noise_1` and `noise_2`, which are drawn alike. Your answer may
+# differ from ours by 0.3, because the folds may.
+
+# %% tags=["given"]
+noise_1, noise_2 = np.random.default_rng(0).normal(size=(2, 60, 64))
+
+
+# %% tags=["exercise"]
+def my_a_distance(f_s, f_t):
+    return None
+
+
+# %% tags=["solution", "hide-cell"]
+def my_a_distance(f_s, f_t):
+    x, domain = np.concatenate([f_s, f_t]), np.repeat([0, 1], [len(f_s), len(f_t)])
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    error = np.mean(cross_val_predict(LogisticRegression(C=0.1, max_iter=500), x, domain, cv=folds) != domain)
+    return max(0.0, 2 * (1 - 2 * error))
+
+
+print(f"two halves of one set: {my_a_distance(noise_1, noise_2):.2f}; moved: {my_a_distance(noise_1, noise_2 + 1):.2f}")
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "my_a_distance"
+# cases = ['my_a_distance(noise_1, noise_2)', 'my_a_distance(noise_1, noise_2 + 1)']
+# tolerance = 0.3
+# wrong = ['''
+# def my_a_distance(f_s, f_t):
+#     return 2 * float(abs(f_s.mean() - f_t.mean()) > 0.5) - 1
+# ''', '''
+# def my_a_distance(f_s, f_t):
+#     return 0.0
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def my_a_distance(f_s, f_t):
+#     x, domain = np.concatenate([f_s, f_t]), np.repeat([0, 1], [len(f_s), len(f_t)])
+#     error = np.mean(LogisticRegression(max_iter=500).fit(x, domain).predict(x) != domain)
+#     return max(0.0, 2 * (1 - 2 * error))
+# '''
+# hint = 'the error was scored on the training data. With many features a linear rule learns any set by heart, so two halves of one set seem far apart. Score on subtomograms that the rule has not seen: cross_val_predict.'
+#
+# [[mistake]]
+# code = '''
+# def my_a_distance(f_s, f_t):
+#     x, domain = np.concatenate([f_s, f_t]), np.repeat([0, 1], [len(f_s), len(f_t)])
+#     folds = StratifiedKFold(5, shuffle=True, random_state=0)
+#     error = np.mean(cross_val_predict(LogisticRegression(C=0.1, max_iter=500), x, domain, cv=folds) != domain)
+#     return max(0.0, 1 - 2 * error)
+# '''
+# hint = 'that ends at 1. The proxy A-distance is twice as large: 2 (1 - 2 e).'
+#
+# [[mistake]]
+# code = '''
+# def my_a_distance(f_s, f_t):
+#     x, domain = np.concatenate([f_s, f_t]), np.repeat([0, 1], [len(f_s), len(f_t)])
+#     folds = StratifiedKFold(5, shuffle=True, random_state=0)
+#     right = np.mean(cross_val_predict(LogisticRegression(C=0.1, max_iter=500), x, domain, cv=folds) == domain)
+#     return 2 * (1 - 2 * right)
+# '''
+# hint = 'e is the error of the rule, not its accuracy.'
+#
+# [[mistake]]
+# code = '''
+# def my_a_distance(f_s, f_t):
+#     from sklearn.model_selection import KFold
+#     x, domain = np.concatenate([f_s, f_t]), np.repeat([0, 1], [len(f_s), len(f_t)])
+#     error = np.mean(cross_val_predict(LogisticRegression(C=0.1, max_iter=500), x, domain, cv=KFold(2)) != domain)
+#     return max(0.0, 2 * (1 - 2 * error))
+# '''
+# hint = 'the folds are blocks, and a block holds one domain alone: the rule is tested on a domain that it has not seen. Use stratified folds.'
+
+# %%
+lesson.check("my_a_distance")
+
+# %% [markdown]
 # The **proxy A-distance** is 2 (1 - 2 e), with e the error of a linear classifier asked to tell the domains apart. It says
 # that they differ, *not* that the difference hurts: the next figure compares it between factors.
 #
@@ -200,6 +337,77 @@ plt.show()
 # %% [markdown]
 # With so few cubes a bar moves by about ±0.3 from seed to seed: read the order, not the digits. `prior` changes only how
 # often each class occurs, and `structure` only the molecules; a distance there is (nearly) noise, and shows the floor of the method.
+
+# %% [markdown]
+# ### Exercise 3 · Which factor hurts?
+#
+# A factor that moves the features far need not cost accuracy. Given rows as in `four_factors` and the accuracy on the source,
+# return the names of the factors that cost **more than 0.05 of accuracy**, the most harmful one first.
+
+# %% tags=["given"]
+four_factors = [
+    {"factor": "defocus", "a_distance": 1.6, "confidence": 0.95, "accuracy": 0.97},
+    {"factor": "dose", "a_distance": 1.2, "confidence": 0.85, "accuracy": 0.60},
+    {"factor": "neighbours", "a_distance": 1.4, "confidence": 0.80, "accuracy": 0.85},
+    {"factor": "ice", "a_distance": 0.9, "confidence": 0.70, "accuracy": 0.75},
+]
+
+
+# %% tags=["exercise"]
+def harmful(rows, source_accuracy):
+    return None  # a list of names
+
+
+# %% tags=["solution", "hide-cell"]
+def harmful(rows, source_accuracy):
+    hurt = [row for row in rows if source_accuracy - row["accuracy"] > 0.05]
+    return [row["factor"] for row in sorted(hurt, key=lambda row: row["accuracy"])]
+
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "harmful"
+# cases = ['harmful(four_factors, 0.98)', 'harmful(four_factors, 0.80)', 'harmful(four_factors[::-1], 0.98)']
+# wrong = ['''
+# def harmful(rows, source_accuracy):
+#     return ["dose", "ice", "neighbours"]
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def harmful(rows, source_accuracy):
+#     hurt = [row for row in rows if source_accuracy - row["accuracy"] > 0.05]
+#     return [row["factor"] for row in sorted(hurt, key=lambda row: -row["a_distance"])]
+# '''
+# hint = 'the order is that of the distance. A distance says that features moved, and not what that costs.'
+#
+# [[mistake]]
+# code = '''
+# def harmful(rows, source_accuracy):
+#     hurt = [row for row in rows if source_accuracy - row["accuracy"] > 0.05]
+#     return [row["factor"] for row in sorted(hurt, key=lambda row: row["confidence"])]
+# '''
+# hint = """the order is that of the confidence, which is the network's own opinion."""
+#
+# [[mistake]]
+# code = '''
+# def harmful(rows, source_accuracy):
+#     hurt = [row for row in rows if source_accuracy - row["accuracy"] > 0.05]
+#     return [row["factor"] for row in sorted(hurt, key=lambda row: -row["accuracy"])]
+# '''
+# hint = 'the order is turned round: the most harmful factor has the lowest accuracy.'
+#
+# [[mistake]]
+# code = '''
+# def harmful(rows, source_accuracy):
+#     return [row["factor"] for row in sorted(rows, key=lambda row: row["accuracy"])]
+# '''
+# hint = 'factors that cost nothing are in the list. Keep those that cost more than 0.05.'
+
+# %%
+lesson.check("harmful")
+
+# %% tags=["solution", "remove-cell"]
+assert not lesson.unsolved(), lesson.unsolved()
 
 # %%
 if run.profile.name != "smoke":

@@ -51,7 +51,7 @@ from cryoshift_core import fourier, losses, metrics, models, selection, training
 from cryoshift_core.application import pictures
 from cryoshift_core.benchmark import jobs, runner, statistics
 from cryoshift_core.benchmark.figures import forest
-from cryoshift_core.course import explore, figures
+from cryoshift_core.course import exercises, explore, figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation.datasets import DatasetConfig, simulate_source, simulate_target
 from cryoshift_core.support import runtime
@@ -81,6 +81,7 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/03_warp_randomization
 
 # %%
 run = begin("03_warp_randomization", globals())
+lesson = exercises.Lesson(run, globals())
 pictures.use_style()
 p = run.profile
 source = simulate_source(DatasetConfig.of(p, "source", "source", run.params.seed), folder=run.data_folder)
@@ -147,6 +148,71 @@ def picture(name):
 
 # %%
 picture("shift")
+
+# %% [markdown]
+# ### Exercise 1 · A shift is a phase
+#
+# A shift by a whole number of voxels is a `roll`. By half a voxel it is done in Fourier space: each coefficient is
+# multiplied by exp(-2πi k · shift), with k in cycles per voxel. Write it for a line of voxels. What do you expect to
+# happen to the power |X(k)|²?
+
+# %% tags=["given"]
+bump = torch.exp(-(torch.arange(32) - 12.0).square() / 8)
+
+
+# %% tags=["exercise"]
+def shift_line(x, by):
+    return None  # x moved by `by` voxels to the right, a float tensor
+
+
+# %% tags=["solution", "hide-cell"]
+def shift_line(x, by):
+    k = torch.fft.rfftfreq(len(x))
+    return torch.fft.irfft(torch.fft.rfft(x) * torch.exp(-2j * math.pi * k * by), n=len(x))
+
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "shift_line"
+# cases = ['shift_line(bump, 1)', 'shift_line(bump, 2.5)', 'shift_line(bump, -0.5)']
+# tolerance = 0.001
+# wrong = ['''
+# def shift_line(x, by):
+#     return x
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def shift_line(x, by):
+#     k = torch.fft.rfftfreq(len(x))
+#     return torch.fft.irfft(torch.fft.rfft(x) * torch.exp(2j * math.pi * k * by), n=len(x))
+# '''
+# hint = 'that moves to the left: the sign of the phase is the other one.'
+#
+# [[mistake]]
+# code = '''
+# def shift_line(x, by):
+#     k = torch.fft.rfftfreq(len(x))
+#     return torch.fft.irfft(torch.fft.rfft(x) * torch.exp(-1j * k * by), n=len(x))
+# '''
+# hint = 'k is in cycles per voxel. A cycle is 2 pi.'
+#
+# [[mistake]]
+# code = '''
+# def shift_line(x, by):
+#     return torch.roll(x, round(by))
+# '''
+# hint = 'roll moves by whole voxels; 2.5 is rounded.'
+#
+# [[mistake]]
+# code = '''
+# def shift_line(x, by):
+#     k = torch.arange(len(x) // 2 + 1)
+#     return torch.fft.irfft(torch.fft.rfft(x) * torch.exp(-2j * math.pi * k * by), n=len(x))
+# '''
+# hint = 'arange counts waves per line. In cycles per voxel it has to be divided by the length: torch.fft.rfftfreq.'
+
+# %%
+lesson.check("shift_line")
 
 # %% [markdown]
 # ### Crowding: somebody else is in the box
@@ -376,6 +442,76 @@ if p.name != "smoke":
 # %%
 warps["spectrum"] = SpectrumWarp.estimate(measured_s, measured_t)
 picture("spectrum")
+
+# %% [markdown]
+# ### Exercise 2 · The arithmetic of the spectrum warp
+#
+# Now on your own, for one frequency: given the powers of source and target and the signal's gain `a`, return the gain that is used
+# and the power of the noise that is added. `SpectrumWarp`'s rule stands above. Two cases to think of first: what if the
+# target has *less* power than a² P_s? And why is it no answer to drop the signal and add all of P_t as noise?
+
+
+# %% tags=["exercise"]
+def gain_and_noise(p_s, p_t, a):
+    return None  # gain, noise power
+
+
+# %% tags=["solution", "hide-cell"]
+def gain_and_noise(p_s, p_t, a):
+    gain = min(a, math.sqrt(p_t / p_s))
+    return gain, p_t - gain**2 * p_s
+
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "gain_and_noise"
+# cases = ['gain_and_noise(1.0, 3.0, 1.0)', 'gain_and_noise(1.0, 3.0, 0.5)', 'gain_and_noise(4.0, 1.0, 1.0)', 'gain_and_noise(4.0, 1.0, 0.1)', 'gain_and_noise(9.0, 4.0, 2.0)']
+# wrong = ['''
+# def gain_and_noise(p_s, p_t, a):
+#     return math.sqrt(p_t / p_s), 0.0
+# ''', '''
+# def gain_and_noise(p_s, p_t, a):
+#     return a, p_t
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def gain_and_noise(p_s, p_t, a):
+#     return 0, p_t
+# '''
+# hint = """all of the target's power is noise now, and the molecule is gone. The power is right, the label is not. Keep a of the signal."""
+#
+# [[mistake]]
+# code = '''
+# def gain_and_noise(p_s, p_t, a):
+#     return a, p_t - a**2 * p_s
+# '''
+# hint = 'where the target has less power than a² P_s, the noise power is negative. Cap the gain there.'
+#
+# [[mistake]]
+# code = '''
+# def gain_and_noise(p_s, p_t, a):
+#     return a, max(0.0, p_t - a**2 * p_s)
+# '''
+# hint = 'the gain is not capped: where the target has less power than a² P_s, the result has too much.'
+#
+# [[mistake]]
+# code = '''
+# def gain_and_noise(p_s, p_t, a):
+#     gain = min(a, p_t / p_s)
+#     return gain, p_t - gain**2 * p_s
+# '''
+# hint = 'a ratio of powers is the square of a gain: a root is missing.'
+#
+# [[mistake]]
+# code = '''
+# def gain_and_noise(p_s, p_t, a):
+#     gain = min(a, math.sqrt(p_t / p_s))
+#     return gain, p_t - gain * p_s
+# '''
+# hint = 'an amplitude that is scaled by g has g² times the power.'
+
+# %%
+lesson.check("gain_and_noise")
 
 # %% [markdown]
 # ### Histogram: what no filter can imitate
@@ -754,44 +890,157 @@ plt.show()
 assert abs(float(added["linear"].mean())) < 0.01 and float(added["LeakyReLU"].mean()) > 0.1
 
 # %% [markdown]
-# ## Exercises
+# ### Exercise 3 · One assertion for each mistake
 #
-# Replace `None` and run the cell; it tells you whether you are right.
+# The three mistakes ran unnoticed because nobody asserted anything. Write three functions that pass for sound code and
+# raise an AssertionError for the broken one: `sound_kernel(kernel)` for a 1-D kernel of odd length, `sound_noise(added)`
+# for what a noise warp adds before it has learned anything, and `sound_layers(module, x)` for a module with a method
+# `forward` that should keep its parameters from call to call.
+
+# %% tags=["given"]
+good_kernel, sum_only = gaussian_kernel(2.0), gaussian_kernel(2.0).roll(-6)
+corner_only = 83 * good_kernel
+even_noise = 0.8 * torch.tanh(torch.randn(100_000, generator=torch.Generator().manual_seed(0)))
+biased_noise = 0.8 * torch.tanh(F.leaky_relu(torch.randn(100_000, generator=torch.Generator().manual_seed(0)), 0.2))
+
+
+class Keeps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.last(x)
+
+
+class Forgets(Keeps):
+    def forward(self, x):
+        self.last = nn.Linear(2, 2)
+        return self.last(x)
+
+
+# %% tags=["exercise"]
+def sound_kernel(kernel):
+    return None
+
+
+def sound_noise(added):
+    return None
+
+
+def sound_layers(module, x):
+    return None
+
+
+# %% tags=["solution", "hide-cell"]
+def sound_kernel(kernel):
+    assert abs(float(kernel.sum()) - 1) < 1e-3, "the weights must sum to 1"
+    assert int(kernel.argmax()) == len(kernel) // 2, "the peak must be in the middle"
+
+
+def sound_noise(added):
+    assert abs(float(added.mean())) < 0.01, "both signs must be equally frequent"
+
+
+def sound_layers(module, x):
+    module(x)
+    before = [id(parameter) for parameter in module.parameters()]
+    module(x)
+    assert before == [id(parameter) for parameter in module.parameters()], "a layer was made anew"
+
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "sound_code"
+# cases = ['[raises(sound_kernel, one) for one in (good_kernel, corner_only, sum_only)]', '[raises(sound_noise, one) for one in (even_noise, biased_noise)]', '[raises(sound_layers, one(), torch.ones(2)) for one in (Keeps, Forgets)]']
+# wrong = ['''
+# def sound_kernel(kernel):
+#     assert False
 #
-# **1.** Which of the warps leave the mean spectrum of cubes exactly as it was? Name them all, as a set of texts.
+#
+# def sound_noise(added):
+#     assert False
+#
+#
+# def sound_layers(module, x):
+#     assert False
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def sound_kernel(kernel):
+#     assert abs(float(kernel.sum()) - 1) < 1e-3
+#
+#
+# def sound_noise(added):
+#     assert abs(float(added.mean())) < 0.01
+#
+#
+# def sound_layers(module, x):
+#     module(x)
+#     before = [id(parameter) for parameter in module.parameters()]
+#     module(x)
+#     assert before == [id(parameter) for parameter in module.parameters()]
+# '''
+# hint = 'a kernel whose weights sum to 1 may still peak in a corner, and moves everything.'
+#
+# [[mistake]]
+# code = '''
+# def sound_kernel(kernel):
+#     assert int(kernel.argmax()) == len(kernel) // 2
+#
+#
+# def sound_noise(added):
+#     assert abs(float(added.mean())) < 0.01
+#
+#
+# def sound_layers(module, x):
+#     module(x)
+#     before = [id(parameter) for parameter in module.parameters()]
+#     module(x)
+#     assert before == [id(parameter) for parameter in module.parameters()]
+# '''
+# hint = 'a kernel with its peak in the middle may still make everything larger: look at the sum of the weights.'
+#
+# [[mistake]]
+# code = '''
+# def sound_kernel(kernel):
+#     assert abs(float(kernel.sum()) - 1) < 1e-3
+#     assert int(kernel.argmax()) == len(kernel) // 2
+#
+#
+# def sound_noise(added):
+#     assert float(added.abs().max()) <= 0.8
+#
+#
+# def sound_layers(module, x):
+#     module(x)
+#     before = [id(parameter) for parameter in module.parameters()]
+#     module(x)
+#     assert before == [id(parameter) for parameter in module.parameters()]
+# '''
+# hint = 'the biased noise keeps its bound of 0.8, too. What does it do on average?'
+#
+# [[mistake]]
+# code = '''
+# def sound_kernel(kernel):
+#     assert abs(float(kernel.sum()) - 1) < 1e-3
+#     assert int(kernel.argmax()) == len(kernel) // 2
+#
+#
+# def sound_noise(added):
+#     assert abs(float(added.mean())) < 0.01
+#
+#
+# def sound_layers(module, x):
+#     assert module(x).isfinite().all()
+# '''
+# hint = 'a layer that is made anew gives finite numbers. Are its parameters the same objects after a second call?'
 
 # %%
-power_kept_by = None  # such as {"noise", "optics"}
+lesson.check("sound_code")
 
-# %%
-with torch.no_grad():
-    after = {name: module(few, generator=run.generator("exercise")) for name, module in warps.items()}
-# the two outermost bands hold the highest frequency of an even box, which has no phase to turn
-changes = {name: float((bands(x) - bands(few))[:, :6].abs().max()) for name, x in after.items()}
-kept = {name for name, change in changes.items() if change < 0.01}
-if power_kept_by is None:
-    print("Exercise 1 is not answered yet.")
-else:
-    print("Right." if set(power_kept_by) == kept else "Not yet: which warp only turns phases?")
-
-# %% [markdown]
-# **2.** Write the spectrum warp's arithmetic: given the powers of source and target and the signal's gain at some frequency,
-# return the gain that is used and the power of the noise that is added.
-
-
-# %%
-def gain_and_noise(p_s, p_t, a):
-    return None  # gain, noise power
-
-
-# %%
-cases = ((1.0, 3.0, 1.0), (1.0, 3.0, 0.5), (4.0, 1.0, 1.0), (4.0, 1.0, 0.1))
-if gain_and_noise(*cases[0]) is None:
-    print("Exercise 2 is not answered yet.")
-for p_s, p_t, a_one in cases if gain_and_noise(*cases[0]) else ():
-    gain, noise = gain_and_noise(p_s, p_t, a_one)
-    right = abs(gain**2 * p_s + noise - p_t) < 1e-6 and noise >= 0 and gain <= a_one
-    print(f"P_s={p_s:g}, P_t={p_t:g}, a={a_one:g}: {'right' if right else 'not yet: is all of P_t there?'}")
+# %% tags=["solution", "remove-cell"]
+assert not lesson.unsolved(), lesson.unsolved()
 
 # %%
 if p.name != "smoke":

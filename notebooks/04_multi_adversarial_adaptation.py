@@ -55,7 +55,7 @@ from cryoshift_core.application import pictures
 from cryoshift_core.benchmark import figures as evidence
 from cryoshift_core.benchmark import jobs, runner, statistics
 from cryoshift_core.benchmark.tables import text
-from cryoshift_core.course import figures
+from cryoshift_core.course import exercises, figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation.datasets import DatasetConfig, simulate_source, simulate_target
 from cryoshift_core.support import runtime
@@ -69,6 +69,7 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/04_multi_adversarial_
 
 # %%
 run = begin("04_multi_adversarial_adaptation", globals())
+lesson = exercises.Lesson(run, globals())
 pictures.use_style()
 p = run.profile
 
@@ -238,6 +239,75 @@ run.save_figure(fig, "toy")
 plt.show()
 
 # %% [markdown]
+# ### Exercise 2 · CDAN
+#
+# CDAN (Long et al. 2018) has a single discriminator. It sees the **outer product** of probabilities and features: all
+# numbers p_k f_j in one long vector. Write this input for features `f` (N, F) and probabilities `p` (N, K): (N, K F), with
+# the F numbers of class 0 first.
+
+# %% tags=["given"]
+some_features, some_logits = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(1))
+some_outputs = some_features, some_logits[:, :3].softmax(1)
+
+
+# %% tags=["exercise"]
+def cdan_input(f, p):
+    return None
+
+
+# %% tags=["solution", "hide-cell"]
+def cdan_input(f, p):
+    return (p[:, :, None] * f[:, None, :]).flatten(1)
+
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "cdan_input"
+# cases = ['cdan_input(*some_outputs)', 'cdan_input(some_outputs[0][:1], some_outputs[1][:1]).shape']
+# wrong = ['''
+# def cdan_input(f, p):
+#     return f.repeat(1, p.shape[1])
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def cdan_input(f, p):
+#     return torch.cat([p, f], 1)
+# '''
+# hint = 'p beside f is K + F numbers, and a linear layer on them cannot ask whether a feature fits its class. The outer product has K times F.'
+#
+# [[mistake]]
+# code = '''
+# def cdan_input(f, p):
+#     return (p[:, :, None] * f[:, None, :]).sum(1)
+# '''
+# hint = 'summed over the classes, the p_k add up to 1 and f is left: that is DANN.'
+#
+# [[mistake]]
+# code = '''
+# def cdan_input(f, p):
+#     return (f[:, :, None] * p[:, None, :]).flatten(1)
+# '''
+# hint = 'these are the right numbers in another order. The features of class 0 come first, then those of class 1.'
+#
+# [[mistake]]
+# code = '''
+# def cdan_input(f, p):
+#     hard = F.one_hot(p.argmax(1), p.shape[1])
+#     return (hard[:, :, None] * f[:, None, :]).flatten(1)
+# '''
+# hint = 'the probabilities were rounded to the most likely class. An unsure subtomogram should count for several classes.'
+#
+# [[mistake]]
+# code = '''
+# def cdan_input(f, p):
+#     return p[:, :, None] * f[:, None, :]
+# '''
+# hint = 'that is the input of MADA, (N, K, F): K vectors for K discriminators. CDAN puts them into one.'
+
+# %%
+lesson.check("cdan_input")
+
+# %% [markdown]
 # Read the colours within one marker: adaptation works when blue and orange *circles* lie together, and likewise the
 # crosses. It is one toy with one seed: change `seed` and see how the ranking of the two games wanders. Adversarial alignment has no
 # guarantee, which is why its result must be checked (notebook 05).
@@ -326,6 +396,39 @@ for name in methods.METHODS:
     print(f"{name:20} {' + '.join(terms):23} {method.description}", *lines, sep="\n" + 45 * " ")
 
 # %% [markdown]
+# ### Exercise 4 · A method of your own
+#
+# `methods.Method` takes a tuple of (term, weight) and a sentence. Make a method that learns from the source, aligns means and
+# covariances (`coral`) with weight 0.5, and discourages class confusion (`mcc`) with weight 0.5.
+
+# %% tags=["exercise"]
+mine = None  # methods.Method((...), "...")
+
+# %% tags=["solution", "hide-cell"]
+mine = methods.Method((("source", 1.0), ("coral", 0.5), ("mcc", 0.5)), "CORAL and minimum class confusion, half each")
+methods.METHODS["mine"] = mine  # now training.fit("mine", source, target, ...) trains it
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "mine"
+# cases = ['sorted(mine.terms)']
+# wrong = ['mine = methods.Method((("source", 0.5), ("coral", 0.5), ("mcc", 0.5)), "...")']
+#
+# [[mistake]]
+# code = 'mine = methods.Method((("coral", 0.5), ("mcc", 0.5)), "...")'
+# hint = 'nothing teaches the classes: the term source with weight 1 is missing.'
+#
+# [[mistake]]
+# code = 'mine = methods.Method((("source", 1.0), ("coral", 1.0), ("mcc", 1.0)), "...")'
+# hint = 'the terms are right. The weights of coral and mcc are 0.5.'
+#
+# [[mistake]]
+# code = 'mine = methods.Method((("source", 1.0), ("mmd", 0.5), ("mcc", 0.5)), "...")'
+# hint = 'mmd compares whole distributions. The term for means and covariances is coral.'
+
+# %%
+lesson.check("mine")
+
+# %% [markdown]
 # Three of them on the same source and the same unlabelled target: none, the class-wise adversaries alone, and `cryoshift`,
 # which has them too, and learns from warped source cubes that look like target cubes (notebook 03).
 
@@ -352,6 +455,68 @@ fig = figures.learning_curves(curves, ["classification", "mada", "source_val_acc
 fig.axes[1].axhline(math.log(2), ls=":", color="0.5")
 run.save_figure(fig, "learning_curves")
 plt.show()
+
+# %% [markdown]
+# ### Exercise 1 · The best that gated discriminators can do
+#
+# There are K discriminators. Discriminator k gets p_k times the features. Suppose the classifier is certain: p is 1 for one class and 0
+# for the others. Suppose, too, that the domains are perfectly separable. What is the smallest mean loss (nats) that the K
+# discriminators can reach together? Both domains are equally frequent. What do you expect: 0?
+
+
+# %% tags=["exercise"]
+def best_loss(k):
+    return None
+
+
+# %% tags=["solution", "hide-cell"]
+def best_loss(k):
+    return (k - 1) / k * math.log(2)
+
+
+print(f"K = 7: {best_loss(7):.3f}; guessing: {math.log(2):.3f}")
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "best_loss"
+# cases = ['best_loss(2)', 'best_loss(7)', 'best_loss(20)']
+# wrong = ['''
+# def best_loss(k):
+#     return (k - 1) * math.log(2)
+# ''', '''
+# def best_loss(k):
+#     return 0.594
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def best_loss(k):
+#     return 0.0
+# '''
+# hint = 'that is one discriminator that sees everything. Here K - 1 of K discriminators get zeros for a given subtomogram, and zeros say nothing.'
+#
+# [[mistake]]
+# code = '''
+# def best_loss(k):
+#     return math.log(2)
+# '''
+# hint = 'that is guessing by all of them. The one whose class is meant sees the features, and can be right.'
+#
+# [[mistake]]
+# code = '''
+# def best_loss(k):
+#     return math.log(2) / k
+# '''
+# hint = 'the other way round: one of K is right, and K - 1 of K guess.'
+#
+# [[mistake]]
+# code = '''
+# def best_loss(k):
+#     return (k - 1) / k * math.log(k)
+# '''
+# hint = 'each discriminator chooses between two domains, not between K classes: a guess costs ln 2.'
+
+# %%
+lesson.check("best_loss")
 
 # %% [markdown]
 # ### Did the features come together?
@@ -532,6 +697,86 @@ if p.name != "smoke":
     assert named["two-faced"]["EnsV"] < selection.AGREEMENT and named["two-faced"]["AMI"] < selection.LEAST_AMI
 
 # %% [markdown]
+# ### Exercise 3 · The IM score
+#
+# Write the IM score of probabilities (N, K): the entropy of the mean prediction, minus the mean entropy of the predictions, in
+# nats. What do you expect for the collapsed candidate and for the guesser? (0 ln 0 is 0: clamp before the logarithm.)
+
+# %% tags=["given"]
+unsure = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1]])
+
+
+# %% tags=["exercise"]
+def my_im(probabilities):
+    return None
+
+
+# %% tags=["solution", "hide-cell"]
+def my_im(probabilities):
+    def entropy(p):
+        return -(p * p.clamp_min(1e-12).log()).sum(-1)
+
+    return float(entropy(probabilities.mean(0)) - entropy(probabilities).mean())
+
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "my_im"
+# cases = ['my_im(torch.eye(4))', 'my_im(torch.full((6, 4), 0.25))', 'my_im(unsure)']
+# wrong = ['''
+# def my_im(probabilities):
+#     return float(torch.tensor(float(probabilities.shape[1])).log())
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def my_im(probabilities):
+#     p = probabilities.clamp_min(1e-12)
+#     return float((p * p.log()).sum(1).mean())
+# '''
+# hint = 'that is certainty alone. The collapsed candidate is the most certain one, and would win. What rewards variety?'
+#
+# [[mistake]]
+# code = '''
+# def my_im(probabilities):
+#     def entropy(p):
+#         return -(p * p.clamp_min(1e-12).log()).sum(-1)
+#
+#     return float(entropy(probabilities).mean() - entropy(probabilities.mean(0)))
+# '''
+# hint = 'the sign is the other one: certain and varied predictions should score high.'
+#
+# [[mistake]]
+# code = '''
+# def my_im(probabilities):
+#     def entropy(p):
+#         return -(p * p.clamp_min(1e-12).log2()).sum(-1)
+#
+#     return float(entropy(probabilities.mean(0)) - entropy(probabilities).mean())
+# '''
+# hint = 'that is in bits. Nats need the natural logarithm.'
+#
+# [[mistake]]
+# code = '''
+# def my_im(probabilities):
+#     p = probabilities.mean(0).clamp_min(1e-12)
+#     return float(-(p * p.log()).sum())
+# '''
+# hint = 'that is variety alone: a candidate that is unsure of everything gets the best score. Subtract the mean entropy.'
+#
+# [[mistake]]
+# code = '''
+# def my_im(probabilities):
+#     def entropy(p):
+#         return -(p * p.clamp_min(1e-12).log()).sum(-1)
+#
+#     return float(entropy(probabilities.mean(0)) - entropy(probabilities).sum())
+# '''
+# hint = 'the entropies of the predictions were summed. The score must not grow with their number: take the mean.'
+
+# %%
+lesson.check("my_im")
+
+# %% [markdown]
 # `selection.choose` does all of this. Where something speaks against a model it **falls back** to `source_only`, and says
 # so in plain words: an adaptation that fails must not cost more than none. The last line is a sabotaged `cryoshift`: its
 # last checkpoint alone, with a bias that makes it answer with one class.
@@ -567,46 +812,8 @@ if rules:
 else:
     missing("Other rules for choosing", "ablation")
 
-# %% [markdown]
-# ## Exercises
-#
-# Replace `None` and run the cells; they tell you whether you are right.
-#
-# **1.** Write the IM score of probabilities (N, K): the entropy of the mean answer, minus the mean entropy of the answers, in
-# nats.
-
-
-# %%
-def my_im(probabilities):
-    return None
-
-
-# %%
-found = {name: my_im(q) for name, q in predictions.items()}
-if None in found.values():
-    print("Exercise 1 is not answered yet.")
-else:
-    off = max(abs(float(value) - named[name]["IM"]) for name, value in found.items())
-    print("Right." if off < 1e-3 else f"Not yet: off by up to {off:.2f}. What is the entropy of a certain answer?")
-
-# %% [markdown]
-# **2.** A method of your own: `Method` takes a tuple of (term, weight) and a sentence. Make one that learns from the source, aligns
-# means and covariances (`coral`) with weight 0.5, and discourages class confusion (`mcc`) with weight 0.5.
-
-# %%
-mine = None  # methods.Method((...), "...")
-
-# %%
-if mine is None:
-    print("Exercise 2 is not answered yet.")
-else:
-    methods.METHODS["mine"] = mine
-    right = methods.resolve("mine")[0] == {"source": 1.0, "coral": 0.5, "mcc": 0.5}
-    print(
-        "Right: training.fit('mine', source, target, ...) trains it."
-        if right
-        else "Not yet: which terms, which weights?"
-    )
+# %% tags=["solution", "remove-cell"]
+assert not lesson.unsolved(), lesson.unsolved()
 
 # %%
 if p.name != "smoke":

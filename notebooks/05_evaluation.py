@@ -49,7 +49,7 @@ from cryoshift_core.application import pictures
 from cryoshift_core.benchmark import goals, jobs, runner, statistics, tables
 from cryoshift_core.benchmark.figures import forest
 from cryoshift_core.benchmark.tables import text
-from cryoshift_core.course import figures
+from cryoshift_core.course import exercises, figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.errors import InputError
 from cryoshift_core.simulation import datasets, structures
@@ -67,6 +67,7 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/05_evaluation
 
 # %%
 run = begin("05_evaluation", globals())
+lesson = exercises.Lesson(run, globals())
 pictures.use_style()
 p = run.profile
 if method in jobs.BOUNDS:
@@ -208,6 +209,65 @@ lost = [f"{name} {g:+.0%}" for name, g in zip(test_labels.classes, gained, stric
 print(f"classes with a lower recall than in source_only: {', '.join(lost) or 'none'}")
 
 # %% [markdown]
+# ### Exercise 1 · Class fractions from a confusion
+#
+# Suppose that a classifier finds a share `recall` of the ribosomes, and calls a share `false_rate` of all else ribosome. It calls
+# the share `seen` of a tomogram ribosome. What is the true share? Return it, cut to 0 and 1. What do you expect if `seen`
+# equals `false_rate`?
+
+
+# %% tags=["exercise"]
+def true_share(seen, recall, false_rate):
+    return None
+
+
+# %% tags=["solution", "hide-cell"]
+def true_share(seen, recall, false_rate):
+    return min(1.0, max(0.0, (seen - false_rate) / (recall - false_rate)))
+
+
+print(f"seen 30 %, recall 80 %, false rate 10 %: {true_share(0.3, 0.8, 0.1):.0%} are ribosomes")
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "true_share"
+# cases = ['true_share(0.3, 0.8, 0.1)', 'true_share(0.1, 0.8, 0.1)', 'true_share(0.05, 0.9, 0.1)', 'true_share(0.5, 0.9, 0.0)']
+# wrong = ['''
+# def true_share(seen, recall, false_rate):
+#     return seen - false_rate
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def true_share(seen, recall, false_rate):
+#     return seen
+# '''
+# hint = 'that is what was seen: missed ribosomes are not in it, and false ones are.'
+#
+# [[mistake]]
+# code = '''
+# def true_share(seen, recall, false_rate):
+#     return min(1.0, seen / recall)
+# '''
+# hint = 'that makes up for the missed ribosomes alone. Some of those seen are none.'
+#
+# [[mistake]]
+# code = '''
+# def true_share(seen, recall, false_rate):
+#     return min(1.0, max(0.0, (seen - false_rate) / recall))
+# '''
+# hint = 'the false rate counts for what is no ribosome, 1 - share, and not for everything. Solve seen = share recall + (1 - share) false_rate.'
+#
+# [[mistake]]
+# code = '''
+# def true_share(seen, recall, false_rate):
+#     return (seen - false_rate) / (recall - false_rate)
+# '''
+# hint = 'a share below 0 cannot be. Cut it: fewer were seen than false ones are expected.'
+
+# %%
+lesson.check("true_share")
+
+# %% [markdown]
 # ### How sure, and how right?
 #
 # A point under the diagonal is overconfidence: of the cubes that the network called, say, 90 % certain, fewer were right.
@@ -328,6 +388,96 @@ for name, g in of("cryoshift", jobs.COMPOSITES).items():
     print(f"{name}: cryoshift {g.score:.3f}, gap closed {text(g.closed, '.0%', 'n/a')}, {g.seeds} seed(s)")
 
 # %% [markdown]
+# ### Exercise 2 · Whose sign turns?
+#
+# Is a method ahead of another everywhere? Return, for each scenario, the mean of `a - b` over the **seeds that both have**,
+# from rows as in the CSV (dictionaries of text). Rows with a part left out (`without` is not empty) do not count. Then
+# look at the real file: on which composite does `cryoshift - cryoshift_reference` change its sign?
+
+# %% tags=["given"]
+lines = (
+    "new,easy,1,.90,",
+    "new,easy,2,.80,",
+    "old,easy,1,.92,",
+    "old,easy,3,.40,",
+    "new,hard,1,.60,",
+    "new,hard,1,.10,mada",
+)
+lines += ("old,hard,1,.50,", "old,hard,2,.10,", "new,hard,2,.16,")
+names = ("method", "scenario", "seed", "balanced_accuracy", "without")
+few_rows = [dict(zip(names, line.split(","), strict=True)) | {"rule": ""} for line in lines]
+
+
+# %% tags=["exercise"]
+def differences(rows, a, b):
+    return None  # {scenario: mean difference}
+
+
+# %% tags=["solution", "hide-cell"]
+def differences(rows, a, b):
+    kept = [row for row in rows if not row["without"] and not row["rule"]]
+    score = {(r["method"], r["scenario"], r["seed"]): float(r["balanced_accuracy"]) for r in kept}
+    found = {}
+    for method, scenario, seed in score:
+        if method == a and (b, scenario, seed) in score:
+            found.setdefault(scenario, []).append(score[a, scenario, seed] - score[b, scenario, seed])
+    return {scenario: float(np.mean(values)) for scenario, values in found.items()}
+
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "differences"
+# cases = ['differences(few_rows, "new", "old")', 'differences(few_rows, "old", "new")']
+# wrong = ['''
+# def differences(rows, a, b):
+#     return {"easy": 0.1, "hard": 0.1}
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def differences(rows, a, b):
+#     def mean(method, scenario):
+#         values = [float(r["balanced_accuracy"]) for r in rows if r["method"] == method and r["scenario"] == scenario and not r["without"]]
+#         return float(np.mean(values))
+#
+#     return {scenario: mean(a, scenario) - mean(b, scenario) for scenario in dict.fromkeys(r["scenario"] for r in rows)}
+# '''
+# hint = 'these are two means over different seeds. A seed draws its own data, and some draws are easier: compare within a seed.'
+#
+# [[mistake]]
+# code = '''
+# def differences(rows, a, b):
+#     score = {(r["method"], r["scenario"], r["seed"]): float(r["balanced_accuracy"]) for r in rows}
+#     found = {}
+#     for method, scenario, seed in score:
+#         if method == a and (b, scenario, seed) in score:
+#             found.setdefault(scenario, []).append(score[a, scenario, seed] - score[b, scenario, seed])
+#     return {scenario: float(np.mean(values)) for scenario, values in found.items()}
+# '''
+# hint = 'rows with a part left out are other methods. They have overwritten those of the whole method: look at the column without.'
+#
+# [[mistake]]
+# code = '''
+# def differences(rows, a, b):
+#     kept = [row for row in rows if not row["without"] and not row["rule"]]
+#     score = {(r["method"], r["scenario"], r["seed"]): float(r["balanced_accuracy"]) for r in kept}
+#     found = {}
+#     for method, scenario, seed in score:
+#         if method == a and (b, scenario, seed) in score:
+#             found.setdefault(scenario, []).append(score[b, scenario, seed] - score[a, scenario, seed])
+#     return {scenario: float(np.mean(values)) for scenario, values in found.items()}
+# '''
+# hint = 'that is b - a. A positive number should mean that a is ahead.'
+
+# %%
+lesson.check("differences")
+
+# %%
+if lesson.solved("differences"):
+    found = differences(measured, "cryoshift", "cryoshift_reference")
+    for name in [name for name in jobs.COMPOSITES if name in found]:
+        print(f"{name}: cryoshift - cryoshift_reference = {found[name]:+.3f}")
+
+# %% [markdown]
 # ### Against every other method
 #
 # Each row is a published idea on the same network, data and steps. Look for rows whose whole interval lies left of 0: there
@@ -374,6 +524,64 @@ if compared:
     print(f"negative transfer in {len(harmed)} of {len(compared)}, with p adjusted: {'; '.join(harmed) or 'none'}")
 else:
     print("Not measured yet: make evidence TIER=core fills this in.")
+
+# %% [markdown]
+# ### Exercise 3 · Harm by chance
+#
+# 26 pairs of method and scenario are compared with source_only, each with a 95 % interval. Suppose that no method does
+# anything. How many intervals are expected to lie wholly *below* 0? Write it for any number of comparisons.
+
+
+# %% tags=["exercise"]
+def harms_by_chance(comparisons, level=0.95):
+    return None
+
+
+# %% tags=["solution", "hide-cell"]
+def harms_by_chance(comparisons, level=0.95):
+    return comparisons * (1 - level) / 2
+
+
+print(f"26 comparisons: {harms_by_chance(26):.2f} harms by chance alone")
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "harms_by_chance"
+# cases = ['harms_by_chance(26)', 'harms_by_chance(100)', 'harms_by_chance(26, 0.8)']
+# wrong = ['''
+# def harms_by_chance(comparisons, level=0.95):
+#     return 0.65
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def harms_by_chance(comparisons, level=0.95):
+#     return comparisons * (1 - level)
+# '''
+# hint = 'a 95 % interval misses on two sides. Half of its misses look like gains.'
+#
+# [[mistake]]
+# code = '''
+# def harms_by_chance(comparisons, level=0.95):
+#     return (1 - level) / 2
+# '''
+# hint = 'that is the chance for one comparison. Many are made.'
+#
+# [[mistake]]
+# code = '''
+# def harms_by_chance(comparisons, level=0.95):
+#     return 1 - (1 - (1 - level) / 2) ** comparisons
+# '''
+# hint = 'that is the probability of at least one harm. The question asks for the expected number.'
+#
+# [[mistake]]
+# code = '''
+# def harms_by_chance(comparisons, level=0.95):
+#     return 0.0
+# '''
+# hint = 'each of the intervals misses now and then, even if there is nothing to find.'
+
+# %%
+lesson.check("harms_by_chance")
 
 # %% [markdown]
 # ### Which part did it?
@@ -460,6 +668,67 @@ else:
     print(f"{statistics.estimate_errors(spiked)}; bias is estimate - true score")
 
 # %% [markdown]
+# ### Exercise 4 · Does an estimate rank the methods of one target?
+#
+# An estimate may correlate with the truth only because some targets are easy and others hard. To ask whether it ranks the
+# methods *of one target*, subtract each target's mean from both, and correlate what is left over all targets. Write it.
+
+# %% tags=["given"]
+where = np.repeat(["easy", "middle", "hard"], 3)
+truth = np.array([0.90, 0.88, 0.92, 0.70, 0.74, 0.66, 0.40, 0.42, 0.35])
+guesses = np.array([0.95, 0.96, 0.94, 0.80, 0.76, 0.81, 0.55, 0.52, 0.56])
+
+
+# %% tags=["exercise"]
+def within(estimate, true, target):
+    return None  # arrays of equal length; target holds names
+
+
+# %% tags=["solution", "hide-cell"]
+def within(estimate, true, target):
+    def left(values):
+        return np.concatenate([values[target == name] - values[target == name].mean() for name in np.unique(target)])
+
+    return float(np.corrcoef(left(estimate), left(true))[0, 1])
+
+
+print(f"between: {np.corrcoef(guesses, truth)[0, 1]:.2f}, within targets: {within(guesses, truth, where):.2f}")
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "within"
+# cases = ['within(guesses, truth, where)', 'within(truth, truth, where)']
+# wrong = ['''
+# def within(estimate, true, target):
+#     return 0.0
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def within(estimate, true, target):
+#     return float(np.corrcoef(estimate, true)[0, 1])
+# '''
+# hint = 'that is the correlation over everything. It is high because easy targets have high estimates and high scores.'
+#
+# [[mistake]]
+# code = '''
+# def within(estimate, true, target):
+#     each = [np.corrcoef(estimate[target == name], true[target == name])[0, 1] for name in np.unique(target)]
+#     return float(np.mean(each))
+# '''
+# hint = 'a correlation within one target rests on three points, and a mean of such ones weighs a target without spread like any other. Pool what is left of all targets.'
+#
+# [[mistake]]
+# code = '''
+# def within(estimate, true, target):
+#     means = [(estimate[target == name].mean(), true[target == name].mean()) for name in np.unique(target)]
+#     return float(np.corrcoef(np.array(means).T)[0, 1])
+# '''
+# hint = 'that correlates the means of the targets: exactly what should be taken out.'
+
+# %%
+lesson.check("within")
+
+# %% [markdown]
 # ### Aims, reached and not
 #
 # What this project set out to reach, before the measurement, and what came out. "So far" means that some of the planned runs are missing.
@@ -469,6 +738,9 @@ verdicts = goals.verdicts(measured)
 display(Markdown(tables.table("goal | result | outcome", (v.line for v in verdicts))))
 counted = {word: sum(v.outcome == word for v in verdicts) for word in ("reached", "not reached", "not measured")}
 print(", ".join(f"{n} {word}" for word, n in counted.items()))
+
+# %% tags=["solution", "remove-cell"]
+assert not lesson.unsolved(), lesson.unsolved()
 
 # %%
 if p.name != "smoke":
