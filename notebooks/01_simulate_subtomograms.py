@@ -18,16 +18,16 @@
 # %% [markdown]
 # # 01 · Simulate subtomograms
 #
-# From atoms to a noisy cube: what an electron microscope, a tilting stage and a limited dose make of a molecule.
+# From atoms to a noisy subtomogram: what an electron microscope, a tilting stage and a limited dose make of a molecule.
 #
 # **What you will learn**
 # - how coordinates become an electrostatic potential map;
 # - what one tilt image, a tilt series and a reconstruction look like, and where the missing wedge comes from;
-# - how defocus, dose and tilt range change a cube (with sliders);
+# - how defocus, dose and tilt range change a subtomogram (with sliders);
 # - why a whole tilt series can be replaced by one multiplication, and how well that works.
 #
-# **What you need**: nothing but this repository. Everything here is simulated; the molecular maps derive from public
-# PDB entries.
+# **What you need**: nothing but this repository, and about 40 minutes to read and try. Everything here is simulated; the
+# molecular maps derive from public PDB entries. Words in links are explained in the [glossary](../docs/glossary.md).
 #
 # | profile | time | memory |
 # |---|---|---|
@@ -66,13 +66,13 @@ n, pixel = p.box, p.voxel_size
 print(f"boxes of {n}^3 voxels of {pixel:g} A: {n * pixel:.0f} A wide")
 
 # %% [markdown]
-# ## From atoms to a potential
+# ## 1 · From atoms to a potential (5 minutes)
 #
 # Electrons are deflected by the electrostatic potential. `structures` sums the scattering factors of all atoms on a fine
 # grid, subtracts the ice that they displace, and cuts the result to our pixel size in Fourier space. Eleven classes are
 # shipped as such maps, and any PDB, mmCIF or MRC file works as a class too.
 #
-# What to look for: sizes (the bar is 100 A), hollow shells, and which classes you would confuse.
+# **What do you expect?** Which two classes will be hardest to tell apart? Look at sizes (the bar is 100 Å) and at hollow shells.
 
 # %%
 maps = {name: structures.template(name, pixel, n) for name in p.classes}
@@ -87,11 +87,43 @@ for name in p.classes:
         print(f"{name:14} PDB {entry.pdb_id}  {entry.mass_kda:6.0f} kDa  {entry.diameter:4.0f} A  {entry.description}")
 
 # %% [markdown]
-# ## What one tilt image shows
+# ## 2 · What one tilt image shows (10 minutes)
 #
-# A tilt image is a projection of the tilted specimen. In Fourier space that is a *central slice* of its transform
-# (the projection theorem), times the contrast transfer function (CTF), plus the shot noise of the few electrons that a
-# molecule survives. Top: what an ideal microscope would see. Bottom: what ours records.
+# ### Fourier for today
+#
+# A picture is a sum of waves. Each wave has a direction, a spatial frequency (waves per Å), a strength and a place. Low
+# frequencies draw the outline, high ones the detail. Move the slider: it keeps the frequencies up to a limit, and leaves out
+# the others.
+#
+# **What do you expect?** At which spacing does the hole in the middle of a capsid close?
+
+# %%
+capsid = structures.template("TYMV_capsid", pixel, n)[n // 2]
+wave = torch.fft.fftfreq(n, pixel)
+spatial = torch.hypot(wave[:, None], wave[None, : n // 2 + 1].abs())
+
+
+def draw_waves(axes, limit):
+    kept = torch.where(spatial <= 1 / limit, torch.fft.rfft2(capsid), 0)
+    pictures.show(axes[0], torch.fft.irfft2(kept, s=(n, n)), f"spacings from {limit:g} Å")
+    pictures.show(
+        axes[1], torch.fft.fftshift(torch.fft.fft2(torch.fft.irfft2(kept, s=(n, n))).abs() + 1).log(), "its waves"
+    )
+
+
+limits = ("smallest spacing (Å)", [26, 40, 60, 100, 200])
+fig = explore.explore(draw_waves, {"limit": limits}, panels=2, start={"limit": 60}, size=2.2)
+if fig:
+    run.save_figure(fig, "waves")
+    plt.show()
+
+# %% [markdown]
+# ### A projection is a slice
+#
+# A tilt image is a projection of the tilted specimen. In Fourier space that is a
+# [*central slice*](../docs/glossary.md#central-slice) of its transform (the projection theorem), times the
+# [contrast transfer function](../docs/glossary.md#ctf) (CTF), plus the shot noise of a limited dose. Top: what an ideal
+# microscope would see. Bottom: what ours records.
 
 # %%
 generator = run.generator("tilts")
@@ -132,10 +164,17 @@ plt.show()
 # The steeper the tilt, the thicker the ice on the electrons' way and the later the image in a dose-symmetric series: both
 # cost contrast.
 #
-# ## What the microscope passes
+# **Recap**
+# - A tilt image is a projection; its transform is a central slice.
+# - Each image has the noise of its own dose.
+# - Steep images come last and see more ice.
 #
-# The CTF oscillates: some spacings come through, some vanish, some flip sign. Defocus buys contrast for large shapes and
-# pays with detail. The dashed line is what radiation damage leaves in the last image.
+# ## 3 · What the microscope passes (8 minutes)
+#
+# The CTF oscillates: some spacings come through, some vanish, some flip sign. The dashed line is what radiation damage leaves
+# in the last image.
+#
+# **What do you expect?** Which defocus passes large shapes (the left of the figure) best, and where has it its first zero?
 
 # %%
 frequency = torch.linspace(0, 0.5 / pixel, 300)
@@ -223,12 +262,15 @@ print(f"first zero at 3 um: {first_zero(3.0):.1f} A")
 lesson.check("first_zero")
 
 # %% [markdown]
-# ## Putting the series together again
+# ## 4 · Putting the series together again (10 minutes)
 #
-# The slices go back into a 3-D transform; where no slice passes, there is nothing: the **missing wedge**. Left without
-# noise, in the middle with the noise of this dose. In the bottom row, the plane that contains the beam, the particle
-# is smeared along z, and no filter can bring that back. Right: the power of many cubes of plain ice in the kx-kz plane,
-# where the wedge is the dark double cone, and one such cube, whose grain has the same direction.
+# The slices go back into a 3-D transform. Where no slice passes, there is nothing: the
+# [**missing wedge**](../docs/glossary.md#missing-wedge). Left without noise, in the middle with the noise of this dose. In
+# the bottom row, the plane that contains the beam, the particle is smeared along z, and no filter can bring that back.
+# Right: the power of 16 boxes of plain ice in the kx-kz plane, where the wedge is the dark double wedge along kz, and one such
+# box, whose grain has the same direction. The tilt axis is y, so every plane at another ky has the same dark wedge.
+#
+# **What do you expect?** Is the noise in the xz section white, as it is in each tilt image?
 
 # %%
 clean = imaging.image_by_tilt_series(one, bank, setting, generator=generator, noise=False).x
@@ -302,12 +344,15 @@ print(f"missing at +-60 degrees: {missing_share(60):.0%}; at +-40: {missing_shar
 lesson.check("missing_share")
 
 # %% [markdown]
-# The SNR is *realised*: var(signal) / var(noise) measured in this very box, not a number that was asked for.
+# The [SNR](../docs/glossary.md#snr) is *realised*: var(signal) / var(noise) measured in this very box, not a number that was
+# asked for.
 #
-# ## Your turn
+# ## 5 · Your turn (5 minutes)
 #
-# In JupyterLab these are sliders; in a static copy, each row moves one of them. Watch how the particle's outline and the
-# grain of the ice change.
+# In JupyterLab these are sliders; in a static copy, each row moves one of them, and the framed picture is where the others stand.
+#
+# **What do you expect?** With the dose per tilt fixed, does a wider tilt range raise the SNR in the box? The line below the
+# figure says what comes out.
 
 # %%
 moved = (
@@ -339,12 +384,27 @@ if fig:
     run.save_figure(fig, "sliders")
     plt.show()
 
+# %%
+by_range = {}
+for tilts in (20, 40, 60, 70):
+    now = optics.Optics(voxel_size=pixel, dose_per_tilt=2.0, tilts=optics.tilt_scheme(-tilts, tilts))
+    several = [imaging.image_by_transfer(one, bank, now, generator=generator).snr[0] for _ in range(4)]
+    by_range[tilts] = float(torch.stack(several).mean())
+print("SNR in the box:", ", ".join(f"±{tilts}°: {snr:.3f}" for tilts, snr in by_range.items()))
+change = by_range[70] / by_range[20]
+verdict = "rises" if change > 1.1 else "falls" if change < 0.9 else "hardly changes"
+print(
+    f"From ±20° to ±70° it {verdict} (a factor {change:.2f}). New tilts bring new frequencies, with signal and with noise."
+)
+
 # %% [markdown]
-# ## Two roads to the same cube
+# ## 6 · Two roads to the same subtomogram (5 minutes)
 #
 # Tilting, imaging and reconstructing are all *linear*. So the whole series is one transfer function H(k) and one noise
-# spectrum S(k) in 3-D: computed once per microscope setting, then a cube costs one gather, one multiplication and a few
-# FFTs. The slow path checks the fast one; the fast one makes the source, the slow one the target.
+# spectrum S(k) in 3-D. Both are computed once per microscope setting; then a subtomogram costs one gather, one multiplication
+# and a few FFTs. The slow path checks the fast one. The fast one makes the source, the slow one the target.
+#
+# **What do you expect?** In which [shells](../docs/glossary.md#shell) do the two paths differ most: coarse shape, or fine detail?
 
 # %%
 n_check = 4 if p.name == "smoke" else 16
@@ -358,8 +418,14 @@ for name, path in (("transfer", imaging.image_by_transfer), ("tilt series", imag
     cubes[name] = path(many, bank3, setting, generator=generator, noise=False).x
     seconds[name] = (time.process_time() - start) / len(many)
 agreement = [float(np.corrcoef(a.flatten(), b.flatten())[0, 1]) for a, b in zip(*cubes.values(), strict=True)]
-print(f"correlation: mean {np.mean(agreement):.3f}, least {min(agreement):.3f}")
-print(", ".join(f"{name}: {1e3 * s:.1f} CPU-ms per cube" for name, s in seconds.items()))
+lesson.checkpoint("mean correlation of the two paths", float(np.mean(agreement)))
+print(f"least correlation {min(agreement):.3f}")
+print(", ".join(f"{name}: {1e3 * s:.1f} CPU-ms per subtomogram" for name, s in seconds.items()))
+_, power = figures.radial_spectrum(cubes["tilt series"])
+_, off = figures.radial_spectrum(cubes["transfer"] - cubes["tilt series"])
+for word, part in (("lowest", slice(0, 3)), ("middle", slice(4, 10)), ("highest", slice(-4, None))):
+    share = (off[part].sum() / power[part].sum()) ** 0.5
+    print(f"difference of the two paths in the {word} shells: {share:.1%} of the amplitude")
 
 # %%
 rows = {name: x[:3] for name, x in cubes.items()}
@@ -370,13 +436,15 @@ plt.show()
 assert min(agreement) > 0.97, "both paths must show the same molecule"
 
 # %% [markdown]
-# The rows share no grey scale: the difference is stretched to be seen. What is left is interpolation, and the width of
-# the slices at the rim of the wedge.
+# The rows share no grey scale: the difference is stretched to be seen. The printed shares say at which frequencies the
+# paths differ, and by how much. Their causes are interpolation, and the width of the slices at the rim of the wedge.
 #
-# ## The source domain
+# ## 7 · The source domain (5 minutes)
 #
-# Thousands of labelled cubes, each with a random pose, from two dozen microscope settings. The bars show the realised SNR
-# of each class: large molecules are easy, small ones are nearly lost.
+# Thousands of labelled subtomograms, each with a random pose, from two dozen microscope settings. The boxes show the realised
+# SNR of each class.
+#
+# **What do you expect?** Is the heaviest molecule the one with the best SNR?
 
 # %%
 source = datasets.simulate_source(DatasetConfig.of(p, "source", "source", run.params.seed), folder=run.data_folder)
@@ -396,9 +464,15 @@ ax.boxplot(
     showfliers=False,
 )
 ax.tick_params(axis="x", rotation=25)
-ax.set(ylabel="log10 realised SNR", title="Box: half of the cubes; whiskers: 5th to 95th percentile")
+ax.set(ylabel="log10 realised SNR", title="Box: half of the subtomograms; whiskers: 5th to 95th percentile")
 run.save_figure(fig, "snr")
 plt.show()
+median = {name: float(source.snr[source.y == c].median()) for c, name in enumerate(source.classes)}
+weighed = [name for name in source.classes if name in structures.BUILTIN]
+heaviest, lightest = (f(weighed, key=lambda name: structures.BUILTIN[name].mass_kda) for f in (max, min))
+best = max(median, key=median.get)
+print(f"best SNR: {best} ({median[best]:.2f}); heaviest: {heaviest} ({median[heaviest]:.2f}); ", end="")
+print(f"lightest: {lightest} ({median[lightest]:.2f})")
 
 # %% [markdown]
 # ### Exercise 3 · When does averaging fill the wedge?
@@ -470,11 +544,11 @@ print(f"three alike: {covered([0, 0, 0], 60):.0%}; two at right angles: {covered
 lesson.check("covered")
 
 # %% [markdown]
-# ## From one to many: neighbours
+# ## 8 · From one to many: neighbours (3 minutes)
 #
-# In a cell a molecule is not alone. Neighbours are imaged in a field 1.5 boxes wide and cropped *afterwards*, because
+# In a cell a molecule is not alone. Neighbours are imaged in a field wider than the box and cropped *afterwards*, because
 # defocus spreads their signal into the box. Left to right: the same particles with none, 10 %, 20 % and 30 % of the
-# volume filled.
+# volume filled. The pictures are sums along the beam, because a neighbour need not lie in the central section.
 
 # %%
 rows = {}
@@ -483,7 +557,8 @@ for percent in (0, 10, 20, 30):
     crowd = specimens.specimens(torch.arange(3), bank3, generator=g, crowding=percent / 100)
     x = imaging.image_by_transfer(crowd, bank3, setting, generator=g).x
     rows[f"{percent} %"] = x
-fig = pictures.gallery({name: torch.stack([rows[q][i] for q in rows]) for i, name in enumerate(three)}, list(rows))
+crowded = {name: torch.stack([rows[q][i] for q in rows]) for i, name in enumerate(three)}
+fig = pictures.gallery(crowded, list(rows), projection=True)
 run.save_figure(fig, "crowding")
 plt.show()
 
@@ -498,8 +573,9 @@ run.finish()
 # ## What to take away
 #
 # - A subtomogram is potential x CTF x dose filter, in as many slices as there are tilts, plus shot noise.
-# - The missing wedge and the zeros of the CTF are *lost*, not noisy. Averaging within one tomogram does not bring them back.
-# - The series is linear: one transfer function replaces it, which makes thousands of cubes a matter of seconds.
+# - The missing wedge and the zeros of the CTF are *lost* in a single particle, not noisy. Averaging fills the wedge as soon as
+#   particles lie in other orientations. It fills a zero of the CTF only with images of another defocus.
+# - The series is linear: one transfer function replaces it, which makes thousands of subtomograms a matter of seconds.
 # - SNR here always means what was measured in the box.
 #
 # ## Questions to think about

@@ -18,17 +18,19 @@
 # %% [markdown]
 # # 02 · The domain gap
 #
-# A classifier trained on simulated cubes is nearly perfect on other simulated cubes. What happens when the microscope, the
-# ice and the neighbours are not the ones that were simulated?
+# A classifier that was trained on simulated subtomograms is nearly perfect on other simulated ones. What happens when the
+# microscope, the ice and the neighbours are not those that were simulated?
 #
 # **What you will learn**
 # - to see a domain gap in grey values, in power spectra and in the features of a network;
 # - why high confidence on unlabelled data proves nothing;
-# - to measure a gap *without a label* (predicted class shares, proxy A-distance);
-# - which single factor (dose, defocus, wedge, neighbours ...) moves the data furthest.
+# - to measure a gap *without a label* (predicted class fractions, [proxy A-distance](../docs/glossary.md#a-distance));
+# - which single factor (dose, defocus, neighbours ...) moves the features, and which one costs accuracy: not the same.
 #
-# **What you need**: notebook 01 helps, but this one runs alone. Everything here is simulated. The target plays the
-# experiment: its labels are locked away in an answer key that only notebook 05 opens.
+# **What you need**: notebook 01 helps, but this one runs alone; about 40 minutes to read and try. Everything here is
+# simulated. The target plays the experiment: its labels are locked away until notebook 05. A *practice* target of
+# another seed stands beside it; its labels are opened at the end of this notebook, after you have bet. Words in links
+# are explained in the [glossary](../docs/glossary.md).
 #
 # | profile | time | memory |
 # |---|---|---|
@@ -44,14 +46,14 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from cryoshift_core import metrics, models, training
 from cryoshift_core.application import pictures
-from cryoshift_core.course import exercises, figures
+from cryoshift_core.course import exercises, figures, practice
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation import datasets, scenarios
 from cryoshift_core.simulation.datasets import DatasetConfig
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
-scenario: str = "in_situ_1"  # the target domain, a name from scenarios.SCENARIOS
+scenario: str = "in_situ_2"  # the target domain, a name from scenarios.SCENARIOS
 seed: int = 0  # decides every random draw
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/02_the_domain_gap
@@ -66,13 +68,14 @@ validation = datasets.simulate_source(
     DatasetConfig.of(p, "source", "validation", run.params.seed), folder=run.data_folder
 )
 target = datasets.simulate_target(DatasetConfig.of(p, scenario, "train", run.params.seed), folder=run.data_folder)
-print(f"{len(source)} labelled source cubes, {len(target)} unlabelled target cubes of {p.box}^3 voxels")
+print(f"{len(source)} labelled source and {len(target)} unlabelled target subtomograms of {p.box}^3 voxels")
 
 # %% [markdown]
-# ## Can you tell them apart by eye?
+# ## 1 · Can you tell them apart by eye? (5 minutes)
 #
-# Top: one source cube of each class. Below: target cubes, in no order, because nobody has labelled them. Look at the
-# *background* rather than at the particle: how coarse is its grain, and does anything stand in the corners?
+# Top: one source subtomogram of each class. Below: target subtomograms, in no order, because nobody has labelled them.
+#
+# **What do you expect?** In which row is the grain of the background coarser, and where do pieces of neighbours reach in?
 
 # %%
 n = len(p.classes)
@@ -86,25 +89,44 @@ run.save_figure(fig, "source_and_target")
 plt.show()
 
 # %% [markdown]
-# The column titles name the source's classes only. The target's grain is coarser, and pieces of neighbours reach in.
+# The column titles name the classes of the source row only.
 #
-# ## Grey values agree, spectra do not
+# ## 2 · Which statistics differ? (8 minutes)
 #
-# Every cube was normalised by its own median and MAD, so first-order statistics match by construction. The gap sits
-# in the second order: the power spectrum. Look for the frequencies at which the two curves part.
+# Every subtomogram was normalised by its own median and [MAD](../docs/glossary.md#mad). By construction, that makes two
+# numbers equal: the middle and the width. It does not make the whole distribution of grey values equal.
+#
+# **What do you expect?** Do the tails agree, too? At which frequencies do the power spectra part?
 
 # %%
 domains = {"source": source.x[:256], "target": target.x[:256]}
 fig = figures.histograms(domains)
 run.save_figure(fig, "grey_values")
 plt.show()
+grey = {name: x.double() for name, x in domains.items()}
+skewness = {name: float((x - x.mean()).pow(3).mean() / x.std().pow(3)) for name, x in grey.items()}
+beyond = {name: float((x.abs() > 3.5).double().mean()) for name, x in grey.items()}
+for name in domains:
+    print(f"{name}: skewness {skewness[name]:+.2f}, beyond 3.5 standard deviations {beyond[name]:.2%}")
+less, more = sorted(beyond, key=beyond.get)
+alike = beyond[more] < 1.2 * beyond[less]
+print(
+    f"The tails {'agree' if alike else 'do not agree'}: {beyond[more]:.2%} in the {more}, {beyond[less]:.2%} in the {less}."
+)
+
+# %%
 fig = figures.spectra(domains, p.voxel_size)
 run.save_figure(fig, "power_spectra")
 plt.show()
+(k, power_s), (_, power_t) = (figures.radial_spectrum(x) for x in domains.values())
+ratio = power_t / power_s
+for word, at in (("most", ratio.argmax()), ("least", ratio.argmin())):
+    print(f"the target has {word} at {k[at] / p.voxel_size:.4f} per A: {ratio[at]:.2f} times the power of the source")
 
 # %% [markdown]
-# In the plane of the beam (kz) and of the image (kx), the **missing wedge** is the dark double cone: no tilt image ever
-# measured those frequencies. A scenario with another tilt range has another cone.
+# In the plane of the beam (kz) and of the image (kx), the **missing wedge** is the dark double wedge along kz: no tilt
+# image has measured those frequencies. The specimen was tilted about one axis (y), so the plane looks alike at every ky:
+# a wedge, and no cone. Another range of tilts gives another opening.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(6, 3.1), layout="constrained")
@@ -114,10 +136,17 @@ run.save_figure(fig, "missing_wedge")
 plt.show()
 
 # %% [markdown]
-# ## A classifier that has only seen simulations
+# **Recap**
+# - Normalisation makes the middle and the width of the grey values equal, and nothing else.
+# - Spectra show what one grey value cannot: filters, the grain of the noise, neighbours.
+# - The missing wedge is a part of the spectrum, and of the gap where tilt ranges differ.
 #
-# `source_only` is plain cross-entropy on the labelled source. The right panel is its accuracy on source cubes that it
-# did not train on (other poses, other tomograms, same simulator). The dotted line is guessing.
+# ## 3 · A classifier that has only seen simulations (8 minutes)
+#
+# `source_only` is trained with plain cross-entropy on the labelled source. The right panel is its accuracy on source
+# subtomograms that it did not train on (other poses, other tomograms, same simulator). The dotted line is guessing.
+#
+# **What do you expect?** Write down the accuracy on the source that it will reach, before you run the cell.
 
 # %%
 fit = training.fit("source_only", source, target, validation=validation, seed=run.params.seed, **run.training)
@@ -181,11 +210,12 @@ def balanced(y, predicted):
 lesson.check("balanced")
 
 # %% [markdown]
-# ## What does it say about the target?
+# ## 4 · What does it say about the target? (7 minutes)
 #
-# No label is needed to look at *what* it answers. Simulated classes are equally frequent on both sides here (in a real
-# tomogram you would not know), so the bars of a good classifier are about level. And look at the confidences: do they
-# fall as they should?
+# No label is needed to look at *what* it predicts. In the source all classes are equally frequent. In `in_situ_2` the most
+# frequent class is three times as frequent as the rarest, and none is absent (of a real tomogram you would not know).
+#
+# **What do you expect?** Will each class get its share? And if the network errs, will its mean confidence fall far?
 
 # %%
 p_val = models.predict(fit.network, validation.x, device=run.params.device)
@@ -200,17 +230,27 @@ plt.show()
 
 confidence = {"source": p_val.max(1).values.mean().item(), "target": p_t.max(1).values.mean().item()}
 val_accuracy = metrics.balanced_accuracy(p_val, validation.y)
-print(f"balanced accuracy on held-out source cubes: {val_accuracy:.2f}")
+lesson.checkpoint("balanced accuracy on held-out source", val_accuracy)
 print(f"mean confidence: source {confidence['source']:.2f}, target {confidence['target']:.2f}")
+order = sorted(range(n), key=lambda k: -shares["target"][k])
+print(f"most frequent prediction on the target: {p.classes[order[0]]}, {shares['target'][order[0]]:.0%}")
+never = [name for name, share in zip(p.classes, shares["target"], strict=True) if share < 0.01]
+print(f"classes that get less than 1 % of the target: {', '.join(never) or 'none'}")
 
 # %% [markdown]
-# A confidence is the network's opinion of itself. Notebook 05 opens the answer key and shows how little it is worth under
-# shift.
+# A confidence is the network's opinion of itself. Remember the number for the target: at the end of this notebook you can
+# compare it with an accuracy.
 #
-# ## Where do the features go?
+# **Recap**
+# - Class fractions that cannot be true show a failure without a label. Level fractions would not prove success.
+# - The mean confidence on the target is a claim, not a measurement.
+# - Nothing so far says how many predictions are wrong.
 #
-# Each dot is a cube, seen through the classifier's features and flattened onto their two strongest directions. If the
-# domains were alike, the colours would mix.
+# ## 5 · Where do the features go? (7 minutes)
+#
+# Each dot is a subtomogram, seen through the classifier's features and flattened onto their two strongest directions.
+#
+# **What do you expect?** If the domains were alike, would the colours mix or lie apart?
 
 # %%
 f_s, f_t = (models.embed(fit.network, x[:300], device=run.params.device) for x in (validation.x, target.x))
@@ -301,44 +341,6 @@ print(f"two halves of one set: {my_a_distance(noise_1, noise_2):.2f}; moved: {my
 lesson.check("my_a_distance")
 
 # %% [markdown]
-# The **proxy A-distance** is 2 (1 - 2 e), with e the error of a linear classifier asked to tell the domains apart. It says
-# that they differ, *not* that the difference hurts: the next figure compares it between factors.
-#
-# ## One factor at a time
-#
-# Ten small targets, each with one factor raised to level 2 and everything else as in the source. Two label-free readings
-# for each: how far the features move, and how far the mean confidence falls. Poses are the same in all of them.
-
-# %%
-few = max(12, min(84, p.n_target // 10))
-table = []
-for factor in run.progress(scenarios.FACTORS, "factors"):
-    ask = DatasetConfig(f"{factor}_2", p.classes, few, p.box, p.voxel_size, "train", 2, run.params.seed)
-    cubes = datasets.simulate_target(ask, folder=run.data_folder, progress=False)
-    seen = models.outputs(fit.network, cubes.x, device=run.params.device)
-    distance = metrics.a_distance(f_s[:few], seen.features, seed=0)
-    sure = seen.probabilities.max(1).values.mean().item()
-    table.append({"factor": factor, "a_distance": distance, "confidence": sure})
-run.save_table(table, "factors")
-
-# %%
-table.sort(key=lambda row: row["a_distance"])
-fig, axes = plt.subplots(1, 2, figsize=(7.4, 3.2), sharey=True, layout="constrained")
-names = [row["factor"] for row in table]
-axes[0].barh(names, [row["a_distance"] for row in table], color=pictures.COLOURS["target"])
-axes[0].set(xlabel="proxy A-distance to the source", xlim=(0, 2))
-axes[1].barh(names, [row["confidence"] for row in table], color=pictures.COLOURS["target"])
-axes[1].axvline(confidence["source"], color=pictures.COLOURS["source"], label="source")
-axes[1].set(xlabel="mean confidence", xlim=(0, 1))
-axes[1].legend(loc="upper center", bbox_to_anchor=(0.75, 1.16))
-run.save_figure(fig, "factors")
-plt.show()
-
-# %% [markdown]
-# With so few cubes a bar moves by about ±0.3 from seed to seed: read the order, not the digits. `prior` changes only how
-# often each class occurs, and `structure` only the molecules; a distance there is (nearly) noise, and shows the floor of the method.
-
-# %% [markdown]
 # ### Exercise 3 · Which factor hurts?
 #
 # A factor that moves the features far need not cost accuracy. Given rows as in `four_factors` and the accuracy on the source,
@@ -406,6 +408,95 @@ def harmful(rows, source_accuracy):
 # %%
 lesson.check("harmful")
 
+# %% [markdown]
+# The **proxy A-distance** (Ben-David et al. 2007) is 2 (1 - 2 e), with e the error of a linear classifier that is asked to
+# tell the domains apart. It says that they differ, *not* that the difference hurts. The last section measures both.
+#
+# ## 6 · One factor at a time (10 minutes)
+#
+# Ten small practice targets, each with one factor raised to level 2 and everything else as in the source. Molecules and poses
+# are the same in all of them. Two readings need no label: how far the features move, and the mean confidence. The third one opens
+# the practice key (seed 7, which no evidence uses): the balanced accuracy.
+#
+# **What do you expect?** Name the factor that moves the features furthest, and the one that costs most accuracy.
+
+# %%
+few = max(12, min(84, p.n_target // 10))
+table = []
+for factor in run.progress(scenarios.FACTORS, "factors"):
+    ask = practice.config(p, f"{factor}_2", few, tomograms=2)
+    cubes = datasets.simulate_target(ask, folder=run.data_folder, progress=False)
+    seen = models.outputs(fit.network, cubes.x, device=run.params.device)
+    distance = metrics.a_distance(f_s[:few], seen.features, seed=0)
+    sure = seen.probabilities.max(1).values.mean().item()
+    right = metrics.balanced_accuracy(seen.probabilities, practice.reveal(ask, run.data_folder))
+    table.append({"factor": factor, "a_distance": distance, "confidence": sure, "accuracy": right})
+run.save_table(table, "factors")
+# the floor of the distance: source against source
+floor = metrics.a_distance(f_s[:few], f_s[few : 2 * few] if len(f_s) >= 2 * few else f_s[-few:], seed=0)
+
+# %%
+table.sort(key=lambda row: row["a_distance"])
+fig, axes = plt.subplots(1, 3, figsize=(9.4, 3.3), sharey=True, layout="constrained")
+names = [row["factor"] for row in table]
+at_home = {"a_distance": floor, "confidence": confidence["source"], "accuracy": val_accuracy}
+titles = {
+    "a_distance": "proxy A-distance to the source",
+    "confidence": "mean confidence",
+    "accuracy": "balanced accuracy",
+}
+for ax, (column, title) in zip(axes, titles.items(), strict=True):
+    ax.barh(names, [row[column] for row in table], color=pictures.COLOURS["target"], label="factor at level 2")
+    ax.axvline(at_home[column], color=pictures.COLOURS["source"], label="source (other subtomograms)")
+    ax.set(xlabel=title, xlim=(0, 2 if column == "a_distance" else 1))
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+run.save_figure(fig, "factors")
+plt.show()
+
+# %%
+by_name = {row["factor"]: row for row in table}
+noise = 2 * (0.25 / few) ** 0.5  # two standard errors of an accuracy of few subtomograms, at most
+above = [row["factor"] for row in table if row["a_distance"] > floor + 0.3]
+costs_much = [name for name in harmful(table, val_accuracy) or [] if val_accuracy - by_name[name]["accuracy"] > noise]
+print(f"floor, source against source: {floor:.2f}; more than 0.3 above it: {', '.join(above) or 'none'}")
+print(f"cost more than their own uncertainty ({noise:.2f}), the most harmful first: {', '.join(costs_much) or 'none'}")
+for name in [name for name in above if val_accuracy - by_name[name]["accuracy"] < 0.05]:
+    print(f"{name} moves the features ({by_name[name]['a_distance']:.2f}), and costs less than 0.05 of accuracy")
+
+# %% [markdown]
+# With so few subtomograms a distance moves by about ±0.3 from seed to seed, so a bar that is less than that above the floor says
+# nothing. The lesson is in the printed lines: **a large distance need not cost accuracy, and the order of the first panel
+# is not that of the third.**
+#
+# ## 7 · The bet (5 minutes)
+#
+# A practice target with *all* factors at once, from the same scenario as the locked one, but with seed 7. You know: the
+# accuracy on the source, the confidence on the target, the class fractions, and what single factors cost.
+#
+# **What do you expect?** Put your bet for the balanced accuracy on the practice target in place of None.
+
+# %%
+bet = None  # your bet, 0 to 1
+
+# %%
+asked = practice.config(p, scenario, max(n, p.n_test // 2))
+practised = datasets.simulate_target(asked, folder=run.data_folder, progress=False)
+p_practice = models.predict(fit.network, practised.x, device=run.params.device)
+labels = practice.reveal(asked, run.data_folder)
+revealed = metrics.balanced_accuracy(p_practice, labels)
+sure = p_practice.max(1).values.mean().item()
+fig = figures.confusion({"source_only": metrics.confusion(p_practice, labels)}, labels.classes)
+run.save_figure(fig, "practice")
+plt.show()
+lesson.checkpoint("balanced accuracy on the practice target", revealed)
+print(f"on held-out source {val_accuracy:.2f}; guessing {1 / n:.2f}; mean confidence on the practice target {sure:.2f}")
+print("You made no bet." if bet is None else f"Your bet is off by {abs(bet - revealed):.2f}.")
+
+# %% [markdown]
+# This is the failure that the next two notebooks work on: 03 changes the images, 04 the features, and 05 measures on the
+# locked target what that brings. Compare the confidence with the balanced accuracy: nobody who had read the confidence
+# alone would have been warned.
+
 # %% tags=["solution", "remove-cell"]
 assert not lesson.unsolved(), lesson.unsolved()
 
@@ -413,18 +504,21 @@ assert not lesson.unsolved(), lesson.unsolved()
 if run.profile.name != "smoke":
     assert val_accuracy > 2.5 / n, "the classifier must work at home before one may speak of a gap"
     assert gap > 0.5, "source and target features should be told apart"
+if run.profile.name != "smoke" and scenario == "in_situ_2":
+    assert revealed < val_accuracy - 0.2, "the failure must be seen before it can be closed"
 run.report(source_val_balanced_accuracy=val_accuracy, target_confidence=confidence["target"], a_distance=gap)
+run.report(practice_balanced_accuracy=revealed)
 run.finish()
 
 # %% [markdown]
 # ## What to take away
 #
-# - Normalising grey values does not close a domain gap: it sits in the spectrum, in the neighbours and in the wedge.
-# - A gap can be *measured* without labels, but neither confidence nor A-distance says how many answers are wrong.
+# - Normalising grey values does not close a domain gap. It is left in the tails, in the spectrum, in the neighbours.
+# - A gap can be *measured* without labels, but neither confidence nor A-distance says how many predictions are wrong.
 # - The figures compare simulators with each other. They say nothing yet about a real tomogram: notebook 06 does.
 #
 # ## Questions to think about
 #
 # 1. Low-pass filtering both domains would make the spectra meet at high frequency. What would you lose?
-# 2. `prior_2` has hardly any distance, and yet it can change an accuracy. Which one, plain or balanced, and why?
+# 2. `prior_2` changes only how often each class occurs. Which accuracy can that change, plain or balanced, and why?
 # 3. Could two domains have A-distance 0 and a classifier still fail on the target?

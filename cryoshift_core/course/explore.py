@@ -51,8 +51,8 @@ def explore(
 
     Returns
     -------
-    The static figure: one row per slider, in which the other sliders have their first values. None when the sliders
-    are live.
+    The static figure: one row per slider, in which the other sliders have their first values. The first value of the
+    slider itself is among the frames, and outlined. None when the sliders are live.
 
     Raises
     ------
@@ -95,11 +95,21 @@ def _frames(draw: Draw, sliders: dict, at: dict[str, Any], panels: int, size: fl
     fig = plt.figure(figsize=(size * panels * columns * 0.62, size * 0.85 * len(sliders)), layout="constrained")
     rows = fig.subfigures(len(sliders), 1, squeeze=False)[:, 0]
     for row, (name, (label, values)) in zip(rows, sliders.items(), strict=True):
-        shown = sorted({round(i) for i in np.linspace(0, len(values) - 1, columns)})
+        first = list(values).index(at[name])
+        shown = _evenly(len(values), columns, first)
         row.suptitle(label, fontsize=9, x=0.01, ha="left", fontweight="bold")
         for cell, index in zip(row.subfigures(1, columns, squeeze=False)[0], shown, strict=False):
             axes: Sequence[Axes] = cell.subplots(1, panels, squeeze=False)[0]
             draw(list(axes), **(at | {name: values[index]}))
             value = values[index]
             cell.suptitle(f"{value:g}" if isinstance(value, int | float) else str(value), fontsize=8)
+            if index == first:
+                cell.patch.set(edgecolor="#D55E00", linewidth=2)
     return fig
+
+
+def _evenly(n: int, columns: int, first: int) -> list[int]:
+    """At most `columns` of n indices, evenly spaced, with the one that is nearest to `first` moved to it."""
+    shown = sorted({round(i) for i in np.linspace(0, n - 1, min(n, columns))})
+    nearest = min(shown, key=lambda i: abs(i - first))
+    return sorted({first if i == nearest else i for i in shown})

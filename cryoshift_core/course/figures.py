@@ -25,6 +25,12 @@ from ..metrics import Interval, Reliability
 
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "^", "s", "v")
+TITLES = {
+    "source": "classification loss, source",
+    "source_val_acc": "accuracy, source validation",
+    "im_score": "IM score, target",
+}
+LEAST = 10  # subtomograms in a bin of confidence; the accuracy of fewer is chance
 
 
 def isosurface(ax: Axes3D, volume: Tensor, level: float | None = None, colour: str = "#7FA6C9") -> None:
@@ -123,7 +129,7 @@ def learning_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], term
             if measured.any():
                 ax.plot(np.array(history["step"])[measured], values[measured], f".{line}", label=name,
                         color=COLOURS.get(name))  # fmt: skip
-        ax.set(title=term.replace("_", " "), xlabel="step")
+        ax.set(title=TITLES.get(term, term.replace("_", " ")), xlabel="step")
     handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda pair: len(pair[0]))
     if handles:
         fig.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
@@ -154,12 +160,17 @@ def confusion(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Fig
 
 
 def reliability(tables: Mapping[str, Reliability]) -> Figure:
-    """Figure with accuracy against confidence of each method. A calibrated classifier is on the diagonal."""
+    """Figure with accuracy against confidence of each method, for bins of at least LEAST subtomograms.
+
+    A calibrated classifier is on the diagonal. Names such as "cryoshift, as trained" have the colour of the method;
+    those that end in "as trained" are dotted.
+    """
     fig, ax = plt.subplots(figsize=(3.6, 3.3), layout="constrained")
     ax.plot([0, 1], [0, 1], color="0.8", lw=1)
     for (name, table), marker in zip(tables.items(), cycle(MARKERS), strict=False):
-        used = table.count > 0
-        ax.plot(table.confidence[used], table.accuracy[used], f"{marker}-", ms=3, color=COLOURS.get(name),
+        used, method = table.count >= LEAST, name.partition(",")[0]
+        line = ":" if name.endswith("as trained") else "-"
+        ax.plot(table.confidence[used], table.accuracy[used], f"{marker}{line}", ms=4, color=COLOURS.get(method),
                 label=f"{name} (ECE {table.ece:.2f})")  # fmt: skip
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="Reliability on target-test")
     ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))
