@@ -19,10 +19,10 @@
 # # 00 · Start here
 #
 # A cryo-electron tomogram shows the inside of a cell, in three dimensions, at molecular resolution. Around each
-# molecule in it one can cut a small cube, a *subtomogram*. Which molecule is it? Labels for such cubes cost experts
-# weeks. Simulated cubes are labelled for free, but a classifier trained on them fails on experimental ones, whose
-# noise, optics and surroundings differ: a *domain shift*. **Cryo-Shift closes that gap without one experimental
-# label.**
+# molecule in it one can cut a small box, a *subtomogram*. Which molecule is it? Labels for such subtomograms cost experts
+# weeks. Simulated subtomograms are labelled for free, but a classifier trained on them fails on experimental ones, whose
+# noise, optics and surroundings differ: a *domain shift*. **Cryo-Shift adapts the classifier without one experimental
+# label.** By how much that helps is measured in notebook 05.
 #
 # **What you will learn**
 # - the problem and the three ingredients of the answer, in one picture;
@@ -123,12 +123,13 @@ target = datasets.simulate_target(asked["in_situ_1"], progress=False)
 # Follow the solid arrows from left to right. The **source** is simulated and labelled, the **target** experimental
 # and unlabelled.
 #
-# 1. **Simulation** (notebook 01) gives as many labelled cubes as one likes.
-# 2. **Warps** (03) alter simulated cubes, within bounds, until they look like target cubes.
+# 1. **Simulation** (notebook 01) gives as many labelled subtomograms as one likes.
+# 2. **Warps** (03) alter simulated subtomograms, within bounds, until they look like target subtomograms.
 # 3. **Class-wise discriminators** (04) try to tell source from target by the features, one of them for each class.
 #    Their gradient reaches the network *reversed* (red): it learns features in which they fail.
 #
-# A target cube has no arrow to any label, from here to notebook 05. Its only arrows carry its pixels.
+# A target subtomogram has no arrow to any label, from here to notebook 05. Its only arrows carry its pixels. (Notebook 02 opens the labels
+# of a *practice* target, which no evidence uses.)
 
 # %%
 red = pictures.COLOURS["cryoshift_reference"]
@@ -180,8 +181,10 @@ plt.show()
 # ## What the network gets to see
 #
 # Top: one molecule of each class as the microscope would show it with endless dose. Middle: the same molecules, in
-# the same poses, with the few electrons that they survive. Bottom: target cubes, in no order; nobody knows what they
-# are. Each image is the central slice of a cube.
+# the same poses, with the low dose that they can tolerate. Bottom: target subtomograms, in no order, without labels. Each image
+# is the central section of a subtomogram.
+#
+# **What do you expect?** Which two classes would you confuse in the middle row?
 
 # %%
 generator = run.generator("teaser")
@@ -203,7 +206,7 @@ print("realised SNR:", ", ".join(f"{name} {snr:.2f}" for name, snr in zip(p.clas
 #
 # Everything that has stopped somebody before: threads, memory, room on the disk, the molecular maps and the real
 # sample that ship with the code. What is needed is not guessed: memory is the largest that was measured for a notebook
-# (`notebooks/costs.json`) and a quarter more, room on the disk that of the cubes that the profile simulates, twice.
+# (`notebooks/costs.json`) and a quarter more, room on the disk that of the subtomograms that the profile simulates, twice.
 
 
 # %%
@@ -242,7 +245,7 @@ if short := [name for name in have if have[name] <= need[name]]:
 # %% [markdown]
 # ## Does it work, and how fast?
 #
-# A fixed piece of work, the same for every profile: a few source and target cubes of 32 voxels are simulated, and
+# A fixed piece of work, the same for every profile: a few source and target subtomograms of 32 voxels are simulated, and
 # Cryo-Shift takes four training steps on them. Four steps teach nothing; that the losses are finite numbers says that
 # all parts fit together.
 
@@ -275,7 +278,7 @@ assert all(torch.tensor([*losses.values(), terms["source"][-1]]).isfinite()), "a
 # %% [markdown]
 # The estimate below is each notebook's measured time multiplied by that factor. It is honest to about ± 50 %:
 # simulation, training and drawing do not slow down alike, and a notebook is faster when an earlier one has left its
-# cubes and fits behind.
+# subtomograms and fits behind.
 
 # %%
 for name, cost in stated.items():
@@ -290,12 +293,12 @@ run.finish()
 # %% [markdown]
 # ## The series
 #
-# - 01 [Simulate subtomograms](01_simulate_subtomograms.ipynb). *Where does a cube come from?* Potential, CTF, dose,
-#   missing wedge; as many labelled cubes as you like.
+# - 01 [Simulate subtomograms](01_simulate_subtomograms.ipynb). *Where does a subtomogram come from?* Potential, CTF, dose,
+#   missing wedge; as many labelled subtomograms as you like.
 # - 02 [The domain gap](02_the_domain_gap.ipynb). *What breaks on the next data set?* How to see and measure a gap
 #   without labels.
-# - 03 [Warp randomization](03_warp_randomization.ipynb). *Can simulated cubes be made to look real?* Bounded warps,
-#   and the game that trains them.
+# - 03 [Warp randomization](03_warp_randomization.ipynb). *Can simulated subtomograms be made to look real?* Bounded warps,
+#   and how they are trained.
 # - 04 [Multi-adversarial adaptation](04_multi_adversarial_adaptation.ipynb). *Can a network learn to ignore the
 #   domain?* Gradient reversal, one discriminator per class.
 # - 05 [Evaluation](05_evaluation.ipynb). *Did it help?* Choosing a model without labels; scores with intervals.
@@ -304,7 +307,8 @@ run.finish()
 #
 # Each one runs alone: what it needs from an earlier one it makes, or loads when it is there already.
 #
-# - **In a workshop**: take them in order, move the sliders, answer the questions at the end of each.
+# - **In a workshop**: take them in order, write down what you expect, move the sliders, do the exercises. `python -m cryoshift_core
+#   exercises` writes two sets of notebooks to `runs/exercises`: with stubs to fill in, and with the solutions.
 # - **To compare methods**: 05, then `cryoshift_core/methods.py`, where a method is one line.
 # - **With a tomogram of your own**: 02 and 03 for the ideas, then 06.
 #
@@ -323,32 +327,34 @@ run.finish()
 # ## What is simulated, and what is real
 #
 # - **Simulated** (01 to 05): source and target. The target comes from another imaging path than the source, with
-#   other poses, optics, noise and neighbours, but from the same laboratory: ours. A method that fails here fails; one
-#   that works here has *not* been shown to work on experiments.
+#   other poses, optics, noise and neighbours, but both simulators are ours. A method that works here has *not* been
+#   shown to work on experiments.
 # - **Semi-real**: known molecules simulated *into* pieces of real ice. Their labels are known, their surroundings real.
 # - **Real** (06): a tomogram of HIV-1 virus-like particles, and yours. The score in 06 rests on published positions
 #   of one protein against ice: a much easier question than telling seven molecules apart.
 #
 # ## Words
 #
+# The [glossary](../docs/glossary.md) has more.
+#
 # | word | meaning |
 # |---|---|
-# | subtomogram | a small cube (24 to 64 voxels a side) cut from a tomogram around one particle |
+# | subtomogram | a small box (24 to 64 voxels a side) cut from a tomogram around one particle |
 # | tilt series | projection images of one specimen, tilted step by step, here by 3 degrees from -60 to 60 |
 # | tomogram | the volume that is reconstructed from a tilt series |
 # | missing wedge | the directions in Fourier space that no tilt reaches; they smear a particle along the beam |
 # | CTF | contrast transfer function: what the microscope does to each spatial frequency, with zeros and sign changes |
 # | defocus | how far out of focus the image is taken (um, underfocus positive); it makes proteins visible at all |
 # | dose | electrons that hit the specimen (per A^2); more means less noise and more damage |
-# | SNR | var(signal) / var(noise) in the box; here always measured on the cube in question |
-# | power spectrum | how strong a cube is at each spatial frequency: the grain of its noise, the size of its particle |
+# | SNR | var(signal) / var(noise) in the box; here always measured on the subtomogram in question |
+# | power spectrum | how strong a subtomogram is at each spatial frequency: the grain of its noise, the size of its particle |
 # | potential | the map of what deflects electrons, computed from atoms |
 # | domain | where data come from: one simulator, one microscope, one cell type |
 # | source / target | the domain with labels, to learn from / the one without, on which answers are wanted |
 # | domain shift | the two differ, so that what was learnt on one fails on the other |
-# | warp | a bounded change of a source cube that brings it nearer to the target |
-# | features | the numbers by which a network describes a cube before it names a class |
-# | discriminator | a network that tells two domains apart; the adversary in a game |
+# | warp | a bounded change of a source subtomogram that brings it nearer to the target |
+# | features | the numbers by which a network describes a subtomogram before it names a class |
+# | discriminator | a network that tells two domains apart; the adversary in adversarial training |
 # | gradient reversal | a layer that does nothing forwards and flips the gradient backwards |
 # | oracle | a classifier trained *with* target labels: an upper bound, never a method |
 #
@@ -356,10 +362,10 @@ run.finish()
 #
 # - Labels are free in simulation and dear in experiments; the domain shift stands between the two.
 # - Warps change the *images*, class-wise discriminators the *features*. Neither sees a target label.
-# - Synthetic targets are there to understand and compare methods; only real data can prove them.
+# - Simulated targets are there to understand and compare methods; only experimental data can prove them.
 #
 # ## Questions to think about
 #
-# 1. Look at the bottom row of the second figure. Which cube would you dare to name, and how would you check?
+# 1. Look at the bottom row of the second figure. Which subtomogram would you dare to name, and how would you check?
 # 2. Why one discriminator for *each class*, and not one for all?
-# 3. If labels of your own tomogram existed for 20 cubes, would you rather train on them or test on them?
+# 3. If labels of your own tomogram existed for 20 subtomograms, would you rather train on them or test on them?

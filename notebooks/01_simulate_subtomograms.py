@@ -344,6 +344,75 @@ print(f"missing at +-60 degrees: {missing_share(60):.0%}; at +-40: {missing_shar
 lesson.check("missing_share")
 
 # %% [markdown]
+# ### Exercise 3 · When does averaging fill the wedge?
+#
+# Particles lie in the ice in different orientations, so each has its own wedge. Look at the kx-kz plane. `turns` are the
+# angles (degrees) by which particles are turned about the tilt axis; all were tilted from minus to plus `largest_tilt`.
+# Return the share of directions in this plane that at least one particle has measured. A direction and its opposite are
+# the same, so directions repeat after 180°. What do you expect for `turns=[0, 0, 0]`?
+
+
+# %% tags=["exercise"]
+def covered(turns, largest_tilt):
+    return None  # 0 to 1
+
+
+# %% tags=["solution", "hide-cell"]
+def covered(turns, largest_tilt):
+    direction = np.arange(0.25, 180, 0.5)
+    measured = [np.abs((direction - turn + 90) % 180 - 90) <= largest_tilt for turn in turns]
+    return np.any(measured, axis=0).mean()
+
+
+print(f"three alike: {covered([0, 0, 0], 60):.0%}; two at right angles: {covered([0, 90], 60):.0%}")
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "covered"
+# cases = ['covered([0], 60)', 'covered([0, 0, 0], 60)', 'covered([0, 90], 60)', 'covered([0, 20], 60)', 'covered([0, 170], 50)']
+# tolerance = 0.01
+# wrong = ['''
+# def covered(turns, largest_tilt):
+#     return 1.0
+# ''']
+#
+# [[mistake]]
+# code = '''
+# def covered(turns, largest_tilt):
+#     return min(1.0, len(turns) * largest_tilt / 90)
+# '''
+# hint = 'particles in the same orientation measure the same directions. Three of them fill nothing that one does not.'
+#
+# [[mistake]]
+# code = '''
+# def covered(turns, largest_tilt):
+#     direction = np.arange(0.25, 180, 0.5)
+#     measured = [np.abs((direction - turn + 90) % 180 - 90) <= largest_tilt for turn in turns]
+#     return np.all(measured, axis=0).mean()
+# '''
+# hint = 'that is the share which every particle has measured. One particle is enough to fill a direction.'
+#
+# [[mistake]]
+# code = '''
+# def covered(turns, largest_tilt):
+#     direction = np.arange(0.25, 180, 0.5)
+#     measured = [np.abs((direction - turn + 90) % 180 - 90) <= largest_tilt for turn in turns]
+#     return np.mean(measured)
+# '''
+# hint = 'that is what one particle measures on average. Ask of each direction whether any particle has it.'
+#
+# [[mistake]]
+# code = '''
+# def covered(turns, largest_tilt):
+#     direction = np.arange(-89.75, 90, 0.5)
+#     measured = [np.abs(direction - turn) <= largest_tilt for turn in turns]
+#     return np.any(measured, axis=0).mean()
+# '''
+# hint = 'directions repeat after 180 degrees: 100 degrees is the direction of -80 degrees.'
+
+# %%
+lesson.check("covered")
+
+# %% [markdown]
 # The [SNR](../docs/glossary.md#snr) is *realised*: var(signal) / var(noise) measured in this very box, not a number that was
 # asked for.
 #
@@ -473,75 +542,6 @@ heaviest, lightest = (f(weighed, key=lambda name: structures.BUILTIN[name].mass_
 best = max(median, key=median.get)
 print(f"best SNR: {best} ({median[best]:.2f}); heaviest: {heaviest} ({median[heaviest]:.2f}); ", end="")
 print(f"lightest: {lightest} ({median[lightest]:.2f})")
-
-# %% [markdown]
-# ### Exercise 3 · When does averaging fill the wedge?
-#
-# Particles lie in the ice in different orientations, so each has its own wedge. Look at the kx-kz plane. `turns` are the
-# angles (degrees) by which particles are turned about the tilt axis; all were tilted from minus to plus `largest_tilt`.
-# Return the share of directions in this plane that at least one particle has measured. A direction and its opposite are
-# the same, so directions repeat after 180°. What do you expect for `turns=[0, 0, 0]`?
-
-
-# %% tags=["exercise"]
-def covered(turns, largest_tilt):
-    return None  # 0 to 1
-
-
-# %% tags=["solution", "hide-cell"]
-def covered(turns, largest_tilt):
-    direction = np.arange(0.25, 180, 0.5)
-    measured = [np.abs((direction - turn + 90) % 180 - 90) <= largest_tilt for turn in turns]
-    return np.any(measured, axis=0).mean()
-
-
-print(f"three alike: {covered([0, 0, 0], 60):.0%}; two at right angles: {covered([0, 90], 60):.0%}")
-
-# %% [raw] tags=["mistakes", "remove-cell"]
-# name = "covered"
-# cases = ['covered([0], 60)', 'covered([0, 0, 0], 60)', 'covered([0, 90], 60)', 'covered([0, 20], 60)', 'covered([0, 170], 50)']
-# tolerance = 0.01
-# wrong = ['''
-# def covered(turns, largest_tilt):
-#     return 1.0
-# ''']
-#
-# [[mistake]]
-# code = '''
-# def covered(turns, largest_tilt):
-#     return min(1.0, len(turns) * largest_tilt / 90)
-# '''
-# hint = 'particles in the same orientation measure the same directions. Three of them fill nothing that one does not.'
-#
-# [[mistake]]
-# code = '''
-# def covered(turns, largest_tilt):
-#     direction = np.arange(0.25, 180, 0.5)
-#     measured = [np.abs((direction - turn + 90) % 180 - 90) <= largest_tilt for turn in turns]
-#     return np.all(measured, axis=0).mean()
-# '''
-# hint = 'that is the share which every particle has measured. One particle is enough to fill a direction.'
-#
-# [[mistake]]
-# code = '''
-# def covered(turns, largest_tilt):
-#     direction = np.arange(0.25, 180, 0.5)
-#     measured = [np.abs((direction - turn + 90) % 180 - 90) <= largest_tilt for turn in turns]
-#     return np.mean(measured)
-# '''
-# hint = 'that is what one particle measures on average. Ask of each direction whether any particle has it.'
-#
-# [[mistake]]
-# code = '''
-# def covered(turns, largest_tilt):
-#     direction = np.arange(-89.75, 90, 0.5)
-#     measured = [np.abs(direction - turn) <= largest_tilt for turn in turns]
-#     return np.any(measured, axis=0).mean()
-# '''
-# hint = 'directions repeat after 180 degrees: 100 degrees is the direction of -80 degrees.'
-
-# %%
-lesson.check("covered")
 
 # %% [markdown]
 # ## 8 · From one to many: neighbours (3 minutes)

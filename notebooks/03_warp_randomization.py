@@ -18,20 +18,21 @@
 # %% [markdown]
 # # 03 · Warp randomization
 #
-# If real cubes have no labels, can labelled cubes be made to look real, and varied enough that a classifier stops
-# caring?
+# Notebook 02 showed a classifier that is right on the source and wrong on the target. Experimental subtomograms have no labels.
+# Can labelled ones be made to look experimental, and varied enough that the classifier becomes right?
 #
 # **What you will learn**
 # - seven warps (shift, crowding, deformation, optics, spectrum, histogram, noise), what each stands for, and the bound
 #   that each one keeps;
 # - to build the strongest of them, the spectrum warp, from averages alone: which noise is missing, and how much of the
 #   *signal* survives in the target;
-# - what two games can teach a warp, and what they buy;
+# - what adversarial training does to a warp, and whether it helps;
 # - three mistakes that ran unnoticed in published code, and the number that shows each of them.
 #
-# **What you need**: notebook 02 helps, but this one runs alone. Everything here is simulated, the target too. No answer
-# key is opened: every number about the target is read without labels. The one exception is said where it comes: scores
-# that `make evidence` measured earlier, on other seeds.
+# **What you need**: notebook 02 helps, but this one runs alone; about 60 minutes to read and try. Everything here is simulated,
+# the target too. Words in links are explained in the [glossary](../docs/glossary.md). No held-out label is opened: every number about
+# the target is read without labels. The one exception is said where it comes: scores that `make evidence` measured earlier,
+# on other seeds.
 #
 # | profile | time | memory |
 # |---|---|---|
@@ -73,7 +74,7 @@ from cryoshift_core.warps import (
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
-scenario: str = "in_situ_1"  # the target domain, a name from scenarios.SCENARIOS
+scenario: str = "in_situ_2"  # the target domain, a name from scenarios.SCENARIOS
 amount: float = 1.0  # how much of each warp the single pictures show, 0 (nothing) to 1 (all)
 seed: int = 0  # decides every random draw
 device: str = "auto"  # auto, cpu, cuda or mps
@@ -89,27 +90,27 @@ validation = simulate_source(DatasetConfig.of(p, "source", "validation", run.par
 target = simulate_target(DatasetConfig.of(p, scenario, "train", run.params.seed), folder=run.data_folder)
 measured_s, held_s = source.x[::2][:256], source.x[1::2][:256]
 measured_t, held_t = target.x[::2][:256], target.x[1::2][:256]
-print(f"{len(source)} labelled source cubes, {len(target)} unlabelled target cubes of {p.box}^3 voxels")
+print(f"{len(source)} labelled source subtomograms, {len(target)} unlabelled target subtomograms of {p.box}^3 voxels")
 
 # %% [markdown]
-# From here on, whatever is *measured* on one half of the cubes is *judged* on the other.
+# We fit every quantity on half of the subtomograms and test it on the other half.
 #
-# ## What is a warp?
+# ## 1 · What is a warp? (15 minutes)
 #
-# A warp is a function from cube to cube with three promises:
+# A [warp](../docs/glossary.md#warp) is a function from subtomogram to subtomogram with three promises:
 #
 # - **it is bounded**: a ribosome must still be a ribosome afterwards, or its label would be a lie;
 # - **it has an amount** from 0 (nothing happens) to 1, so that it can be watched, and turned off;
-# - **it draws**: the same cube comes out differently each time.
+# - **it draws**: the same subtomogram comes out differently each time.
 #
 # | warp | stands for | bound at amount 1 | where its numbers come from |
 # |---|---|---|---|
 # | shift | picking errors | a length in Å: half a voxel where nothing is known, 2 voxels here | the user |
-# | crowding | neighbours | one other cube, at least 0.4 box aside, up to 1.2 times its grey values | fixed range |
+# | crowding | neighbours | one other subtomogram, at least 0.4 box aside, up to 1.2 times its grey values | fixed range |
 # | deformation | another conformation or pixel size | 1 voxel anywhere | random network; a game may train it |
 # | optics | another microscope | wedge up to 25° wider, defocus 1-8 um, a frequency times at most 3, contrast e^±0.3, background slope of 0.5 s.d. | fixed ranges |
-# | spectrum | *this* target's noise, blur and filters | gain within a factor 1.3 of what was measured | the target's cubes, without labels; a game may bend it by up to 2 |
-# | histogram | this target's clipping and non-linear filters | its grey values are those of a target cube, in the cube's own order | the target's cubes, without labels |
+# | spectrum | *this* target's noise, blur and filters | gain within a factor 1.3 of what was measured | the target's subtomograms, without labels; a game may bend it by up to 2 |
+# | histogram | this target's clipping and non-linear filters | its grey values are those of a target subtomogram, in the subtomogram's own order | the target's subtomograms, without labels |
 # | noise | whatever else | 0.8 s.d. per voxel | random network; a game may train it |
 
 # %%
@@ -139,15 +140,22 @@ def picture(name):
 #
 # On the left, three molecules: before, after, and the difference, whose grey scale is stretched so that you can see it. On the
 # right, what the warp does to the power at each spatial frequency: as curves, and in the kx-kz plane, where red is power
-# added, blue power taken away. The beam points upwards; the missing wedge is a double cone around it.
+# added, blue power taken away. The beam points upwards; the missing wedge is a double wedge around it.
+#
+# **What do you expect?** Before each picture: will this warp change the power spectrum, or only the picture?
 #
 # ### Shift: somebody picked the particle a little aside
 #
-# A shift of up to 2 voxels in any direction, done exactly, in Fourier space. Look at the spectra: a shift turns phases and
-# leaves the power alone, so the two curves are one and the plane is white. No spectrum can see a picking error.
+# A shift of up to 2 voxels in any direction, done exactly, in Fourier space. A shift turns phases and leaves the power alone.
+# The only exception is the outermost frequency of an even box (the left column of the plane), which has no phase to turn.
+# No spectrum can see a picking error.
 
 # %%
 picture("shift")
+with torch.no_grad():
+    moved = warps["shift"](few, 1.0, run.generator("picture"))
+(_, one), (_, other) = (figures.radial_spectrum(x) for x in (few, moved))
+print(f"largest change of the radial power by a shift: {abs(other / one - 1).max():.2%}")
 
 # %% [markdown]
 # ### Exercise 1 · A shift is a phase
@@ -217,11 +225,21 @@ lesson.check("shift_line")
 # %% [markdown]
 # ### Crowding: somebody else is in the box
 #
-# In a cell, molecules touch. Another cube is added, moved aside by 0.4 to 0.5 of the box along one axis, so that the
-# particle in the centre stays the one that the label names. Look for a second blob near the edge.
+# In a cell, molecules touch. Another subtomogram is added, moved aside by 0.4 to 0.5 of the box along one axis, so that the
+# particle in the centre stays the one that the label names. The axis is drawn, and may be the beam: then the second particle is not
+# in the central section. So look for it in the second figure, which shows sums along x, y and z of what was added.
 
 # %%
 picture("crowding")
+with torch.no_grad():
+    added = (warps["crowding"](few, run.params.amount, run.generator("picture")) - few)[:3, 0]
+fig, axes = plt.subplots(3, 3, figsize=(4.4, 4.6), layout="constrained")
+for row, x, name in zip(axes, added, shown, strict=True):
+    for ax, along in zip(row, (2, 1, 0), strict=True):
+        pictures.show(ax, x.sum(along), f"sum along {'zyx'[along]}" if name == shown[0] else "")
+    row[0].set_ylabel(name, fontsize=8)
+run.save_figure(fig, "crowding_sums")
+plt.show()
 
 # %% [markdown]
 # ### Deformation: at most one voxel
@@ -237,16 +255,20 @@ grid = torch.arange(1, p.box, 4)
 dx, dy = field[0, p.box // 2][grid][:, grid], field[1, p.box // 2][grid][:, grid]
 fig, ax = plt.subplots(figsize=(3.4, 3.4), layout="constrained")
 pictures.show(ax, pictures.middle(few), "displacement, drawn ten times too long")
-ax.quiver(grid, grid, dx, dy, color=pictures.COLOURS["target"], angles="xy", scale_units="xy", scale=0.1, width=0.012)
+ax.quiver(grid, grid, dx, dy, color=pictures.COLOURS["warped"], angles="xy", scale_units="xy", scale=0.1, width=0.012)
 run.save_figure(fig, "displacement")
 plt.show()
 
 # %% [markdown]
-# ### Optics: another microscope
+# ### Optics: some of what another microscope changes
 #
-# A wider missing wedge, another defocus, another contrast and a background gradient, all drawn from fixed ranges. In the
-# plane, the gradient shows as red lines along the axes. For the defocus, each frequency is multiplied by the *ratio* of two contrast transfer functions: that of the new defocus over
-# the source's. Where the source's is nearly zero the ratio would explode, so it stops at 3.
+# A wider missing wedge, another defocus, another contrast and a background gradient, all drawn from fixed ranges. For the
+# defocus, each frequency is multiplied by the *ratio* of two contrast transfer functions: that of the new defocus over the
+# source's. Where the source's is nearly zero the ratio would explode, so it stops at 3.
+#
+# This is no other microscope: a real change of defocus alters the signal and leaves the noise alone, and the ratio scales both.
+# Near the zeros of the source's CTF it makes noise up to three times stronger. It is a randomisation with the right *shape*,
+# and the rings in the plane show where it acts.
 
 # %%
 picture("optics")
@@ -264,8 +286,8 @@ plt.show()
 # %% [markdown]
 # ### Noise: at most 0.8 standard deviations per voxel
 #
-# A network looks at the cube and at random numbers, and adds something between -0.8 and 0.8 to each voxel. Look at the
-# difference. It is structured: an untrained network adds a pattern, not hiss.
+# A network takes the subtomogram and random numbers, and adds something between -0.8 and 0.8 to each voxel. Look at the
+# difference: an untrained network adds a pattern, and no white noise.
 
 # %%
 picture("noise")
@@ -273,10 +295,12 @@ picture("noise")
 # %% [markdown]
 # ### Do the bounds hold?
 #
-# The two networks get random weights far larger than a training makes them, and cubes thirty times brighter. Both
+# The two networks get random weights far larger than training makes them, and subtomograms thirty times brighter. Both
 # end in a tanh, whose largest value is 1; and the smoothing of the field has weights that sum to 1. The shift is
 # measured on a blob whose place is known, the optics on its transfer function. Crowding's bound is held by a test
-# (`tests/core/test_warps.py`); the two warps that look at the target follow below.
+# (`tests/core/test_warps.py`); the two warps that use the target follow below.
+#
+# **What do you expect?** How near to their bounds do the wild networks come?
 
 # %%
 wild = {name: copy.deepcopy(warps[name]) for name in ("noise", "deformation")}
@@ -299,18 +323,24 @@ assert largest_shift <= 2.02 and largest_factor <= 3
 assert all(torch.equal(module(few[:1], amount=0.0), few[:1]) for module in warps.values()), "amount 0 is the identity"
 
 # %% [markdown]
-# ## Spectrum: the warp that knows what is missing
+# **Recap**
+# - A warp is bounded, has an amount, and draws anew each time.
+# - Some warps change the spectrum, some only phases: each has its own picture.
+# - The bounds are in the last layer, and hold for wild weights, too.
 #
-# The warps so far prepare for *any* target. This one looks at the unlabelled target cubes. It asks two questions, and
-# each is answered by an average.
+# ## 2 · Spectrum: the warp that measures what is missing (20 minutes)
 #
-# ### First question: what has become of the signal?
+# The warps so far prepare for *any* target. This one uses the unlabelled target subtomograms. It needs two averages.
 #
-# A target particle is not as strong as a simulated one: less dose leaves more noise beside it, misaligned tilts blur
-# it, somebody may have filtered it, and a filter can even make it *stronger*, for each cube's noise is scaled to 1. How
-# much, at each frequency? No single cube can tell, for noise covers it. But particles
-# stand in the centre of their cubes, and noise does not: in the *average* cube of a domain the noise cancels, and the
-# average particle stays. No label is needed, as long as the classes are about as frequent in both domains.
+# ### First: what has become of the signal?
+#
+# The signal of a target particle may be weaker than that of a simulated one (less dose, misaligned tilts), or **stronger**:
+# each subtomogram's noise is scaled to 1, so a filter that removes noise raises the signal beside it. How much, at each
+# frequency? No single subtomogram can tell, because noise covers it. But particles are in the centre of their boxes: in the
+# [*average* of a domain](../docs/glossary.md#average-particle) the noise cancels, and the average particle stays. No label is
+# needed, as long as the classes are about as frequent in both domains.
+#
+# **What do you expect?** Is the gain below or above 1 for this target, which was filtered and clipped?
 #
 # `warps.shell_amplitude` reads the average's amplitude shell by shell, and `warps.signal_envelope` finds the simplest
 # transfer that carries the source's curve to the target's:
@@ -318,7 +348,7 @@ assert all(torch.equal(module(few[:1], amount=0.0), few[:1]) for module in warps
 # a(k) = gain · exp(-b_factor_voxels k²) · (1 - exp(-2 (π highpass k)²))
 #
 # The b_factor_voxels is a blur. The last factor, a background taken off, is used only if it explains more than chance would.
-# Look at the two averages, and then at whether the dashed line meets the orange dots, which took no part in the fit.
+# The orange dots took no part in the fit. The last printed line says how far the dashed line is from them.
 
 # %%
 envelope = signal_envelope(measured_s, measured_t)
@@ -328,8 +358,8 @@ k = torch.arange(1, len(amplitude_s) + 1) / p.box  # cycles per voxel
 fitted = amplitude_s * envelope(k**2)
 colours = pictures.COLOURS
 fig, axes = plt.subplots(1, 3, figsize=(8.6, 2.7), layout="constrained", width_ratios=(1, 1, 1.9))
-pictures.show(axes[0], pictures.middle(held_s.mean(0)), "average source cube", spread=3)
-pictures.show(axes[1], pictures.middle(held_t.mean(0)), "average target cube", spread=3)
+pictures.show(axes[0], pictures.middle(held_s.mean(0)), "average source", spread=3)
+pictures.show(axes[1], pictures.middle(held_t.mean(0)), "average target", spread=3)
 axes[2].plot(k / p.voxel_size, amplitude_s, color=colours["source"], label="source")
 axes[2].plot(k / p.voxel_size, amplitude_t, "o", ms=4, color=colours["target"], label="target")
 axes[2].plot(k / p.voxel_size, fitted, "--", color=colours["warped"], label="source × envelope")
@@ -347,13 +377,16 @@ misfit = {
     name: float((samples * (x - amplitude_t).square()).sum() / (samples * amplitude_t.square()).sum()) ** 0.5
     for name, x in (("before", amplitude_s), ("after", fitted))
 }
+print(
+    f"the signal of the target is {'stronger' if envelope.gain > 1 else 'weaker'} than that of the source, before the blur"
+)
 print(f"off the target's average particle: {misfit['before']:.0%} before, {misfit['after']:.0%} after")
 
 # %% [markdown]
-# ### Second question: which noise is missing?
+# ### Second: which noise is missing?
 #
 # Notebook 02 found the gap in the power spectrum. Let P_s and P_t be the mean power of both domains at every
-# frequency, on the whole half-ball, so that the missing wedge is in it. Now ask of each frequency:
+# frequency, on the whole [half-ball](../docs/glossary.md#half-ball), so that the missing wedge is in it. Now ask of each frequency:
 #
 # - signal scaled by *a* leaves **less** power than the target has? Then *add* P_t - a² P_s of noise, in just this colour;
 # - it would leave **more**? Then turn it down further, to g = sqrt(P_t / P_s), and add none.
@@ -370,9 +403,9 @@ by_hand = torch.fft.irfftn(g * torch.fft.rfftn(held_s, dim=(2, 3, 4)) + missing.
 print(f"{float((g < a).float().mean()):.0%} of the frequencies are turned down below the envelope")
 
 # %% [markdown]
-# These are maps on the half of Fourier space that a real cube needs. Here they are in the kx-kz plane, with the beam
+# These are maps on the half of Fourier space that a real volume needs. Here they are in the kx-kz plane, with the beam
 # upwards and the lowest frequencies in the middle: bright is strong, and the first four share one scale. The
-# **missing wedge** is the dark double cone along kz. Look for three things: whether the third map is the second;
+# **missing wedge** is the dark double wedge along kz. Look for three things: whether the third map is the second;
 # where noise is added; and where the gain is low (in the black regions of the first map there is nothing to scale).
 
 
@@ -403,11 +436,11 @@ run.save_figure(fig, "spectrum_planes")
 plt.show()
 
 # %% [markdown]
-# Neighbours and structural noise show as noise added at low frequencies; a target that was low-pass filtered shows as a
-# rim that is turned down. Now the curves, on cubes that took no part in the measurement. Left is the power, and power
-# is noise for the most part; right is the average particle. **If the idea is right, green lies on orange in both.** A warp
-# that only added noise would manage the left one, and leave the right one where the blue line is: its cubes would be noisy
-# enough, and its molecules too clear.
+# Now the curves, on subtomograms that took no part in the measurement. Left is the power, most of which is noise; right is the
+# average particle. **If the idea is right, light blue (warped) lies on orange (target) in both.** A warp that only added noise
+# would manage the left one, and leave the right one where the dark blue line (source) is.
+#
+# **What do you expect?** In which of the two will the fit be better? The lines below say by how much.
 
 # %%
 domains = {"source": held_s, "target": held_t, "warped": by_hand}
@@ -425,19 +458,19 @@ curve = {name: figures.radial_spectrum(x)[1] for name, x in domains.items()}
 off_before, off_after = (
     float(abs(torch.from_numpy(curve[x] / curve["target"]).log()).mean()) for x in ("source", "warped")
 )
-print(
-    f"mean distance to the target's power: a factor {math.exp(off_before):.2f} before, {math.exp(off_after):.2f} after"
-)
+print(f"mean distance to the target's power: a factor {math.exp(off_before):.2f} before the warp")
+lesson.checkpoint("factor to the target's power, after the warp", math.exp(off_after))
+print(f"off the target's average particle: {misfit['before']:.0%} before, {misfit['after']:.0%} after")
 if p.name != "smoke":
     assert off_after < math.log(1.15), "the warped curve must meet the target's within 15 % on average"
     assert misfit["after"] <= misfit["before"] + 0.05, "the envelope must not lead away from the target's particle"
 
 # %% [markdown]
-# `SpectrumWarp` is this, and four things more. Each cube follows *one drawn target cube's* deviation from the mean,
-# for target cubes differ among themselves. The gain varies by up to a factor of 1.3 either way. A random part of
-# the b_factor_voxels is taken, because an average is also blurred by picking errors, which no single cube has. And the realism
-# game below may bend P_t by up to a factor of 2. Note what is *not* done: the mean source spectrum is used, not the
-# cube's own. Otherwise every molecule would be scaled to the same brightness, and a mark of its class would be gone.
+# `SpectrumWarp` is this, and four things more. Each subtomogram follows *one drawn target subtomogram's* deviation from the mean,
+# for target subtomograms differ among themselves. The gain varies by up to a factor of 1.3 either way. A random part of
+# the b_factor_voxels is taken, because an average is also blurred by picking errors, which no single subtomogram has. Realism
+# training (below) may bend P_t by up to a factor of 2. The mean source spectrum is used, not the subtomogram's own.
+# Otherwise every molecule would be scaled to the same brightness, and a mark of its class would be gone.
 
 # %%
 warps["spectrum"] = SpectrumWarp.estimate(measured_s, measured_t)
@@ -518,8 +551,9 @@ lesson.check("gain_and_noise")
 #
 # Some targets were clipped, or run through a denoiser that treats strong and weak voxels differently. That changes the
 # *distribution of grey values*, and no filter and no added noise can follow. This warp takes the grey values of a drawn
-# target cube and hands them out in the order of the cube's own: the brightest voxel gets the brightest value. Look at
-# whether green lies on orange; after the spectrum warp it has the less to do.
+# target subtomogram and hands them out in the order of the subtomogram's own: the brightest voxel gets the brightest value.
+#
+# **What do you expect?** The target of this scenario is clipped. Will the tails of the light blue curve end where the orange ones do?
 
 # %%
 warps["histogram"] = HistogramWarp.estimate(measured_t)
@@ -531,11 +565,17 @@ run.save_figure(fig, "histograms")
 plt.show()
 
 # %% [markdown]
-# ## Your turn: the mixing desk
+# **Recap**
+# - The average particle says how much signal is left; two mean spectra say which noise is missing.
+# - Both are fitted without labels, and tested on subtomograms that took no part in the fit.
+# - Clipping needs a warp of grey values, because no filter can imitate it.
+#
+# ## 3 · Your turn: the mixing desk (5 minutes)
 #
 # One slider per warp. In JupyterLab you can move them all, and mix; in a static copy each row turns up one warp, with the
-# others at 0. Of each pair, left is the cube in the xy plane and right in the xz plane, where the wedge is. At which amount would you
-# no longer put your name under the label?
+# others at 0 (framed). Of each pair, left is the subtomogram in the xy plane and right in the xz plane, where the wedge is.
+#
+# **What do you expect?** At which amount of which warp would you no longer put your name under the label?
 
 # %%
 order = ("shift", "crowding", "deformation", "optics", "spectrum", "histogram", "noise")  # in which recipes apply them
@@ -559,18 +599,18 @@ if fig:
     plt.show()
 
 # %% [markdown]
-# ## Two games for the warps
+# ## 4 · Adversarial training of the warps (10 minutes)
 #
-# Spectrum and histogram are computed, shift, crowding and optics are drawn. The two networks can be *trained*, without labels
-# of the target, by letting them play:
+# Spectrum and histogram are computed; shift, crowding and optics are drawn. The two networks can be *trained*, without target
+# labels, in two ways:
 #
-# - in the **realism game** an image discriminator says which cubes are target and which are warped; the warps are paid
-#   for being taken for target;
-# - in the **min-max game** of DeceptionNet the warps never look at a target: they *maximise* the classifier's loss within
-#   their bounds, the classifier minimises it. It prepares for the worst case instead of the likely one.
+# - in **realism training** an image discriminator says which subtomograms are target and which are warped; the warps are
+#   trained so that the discriminator takes them for target;
+# - in **min-max training** (DeceptionNet, Zakharov et al. 2019) the warps never see a target: they *maximise* the
+#   classifier's loss within their bounds, the classifier minimises it. It prepares for the worst case instead of the likely one.
 #
-# `training.fit("warp_only", ...)` and `training.fit("warp_minmax", ...)` play them in full. Here are both for some moves,
-# from the same untrained warps, against a classifier that stands still. The whole difference is in one line.
+# `training.fit("warp_only", ...)` and `training.fit("warp_minmax", ...)` do it in full. Here are a few steps of both,
+# from the same untrained warps, against a fixed classifier. The whole difference is in one line.
 
 # %%
 fits = {
@@ -613,8 +653,10 @@ def train_warps(objective, steps, n=8):
 
 
 # %% [markdown]
-# Left, what hurts the classifier. Middle, the discriminator: at 2 ln 2 = 1.39 (dotted) it can only guess. Right, how
-# much each trained noise warp adds to the same cube.
+# Left, what hurts the classifier. Middle, the discriminator: at 2 ln 2 = 1.39 (dotted) it can only guess, near 0 it is right
+# about everything. Right, how much each trained noise warp adds to the same subtomogram.
+#
+# **What do you expect?** Who wins in realism training after 40 steps: the warps or the discriminator?
 
 # %%
 steps = 4 if p.name == "smoke" else 40
@@ -639,21 +681,36 @@ run.save_figure(fig, "two_games")
 plt.show()
 late = {objective: float(curve[-(steps // 3 or 1) :, 0].mean()) for objective, (_, curve) in trained.items()}
 print(", ".join(f"{objective}: task loss {loss:.2f} at the end" for objective, loss in late.items()))
+for objective, (chain, curve) in trained.items():
+    end, bound = float(curve[-(steps // 4 or 1) :, 1].mean()), 2 * math.log(2)
+    who = "the discriminator wins" if end < 0.7 * bound else "the warps win" if end > 1.1 * bound else "it is undecided"
+    with torch.no_grad():
+        used = float(chain.steps["noise"].delta(few[:8], run.generator("delta")).abs().mean()) / 0.8
+    print(f"{objective}: loss of the discriminator {end:.2f} of {bound:.2f} for guessing, so {who};", end=" ")
+    print(f"the noise warp uses {used:.0%} of its bound on average")
 if p.name != "smoke":
     assert late["min-max"] > late["realism"], "min-max training must raise the task loss more than realism training"
 
 # %% [markdown]
-# Neither is right by itself. Realism needs a target, and moves where its judge can see a difference: where the spectra
-# agree from the start, that is little, and warps that follow an undecided judge wander. Min-max needs no target, and
-# spends its bound on what hurts, wanted or not; the bound is all that keeps it from erasing the molecule.
+# Realism training needs a target. It can help only while the discriminator's gradient leads towards it: a discriminator that is right
+# about everything is a sign that the warps are moving away. Min-max needs no target, and spends its bound on what hurts; the
+# bound is all that keeps it from erasing the molecule. Section 5 measures what either has done.
 #
-# ## What does a warp buy? Ask without labels
+# **Recap**
+# - Realism training follows a discriminator, min-max training the classifier's loss.
+# - The loss curves show who wins, and not whether warped subtomograms are nearer to the target.
+# - Only the bound limits what a trained warp can do.
 #
-# ### Are warped cubes nearer to the target?
+# ## 5 · What does a warp buy? Ask without labels (10 minutes)
 #
-# The **proxy A-distance** of notebook 02: 0 if a linear rule cannot tell warped source from target, 2 if it always
-# can. Left, the rule sees each cube's power in eight bands of frequency. Right, it sees the features of a classifier
-# trained on the source alone. The bottom bar compares one half of the target with the other: the best that can be had.
+# ### Are warped subtomograms nearer to the target?
+#
+# The [**proxy A-distance**](../docs/glossary.md#a-distance) of notebook 02: 0 if a linear rule cannot tell warped source from
+# target, 2 if it always can. Left, the rule sees each subtomogram's power in eight bands of frequency. Right, it sees the
+# features of a classifier trained on the source alone. The bottom bar compares one half of the target with the other: the
+# best that can be had.
+#
+# **What do you expect?** Which single warp shortens the left bar most? Do the trained warps beat the untrained ones?
 
 
 # %%
@@ -697,26 +754,35 @@ distance = {row["what"]: row for row in table}
 by_training = [distance[name]["bands"] for name in list(chains)[1:]]
 labels = ("untrained", *(f"after {objective}" for objective in trained))
 print("trainable warps, by bands:", ", ".join(f"{v:.2f} {k}" for k, v in zip(labels, by_training, strict=True)))
+alone = {name: distance[f"{name} alone"] for name in warps}
+for view, what in (("bands", "power in bands"), ("features", "features")):
+    ranked = sorted(alone, key=lambda name, view=view: alone[name][view])
+    print(f"by {what}, the nearest single warp is {ranked[0]} ({alone[ranked[0]][view]:.2f}),", end=" ")
+    print(
+        f"the others are at {alone[ranked[1]][view]:.2f} or more, the source as it is at {distance['source'][view]:.2f}"
+    )
+for objective, value in zip(trained, by_training[1:], strict=True):
+    change = value - by_training[0]
+    verdict = "nearer" if change < -0.1 else "further away" if change > 0.1 else "neither nearer nor further away"
+    print(f"{objective} training has brought the warped subtomograms {verdict} ({by_training[0]:.2f} -> {value:.2f})")
 
 # %% [markdown]
-# How to read it:
-#
-# - The **spectrum warp** moves the left bar; what knows nothing of the target hardly can. It need not
-#   reach the bottom bar: cubes differ from one another in ways that a mean spectrum does not hold.
-# - **Has a game helped?** Compare the last line: a game that brings nothing nearer has bought variety at best.
-# - **No bar says whether a classifier gains.** A warp that erased the molecule could have a splendid A-distance, and a
-#   warp that only adds variety may still help.
+# How to read it: **no bar says whether a classifier gains.** A warp that erased the molecule could have a small A-distance, and a
+# warp that only adds variety may still help. And no warp needs to reach the bottom bar: subtomograms differ from one another in
+# ways that a mean spectrum does not hold.
 #
 # ### Does the classifier gain?
 #
 # `cryoshift` learns from the source as it is and warped: shifted, crowded, with the target's spectrum and grey values; its
-# class-wise adversaries are the subject of notebook 04. Compare it with `source_only`, which has seen the same cubes as they were simulated. Target labels are out of bounds, but three things can
-# be asked without them:
+# class-wise adversaries are the subject of notebook 04. Compare it with `source_only`, which has seen the same subtomograms as
+# they were simulated. No target label is used, but three things can be asked without one:
 #
-# - accuracy on source-validation cubes in the **style of the target**, given by the warps: they look like target cubes, and
-#   their labels are free. It is a home match for `cryoshift`, which was trained on such cubes;
-# - the **IM score** of the target answers: high when each is sure and together they use all classes;
-# - **ClassAMI**: do the predicted classes coincide with clusters that k-means finds in the target's features?
+# - accuracy on source-validation subtomograms in the **style of the target**, given by the warps: they resemble the target, and
+#   their labels are free. `cryoshift` has an advantage here, because it was trained on such subtomograms;
+# - the [**IM score**](../docs/glossary.md#im-score) of the target predictions: high when each is certain and together they use all classes;
+# - [**ClassAMI**](../docs/glossary.md#classami): do the predicted classes coincide with clusters that k-means finds in the target's features?
+#
+# **What do you expect?** What does `cryoshift` lose on the source as it is, and what does it gain in the target's style?
 
 # %%
 styled = target_styled(validation.x, fits["cryoshift"].warps, run.generator("carry"))
@@ -741,18 +807,22 @@ for ax, what in zip(axes, list(gains[0])[1:], strict=True):
     ax.margins(y=0.15)
 run.save_figure(fig, "gains")
 plt.show()
+plain, adapted = gains
+columns = {"price": "accuracy, source", "promise": "accuracy, target-styled"}
+for word, column in columns.items():
+    print(f"{word}: {column} {plain[column]:.2f} -> {adapted[column]:.2f} ({adapted[column] - plain[column]:+.2f})")
+lesson.checkpoint("target-styled accuracy of cryoshift", adapted["accuracy, target-styled"])
 if p.name != "smoke":
     assert gains[1]["accuracy, target-styled"] > gains[0]["accuracy, target-styled"], "trained on such subtomograms"
 
 # %% [markdown]
-# The first panel is the price: who learns from noisy copies is a little worse on clean cubes. The second is the promise:
-# what `source_only` loses when its cubes are made to look like the target's. The other two are read off the target itself.
+# The first panel is the price, the second the promise. The other two are read off the target itself.
 #
 # ### And with labels? The evidence
 #
-# `make evidence` has trained all methods on other seeds and scored them with the answer key, on `in_situ_2`, whose gap is
-# wider. Nothing here was chosen with it. First what each way of warping buys over `source_only`: the two games, the
-# published recipe (realism game and adversary), and `cryoshift`. Then `cryoshift` with one part left out.
+# `make evidence` trains methods on other seeds and scores them with held-out labels, on `in_situ_2`. Nothing here was chosen
+# with it. First what each way of warping buys over `source_only`, of those that are measured: warps with realism or min-max
+# training, the published recipe (realism training and adversary), and `cryoshift`. Then `cryoshift` with one part left out.
 
 
 # %%
@@ -764,6 +834,10 @@ def shown_if_there(found, title, label, name):
     fig = forest(found, title, f"balanced accuracy: method - {label}")
     run.save_figure(fig, name)
     plt.show()
+    for what, one in found.items():
+        low, high = one.interval.low, one.interval.high
+        verdict = f"{label} is better" if high < 0 else f"{label} is worse" if low > 0 else "not distinguishable"
+        print(f"{what}: {one.interval:+.3f} ({one.seeds} seeds), {verdict}")
 
 
 rows = [row for row in runner.read(runtime.root() / "notebooks/evidence/evidence.csv") if row["profile"] == "laptop"]
@@ -777,14 +851,21 @@ shown_if_there(
 shown_if_there(parts, f"cryoshift on {jobs.REFERENCE_SCENARIO}, a part left out", "cryoshift", "evidence_parts")
 
 # %% [markdown]
-# A blue triangle in the first figure is a gain whose interval leaves out zero. In the second, a purple triangle means that
-# the part was needed: the further left, the more. Compare also the two games with `cryoshift`, whose warps are not trained at all.
+# A triangle is a difference whose interval leaves out zero; the printed lines say the same in words. These intervals are not
+# corrected for their number.
 #
-# ## Three mistakes to learn from
+# **Recap**
+# - Distances and scores without labels tell warps apart; they do not prove a gain.
+# - Source subtomograms in the target's style have labels: a forecast, with an advantage for the method that trained on them.
+# - The proof is a score with held-out labels, on seeds that were not used to choose anything.
+#
+# ## 6 · Three mistakes to learn from (10 minutes)
 #
 # Each of these ran in a published program, raised no error, and made a warp useless or worse. None shows in a loss
 # curve. Each is shown by one number, and a test holds that number (`tests/core/test_warps.py`). What stands below is our
 # reconstruction.
+#
+# **What do you expect?** Read each heading, and guess which number would have given the mistake away.
 #
 # ### A kernel with its peak in a corner
 #
@@ -833,7 +914,7 @@ assert 75 < total["corner"] < 90 and peak["corner"] > 3
 #
 # If a layer is created *inside* `forward`, it has fresh random weights each time, and the optimiser holds a layer
 # that is never used again. Everything runs, and gives a deformation, but nothing is ever learnt. Task: move every
-# cube by half a voxel along x. Watch the loss.
+# subtomogram by half a voxel along x. Watch the loss.
 
 
 # %%
@@ -1059,11 +1140,10 @@ run.finish()
 # ## What to take away
 #
 # - A warp is a *bounded* change. Bounds belong into the last layer, not into hope.
-# - The strongest warp is not learnt at all. The average particle says how much signal is left, two mean spectra say which
-#   noise is missing. It needs the target's cubes, and none of its labels.
-# - A realism game can only teach what its discriminator sees; where the spectrum warp has been before, that was little.
-#   A min-max game prepares for the worst. Watch a game's effect by a number that its players do not optimise.
-# - Source cubes in the style of the target have labels: what a classifier scores on them is a forecast, better than none.
+# - The spectrum warp is not learned. The average particle says how much signal is left, two mean spectra say which
+#   noise is missing. It needs the target's subtomograms, and none of its labels.
+# - Adversarial training of warps can lead away from the target. Watch its effect by a number that it does not optimise.
+# - Source subtomograms in the style of the target have labels: what a classifier scores on them is a forecast, better than none.
 # - What is random must persist where it should learn. A number catches what a loss curve hides.
 #
 # ## Questions to think about
@@ -1072,4 +1152,4 @@ run.finish()
 #    way does the gain go wrong?
 # 2. Neighbours of the particle raise the target's power at low frequency. What does the spectrum warp make of them, and
 #    why does `cryoshift` apply the crowding warp *before* the spectra are measured?
-# 3. A target in which half of the cubes hold no particle at all: which of the two averages would mislead, and how?
+# 3. A target in which half of the subtomograms hold no particle at all: which of the two averages would mislead, and how?

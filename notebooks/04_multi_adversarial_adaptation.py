@@ -19,18 +19,19 @@
 # # 04 · Multi-adversarial adaptation
 #
 # A discriminator tries to tell source features from target features. The encoder is trained to make it fail. Done class by
-# class, this is the third ingredient of the published Cryo-Shift. Does it close the gap? When does it hurt? And how would
-# you know, without a label?
+# class, this is the third ingredient of the published Cryo-Shift. Does it repair the classifier of notebook 02? When does it hurt?
+# And how would you know, without a label?
 #
 # **What you will learn**
 # - the gradient reversal layer, built here in five lines and then compared with the core's;
 # - the class-wise loss of MADA, built here as well: one discriminator per class, fed with p_k times the features;
-# - three published mistakes around it, each made visible;
-# - why aligned features are not yet right answers, and how a shift of the class shares turns alignment into harm;
+# - three published mistakes around it, two of them made visible;
+# - why aligned features are not yet correct predictions, and how a shift of the class fractions turns alignment into harm;
 # - to choose a checkpoint without labels, and to refuse a model that is not to be trusted.
 #
-# **What you need**: notebook 02 for the gap, 03 for the warps; this one runs alone. Everything is simulated, and no
-# target label is used. The one exception is said where it comes: scores that `make evidence` measured on other seeds.
+# **What you need**: notebook 02 for the gap, 03 for the warps; this one runs alone; about 60 minutes to read and try. Everything
+# is simulated, and no target label is used. The one exception is said where it comes: scores that `make evidence` measured on
+# other seeds. Words in links are explained in the [glossary](../docs/glossary.md).
 #
 # | profile | time | memory |
 # |---|---|---|
@@ -62,7 +63,7 @@ from cryoshift_core.support import runtime
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
-scenario: str = "in_situ_1"  # the target domain, a name from scenarios.SCENARIOS
+scenario: str = "in_situ_2"  # the target domain, a name from scenarios.SCENARIOS
 seed: int = 0  # decides every random draw
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/04_multi_adversarial_adaptation
@@ -74,11 +75,11 @@ pictures.use_style()
 p = run.profile
 
 # %% [markdown]
-# ## A layer that does nothing, backwards
+# ## 1 · A layer that does nothing, backwards (10 minutes)
 #
 # The encoder should *maximise* the loss that the discriminator *minimises*. Two optimisers taking turns would do. A shorter
-# way is a layer that passes features on unchanged and flips the sign of the gradient that comes back
-# (Ganin & Lempitsky 2015):
+# way is a [layer](../docs/glossary.md#gradient-reversal) that passes features on unchanged and flips the sign of the gradient that
+# comes back (Ganin & Lempitsky 2015):
 
 
 # %%
@@ -94,12 +95,14 @@ class ReverseGradient(torch.autograd.Function):
 
 
 # %% [markdown]
-# Forwards it is the identity. Backwards the arrows turn round; half the strength, half the arrow:
+# Forwards it is the identity.
+#
+# **What do you expect?** The gradient of x² is 2x. What comes back through the layer with strength 1, and with strength 0.5?
 
 # %%
 x = torch.linspace(-2, 2, 9, requires_grad=True)
 fig, ax = plt.subplots(figsize=(5.4, 2.6), layout="constrained")
-for strength, colour in ((None, "black"), (1.0, pictures.COLOURS["target"]), (0.5, pictures.COLOURS["warped"])):
+for strength, colour in ((None, "black"), (1.0, pictures.OTHERS[0]), (0.5, pictures.OTHERS[1])):
     y = x if strength is None else ReverseGradient.apply(x, strength)
     (gradient,) = torch.autograd.grad(y.square().sum(), x)
     label = "plain: 2x" if strength is None else f"reversed, strength {strength:g}"
@@ -113,12 +116,14 @@ run.save_figure(fig, "gradient_reversal")
 plt.show()
 
 # %% [markdown]
-# ## How strong, and when?
+# ### How strong, and when?
 #
-# At first the classifier knows nothing, and features pushed around by an adversary would never learn. So the strength starts
+# At first the classifier knows nothing, and an adversary would push features around that mean nothing yet. So the strength starts
 # at 0 and rises to 1 along 2 / (1 + exp(-10 p)) - 1, with p the share of training done. The published code started at
 # 100. The right panel shows what that means: the length of the gradient that reaches an encoder's features from the domain
 # loss, beside the one from the classification loss (dashed), for random features.
+#
+# **What do you expect?** At strength 1, which of the two gradients is longer, and by how much?
 
 # %%
 g = run.generator("strength")
@@ -146,14 +151,24 @@ axes[1].set(xlabel="strength", ylabel="gradient length", title="what reaches the
 axes[1].legend()
 run.save_figure(fig, "ramp")
 plt.show()
+at_one = lengths[strengths.index(1)] / float(task)
+print(f"at strength 1 the domain gradient is {1 / at_one:.0f} times shorter than the classification gradient,")
+print(f"at strength 100 it is {100 * at_one:.1f} times as long; they are equal at strength {1 / at_one:.0f}")
 assert losses.ramp(0.0) == 0.0 and losses.ramp(1.0) <= 1.0
 
 # %% [markdown]
-# ## A toy that can be seen whole
+# **Recap**
+# - Gradient reversal trains encoder and discriminator in one backward pass.
+# - At strength 1 the domain gradient of random features is small beside the one of the classification; at 100 it is larger.
+# - That is why methods scale the domain loss by a weight, and warm it up.
+#
+# ## 2 · A toy that can be seen whole (15 minutes)
 #
 # Two classes in the plane (circles and crosses). The target is the source moved and turned, *and* one class is four times as
 # frequent. The encoder is a small network from the plane to the plane, so its features can be drawn. Toy labels are known,
 # so we may score it; only the source's are used in training.
+#
+# **What do you expect?** [One discriminator (DANN) or one per class (MADA)](../docs/glossary.md#dann-and-mada): which will be better on this toy?
 
 
 # %%
@@ -237,9 +252,23 @@ axes[0].set_ylabel("feature 2")
 axes[0].legend(fontsize=6)
 run.save_figure(fig, "toy")
 plt.show()
+toy_score = {name: score for name, (*_, score) in games.items()}
+none, dann, mada = toy_score.values()
+lesson.checkpoint("target balanced accuracy of DANN on the toy", dann)
+several = {name: [play(*player, start=seed + i)[3] for i in range(5)] for name, player in PLAYERS.items()}
+print(f"this seed: no adaptation {none:.2f}, DANN {dann:.2f}, MADA {mada:.2f}: ", end="")
+print(
+    "MADA loses to DANN"
+    if mada < dann - 0.01
+    else "MADA beats DANN"
+    if mada > dann + 0.01
+    else "DANN and MADA are level"
+)
+for name, scores in several.items():
+    print(f"five seeds, {name}: mean {np.mean(scores):.2f}, from {min(scores):.2f} to {max(scores):.2f}")
 
 # %% [markdown]
-# ### Exercise 2 · CDAN
+# ### Exercise 1 · CDAN
 #
 # CDAN (Long et al. 2018) has a single discriminator. It sees the **outer product** of probabilities and features: all
 # numbers p_k f_j in one long vector. Write this input for features `f` (N, F) and probabilities `p` (N, K): (N, K F), with
@@ -309,15 +338,22 @@ lesson.check("cdan_input")
 
 # %% [markdown]
 # Read the colours within one marker: adaptation works when blue and orange *circles* lie together, and likewise the
-# crosses. It is one toy with one seed: change `seed` and see how the ranking of the two games wanders. Adversarial alignment has no
-# guarantee, which is why its result must be checked (notebook 05).
+# crosses. The class-wise method is not the better one by rule: look at the printed line, and at how far five seeds lie apart.
+# Adversarial alignment has no guarantee, which is why its result must be checked (notebook 05).
 #
-# ## When alignment hurts: label shift
+# **Recap**
+# - DANN asks one discriminator, MADA one per class, with p_k times the features.
+# - On a toy with two classes more discriminators are not better by rule.
+# - Seeds differ: a ranking from one seed says nothing.
+#
+# ## 3 · When alignment hurts: label shift (10 minutes)
 #
 # A discriminator asks for equal *distributions* of features. If one class is more frequent in the target, equal distributions
 # are wrong: to fill the place of the missing crosses, some circles must be moved there. Here the target is only moved a
 # little, so that no adaptation is needed at all. Left of each pair, the classes are equally frequent, as in the
 # source; right, 95 % of the target are circles. A dot is a seed.
+#
+# **What do you expect?** Which of the three lines will fall?
 
 # %%
 label_shift = {
@@ -331,7 +367,7 @@ label_shift = {
 # %%
 fig, ax = plt.subplots(figsize=(5.6, 2.8), layout="constrained")
 for i, (name, by_share) in enumerate(label_shift.items()):
-    colour = ("0.4", pictures.COLOURS["source"], pictures.COLOURS["target"])[i]
+    colour = ("0.4", pictures.OTHERS[0], pictures.OTHERS[2])[i]
     for j, values in enumerate(by_share.values()):
         ax.plot([3 * i + j] * len(values), values, "o", ms=5, alpha=0.6, color=colour)
     ax.plot([3 * i, 3 * i + 1], [np.mean(values) for values in by_share.values()], color=colour, label=name)
@@ -344,11 +380,14 @@ plt.show()
 mean = {name: float(np.mean(by_share[0.95])) for name, by_share in label_shift.items()}
 plain, *aligned = mean.values()
 print(", ".join(f"{name} {value:.2f}" for name, value in mean.items()), "where 95 % are circles")
+for name, by_share in list(label_shift.items())[1:]:
+    fell = sum(one[1] < one[0] - 0.02 for one in zip(*by_share.values(), strict=True))
+    print(f"{name}: {fell} of {len(by_share[0.95])} seeds lose more than 0.02 where 95 % are circles")
 assert np.mean(aligned) < plain, "alignment must cost something where the class shares differ"
 
 # %% [markdown]
-# This is **negative transfer**: adaptation makes worse what was good. In a cell nobody picks classes in equal numbers, so
-# it is no rare accident. Class-wise discriminators are meant to help here; but they are told the class by a
+# This is [**negative transfer**](../docs/glossary.md#negative-transfer): adaptation makes worse what was good. In a cell nobody picks classes in equal numbers, so
+# it is no rare accident. Class-wise discriminators are meant to help here. But they get the class from a
 # prediction p_k, and where that is wrong they pull to the wrong side.
 #
 # Real data show it, too. Of a yeast lamella with 248 ribosomes and nothing else in the list, `cryoshift` called half of them
@@ -356,11 +395,14 @@ assert np.mean(aligned) < plain, "alignment must cost something where the class 
 # label to notice that the two disagree about the class *fractions*: notebook 06 trains both, and where they differ by
 # more than 0.1 it uses the one without adversaries (`selection.choose(..., unaligned=...)`; measured in `docs/search.md`).
 #
-# ## Two more published mistakes
+# ### Two more published mistakes
 #
-# **The probability must gate the features, not the loss.** If p_k only weighs the loss, discriminator k sees features of
-# *all* classes and cannot know which one it is asked about. **The sigmoid belongs into the loss.** BCE after a sigmoid
-# loses its gradient when the discriminator is sure; BCE with logits keeps it.
+# The first was a strength of 100 (section 1). **The probability must gate the features, not the loss.** If p_k only weighs the loss,
+# discriminator k sees features of *all* classes and cannot know which one it is asked about; no figure here shows that.
+# **The sigmoid belongs into the loss.** BCE after a sigmoid loses its gradient where float32 rounds the sigmoid to 1; BCE with
+# logits keeps it.
+#
+# **What do you expect?** From which logit on does the dashed line drop to 0?
 
 # %%
 logit = torch.linspace(-120, 120, 481, requires_grad=True)
@@ -371,17 +413,24 @@ fig, ax = plt.subplots(figsize=(5.2, 2.6), layout="constrained")
 ax.plot(logit.detach(), stable, label="BCE with logits")
 ax.plot(logit.detach(), lost, "--", label="BCE after a sigmoid")
 ax.set(
-    xlabel="logit of a target cube (wanted: very negative)",
+    xlabel="logit of a target subtomogram (wanted: very negative)",
     ylabel="gradient",
     title="who still corrects a sure mistake?",
 )
 ax.legend()
 run.save_figure(fig, "saturation")
 plt.show()
+dead = float(logit[(lost < 0.01) & (logit > 0)].min())
+print(f"in float32 the gradient after a sigmoid is lost from a logit of {dead:.1f} on; below, both agree")
 assert stable[-1] > 0.99 and lost[-1] < 0.01, "a sure mistake must still be corrected"
 
 # %% [markdown]
-# ## On cubes
+# **Recap**
+# - Where class fractions differ, equal feature distributions are wrong, and alignment may cost accuracy.
+# - A probability belongs on the features, and the sigmoid inside the loss.
+# - A large change of the predicted class fractions can be seen without labels.
+#
+# ## 4 · On subtomograms (10 minutes)
 #
 # Every method in the core is one entry: a named sum of terms, and the warps that make the copies it learns from. The baselines
 # that a reader expects take one line each. To add yours, add an entry to `methods.METHODS`.
@@ -396,7 +445,7 @@ for name in methods.METHODS:
     print(f"{name:20} {' + '.join(terms):23} {method.description}", *lines, sep="\n" + 45 * " ")
 
 # %% [markdown]
-# ### Exercise 4 · A method of your own
+# ### Exercise 2 · A method of your own
 #
 # `methods.Method` takes a tuple of (term, weight) and a sentence. Make a method that learns from the source, aligns means and
 # covariances (`coral`) with weight 0.5, and discourages class confusion (`mcc`) with weight 0.5.
@@ -430,7 +479,7 @@ lesson.check("mine")
 
 # %% [markdown]
 # Three of them on the same source and the same unlabelled target: none, the class-wise adversaries alone, and `cryoshift`,
-# which has them too, and learns from warped source cubes that look like target cubes (notebook 03).
+# which has them too, and learns from warped source subtomograms that look like target subtomograms (notebook 03).
 
 # %%
 source = simulate_source(DatasetConfig.of(p, "source", "source", seed), folder=run.data_folder)
@@ -442,22 +491,7 @@ fits = {
 }
 
 # %% [markdown]
-# Left to right: the classification loss (on originals, and on copies for `cryoshift`), the domain loss, accuracy on
-# *source* validation cubes, and the information-maximisation score of the target answers (higher: confident and varied).
-# Look at the domain loss: ln 2 = 0.69 (dotted) is a discriminator that can only guess. A curve that stays there means
-# that the encoder keeps the upper hand, or that the discriminator is too weak to be of use. The curve cannot tell which.
-
-# %%
-curves = {name: dict(fit.history) for name, fit in fits.items()}
-for history in curves.values():
-    history["classification"] = history.get("source", history.get("warped"))
-fig = figures.learning_curves(curves, ["classification", "mada", "source_val_acc", "im_score"])
-fig.axes[1].axhline(math.log(2), ls=":", color="0.5")
-run.save_figure(fig, "learning_curves")
-plt.show()
-
-# %% [markdown]
-# ### Exercise 1 · The best that gated discriminators can do
+# ### Exercise 3 · The best that gated discriminators can do
 #
 # There are K discriminators. Discriminator k gets p_k times the features. Suppose the classifier is certain: p is 1 for one class and 0
 # for the others. Suppose, too, that the domains are perfectly separable. What is the smallest mean loss (nats) that the K
@@ -519,10 +553,39 @@ print(f"K = 7: {best_loss(7):.3f}; guessing: {math.log(2):.3f}")
 lesson.check("best_loss")
 
 # %% [markdown]
+# Left to right: the classification loss (on originals, and on warped ones for `cryoshift`), the domain loss, accuracy on
+# *source* validation subtomograms, and the [IM score](../docs/glossary.md#im-score) of the target predictions (higher: confident and varied).
+#
+# At ln 2 = 0.69 (dotted) all discriminators guess. The best that K gated ones can reach is not 0: where p_k is 0 a discriminator
+# gets zeros and must guess, so the least loss is (K - 1)/K ln 2 (dashed). A curve at the dotted line means that the encoder keeps the
+# upper hand, or that the discriminators are too weak. The curve cannot tell which.
+#
+# **What do you expect?** Between the two lines, where will the domain loss end?
+
+# %%
+curves = {name: dict(fit.history) for name, fit in fits.items()}
+for history in curves.values():
+    history["classification"] = history.get("source", history.get("warped"))
+fig = figures.learning_curves(curves, ["classification", "mada", "source_val_acc", "im_score"])
+k = len(p.classes)
+least = (k - 1) / k * math.log(2)
+fig.axes[1].axhline(math.log(2), ls=":", color="0.5")
+fig.axes[1].axhline(least, ls="--", color="0.5")
+run.save_figure(fig, "learning_curves")
+plt.show()
+for name in ("mada", "cryoshift"):
+    last = [value for value in fits[name].history["mada"] if value == value][-3:]
+    print(
+        f"{name}: domain loss {np.mean(last):.3f} at the end; guessing {math.log(2):.3f}, least for K = {k}: {least:.3f}"
+    )
+
+# %% [markdown]
 # ### Did the features come together?
 #
-# Features of source and target cubes on their two principal axes. In the last panel, the warps first give the source cubes
-# the style of the target: these are what `cryoshift` learnt from.
+# Features of source and target subtomograms on their two principal axes. In the last panel, the warps first give the source
+# subtomograms the style of the target: these are what `cryoshift` learned from.
+#
+# **What do you expect?** In which panel do the colours mix best?
 
 # %%
 views = {name: (fit.network, validation.x[:300]) for name, fit in fits.items()}
@@ -541,16 +604,30 @@ for ax, (name, (network, x)) in zip(axes, views.items(), strict=True):
 axes[0].legend(markerscale=2)
 run.save_figure(fig, "features")
 plt.show()
+for name in list(distance)[1:]:
+    change = distance[name] - distance["source_only"]
+    verdict = "nearer" if change < -0.1 else "further apart" if change > 0.1 else "no nearer and no further apart"
+    print(
+        f"{name}: the domains are {verdict} than in source_only ({distance['source_only']:.2f} -> {distance[name]:.2f})"
+    )
 
 # %% [markdown]
-# A smaller distance is what the adversary is paid for. Whether the *answers* get better is another question: features of
-# different classes may have been laid on top of each other. Only labels could tell, and we have none here.
+# A smaller distance is what the adversary is trained for; the lines say whether it got there. Whether the *predictions* get better is another question:
+# features of different classes may have been laid on top of each other. Only labels could tell, and we have none here.
 #
-# ## What feature alignment alone buys, and what it cannot
+# **Recap**
+# - The domain loss of K gated discriminators lies between (K - 1)/K ln 2 and ln 2.
+# - Neither the loss nor the distance says how many predictions are right.
+# - Warped source and target may be aligned where plain source and target are not.
 #
-# `make evidence` trains every method with other seeds on `in_situ_2` and opens the answer key at the end. Two figures from it. In the first, each method less `source_only`: whose interval leaves zero? In the second, each
-# method is a dot: to the left, its features of source and target are hard to tell apart; at the top, it is right. **If alignment
-# were what counts, the dots would lie on a line from the lower right to the upper left.**
+# ## 5 · What feature alignment buys, and what it cannot (10 minutes)
+#
+# `make evidence` trains methods with other seeds on `in_situ_2` and scores them with held-out labels. Two figures from it, with the
+# methods that are measured so far. In the first, each method minus `source_only`: whose interval leaves zero? A method whose
+# selection fell back counts as `source_only`, so it lies at exactly 0 there. In the second, each method is a dot: to the left, its
+# features of source and target are hard to tell apart; at the top, its predictions are right.
+#
+# **What do you expect?** If alignment were what counts, on which line would the dots lie?
 
 # %%
 rows = [row for row in runner.read(runtime.root() / "notebooks/evidence/evidence.csv") if row["profile"] == "laptop"]
@@ -572,6 +649,10 @@ if over:
         found = over[m].interval
         effect = "harms" if found.high < 0 else "helps" if found.low > 0 else "cannot be told from no adaptation"
         print(f"{m}: {found:+.3f} over source_only: it {effect}")
+    refused = {m: sum(statistics.by_seed(rows, m, REFERENCE, "fell_back").values()) for m in over}
+    print(
+        f"methods that fell back on every seed, and lie at 0: {', '.join(m for m in over if refused[m] == over[m].seeds) or 'none'}"
+    )
     for m in over:
         refused = statistics.by_seed(rows, m, REFERENCE, "fell_back")
         closed = text(statistics.gap(rows, m, REFERENCE).closed, ".0%", "n/a")
@@ -590,38 +671,42 @@ for name in methods.METHODS:
 if len(dots) > 2:
     fig, ax = plt.subplots(figsize=(6.6, 3.4), layout="constrained")
     for i, (name, (x, y)) in enumerate(dots.items()):
-        ax.plot(x, y, "osD^"[i % 4], ms=7, color=plt.get_cmap("tab20")(i), label=name)
+        ax.plot(x, y, "osD^vP"[i % 6], ms=7, color=pictures.COLOURS.get(name, pictures.OTHERS[i % 6]), label=name)
     fig.legend(loc="outside right center", fontsize=8)
     ax.set(xlabel="proxy A-distance of the features, source against target", ylabel="balanced accuracy, target-test")
     ax.set_title(f"Aligned features are not correct predictions ({REFERENCE}, mean over seeds)")
     ax.margins(0.1)
     run.save_figure(fig, "evidence_alignment")
     plt.show()
+    x, y = np.array(list(dots.values())).T
+    r = float(np.corrcoef(x, y)[0, 1])
+    verdict = "more alignment goes with more accuracy" if r < -0.5 else "alignment does not explain accuracy"
+    print(f"over {len(dots)} methods, A-distance and accuracy correlate with {r:+.2f}: {verdict}")
+    print(f"the distances span {x.min():.2f} to {x.max():.2f}, the accuracies {y.min():.2f} to {y.max():.2f}")
 else:
     missing("Alignment against accuracy", "baselines")
 
 # %% [markdown]
-# Look where the adversaries (`dann`, `mada`) stand, and where the quieter terms (`coral`, `mmd`, `mcc`) do, which look at the
-# same features and have no opponent to play against. So alignment is not in vain here; the *game* is. We have not proved why.
-# What the toys above and these figures agree with:
+# The printed lines say what these figures show; methods that are not measured yet are missing from them. What would explain a
+# game that brings little? Three known weaknesses, which the toys show, too:
 #
-# 1. **A game needs not settle.** A mean or a covariance has one gradient that says where to go. A discriminator has to find it
-#    first, the encoder moves meanwhile, and each seed ends somewhere else: see how wide the intervals are.
-# 2. **Nothing says which class goes where.** Two distributions can be laid on each other in many ways. The adversary is
-#    content with each; only one of them is right. (The quieter terms share this: equal means are not right answers.)
-# 3. **The gate repeats the error.** MADA separates the classes by p_k, the classifier's own answer on the target. Where
-#    that is wrong, a cube is aligned with the wrong class, and becomes the more certain of it. `self_training` leans on its own
-#    answers altogether.
+# 1. **Adversarial training need not settle.** A mean or a covariance (`coral`, `mmd`) has one gradient that says where to go. A
+#    discriminator has to find it first, and the encoder moves meanwhile.
+# 2. **Nothing says which class goes where.** Two distributions can be laid on each other in many ways, and only one is right.
+# 3. **The gate repeats the error.** MADA separates the classes by p_k, the classifier's own prediction on the target. Where
+#    that is wrong, a subtomogram is aligned with the wrong class.
 #
-# And why do the quieter terms stop short of `cryoshift`? **What is lost before the features no rearrangement brings back.** An
-# encoder that learnt from clean cubes looks at detail that drowns in the target's noise. To look at something else it needs
-# *labelled* cubes that are as noisy as the target's, and warped copies are just that.
+# Alignment cannot recover information that the encoder has discarded. An encoder that learned from clean subtomograms uses
+# detail that the target's noise covers. To use something else it needs *labelled* subtomograms that are as noisy as the
+# target's: warped source subtomograms are just that.
 #
-# ## Where did adaptation hurt?
+# ### Where did adaptation hurt?
 #
-# The toy said: beware of label shift. In the evidence, a method hurts where its whole interval lies below `source_only`.
-# The curve, where it has been measured, makes the most frequent class up to thirty times as frequent as the rarest; read
-# whether green stays above grey.
+# The toy said: beware of label shift. In the evidence a method harms where it lies below `source_only` with p < 0.05, *after* p was
+# adjusted for the number of comparisons (Holm). The curve, where it has been measured, makes the most frequent class up to
+# thirty times as frequent as the rarest.
+#
+# **What do you expect?** In how many pairs of method and scenario does adaptation harm?
 
 # %%
 gaps = [gap for gap in statistics.gap_table(rows) if gap.method not in jobs.BOUNDS and gap.over]
@@ -640,15 +725,22 @@ else:
     missing("The curve of label shift", "curves")
 
 # %% [markdown]
-# ## Choosing without labels
+# **Recap**
+# - Scores with held-out labels, on other seeds, decide whether a method helps.
+# - A method that fell back lies at 0: it did not run in its own name.
+# - Alignment alone is no explanation of accuracy.
 #
-# A training leaves several checkpoints, and the last one need not be the best. Which one answers? The **IM score** likes
-# target answers that are sure one by one and varied together. Alone, it is easily fooled. Here are the checkpoints of
-# `cryoshift`, and three pretenders that nobody should choose:
+# ## 6 · Choosing without labels (10 minutes)
+#
+# A training leaves several checkpoints, and the last one need not be the best. Which one should be used? The **IM score** is high for
+# target predictions that are certain one by one and varied together. Alone, it is easily fooled. Here are the checkpoints of
+# `cryoshift`, and three bad candidates that nobody should choose:
 #
 # - the *collapsed* one gives one class to everything, with certainty;
-# - the *guesser* rolls a die for each cube, and is certain of the result;
-# - the *two-faced* one is as good on the source as the best, and rolls the die on the target.
+# - the *guesser* draws a class for each subtomogram at random, and is certain of the result;
+# - the *two-faced* one is as good on the source as the best, and draws at random on the target.
+#
+# **What do you expect?** Which of the three has the highest IM score, and which check finds the last one?
 
 # %%
 fit, k = fits["cryoshift"], len(source.classes)
@@ -682,14 +774,16 @@ for row in compared:
     print("{candidate:10} {source:11.3f} {IM:6.2f} {EnsV:6.2f} {AMI:6.2f}  {check}".format(**row))
 
 # %% [markdown]
-# Read the pretenders line by line. The **collapsed** one has an IM score of 0, and a check rejects it because it gives one
-# class to everything where others do not. The **guesser** has nearly the *highest IM score there can be*, ln K; the first check, source accuracy,
-# rejects it. The **two-faced** one passes IM and both checks. Two alarms are left for it: **EnsV**, agreement with what all
-# honest checkpoints say together, and **ClassAMI**: do the answers coincide with clusters of the target at all? Both are
-# near chance. Four checks, because each is blind to something.
+# Read the three bad candidates line by line. The **collapsed** one has an IM score of 0; its source accuracy rejects it first. The
+# **guesser** has nearly the *highest IM score there can be*, ln K; source accuracy rejects it, too. The **two-faced** one passes IM
+# and both checks. Two warnings are left for it: [**EnsV**](../docs/glossary.md#ensv), agreement with what the checkpoints predict
+# together, and [**ClassAMI**](../docs/glossary.md#classami): do the predictions coincide with clusters of the target at all? Both are near
+# chance. Four checks, because each is blind to something.
 
 # %%
 named = {row["candidate"]: row for row in compared}
+lesson.checkpoint("EnsV of the two-faced candidate", named["two-faced"]["EnsV"])
+print(f"chance is 1/K = {1 / k:.2f}; the highest IM score is ln K = {math.log(k):.2f}")
 assert abs(named["collapsed"]["IM"]) < 1e-3 and named["guesser"]["IM"] > 0.9 * math.log(k)
 if p.name != "smoke":
     assert named["collapsed"]["check"] != "valid"
@@ -697,7 +791,7 @@ if p.name != "smoke":
     assert named["two-faced"]["EnsV"] < selection.AGREEMENT and named["two-faced"]["AMI"] < selection.LEAST_AMI
 
 # %% [markdown]
-# ### Exercise 3 · The IM score
+# ### Exercise 4 · The IM score
 #
 # Write the IM score of probabilities (N, K): the entropy of the mean prediction, minus the mean entropy of the predictions, in
 # nats. What do you expect for the collapsed candidate and for the guesser? (0 ln 0 is 0: clamp before the logarithm.)
@@ -798,9 +892,8 @@ if p.name != "smoke":  # its source_only has learned too little to score better 
     assert chosen["sabotaged"].fell_back and chosen["sabotaged"].fit is fits["source_only"]
 
 # %% [markdown]
-# What does choosing this way cost, and what does it save? From the evidence: `cryoshift` as it is chosen, against the same
-# fits with one of the rules changed. A point near zero is a rule that made no difference on this scenario; a rule is
-# insurance, and it pays where something goes wrong.
+# What does choosing this way cost, and what does it save? From the evidence, where it is measured: `cryoshift` as it is chosen,
+# against the same fits with one of the rules changed. A point near zero is a rule that made no difference on this scenario.
 
 # %%
 rules = {name: found for name, found in statistics.ablation(rows).items() if not name.startswith("without ")}
@@ -830,11 +923,11 @@ run.finish()
 # %% [markdown]
 # ## What to take away
 #
-# - Gradient reversal turns a minimax game into one backward pass. Its strength is a schedule, not a constant.
-# - MADA asks one discriminator per class, and tells it which class is meant through the features: p_k f.
-# - A domain loss at ln 2 and a small A-distance mean *indistinguishable*, not *correct*. What the noise has covered no
-#   alignment uncovers: change the cubes that the encoder learns from.
-# - Where class shares differ, alignment can hurt. Check for it, and be ready to fall back.
+# - Gradient reversal turns a minimax problem into one backward pass. Its strength is a schedule, not a constant.
+# - MADA has one discriminator per class, and says which class is meant through the features: p_k f.
+# - A domain loss at ln 2 and a small A-distance mean *indistinguishable*, not *correct*. Alignment cannot recover what
+#   the encoder has discarded: change the subtomograms that it learns from.
+# - Where class fractions differ, alignment can hurt. Check for it, and be ready to fall back.
 # - Choose without labels, but never by one score: IM with its gates, EnsV and ClassAMI as alarms. What that costs is
 #   measured in notebook 05.
 #

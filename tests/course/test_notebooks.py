@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from helpers.files import ROOT
 
-from cryoshift_core.course import costs, runner
+from cryoshift_core.course import costs, practice, runner
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
@@ -43,7 +43,10 @@ def test_a_notebook_runs_alone(source, tmp_path, monkeypatch, opened_labels):
     monkeypatch.chdir(tmp_path)
     result = runner.execute(source, tmp_path / "out", {"profile": "smoke", "device": "cpu"})
     assert result.error == ""
-    assert bool(opened_labels.read_text()) == source.stem.startswith("05"), "05 alone opens held-out labels, and does"
+    opened, number = opened_labels.read_text().splitlines(), source.stem[:2]
+    assert bool(opened) == (number in ("02", "05")), "05 opens held-out labels, and 02 those of its practice targets"
+    if number == "02":
+        assert all(f"_seed{practice.SEED}_" in path for path in opened), "02 opens the practice key alone"
 
     executed = nbformat.read(tmp_path / "out" / source.name, as_version=4)
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
