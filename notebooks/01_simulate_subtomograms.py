@@ -87,6 +87,11 @@ for name in p.classes:
         print(f"{name:14} PDB {entry.pdb_id}  {entry.mass_kda:6.0f} kDa  {entry.diameter:4.0f} A  {entry.description}")
 
 # %% [markdown]
+# **Recap**
+# - Atoms scatter electrons; their potential minus that of the ice is what is imaged.
+# - Classes differ in size and shape; similar ones will be confused.
+# - A map is cut to the pixel size in Fourier space.
+#
 # ## 2 · What one tilt image shows (10 minutes)
 #
 # ### Fourier for today
@@ -262,6 +267,11 @@ print(f"first zero at 3 um: {first_zero(3.0):.1f} A")
 lesson.check("first_zero")
 
 # %% [markdown]
+# **Recap**
+# - The CTF has zeros and changes of sign; the defocus moves them.
+# - The first zero is at the spacing √(λ Δz).
+# - Radiation damage takes high frequencies first.
+#
 # ## 4 · Putting the series together again (10 minutes)
 #
 # The slices go back into a 3-D transform. Where no slice passes, there is nothing: the
@@ -416,6 +426,11 @@ lesson.check("covered")
 # The [SNR](../docs/glossary.md#snr) is *realised*: var(signal) / var(noise) measured in this very box, not a number that was
 # asked for.
 #
+# **Recap**
+# - Tilting about one axis leaves a double wedge: a third of all directions at ±60°.
+# - It is lost in a particle, and filled by particles in other orientations.
+# - Noise in the reconstruction has the wedge, too, so it looks streaky along the beam.
+#
 # ## 5 · Your turn (5 minutes)
 #
 # In JupyterLab these are sliders; in a static copy, each row moves one of them, and the framed picture is where the others stand.
@@ -467,6 +482,11 @@ print(
 )
 
 # %% [markdown]
+# **Recap**
+# - SNR is measured in the box.
+# - Dose, defocus and ice thickness change it; the tilt range hardly does.
+# - More tilts bring signal and noise at once.
+#
 # ## 6 · Two roads to the same subtomogram (5 minutes)
 #
 # Tilting, imaging and reconstructing are all *linear*. So the whole series is one transfer function H(k) and one noise
@@ -508,6 +528,11 @@ assert min(agreement) > 0.97, "both paths must show the same molecule"
 # The rows share no grey scale: the difference is stretched to be seen. The printed shares say at which frequencies the
 # paths differ, and by how much. Their causes are interpolation, and the width of the slices at the rim of the wedge.
 #
+# **Recap**
+# - Imaging is linear, so one transfer function replaces a tilt series.
+# - Both paths are compared shell by shell, not by eye.
+# - Source and target come from different paths.
+#
 # ## 7 · The source domain (5 minutes)
 #
 # Thousands of labelled subtomograms, each with a random pose, from two dozen microscope settings. The boxes show the realised
@@ -542,13 +567,24 @@ heaviest, lightest = (f(weighed, key=lambda name: structures.BUILTIN[name].mass_
 best = max(median, key=median.get)
 print(f"best SNR: {best} ({median[best]:.2f}); heaviest: {heaviest} ({median[heaviest]:.2f}); ", end="")
 print(f"lightest: {lightest} ({median[lightest]:.2f})")
+masses, levels = ([f(name) for name in weighed] for f in (lambda name: structures.BUILTIN[name].mass_kda, median.get))
+print(
+    f"rank correlation of mass and SNR: {np.corrcoef(np.argsort(np.argsort(masses)), np.argsort(np.argsort(levels)))[0, 1]:.2f}"
+)
 
 # %% [markdown]
+# **Recap**
+# - Labels are free in simulation.
+# - The SNR differs between classes.
+# - Light molecules have the lowest SNR; the line above says how well mass and SNR agree.
+#
 # ## 8 · From one to many: neighbours (3 minutes)
 #
 # In a cell a molecule is not alone. Neighbours are imaged in a field wider than the box and cropped *afterwards*, because
 # defocus spreads their signal into the box. Left to right: the same particles with none, 10 %, 20 % and 30 % of the
 # volume filled. The pictures are sums along the beam, because a neighbour need not lie in the central section.
+#
+# **What do you expect?** From which fraction on would you not be sure which particle is meant?
 
 # %%
 rows = {}
@@ -570,6 +606,11 @@ run.report(path_correlation=float(np.mean(agreement)), speed_up=seconds["tilt se
 run.finish()
 
 # %% [markdown]
+# **Recap**
+# - Neighbours are imaged before the box is cut.
+# - A neighbour may be outside the central section.
+# - The label names the particle in the centre.
+#
 # ## What to take away
 #
 # - A subtomogram is potential x CTF x dose filter, in as many slices as there are tilts, plus shot noise.

@@ -43,6 +43,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from torch import nn
 
 from cryoshift_core import metrics, models, training
 from cryoshift_core.application import pictures
@@ -90,6 +91,11 @@ plt.show()
 
 # %% [markdown]
 # The column titles name the classes of the source row only.
+#
+# **Recap**
+# - Eyes see the grain and the neighbours first.
+# - No label is needed to see that domains differ.
+# - A look at few subtomograms measures nothing.
 #
 # ## 2 · Which statistics differ? (8 minutes)
 #
@@ -142,6 +148,48 @@ plt.show()
 # - The missing wedge is a part of the spectrum, and of the gap where tilt ranges differ.
 #
 # ## 3 · A classifier that has only seen simulations (8 minutes)
+#
+# ### The network, in sight
+#
+# A 3-D network with residual blocks (He et al. 2016). It halves the resolution at once, because a 3-D network is most expensive
+# at full resolution. At the end it takes the mean and the maximum of each channel over the box, so any box fits.
+
+
+# %%
+class Block(nn.Module):
+    """Two convolutions beside a shortcut: the block learns a change of its input."""
+
+    def __init__(self, n_in, n_out, stride):
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(4, n_in), nn.GroupNorm(4, n_out)
+        self.conv1 = nn.Conv3d(n_in, n_out, 3, stride, padding=1, bias=False)
+        self.conv2 = nn.Conv3d(n_out, n_out, 3, padding=1, bias=False)
+        self.widen = nn.Conv3d(n_in, n_out, 1, bias=False) if n_in != n_out else nn.Identity()
+        self.shrink = nn.AvgPool3d(stride, ceil_mode=True)
+
+    def forward(self, x):
+        h = self.conv2(self.norm2(self.conv1(self.norm1(x).relu())).relu())
+        return h + self.widen(self.shrink(x))
+
+
+# %%
+w = p.width
+stages = [nn.Conv3d(1, w, 3, 2, padding=1), Block(w, 2 * w, 2), Block(2 * w, 4 * w, 2), Block(4 * w, 4 * w, 1)]
+h = source.x[:1]
+for stage in (*stages, nn.Sequential(nn.GroupNorm(4, 4 * w), nn.ReLU())):
+    h = stage(h)
+    print(f"{type(stage).__name__:12} {h.shape[1]} channels of {h.shape[2]}^3")
+features = torch.cat([h.mean((2, 3, 4)), h.amax((2, 3, 4))], 1)
+head = nn.Sequential(nn.LayerNorm(features.shape[1]), nn.Linear(features.shape[1], n))
+print(f"{features.shape[1]} features, {head(features).shape[1]} classes")
+parts = [*stages, nn.GroupNorm(4, 4 * w), head]
+built = sum(parameter.numel() for part in parts for parameter in part.parameters())
+print(f"{built} weights")
+if p.encoder == "strided":
+    assert built == sum(q.numel() for q in models.Network(n, p.encoder, p.width).parameters()), "the core's network"
+
+# %% [markdown]
+# ### Train it
 #
 # `source_only` is trained with plain cross-entropy on the labelled source. The right panel is its accuracy on source
 # subtomograms that it did not train on (other poses, other tomograms, same simulator). The dotted line is guessing.
@@ -210,6 +258,11 @@ def balanced(y, predicted):
 lesson.check("balanced")
 
 # %% [markdown]
+# **Recap**
+# - The network halves the resolution three times and ends in the mean and the maximum of each channel.
+# - It is nearly perfect on the source, whose simulator it has learned from.
+# - Balanced accuracy is the mean recall of the classes.
+#
 # ## 4 · What does it say about the target? (7 minutes)
 #
 # No label is needed to look at *what* it predicts. In the source all classes are equally frequent. In `in_situ_2` the most
@@ -412,6 +465,11 @@ lesson.check("harmful")
 # The **proxy A-distance** (Ben-David et al. 2007) is 2 (1 - 2 e), with e the error of a linear classifier that is asked to
 # tell the domains apart. It says that they differ, *not* that the difference hurts. The last section measures both.
 #
+# **Recap**
+# - Features can be told apart where the domains differ.
+# - The A-distance of two halves of one set is not exactly 0.
+# - Score the linear rule on what it was not trained on.
+#
 # ## 6 · One factor at a time (10 minutes)
 #
 # Ten small practice targets, each with one factor raised to level 2 and everything else as in the source. Molecules and poses
@@ -468,6 +526,11 @@ for name in [name for name in above if val_accuracy - by_name[name]["accuracy"] 
 # nothing. The lesson is in the printed lines: **a large distance need not cost accuracy, and the order of the first panel
 # is not that of the third.**
 #
+# **Recap**
+# - Each factor moves features and accuracy by different amounts.
+# - Distances under the floor plus its noise mean nothing.
+# - Confidence is no accuracy: compare the second panel with the third.
+#
 # ## 7 · The bet (5 minutes)
 #
 # A practice target with *all* factors at once, from the same scenario as the locked one, but with seed 7. You know: the
@@ -511,6 +574,11 @@ run.report(practice_balanced_accuracy=revealed)
 run.finish()
 
 # %% [markdown]
+# **Recap**
+# - The classifier fails on the target, and its confidence does not say so.
+# - A bet before a number shows what you believed.
+# - The practice key is of a seed that no evidence uses.
+#
 # ## What to take away
 #
 # - Normalising grey values does not close a domain gap. It is left in the tails, in the spectrum, in the neighbours.

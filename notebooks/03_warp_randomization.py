@@ -599,6 +599,11 @@ if fig:
     plt.show()
 
 # %% [markdown]
+# **Recap**
+# - Amount 0 is the identity for every warp.
+# - Warps can be mixed.
+# - A label is a promise that the warp must keep.
+#
 # ## 4 · Adversarial training of the warps (10 minutes)
 #
 # Spectrum and histogram are computed; shift, crowding and optics are drawn. The two networks can be *trained*, without target
@@ -1137,6 +1142,11 @@ run.report(
 run.finish()
 
 # %% [markdown]
+# **Recap**
+# - None of the mistakes raised an error.
+# - One number shows each of them.
+# - An assertion keeps it from coming back.
+#
 # ## What to take away
 #
 # - A warp is a *bounded* change. Bounds belong into the last layer, not into hope.

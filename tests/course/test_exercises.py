@@ -1,5 +1,6 @@
 """Each exercise both ways: the solution passes, the stub and wrong answers do not, typical mistakes get their hints."""
 
+import re
 import time
 
 import nbformat
@@ -33,6 +34,18 @@ def test_every_notebook_has_exercises_and_checks_each_once(path):
     code = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
     assert [code.count(f'lesson.check("{name}")') for name in names] == [1] * len(names)
     assert code.count("lesson.check(") == len(names) and "assert not lesson.unsolved()" in code
+
+
+@pytest.mark.parametrize("path", MASTERS, ids=[path.stem for path in MASTERS])
+def test_every_section_asks_first_and_ends_with_a_recap(path):
+    text = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+    sections = re.split(r"^## (?=(?:Part )?\d)", text, flags=re.MULTILINE)[1:]
+    assert len(sections) >= 2 and all(re.match(r".*\(\d+ minutes\)\n", section) for section in sections)
+    for section in sections:
+        title = section.splitlines()[0]
+        assert "**What do you expect?**" in section, title
+        recap = re.search(r"^\*\*Recap[^\n]*\*\*\n(- (?:.+\n)+)", section, re.MULTILINE)
+        assert recap and len(recap[1].splitlines()) == 3, title
 
 
 @each
