@@ -350,7 +350,7 @@ run.finish()
 # | power spectrum | how strong a subtomogram is at each spatial frequency: the grain of its noise, the size of its particle |
 # | potential | the map of what deflects electrons, computed from atoms |
 # | domain | where data come from: one simulator, one microscope, one cell type |
-# | source / target | the domain with labels, to learn from / the one without, on which answers are wanted |
+# | source / target | the domain with labels, to learn from / the one without, on which predictions are wanted |
 # | domain shift | the two differ, so that what was learnt on one fails on the other |
 # | warp | a bounded change of a source subtomogram that brings it nearer to the target |
 # | features | the numbers by which a network describes a subtomogram before it names a class |

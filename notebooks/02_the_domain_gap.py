@@ -198,7 +198,9 @@ if p.encoder == "strided":
 
 # %%
 fit = training.fit("source_only", source, target, validation=validation, seed=run.params.seed, **run.training)
-fig = figures.learning_curves({"source_only": fit.history}, ["source", "source_val_acc"])
+history = dict(fit.history)
+history |= {"classification loss": history["source"], "accuracy, source validation": history["source_val_acc"]}
+fig = figures.learning_curves({"source_only": history}, ["classification loss", "accuracy, source validation"])
 fig.axes[1].axhline(1 / n, ls=":", color="0.5")
 fig.axes[1].set_ylim(0, 1)
 run.save_figure(fig, "learning_curves")

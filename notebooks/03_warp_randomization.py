@@ -107,11 +107,11 @@ print(f"{len(source)} labelled source subtomograms, {len(target)} unlabelled tar
 # |---|---|---|---|
 # | shift | picking errors | a length in Å: half a voxel where nothing is known, 2 voxels here | the user |
 # | crowding | neighbours | one other subtomogram, at least 0.4 box aside, up to 1.2 times its grey values | fixed range |
-# | deformation | another conformation or pixel size | 1 voxel anywhere | random network; a game may train it |
-# | optics | another microscope | wedge up to 25° wider, defocus 1-8 um, a frequency times at most 3, contrast e^±0.3, background slope of 0.5 s.d. | fixed ranges |
-# | spectrum | *this* target's noise, blur and filters | gain within a factor 1.3 of what was measured | the target's subtomograms, without labels; a game may bend it by up to 2 |
+# | deformation | another conformation or pixel size | 1 voxel anywhere | random network; adversarial training may train it |
+# | optics | some of what another microscope changes | wedge up to 25° wider, defocus 1-8 um, a frequency times at most 3, contrast e^±0.3, background slope of 0.5 s.d. | fixed ranges |
+# | spectrum | *this* target's noise, blur and filters | gain within a factor 1.3 of what was measured | the target's subtomograms, without labels; realism training may bend it by up to 2 |
 # | histogram | this target's clipping and non-linear filters | its grey values are those of a target subtomogram, in the subtomogram's own order | the target's subtomograms, without labels |
-# | noise | whatever else | 0.8 s.d. per voxel | random network; a game may train it |
+# | noise | whatever else | 0.8 s.d. per voxel | random network; adversarial training may train it |
 
 # %%
 generator = run.generator("warps")
@@ -750,7 +750,9 @@ fig, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True, layout="constraine
 for ax, view, title in zip(
     axes, ("bands", "features"), ("power in eight bands", "features of source_only"), strict=True
 ):
-    ax.barh([row["what"] for row in table], [row[view] for row in table], color=colours["warped"])
+    kinds = {"source": "source", "target itself": "target"}
+    bars = [colours[kinds.get(row["what"], "warped")] for row in table]
+    ax.barh([row["what"] for row in table], [row[view] for row in table], color=bars)
     ax.set(xlim=(0, 2), title=title, xlabel="proxy A-distance to the target")
 axes[0].invert_yaxis()
 run.save_figure(fig, "a_distance")

@@ -582,8 +582,11 @@ lesson.check("best_loss")
 # %%
 curves = {name: dict(fit.history) for name, fit in fits.items()}
 for history in curves.values():
-    history["classification"] = history.get("source", history.get("warped"))
-fig = figures.learning_curves(curves, ["classification", "mada", "source_val_acc", "im_score"])
+    history["classification loss"] = history.get("source", history.get("warped"))
+    history |= {"domain loss": history.get("mada", ()), "IM score, target": history["im_score"]}
+    history["accuracy, source validation"] = history["source_val_acc"]
+shown = ["classification loss", "domain loss", "accuracy, source validation", "IM score, target"]
+fig = figures.learning_curves(curves, shown)
 k = len(p.classes)
 least = (k - 1) / k * math.log(2)
 fig.axes[1].axhline(math.log(2), ls=":", color="0.5")
@@ -888,9 +891,9 @@ def my_im(probabilities):
 lesson.check("my_im")
 
 # %% [markdown]
-# `selection.choose` does all of this. Where something speaks against a model it **falls back** to `source_only`, and says
-# so in plain words: an adaptation that fails must not cost more than none. The last line is a sabotaged `cryoshift`: its
-# last checkpoint alone, with a bias that makes it answer with one class.
+# `selection.choose` does all of this. Where a check warns and `source_only` has the better IM score, it **falls back** to
+# `source_only`, and says so in plain words. The last line is a sabotaged `cryoshift`: its last checkpoint alone, with a bias that makes
+# it predict one class for everything.
 
 # %%
 broken = copy.deepcopy(fit.candidates[max(fit.candidates)])
@@ -956,5 +959,5 @@ run.finish()
 # ## Questions to think about
 #
 # 1. Why is p_k detached before it gates the features? What could the encoder do to the discriminator otherwise?
-# 2. What happens to the class-wise game for a class that the classifier never predicts on the target?
+# 2. What happens to the class-wise discriminators for a class that the classifier never predicts on the target?
 # 3. A rare class makes up 1 % of your tomogram. Which gate may reject a *good* model, and what would you change?

@@ -128,7 +128,7 @@ for s, choice in zip(run_seeds, choices, strict=True):
     print(f"seed {s}: {choice.reason} (step {choice.step}). {choice.warning}")
 
 # %% [markdown]
-# ### Open the key
+# ### Open the held-out labels
 #
 # First for the [**oracle**](../docs/glossary.md#oracle): the same network and the same number of steps, trained on the *labelled*
 # target-train subtomograms. It is a yardstick, not a method; nobody has those labels in practice.

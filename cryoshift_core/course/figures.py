@@ -129,7 +129,7 @@ def learning_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], term
             if measured.any():
                 ax.plot(np.array(history["step"])[measured], values[measured], f".{line}", label=name,
                         color=COLOURS.get(name))  # fmt: skip
-        ax.set(title=TITLES.get(term, term.replace("_", " ")), xlabel="step")
+        ax.set(title=term.replace("_", " "), xlabel="step")
     handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda pair: len(pair[0]))
     if handles:
         fig.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)

@@ -24,7 +24,7 @@ from typing import Any
 import nbformat
 import papermill
 from nbconvert import HTMLExporter
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
 from PIL import Image
 
 from ..application.profiles import PROFILES
@@ -165,11 +165,15 @@ def _is_ours(manifest: dict[str, Any], earlier: set[str | None]) -> bool:
 
 
 def _make_page(executed: Path, pictures_from: Path) -> None:
-    """Write an executed notebook as HTML beside it. In both, each progress bar is cut to its last state."""
+    """Write an executed notebook as HTML beside it. In both, each progress bar is cut to its last state.
+
+    The page lacks the cells tagged remove-cell.
+    """
     resources = {"metadata": {"path": str(pictures_from), "name": executed.stem}}
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(nbformat.read(executed, as_version=4), resources)
     nbformat.write(notebook, executed)
-    body, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)
+    shown, _ = TagRemovePreprocessor(enabled=True, remove_cell_tags={"remove-cell"}).preprocess(notebook, resources)
+    body, _ = HTMLExporter(embed_images=True).from_notebook_node(shown, resources)
     write_text(executed.with_suffix(".html"), body)
 
 

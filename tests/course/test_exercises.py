@@ -8,7 +8,7 @@ import pytest
 from helpers.files import ROOT
 
 from cryoshift_core.__main__ import main
-from cryoshift_core.course import exercises
+from cryoshift_core.course import exercises, runner
 from cryoshift_core.errors import InputError
 
 MASTERS = sorted((ROOT / "notebooks").glob("0[1-5]_*.ipynb"))
@@ -205,3 +205,20 @@ def test_a_faulty_master_is_reported(tmp_path, change, words):
 def test_a_folder_without_notebooks_is_reported(tmp_path, capsys):
     assert main(["exercises", "--out", str(tmp_path), "--notebooks", str(tmp_path)]) == 2
     assert "holds no notebooks; expected 00_*.ipynb" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["02", "05"])
+def test_a_participant_may_run_all_cells_before_any_answer(number, tmp_path, monkeypatch):
+    """02 and 05 use answers in later cells."""
+    written = exercises.write(ROOT / "notebooks", tmp_path / "sets")
+    (source,) = [p for p in written if p.parent.name == "participant" and p.name.startswith(f"{number}_")]
+    monkeypatch.chdir(tmp_path)
+    result = runner.execute(source, tmp_path / "out", {"profile": "smoke", "device": "cpu"})
+    assert result.error == ""
+    executed = nbformat.read(tmp_path / "out" / source.name, as_version=4)
+    outputs = [o for cell in executed.cells for o in cell.get("outputs", [])]
+    printed = "".join(o.get("text", "") for o in outputs)
+    asked = exercises.read(ROOT / "notebooks" / source.name)
+    assert printed.count("is not answered yet. Fill in the cell above") == len(asked)
+    assert "[[mistake]]" not in (tmp_path / "out" / f"{source.stem}.html").read_text()
