@@ -202,6 +202,33 @@ plt.show()
 print("realised SNR:", ", ".join(f"{name} {snr:.2f}" for name, snr in zip(p.classes, noisy.snr.tolist(), strict=True)))
 
 # %% [markdown]
+# ### A naming quiz
+#
+# Six source subtomograms with unknown names, above them nothing but their numbers. Compare with the figure above.
+#
+# **What do you expect?** How many of the six will you name? Put your six names in place of None, run the cell, then the next one.
+
+# %%
+quiz = torch.randperm(len(source), generator=run.generator("quiz"))[:6]
+fig = pictures.gallery(
+    {"source": source.x[quiz], "sum along\nthe beam": source.x[quiz].mean(2, keepdim=True)}, range(1, 7)
+)
+run.save_figure(fig, "quiz")
+plt.show()
+print("to choose from:", ", ".join(p.classes))
+
+# %%
+my_names = None  # such as ["TRiC", "RuvAB", "TRiC", "ribosome_70S", "ribosome_80S", "TYMV_capsid"]
+
+# %%
+true_names = [p.classes[k] for k in source.y[quiz]]
+hits = sum(mine == true for mine, true in zip(my_names or [], true_names, strict=False))
+print(f"You named {hits} of 6: " if my_names else "You named none yet. They are: ", end="")
+print(", ".join(f"{i} {name}" for i, name in enumerate(true_names, 1)))
+print(f"{6 / k:.1f} of 6 come by guessing. Notebook 02 says how often a trained network is right.")
+
+
+# %% [markdown]
 # ## Is this machine ready?
 #
 # Everything that has stopped somebody before: threads, memory, room on the disk, the molecular maps and the real

@@ -63,7 +63,7 @@ lesson = exercises.Lesson(run, globals())
 pictures.use_style()
 p = run.profile
 n, pixel = p.box, p.voxel_size
-print(f"boxes of {n}^3 voxels of {pixel:g} A: {n * pixel:.0f} A wide")
+print(f"boxes of {n}^3 voxels of {pixel:g} Å: {n * pixel:.0f} Å wide")
 
 # %% [markdown]
 # ## 1 · From atoms to a potential (5 minutes)
@@ -185,10 +185,10 @@ plt.show()
 frequency = torch.linspace(0, 0.5 / pixel, 300)
 fig, ax = plt.subplots(figsize=(5.6, 2.8), layout="constrained")
 for um in sorted({1.0, defocus, 6.0}):
-    ax.plot(frequency, optics.ctf(frequency, replace(setting, defocus=um)), label=f"{um:g} um")
+    ax.plot(frequency, optics.ctf(frequency, replace(setting, defocus=um)), label=f"{um:g} µm")
 ax.plot(frequency, optics.dose_filter(frequency, dose * len(setting.tilts)), "k--", label="dose filter, last image")
 ax.axhline(0, color="0.8", lw=1)
-ax.set(xlabel="spatial frequency (1/A)", ylabel="transfer", title="Contrast transfer, bright particles")
+ax.set(xlabel="spatial frequency (1/Å)", ylabel="transfer", title="Contrast transfer, bright particles")
 ax.legend(fontsize=8, ncols=2)
 run.save_figure(fig, "ctf")
 plt.show()
@@ -214,7 +214,7 @@ def first_zero(defocus_um):
     return (wavelength * defocus_um * 1e4) ** 0.5
 
 
-print(f"first zero at 3 um: {first_zero(3.0):.1f} A")
+print(f"first zero at 3 µm: {first_zero(3.0):.1f} Å")
 
 # %% [raw] tags=["mistakes", "remove-cell"]
 # name = "first_zero"
@@ -441,8 +441,8 @@ lesson.check("covered")
 # %%
 moved = (
     {
-        "defocus": ("defocus (um)", [0.5, 1.5, 3.0, 5.0, 8.0]),
-        "dose": ("dose per tilt (e/A^2)", [0.5, 1.0, 2.0, 4.0, 8.0]),
+        "defocus": ("defocus (µm)", [0.5, 1.5, 3.0, 5.0, 8.0]),
+        "dose": ("dose per tilt (e/Å²)", [0.5, 1.0, 2.0, 4.0, 8.0]),
         "tilts": ("tilt range +- (degrees)", [20, 35, 50, 60, 70]),
         "thickness": ("ice thickness (nm)", [50, 100, 200, 300, 400]),
     },

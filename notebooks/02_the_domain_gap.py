@@ -127,7 +127,7 @@ plt.show()
 (k, power_s), (_, power_t) = (figures.radial_spectrum(x) for x in domains.values())
 ratio = power_t / power_s
 for word, at in (("most", ratio.argmax()), ("least", ratio.argmin())):
-    print(f"the target has {word} at {k[at] / p.voxel_size:.4f} per A: {ratio[at]:.2f} times the power of the source")
+    print(f"the target has {word} at {k[at] / p.voxel_size:.4f} per Å: {ratio[at]:.2f} times the power of the source")
 
 # %% [markdown]
 # In the plane of the beam (kz) and of the image (kx), the **missing wedge** is the dark double wedge along kz: no tilt

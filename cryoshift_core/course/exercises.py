@@ -260,7 +260,7 @@ class Lesson:
         table = json.loads((self.folder / CHECKPOINTS).read_text(encoding="utf-8")).get(self.run.notebook, {})
         check_known("a checkpoint", name, table)
         expected, tolerance = table[name]["value"], table[name]["tolerance"]
-        text = f"Checkpoint: {name} {value:.3g}"
+        text = f"Checkpoint: {name} {value:.4g}"
         if table["parameters"] != {key: self.run.declared.get(key) for key in table["parameters"]}:
             print(f"{text} (no reference for these parameters)")
         elif abs(value - expected) <= tolerance:

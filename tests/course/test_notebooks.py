@@ -1,6 +1,7 @@
 """Every notebook runs from its first cell to its last at the smoke profile, alone, in an empty folder."""
 
 import json
+import os
 
 import nbformat
 import pytest
@@ -31,7 +32,8 @@ def opened_labels(tmp_path, monkeypatch):
     """A file with the paths of the label files that a notebook has opened."""
     (tmp_path / "watch").mkdir()
     (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "watch"))
+    paths = [str(tmp_path / "watch"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     monkeypatch.setenv("OPENED_LABELS", str(tmp_path / "opened.txt"))
     (tmp_path / "opened.txt").touch()
     return tmp_path / "opened.txt"

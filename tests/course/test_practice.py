@@ -50,7 +50,7 @@ def test_a_checkpoint_says_whether_to_go_on(tmp_path, monkeypatch, capsys):
     for value, words in ((0.955, "go on."), (0.5, "run the notebook again from its first cell.")):
         checks.checkpoint(name, value)
         text = capsys.readouterr().out
-        assert text.startswith(f"Checkpoint: {name} {value:.3g}; the reference is 0.96 ± 0.03") and words in text
+        assert text.startswith(f"Checkpoint: {name} {value:.4g}; the reference is 0.96 ± 0.03") and words in text
     with pytest.raises(InputError, match="Expected a checkpoint"):
         checks.checkpoint("height", 1.0)
     lesson(tmp_path, capsys, seed=1).checkpoint(name, 0.5)
