@@ -299,6 +299,10 @@ run.save_figure(fig, "reconstruction")
 plt.show()
 
 # %% [markdown]
+# The [SNR](../docs/glossary.md#snr) is *realised*: var(signal) / var(noise) measured in this very box, not a number that was
+# asked for.
+
+# %% [markdown]
 # ### Exercise 2 · How much is missing?
 #
 # A series runs from minus to plus a largest tilt, about one axis. Write a function that returns the share of Fourier space
@@ -423,9 +427,6 @@ print(f"three alike: {covered([0, 0, 0], 60):.0%}; two at right angles: {covered
 lesson.check("covered")
 
 # %% [markdown]
-# The [SNR](../docs/glossary.md#snr) is *realised*: var(signal) / var(noise) measured in this very box, not a number that was
-# asked for.
-#
 # **Recap**
 # - Tilting about one axis leaves a double wedge: a third of all directions at ±60°.
 # - It is lost in a particle, and filled by particles in other orientations.

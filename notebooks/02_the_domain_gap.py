@@ -316,6 +316,10 @@ gap = metrics.a_distance(f_s, f_t, seed=run.params.seed)
 print(f"proxy A-distance of the features: {gap:.2f}   (0: indistinguishable, 2: a linear rule separates them)")
 
 # %% [markdown]
+# The **proxy A-distance** (Ben-David et al. 2007) is 2 (1 - 2 e), with e the error of a linear classifier that is asked to
+# tell the domains apart. It says that they differ, *not* that the difference hurts. The last section measures both.
+
+# %% [markdown]
 # ### Exercise 2 · A-distance, and its floor
 #
 # Write the proxy A-distance 2 (1 - 2 e) of two sets of features (N, F), with a logistic regression. What do you expect for
@@ -464,9 +468,6 @@ def harmful(rows, source_accuracy):
 lesson.check("harmful")
 
 # %% [markdown]
-# The **proxy A-distance** (Ben-David et al. 2007) is 2 (1 - 2 e), with e the error of a linear classifier that is asked to
-# tell the domains apart. It says that they differ, *not* that the difference hurts. The last section measures both.
-#
 # **Recap**
 # - Features can be told apart where the domains differ.
 # - The A-distance of two halves of one set is not exactly 0.

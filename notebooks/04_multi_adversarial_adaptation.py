@@ -268,6 +268,11 @@ for name, scores in several.items():
     print(f"five seeds, {name}: mean {np.mean(scores):.2f}, from {min(scores):.2f} to {max(scores):.2f}")
 
 # %% [markdown]
+# Read the colours within one marker: adaptation works when blue and orange *circles* lie together, and likewise the
+# crosses. The class-wise method is not the better one by rule: look at the printed line, and at how far five seeds lie apart.
+# Adversarial alignment has no guarantee, which is why its result must be checked (notebook 05).
+
+# %% [markdown]
 # ### Exercise 1 · CDAN
 #
 # CDAN (Long et al. 2018) has a single discriminator. It sees the **outer product** of probabilities and features: all
@@ -337,10 +342,6 @@ def cdan_input(f, p):
 lesson.check("cdan_input")
 
 # %% [markdown]
-# Read the colours within one marker: adaptation works when blue and orange *circles* lie together, and likewise the
-# crosses. The class-wise method is not the better one by rule: look at the printed line, and at how far five seeds lie apart.
-# Adversarial alignment has no guarantee, which is why its result must be checked (notebook 05).
-#
 # **Recap**
 # - DANN asks one discriminator, MADA one per class, with p_k times the features.
 # - On a toy with two classes more discriminators are not better by rule.
