@@ -864,7 +864,8 @@ shown_if_there(parts, f"cryoshift on {jobs.REFERENCE_SCENARIO}, a part left out"
 
 # %% [markdown]
 # A triangle is a difference whose interval leaves out zero; the printed lines say the same in words. These intervals are not
-# corrected for their number.
+# corrected for their number. `warp_only` and `warp_minmax` contain the spectrum warp, so what they gain is not the gain of the
+# adversarial training alone.
 #
 # **Recap**
 # - Distances and scores without labels tell warps apart; they do not prove a gain.

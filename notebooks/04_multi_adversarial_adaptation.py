@@ -692,17 +692,17 @@ for name in methods.METHODS:
 if len(dots) > 2:
     fig, ax = plt.subplots(figsize=(6.6, 3.4), layout="constrained")
     for i, (name, (x, y)) in enumerate(dots.items()):
-        ax.plot(x, y, "osD^vP"[i % 6], ms=7, color=pictures.COLOURS.get(name, pictures.OTHERS[i % 6]), label=name)
+        ax.plot(x, y, "osD^vPX"[i % 7], ms=7, color=pictures.COLOURS.get(name, pictures.OTHERS[i % 6]), label=name)
     fig.legend(loc="outside right center", fontsize=8)
     ax.set(xlabel="proxy A-distance of the features, source against target", ylabel="balanced accuracy, target-test")
-    ax.set_title(f"Aligned features are not correct predictions ({REFERENCE}, mean over seeds)")
+    ax.set_title(f"Alignment and accuracy ({REFERENCE}, mean over seeds)")
     ax.margins(0.1)
     run.save_figure(fig, "evidence_alignment")
     plt.show()
     x, y = np.array(list(dots.values())).T
     r = float(np.corrcoef(x, y)[0, 1])
-    verdict = "more alignment goes with more accuracy" if r < -0.5 else "alignment does not explain accuracy"
-    print(f"over {len(dots)} methods, A-distance and accuracy correlate with {r:+.2f}: {verdict}")
+    print(f"over {len(dots)} methods, A-distance and accuracy correlate with {r:+.2f}:", end=" ")
+    print(f"alignment goes with {r * r:.0%} of the variance of the accuracy")
     print(f"the distances span {x.min():.2f} to {x.max():.2f}, the accuracies {y.min():.2f} to {y.max():.2f}")
 else:
     missing("Alignment against accuracy", "baselines")
