@@ -669,10 +669,10 @@ def train_warps(objective, steps, n=8):
 # **What do you expect?** Who wins in realism training after 40 steps: the warps or the discriminator?
 
 # %%
-steps = 4 if p.name == "smoke" else 40
-trained = {objective: train_warps(objective, steps) for objective in ("realism", "min-max")}
+moves = 4 if p.name == "smoke" else 40
+trained = {objective: train_warps(objective, moves) for objective in ("realism", "min-max")}
 fig, axes = plt.subplots(1, 4, figsize=(9.6, 2.6), layout="constrained", width_ratios=(1.5, 1.5, 1, 1))
-window = max(1, steps // 10)
+window = max(1, moves // 10)
 for objective, (_, curve) in trained.items():
     mean = curve.unfold(0, window, 1).mean(2)
     for ax, values in zip(axes, mean.T, strict=False):
@@ -689,10 +689,10 @@ with torch.no_grad():
         )
 run.save_figure(fig, "two_games")
 plt.show()
-late = {objective: float(curve[-(steps // 3 or 1) :, 0].mean()) for objective, (_, curve) in trained.items()}
+late = {objective: float(curve[-(moves // 3 or 1) :, 0].mean()) for objective, (_, curve) in trained.items()}
 print(", ".join(f"{objective}: task loss {loss:.2f} at the end" for objective, loss in late.items()))
 for objective, (chain, curve) in trained.items():
-    end, bound = float(curve[-(steps // 4 or 1) :, 1].mean()), 2 * math.log(2)
+    end, bound = float(curve[-(moves // 4 or 1) :, 1].mean()), 2 * math.log(2)
     who = "the discriminator wins" if end < 0.7 * bound else "the warps win" if end > 1.1 * bound else "it is undecided"
     with torch.no_grad():
         used = float(chain.steps["noise"].delta(few[:8], run.generator("delta")).abs().mean()) / 0.8

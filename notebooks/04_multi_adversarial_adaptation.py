@@ -51,7 +51,8 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 from torch import nn
 
-from cryoshift_core import losses, methods, metrics, models, selection, training, warps
+from cryoshift_core import losses, metrics, models, selection, training, warps
+from cryoshift_core import methods as recipes
 from cryoshift_core.application import pictures
 from cryoshift_core.benchmark import figures as evidence
 from cryoshift_core.benchmark import jobs, runner, statistics
@@ -434,11 +435,11 @@ assert stable[-1] > 0.99 and lost[-1] < 0.01, "a sure mistake must still be corr
 # ## 4 · On subtomograms (10 minutes)
 #
 # Every method in the core is one entry: a named sum of terms, and the warps that make the copies it learns from. The baselines
-# that a reader expects take one line each. To add yours, add an entry to `methods.METHODS`.
+# that a reader expects take one line each. To add yours, add an entry to `recipes.METHODS`.
 
 # %%
-for name in methods.METHODS:
-    terms, method = methods.resolve(name)
+for name in recipes.METHODS:
+    terms, method = recipes.resolve(name)
     extras = {"warps": ", ".join(method.warps), "warp training": method.warp_training}
     extras["student augmentation"] = ", ".join(method.student_augmentation)
     extras["norm"] = method.norm if method.norm != "group" else ""
@@ -448,31 +449,31 @@ for name in methods.METHODS:
 # %% [markdown]
 # ### Exercise 2 · A method of your own
 #
-# `methods.Method` takes a tuple of (term, weight) and a sentence. Make a method that learns from the source, aligns means and
+# `recipes.Method` takes a tuple of (term, weight) and a sentence. Make a method that learns from the source, aligns means and
 # covariances (`coral`) with weight 0.5, and discourages class confusion (`mcc`) with weight 0.5.
 
 # %% tags=["exercise"]
-mine = None  # methods.Method((...), "...")
+mine = None  # recipes.Method((...), "...")
 
 # %% tags=["solution", "hide-cell"]
-mine = methods.Method((("source", 1.0), ("coral", 0.5), ("mcc", 0.5)), "CORAL and minimum class confusion, half each")
-methods.METHODS["mine"] = mine  # now training.fit("mine", source, target, ...) trains it
+mine = recipes.Method((("source", 1.0), ("coral", 0.5), ("mcc", 0.5)), "CORAL and minimum class confusion, half each")
+recipes.METHODS["mine"] = mine  # now training.fit("mine", source, target, ...) trains it
 
 # %% [raw] tags=["mistakes", "remove-cell"]
 # name = "mine"
 # cases = ['sorted(mine.terms)']
-# wrong = ['mine = methods.Method((("source", 0.5), ("coral", 0.5), ("mcc", 0.5)), "...")']
+# wrong = ['mine = recipes.Method((("source", 0.5), ("coral", 0.5), ("mcc", 0.5)), "...")']
 #
 # [[mistake]]
-# code = 'mine = methods.Method((("coral", 0.5), ("mcc", 0.5)), "...")'
+# code = 'mine = recipes.Method((("coral", 0.5), ("mcc", 0.5)), "...")'
 # hint = 'nothing teaches the classes: the term source with weight 1 is missing.'
 #
 # [[mistake]]
-# code = 'mine = methods.Method((("source", 1.0), ("coral", 1.0), ("mcc", 1.0)), "...")'
+# code = 'mine = recipes.Method((("source", 1.0), ("coral", 1.0), ("mcc", 1.0)), "...")'
 # hint = 'the terms are right. The weights of coral and mcc are 0.5.'
 #
 # [[mistake]]
-# code = 'mine = methods.Method((("source", 1.0), ("mmd", 0.5), ("mcc", 0.5)), "...")'
+# code = 'mine = recipes.Method((("source", 1.0), ("mmd", 0.5), ("mcc", 0.5)), "...")'
 # hint = 'mmd compares whole distributions. The term for means and covariances is coral.'
 
 # %%
@@ -484,7 +485,7 @@ lesson.check("mine")
 # **What do you expect?** How many differences will the table show?
 
 # %%
-recipes = {name: methods.resolve(name) for name in ("cryoshift_paper", "cryoshift_reference", "cryoshift")}
+compared_recipes = {name: recipes.resolve(name) for name in ("cryoshift_paper", "cryoshift_reference", "cryoshift")}
 print(f"{'':20} {'published recipe':26} {'with a spectrum warp':26} ours")
 for what, of in {
     "losses and weights": lambda terms, _: ", ".join(f"{name} {weight:g}" for name, weight in terms.items()),
@@ -492,7 +493,7 @@ for what, of in {
     "warps are trained": lambda _, method: f"for {method.warp_training}" if method.warp_training else "no",
     "if fractions move": lambda _, method: f"use {method.unaligned}" if method.unaligned else "-",
 }.items():
-    cells = [of(*recipe) for recipe in recipes.values()]
+    cells = [of(*recipe) for recipe in compared_recipes.values()]
     print(f"{what:20} {cells[0]:26} {cells[1]:26} {cells[2]}")
 
 # %% [markdown]
@@ -659,7 +660,7 @@ def missing(what, tier):
     print(f"{what}: not measured yet; `make evidence TIER={tier}` does it.")
 
 
-adapting = [name for name in methods.METHODS if name not in jobs.BOUNDS]
+adapting = [name for name in recipes.METHODS if name not in jobs.BOUNDS]
 over = statistics.against(rows, {m: {"method": m, "scenario": REFERENCE} for m in adapting}, base="source_only")
 if over:
     label = "balanced accuracy: method - source_only"
@@ -684,7 +685,7 @@ else:
 
 # %%
 dots = {}
-for name in methods.METHODS:
+for name in recipes.METHODS:
     columns = ("a_distance_after", "balanced_accuracy")
     values = [list(statistics.by_seed(rows, name, REFERENCE, column).values()) for column in columns]
     if all(values):
