@@ -29,6 +29,7 @@ _WHERE = {
     "Classifier": "application.classifier",
     "HeldOutLabels": "data",
     "InputError": "errors",
+    "Job": "application.job",
     "Labelled": "data",
     "Term": "methods",
     "TrainingConfig": "training",
@@ -38,6 +39,7 @@ _WHERE = {
     "fit": "training",
     "load": "application.classifier",
     "load_labels": "simulation",
+    "open": "application.job",
     "preflight": "application.preflight",
     "read_subtomograms": "application.target_data",
     "register": "methods",
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     from .application.classifier import load as load
     from .application.classifier import select as select
     from .application.classify import classify as classify
+    from .application.job import Job as Job
+    from .application.job import open as open
     from .application.preflight import preflight as preflight
     from .application.target_data import extract_subtomograms as extract_subtomograms
     from .application.target_data import read_subtomograms as read_subtomograms

@@ -58,7 +58,7 @@ def sample(folder: str | Path = SAMPLE) -> Sample:
 
 @dataclass(frozen=True)
 class Lamella:
-    """Paths of a tomogram (MRC, protein dark) and of three lists of positions in it (RELION-style STAR).
+    """Paths of a tomogram (MRC, protein dark) and of lists of positions in it (RELION-style STAR).
 
     Attributes
     ----------
@@ -66,12 +66,14 @@ class Lamella:
     ribosomes : expert positions of 80S ribosomes; the list is not complete
     cytosol : random positions away from listed ribosomes and membrane; some hold unlisted ribosomes
     membrane : positions on one double membrane, found by a filter
+    positions : those of the three lists in random order, without what they are: what a user would bring
     """
 
     tomogram: Path
     ribosomes: Path
     cytosol: Path
     membrane: Path
+    positions: Path
 
 
 def yeast_lamella(folder: str | Path = SAMPLE / "yeast_171") -> Lamella:
@@ -79,7 +81,7 @@ def yeast_lamella(folder: str | Path = SAMPLE / "yeast_171") -> Lamella:
 
     Parameters
     ----------
-    folder : the folder that holds the four files
+    folder : the folder that holds the five files
     """
-    names = ("tomogram.mrc", "ribosomes.star", "cytosol_random.star", "membrane_candidates.star")
+    names = ("tomogram.mrc", "ribosomes.star", "cytosol_random.star", "membrane_candidates.star", "positions.star")
     return Lamella(*(Path(folder) / name for name in names))

@@ -41,6 +41,8 @@ class Predictions:
     unknown : (N,) bool, True where a subtomogram fits no class, or None where the classifier has no detector
     shift : how far they are from those that the classifier was adapted to, see `TargetReference.shift`; None where it
         has no reference
+    agreement : (N,) fraction of the training seeds that give the most probable class, where they are means over
+        several; None for one network
     """
 
     classes: tuple[str, ...]
@@ -48,6 +50,7 @@ class Predictions:
     score: Tensor | None = None
     unknown: Tensor | None = None
     shift: float | None = None
+    agreement: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -69,17 +72,27 @@ class Predictions:
         return ["unknown" if k == UNKNOWN else self.classes[k] for k in self.labels.tolist()]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A dictionary per subtomogram: class, confidence, unknown, and the probability of each class."""
+        """A dictionary per subtomogram: class, confidence, unknown, the probability of each class; agreement."""
         unknown = [None] * len(self) if self.unknown is None else self.unknown.tolist()
-        return [
+        rows = [
             {"class": name, "confidence": max(p), "unknown": u, **dict(zip(self.classes, p, strict=True))}
             for name, p, u in zip(self.class_names, self.probabilities.tolist(), unknown, strict=True)
         ]
+        if self.agreement is None:
+            return rows
+        return [row | {"agreement": a} for row, a in zip(rows, self.agreement.tolist(), strict=True)]
 
     def save_csv(self, path: str | Path) -> Path:
         """Write `rows` as CSV, atomically; the path is returned."""
         with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as f:
-            writer = csv.DictWriter(f, ["class", "confidence", "unknown", *self.classes], lineterminator="\n")
+            names = [
+                "class",
+                "confidence",
+                "unknown",
+                *self.classes,
+                *(["agreement"] if self.agreement is not None else []),
+            ]
+            writer = csv.DictWriter(f, names, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows())
         return Path(path)

@@ -3,72 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import uuid
-import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import data_fetch
 
-from ..errors import InputError, InputWarning
-from ..methods import resolve
+from ..errors import InputError
 from ..simulation import structures
-from ..simulation.class_files import class_file
-from ..support import runtime
-from ..support.runtime import pick_device
-from ..tomography.wedge import fit_wedge
-from . import picks, pipeline, reuse, run_folder, target_data
-from . import predictions as tables
-from .classifier import Classifier, Predictions
-from .picks import Picks
-from .pipeline import Device, prediction_warnings
+from . import job, target_data
+from .job import Classification as Classification
+from .job import as_text as as_text
+from .job import profile_of as profile_of
+from .pipeline import Device
 from .profiles import PROFILES, Profile
-from .reference import distance_warnings
-from .spike_in import SpikeInScore
-from .target_data import TargetData
-from .verdict import Verdict, judge
-
-PICKING_ERROR = 0.1  # of a candidate, in diameters of the largest class
-
-
-@dataclass(frozen=True, eq=False)
-class Classification:
-    """Result of :func:`classify`.
-
-    Attributes
-    ----------
-    predictions : class probabilities and unknown class of `target.subtomograms`
-    classifier : its recipe names the method, which is another where a check spoke against the requested one
-    target : the input as subtomograms
-    verdict : whether to use the predictions
-    warnings : what to check before using the predictions
-    spike_in : method -> accuracy on spike-ins; {} where there is no particle-free background
-    prevalence : class -> number and fraction of the subtomograms that are predicted as it
-    picks : class -> positions that are listed as its particles; {} where positions were given
-    gap : name -> A-distance between simulated subtomograms and the target's
-    folder : where the files are
-    paths : the files: predictions.star first, then the tables per class, model.safetensors, report.html, ...
-    moved : where the results of an earlier run at `folder` were moved to, or None
-    """
-
-    predictions: Predictions
-    classifier: Classifier
-    target: TargetData
-    verdict: Verdict
-    warnings: tuple[str, ...]
-    spike_in: dict[str, SpikeInScore]
-    prevalence: dict[str, tables.Prevalence]
-    picks: dict[str, Picks]
-    gap: dict[str, float]
-    folder: Path
-    paths: tuple[Path, ...]
-    moved: Path | None
 
 
 def classify(
@@ -94,6 +42,8 @@ def classify(
     profile: str | Profile = "laptop",
     method: str = "cryoshift",
     project_folder: str | Path = "",
+    n_seeds: int = 1,
+    may_be_absent: str | Sequence[str] = "",
     seed: int = 0,
     device: Device = "auto",
 ) -> Classification:
@@ -114,9 +64,11 @@ def classify(
     are used. A warning says so where the subtomograms are further away than those that the model was adapted to.
 
     Files: predictions.star (all rows and columns of the input, with classes and probabilities), classes/<class>.star,
-    report.html, spike_in.csv, model.safetensors (see `Classifier.load`), manifest.json; predictions.tbl for a Dynamo
-    table; those of `picks.write` for a tomogram without coordinates. They are written to a new
-    folder that is renamed to `out_dir` at the end; earlier results at `out_dir` are moved aside.
+    predictions_purity.star, report.html, spike_in.csv, model.safetensors (see `Classifier.load`), manifest.json;
+    predictions.tbl for a Dynamo table; those of `picks.write` for a tomogram without coordinates. They are written to a
+    new folder that is renamed to `out_dir` at the end; earlier results at `out_dir` are moved aside. After an
+    interruption, the same call goes on from the simulated data and the training that are kept in NAME.kept beside
+    `out_dir`; that folder is deleted at the end. The steps one by one: :func:`job.open`.
 
     Parameters
     ----------
@@ -137,12 +89,16 @@ def classify(
     picking_error : largest distance of a position from its particle, A; 0: half a voxel
     own_background : train a method that can use them with molecules in the tomogram's own particle-free boxes, too
     candidates : largest number of candidates in a tomogram without coordinates
-    purity : least expected purity of the picks listed of each class, 0 to 1: their mean calibrated probability
+    purity : least expected purity, the mean calibrated probability, 0 to 1: of the picks listed of each class or,
+        where positions were given, of the rows in predictions_purity.star
     box : voxels; 0: from the structures or the subtomograms
     profile : amount of simulated data and training: a name in `profiles.PROFILES`, or a Profile
     method : a name in `methods.METHODS`
     project_folder : folder that the names in a STAR of subtomograms are relative to, where it is not the STAR's own,
         such as RELION's project folder
+    n_seeds : networks are trained with so many seeds from `seed` on; probabilities are their means, and the column
+        _csAgreement says which fraction of them gives the class. model.safetensors is the network nearest to the mean
+    may_be_absent : classes that may not occur, a sequence or a text with commas: no warning demands them
     seed : of every random draw
     device : "auto", "cpu", "cuda" or "mps"
 
@@ -151,196 +107,7 @@ def classify(
     InputError
         a wrong value, an unreadable file, or an `out_dir` that holds other files
     """
-    parameters = {name: as_text(value) for name, value in locals().items() if name not in ("profile", "device")}
-    resolve(method)
-    budget = profile_of(profile)
-    if not 0 <= purity <= 1:
-        raise InputError(f"Expected a purity from 0 to 1, such as 0.8, got {purity:g}.")
-    pipeline.check_input(subtomograms, tomogram, coordinates)
-    picking = not (coordinates or subtomograms)
-    given = {"subtomograms": subtomograms, "tomogram": tomogram, "coordinates": coordinates}
-    reading: dict[str, Any] = {**given, "voxel_size": voxel_size, "contrast": contrast, "candidates": candidates}
-    reading["project_folder"] = project_folder
-    start = partial(_Run.start, out_dir, (*given.values(), background), parameters, seed, device)
-    if model:
-        classifier = reuse.load(model, classes=as_text(classes), box=box, background=background)
-        target = reuse.read_target(classifier, model, **reading)
-        _warn(target)
-        run = start("none, nothing was trained", (model,))
-        predictions = classifier.predict(target.subtomograms, device=device)
-        doubts = prediction_warnings(classifier, predictions)
-        doubts += distance_warnings(predictions.shift, target.subtomograms.name)
-        verdict = judge(predictions, target.subtomograms.x)
-        listed = picks.at_purity(target, predictions, purity) if picking else {}
-        return run.finish(target, predictions, classifier, verdict, doubts, listed, reuse.summary(classifier, model))
-    names = target_data.read_classes(data_fetch.local(as_text(classes)), budget.classes, background=picking)
-    budget = budget.for_classes(names)
-    target = pipeline.read_target(names, box=box, **reading)
-    _warn(target)
-    boxes, no_boxes = None, []
-    try:
-        boxes = pipeline.background_boxes(
-            target,
-            background,
-            n=budget.n_background,
-            seed=seed,
-            voxel_size=voxel_size,
-            project_folder=project_folder,
-        )
-    except InputError as problem:
-        if background:
-            raise
-        no_boxes = [f"The accuracy was not estimated on spike-ins: {problem}"]
-    run = start(budget, tuple(filter(None, map(class_file, names))))
-
-    unlabelled = pipeline.adaptation_set(target, budget.n_target, seed)
-    simulation: dict[str, Any] = {"seed": seed, "tilt_axis": tilt_axis, "device": device}
-    source, validation = pipeline.simulate_source(unlabelled, budget, **simulation)
-    doubts = structures.warnings(names) + pipeline.tilt_warnings(tomogram, tilt_range, tilt_axis)
-    if picking:  # candidates are off by more than given positions, and their average shows other things, too
-        picking_error = picking_error or PICKING_ERROR * max(map(structures.diameter, names))
-    else:
-        doubts += target_data.voxel_size_warnings(source.x, unlabelled.x, source.voxel_size, names)
-    imaging: dict[str, Any] = {"tilt_axis": tilt_axis, "tilt_range": tilt_range, "defocus": defocus, "snr": spike_snr}
-    boxes_to_train = boxes.train if boxes is not None and own_background else None
-    drawn: dict[str, Any] = {"seed": seed, "device": device}
-    own, problems = pipeline.own_source(method, source, unlabelled, boxes_to_train, **drawn, **imaging)
-    doubts += problems
-    run.manifest["own_background"] = len(own) - len(source) if own else 0
-    training: dict[str, Any] = {"tilt_axis": tilt_axis, "picking_error": picking_error, "own": own}
-    fits = pipeline.fit_methods(method, source, validation, unlabelled, budget, **drawn, **training)
-    outliers = pipeline.simulate_outliers(unlabelled, budget, **simulation)
-    classifier = pipeline.select_classifier(fits, method, unlabelled, outliers, **drawn)
-    classifier.recipe.update(reuse.about_target(target, names))
-    predictions = classifier.predict(target.subtomograms, device=device)
-    doubts += prediction_warnings(classifier, predictions) + no_boxes
-
-    scores: dict[str, SpikeInScore] = {}
-    if boxes is not None:
-        ice = boxes.spike_ins
-        try:
-            doubts += pipeline.tilt_axis_warnings(fit_wedge(ice, target.subtomograms.voxel_size), tilt_axis)
-            spikes, far = pipeline.make_spike_ins(names, unlabelled, ice, n=budget.n_test, **drawn, **imaging)
-            scores = pipeline.score_spike_ins(fits, spikes, far, device=device)
-            doubts += pipeline.spike_in_warnings(scores, classifier)
-        except InputError as problem:
-            doubts.append(f"The accuracy was not estimated on spike-ins: {problem}")
-
-    used, reason, warning = (classifier.recipe[name] for name in ("method", "reason", "warning"))
-    found = scores.get(used)
-    verdict = judge(predictions, target.subtomograms.x, source, found, profile=budget.name, warning=warning)
-    gap = pipeline.domain_gap(fits, source, unlabelled, seed=seed, device=device)
-    listed = picks.at_purity(target, predictions, purity) if picking else {}
-    return run.finish(
-        target, predictions, classifier, verdict, doubts, listed, reason, names=names, scores=scores, gap=gap
-    )
-
-
-def _warn(target: TargetData) -> None:
-    for sentence in target.of_readers:
-        warnings.warn(sentence, InputWarning, stacklevel=3)
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """A call of :func:`classify` from its first file on: where it writes, and the manifest."""
-
-    final: Path
-    folder: Path
-    given: tuple[str | Path, ...]
-    manifest: dict[str, Any]
-
-    @classmethod
-    def start(
-        cls,
-        out_dir: str | Path,
-        given: tuple[str | Path, ...],
-        parameters: dict[str, Any],
-        seed: int,
-        device: Device,
-        profile: Profile | str,
-        others: tuple[str | Path, ...],
-    ) -> _Run:
-        """A new folder with the manifest of an unfinished run, with the digests of the files `given` and `others`."""
-        files = [Path(file).expanduser() for file in (*given, *others) if file]
-        manifest = {
-            "notebook": "classify",
-            "status": "unfinished",
-            "parameters": parameters,
-            "seed": seed,
-            "profile": {"name": profile} if isinstance(profile, str) else asdict(profile),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": str(pick_device(device)),
-            "inputs": {str(file): runtime.file_digest(file) for file in files if file.is_file()},
-            "id": uuid.uuid4().hex,
-            **run_folder.origin(),
-        }
-        final = Path(out_dir).expanduser().resolve()
-        return cls(final, run_folder.start(final, json.dumps(manifest, indent=2) + "\n"), given, manifest)
-
-    def finish(
-        self,
-        target: TargetData,
-        predictions: Predictions,
-        classifier: Classifier,
-        verdict: Verdict,
-        doubts: Sequence[str],
-        listed: dict[str, Picks],
-        choice: str,
-        *,
-        names: Sequence[str] = (),
-        scores: dict[str, SpikeInScore] | None = None,
-        gap: dict[str, float] | None = None,
-    ) -> Classification:
-        """Write the results, rename the folder, and return them."""
-        prevalence = tables.prevalence(predictions.probabilities, predictions.classes, predictions.unknown)
-        paths = pipeline.write_results(
-            self.folder,
-            target,
-            predictions,
-            classifier,
-            verdict=verdict,
-            prevalence=prevalence,
-            scores=scores or {},
-            gap=gap or {},
-            warnings=doubts,
-            inputs=[Path(file).name for file in self.given if file],
-            manifest=self.manifest,
-            classes=names,
-            listed=listed,
-            made={"choice": choice},
-        )
-        told = {"status": "finished", "verdict": verdict.level, "usable_classes": list(verdict.classes)}
-        moved = run_folder.finish(self.final, json.dumps(self.manifest | told, indent=2) + "\n")
-        return Classification(
-            predictions=predictions,
-            classifier=classifier,
-            target=target,
-            verdict=verdict,
-            warnings=(*target.warnings, *doubts),
-            spike_in=scores or {},
-            prevalence=prevalence,
-            picks=listed,
-            gap=gap or {},
-            folder=self.final,
-            paths=tuple(self.final / path.relative_to(self.folder) for path in paths),
-            moved=moved,
-        )
-
-
-def profile_of(profile: str | Profile) -> Profile:
-    """The profile of a name; InputError where it is unknown."""
-    if isinstance(profile, Profile):
-        return profile
-    runtime.check_known("a profile", profile, PROFILES)
-    return PROFILES[profile]
-
-
-def as_text(value: Any) -> Any:
-    """A parameter as it stands in a manifest: paths as texts, sequences joined by commas."""
-    if isinstance(value, Path):
-        return str(value)
-    return value if isinstance(value, str | int | float) else ",".join(map(str, value))
+    return job.open(**locals()).report()
 
 
 def parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -369,18 +136,20 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     add("--picking_error", default=0.0, type=float, help="largest error of the positions in A (default: half a voxel)")
     add("--own_background", default=True, action=argparse.BooleanOptionalAction, help="train in own free boxes, too")
     add("--candidates", default=2000, type=int, help="largest number of candidates where it picks (default: 2000)")
-    add("--purity", default=0.8, type=float, help="least expected purity of the picks (default: 0.8)")
+    add("--purity", default=0.8, type=float, help="least expected purity of what is listed (default: 0.8)")
     add("--box", default=0, type=int, help="voxels (default: from the structures)")
     add("--profile", default="laptop", help=f"{', '.join(PROFILES)} (default: laptop)")
     add("--method", default="cryoshift", help="default: cryoshift")
     add("--project_folder", default="", help="that a STAR's _rlnImageName are relative to (default: the STAR's own)")
+    add("--n_seeds", default=1, type=int, help="training seeds whose probabilities are averaged (default: 1)")
+    add("--may_be_absent", default="", help="classes that may not occur, by commas")
     add("--seed", default=0, type=int, help="of every random draw (default: 0)")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line of :func:`classify`: 0, or 2 after an InputError, which is printed as one line."""
+    """Command line of :func:`classify`: 0, 2 after an InputError, which is printed as one line, or 130 after ctrl-C."""
     about = "Classify the particles of a tomogram, or a stack of them."
     reader = parser("classify", about)
     reader.add_argument("--out_dir", "--out", required=True, help="folder of the results")
@@ -395,19 +164,8 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"InputError: {error}", file=sys.stderr)
         return 2
-    print(f"VERDICT: {result.verdict}")
-    for warning in result.warnings:
-        print("WARNING:", warning)
-    used, reason = (result.classifier.recipe[name] for name in ("method", "reason"))
-    print(reuse.summary(result.classifier, options.model) if options.model else f"{used}: {reason or 'as asked for'}")
-    if used in result.spike_in:
-        print(f"balanced accuracy on spike-ins: {result.spike_in[used]} ({used}; picks off by up to 4 or 2 voxels)")
-    print(f"accuracy by the calibrated confidence: {float(result.predictions.confidence.mean()):.2f}")
-    for name, found in result.prevalence.items():
-        print(f"{name}: {found.n} particles, fraction {found.fraction:.1%}")
-    if result.picks:
-        print(picks.summary(result.picks))
-    if result.moved:
-        print(f"The earlier results in {result.folder} are now in {result.moved}")
-    print(f"wrote {result.paths[0]} and {result.folder / 'report.html'}")
+    except KeyboardInterrupt as stop:
+        print(*getattr(stop, "__notes__", ["Stopped before anything was made."]), sep="\n", file=sys.stderr)
+        return 130
+    print(result)
     return 0

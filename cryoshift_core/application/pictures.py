@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import ndimage
 from torch import Tensor
+
+from ..fourier import full_from_half, power_spectrum, shell_means, shells
 
 # Blue and orange stand for source and target, and for nothing else.
 COLOURS = {
@@ -34,6 +37,7 @@ POSITION = "#F0E442"  # yellow: particle positions on a grey section
 GROUP_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7")
 GROUP_MARKERS = "os^Dv*P"
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")
+LINES = ("-", "--", ":", "-.")
 
 
 def use_style() -> None:
@@ -227,4 +231,76 @@ def class_fractions(fractions: Mapping[str, Sequence[float]], classes: Sequence[
         label.set_parse_math(False)
     ax.set(ylabel="fraction of the subtomograms")
     fig.legend(fontsize=8, loc="outside upper center", ncols=len(fractions))
+    return fig
+
+
+def radial_spectrum(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies (cycles per voxel) and mean power on shells of subtomograms (N, 1, n, n, n)."""
+    n = x.shape[-1]
+    mean, _ = shell_means(power_spectrum(x).mean(0).cpu(), shells((n, n, n)))
+    return np.arange(1, n // 2) / n, mean[1 : n // 2].numpy()
+
+
+def spectra(domains: Mapping[str, Tensor], voxel_size: float) -> Figure:
+    """Figure with the radial power spectrum of each set of subtomograms (N, 1, n, n, n); `voxel_size` in A."""
+    fig, ax = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
+    for (name, x), line in zip(domains.items(), cycle(LINES), strict=False):
+        k, power = radial_spectrum(x)
+        ax.semilogy(k / voxel_size, power, line, label=name, color=COLOURS.get(name))
+    ax.set(xlabel="spatial frequency (1/Å)", ylabel="mean power per voxel", title="Radial power spectrum")
+    ax.legend()
+    return fig
+
+
+def learning_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], terms: Sequence[str]) -> Figure:
+    """Figure with one panel per term and one line per method that has the term.
+
+    `histories`: method -> its `Fit.history`, which has "step" and, for each term, one value per step or NaN.
+    """
+    fig, axes = plt.subplots(1, len(terms), figsize=(3.0 * len(terms), 2.6), layout="constrained", squeeze=False)
+    for ax, term in zip(axes[0], terms, strict=True):
+        for (name, history), line in zip(histories.items(), cycle(LINES), strict=False):
+            values = np.array(history.get(term, ()), dtype=float)
+            measured = np.isfinite(values)  # NaN at steps without a new value of the term
+            if measured.any():
+                ax.plot(np.array(history["step"])[measured], values[measured], f".{line}", label=name,
+                        color=COLOURS.get(name))  # fmt: skip
+        ax.set(title=term.replace("_", " "), xlabel="step")
+    handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda pair: len(pair[0]))
+    if handles:
+        fig.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
+    return fig
+
+
+def contrast(x: Tensor, taken: str) -> Figure:
+    """A histogram of smoothed grey values of subtomograms (N, 1, n, n, n) on both sides of the median.
+
+    Parameters
+    ----------
+    taken : the contrast that the input was taken to have, for the title
+    """
+    smooth = torch.nn.functional.avg_pool3d(x, 3, stride=2).flatten().numpy()
+    fig, ax = plt.subplots(figsize=(4.6, 2.4), layout="constrained")
+    edges = np.linspace(0, np.quantile(np.abs(smooth), 0.9999), 40).tolist()
+    for side, label, line in ((smooth, "bright side", "-"), (-smooth, "dark side", "--")):
+        ax.hist(side, edges, histtype="step", log=True, label=label, ls=line)
+    ax.set(xlabel="distance from the median (robust s.d.)", ylabel="voxels", title=f"taken as: protein {taken}")
+    ax.legend()
+    return fig
+
+
+def wedge(measured: Tensor) -> Figure:
+    """Three planes through the measured samples (n, n, n // 2 + 1) of a transform; white was measured."""
+    whole = torch.fft.fftshift(full_from_half(measured)).float()
+    n = len(whole)
+    fig, axes = plt.subplots(1, 3, figsize=(6.6, 2.4), layout="constrained")
+    planes = {
+        "kz, kx (ky = 0)": whole[:, n // 2],
+        "kz, ky (kx = 0)": whole[:, :, n // 2],
+        "ky, kx (kz = 0)": whole[n // 2],
+    }
+    for ax, (title, plane) in zip(axes, planes.items(), strict=True):
+        ax.imshow(plane, vmin=0, vmax=1)
+        ax.set(xticks=[], yticks=[], title=title)
+        ax.spines[:].set_visible(True)
     return fig

@@ -1,4 +1,4 @@
-"""Steps from files to predictions, as plain functions; :func:`classify.classify` takes them all.
+"""Steps from files to predictions, as plain functions; a :class:`job.Job` takes them all.
 
 In this order: `read_target`, `adaptation_set`, `background_boxes`, `simulate_source`, `own_source`, `fit_methods`,
 `select_classifier`, then `Classifier.predict`, `make_spike_ins`, `score_spike_ins`, `verdict.judge`,
@@ -37,13 +37,13 @@ from . import predictions as tables
 from .classifier import Classifier, Predictions, finish, select
 from .picks import Picks
 from .profiles import Profile
+from .purity import Cut
 from .spike_in import SpikeInScore
 from .streamed import StreamedBoxes
 from .target_data import Background, TargetData
 from .verdict import Verdict
 
 SCENARIO = "broad"  # of the simulated source: wide ranges, because the microscope's settings are not known
-PICKING_ERROR = 0.1  # of a candidate, in diameters of the largest class
 Device = str | torch.device
 
 
@@ -210,10 +210,17 @@ def select_classifier(
     )
 
 
-def prediction_warnings(classifier: Classifier, predictions: Predictions) -> list[str]:
-    """Sentences about the selection, the class fractions and the unknown class."""
+def prediction_warnings(
+    classifier: Classifier, predictions: Predictions, may_be_absent: Sequence[str] = ()
+) -> list[str]:
+    """Sentences about the selection, the class fractions and the unknown class.
+
+    Parameters
+    ----------
+    may_be_absent : classes of which no fraction is demanded
+    """
     fractions = predicted_fractions(predictions.probabilities)
-    out = target_data.class_fraction_warnings(fractions, classifier.classes, len(predictions))
+    out = target_data.class_fraction_warnings(fractions, classifier.classes, len(predictions), may_be_absent)
     if classifier.recipe["warning"]:
         out.append(classifier.recipe["warning"])
     if predictions.unknown is not None and tables.unspecific(predictions.unknown):
@@ -237,6 +244,30 @@ def predicted_fractions(probabilities: Tensor) -> list[float]:
     """Fraction of the subtomograms that is predicted as each class, (K,), from probabilities (N, K)."""
     counts = torch.bincount(probabilities.argmax(1), minlength=probabilities.shape[1])
     return counts.div(len(probabilities)).tolist()
+
+
+def fractions_of(found: Fit, target: Unlabelled, device: Device = "auto") -> list[float]:
+    """Fraction of the target's subtomograms that the network of a fit predicts as each class, (K,)."""
+    return predicted_fractions(predict(found.network, target.x, device=device))
+
+
+def size_warnings(
+    source: Labelled, target: Unlabelled, names: Sequence[str], may_be_absent: Sequence[str] = ()
+) -> list[str]:
+    """A sentence where the average particle is wider or narrower than the simulated one; see `voxel_size_warnings`.
+
+    Parameters
+    ----------
+    names : of the classes, or files
+    may_be_absent : classes without which the simulated average must disagree, too
+    """
+    found = target_data.voxel_size_warnings(source.x, target.x, source.voxel_size, names)
+    present = [k for k, name in enumerate(source.classes) if name not in may_be_absent]
+    if found and len(present) < len(names):
+        some = torch.isin(source.y, torch.tensor(present, device=source.y.device))
+        left = [names[k] for k in present]
+        found = target_data.voxel_size_warnings(source.x[some], target.x, source.voxel_size, left)
+    return found
 
 
 def background_boxes(
@@ -452,6 +483,8 @@ def write_results(
     inputs: Sequence[str],
     manifest: Mapping[str, Any],
     classes: Sequence[str] = (),
+    cuts: Sequence[Cut] = (),
+    least_confidence: float | None = None,
     listed: Mapping[str, Picks] | None = None,
     made: Mapping[str, str] | None = None,
 ) -> list[Path]:
@@ -463,16 +496,25 @@ def write_results(
     inputs : names of the input files
     manifest : for the provenance, see `report.provenance`
     classes : names or files; the report says what each one is
+    cuts : of `purity.cuts`, for purity.csv and the report
+    least_confidence : of the rows of predictions_purity.star; None: no such file
     listed : the picks of each class, where the positions are candidates
     made : more for the provenance; None: the reason of the choice of the network
     """
     used = classifier.recipe["method"]
-    paths = tables.write(folder, target, predictions.probabilities, predictions.classes, predictions.unknown)
+    paths = tables.write(
+        folder,
+        target,
+        predictions.probabilities,
+        predictions.classes,
+        predictions.unknown,
+        agreement=predictions.agreement,
+        least_confidence=least_confidence,
+    )
     paths.append(classifier.save(folder / "model.safetensors"))
     if scores:
         paths.append(runtime.write_text(folder / "spike_in.csv", spike_in.table(scores)))
-    found = purity.cuts(predictions, classifier.calibration, scores.get(used))
-    paths.append(runtime.write_text(folder / "purity.csv", purity.table(found)))
+    paths.append(runtime.write_text(folder / "purity.csv", purity.table(cuts)))
     if listed and target.tomogram is not None:
         paths += picks.write(folder, target.tomogram, listed)
     paths.append(
@@ -488,7 +530,7 @@ def write_results(
             warnings=warnings,
             gap=gap,
             spike_in=scores.get(used),
-            cuts=found,
+            cuts=cuts,
             made=report.provenance(
                 manifest,
                 method=used,

@@ -22,7 +22,7 @@ from .target_data import TargetData
 
 NOT_CLASSIFIED, UNKNOWN_CLASS = "not_classified", "none_of_these"
 INPUT_CLASS, PROBABILITY = "csInputClassNumber", "csProbability_"
-OURS = ("csClass", "csConfidence", "csNoneOfThese", INPUT_CLASS)
+OURS = ("csClass", "csConfidence", "csNoneOfThese", "csAgreement", INPUT_CLASS)
 DYNAMO_CLASS = 22  # column of a Dynamo table, counted from 1
 
 
@@ -98,16 +98,19 @@ def write(
     probabilities: Tensor,
     classes: Sequence[str],
     unknown: Tensor | None = None,
+    *,
+    agreement: Tensor | None = None,
+    least_confidence: float | None = None,
 ) -> list[Path]:
     """Paths of the files written: predictions.star, classes/<class>.star, and predictions.tbl for a Dynamo table.
 
     predictions.star has all tables, columns and rows of the input in their order. The last table gains
     `_rlnClassNumber` (1 to K; 0 for a row that is not classified, see `TargetData.kept`), `_csClass`,
-    `_csConfidence`, `_csProbability_<class>` and, if `unknown` is given, `_csNoneOfThese`. The likeliest class is given
-    for particles of the unknown class, too. An `_rlnClassNumber` of the input is kept as `_csInputClassNumber`. Columns
-    of earlier predictions are replaced. classes/<class>.star holds the rows of one class without those of the unknown
-    class, which are in classes/none_of_these.star. A class without rows has no file; files of earlier predictions in
-    the same folder are removed. In predictions.tbl, column 22 ("class") is set.
+    `_csConfidence`, `_csProbability_<class>` and, if they are given, `_csNoneOfThese` and `_csAgreement`. The likeliest
+    class is given for particles of the unknown class, too. An `_rlnClassNumber` of the input is kept as
+    `_csInputClassNumber`. Columns of earlier predictions are replaced. classes/<class>.star holds the rows of one class
+    without those of the unknown class, which are in classes/none_of_these.star. A class without rows has no file; files
+    of earlier predictions in the same folder are removed. In predictions.tbl, column 22 ("class") is set.
 
     RELION (src/metadata_table.cpp, versions 3.1 to 5) keeps columns that it does not know, with a warning. It reads
     `data_general`, which has one row, as a list or as a loop. Dynamo: its wiki, "Table convention". Class names are
@@ -119,6 +122,9 @@ def write(
     probabilities : (M, K) of the M subtomograms of `target`
     classes : K names
     unknown : (M,) bool, True for the unknown class
+    agreement : (M,) fraction of the training seeds that give this class; None for one seed
+    least_confidence : predictions_purity.star gets the rows from it on, without those of the unknown class; None: it is
+        not written
 
     Raises
     ------
@@ -147,8 +153,15 @@ def write(
     table |= {PROBABILITY + name: _decimals(column) for name, column in zip(names, p.T, strict=True)}
     if unknown is not None:
         table["csNoneOfThese"] = [str(int(value)) for value in is_unknown]
+    if agreement is not None:
+        agree = np.zeros(len(target))
+        agree[kept] = agreement.double().cpu().numpy()
+        table["csAgreement"] = _decimals(agree)
 
     rows_of = {folder / "predictions.star": np.arange(len(target))}
+    if least_confidence is not None:
+        pure = np.flatnonzero((p.max(1) >= least_confidence) & ~is_unknown)
+        rows_of[folder / "predictions_purity.star"] = pure[np.isin(pure, kept)]
     parts = {name: (number == k) & ~is_unknown for k, name in enumerate(names, 1)} | {UNKNOWN_CLASS: is_unknown}
     rows_of |= {folder / "classes" / f"{name}.star": np.flatnonzero(rows) for name, rows in parts.items() if rows.any()}
     single = all(len(values) == 1 for values in particles.rest.get("general", {}).values())

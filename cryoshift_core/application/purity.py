@@ -62,6 +62,21 @@ def cuts(
     return out
 
 
+def least_confidence(predictions: Predictions, purity: float) -> float | None:
+    """The least confidence of the largest set of most confident subtomograms with this expected purity, or None.
+
+    Parameters
+    ----------
+    purity : least mean confidence of the set, 0 to 1; subtomograms of the unknown class are in none
+    """
+    known = torch.ones(len(predictions), dtype=torch.bool) if predictions.unknown is None else ~predictions.unknown
+    confidence = predictions.confidence[known].double().sort(descending=True).values
+    mean = confidence.cumsum(0) / torch.arange(1, len(confidence) + 1)
+    whole = confidence > torch.cat([confidence[1:], torch.tensor([-1.0], dtype=torch.double)])  # none of equals is left
+    usable = (whole & (mean >= purity)).nonzero()
+    return float(confidence[usable[-1]]) if len(usable) else None
+
+
 def table(found: Sequence[Cut]) -> str:
     """CSV text, a row per cut: confidence, kept, expected, spike_ins, spike_ins_low, spike_ins_high."""
     with io.StringIO(newline="") as file:
@@ -69,5 +84,5 @@ def table(found: Sequence[Cut]) -> str:
         writer.writerow(["confidence", "kept", "expected", "spike_ins", "spike_ins_low", "spike_ins_high"])
         for cut in found:
             ends = ("", "", "") if cut.spike_ins is None else (f"{value:.4f}" for value in cut.spike_ins)
-            writer.writerow([cut.confidence, cut.kept, f"{cut.expected:.4f}" if cut.kept else "", *ends])
+            writer.writerow([round(cut.confidence, 4), cut.kept, f"{cut.expected:.4f}" if cut.kept else "", *ends])
         return file.getvalue()

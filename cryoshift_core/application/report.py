@@ -234,7 +234,7 @@ def _spike_rows(spike_in: SpikeInScore, classes: Sequence[str]) -> list[dict[str
 
 def _cut_row(cut: Cut) -> dict[str, Any]:
     return {
-        "confidence": f"{cut.confidence:g}",
+        "confidence": f"{cut.confidence:.3g}",
         "kept": cut.kept,
         "expected": f"{cut.expected:.2f}" if cut.kept else "",
         "spike_ins": "" if cut.spike_ins is None else _per_cent(cut.spike_ins),

@@ -562,29 +562,33 @@ def voxel_size_warnings(source_x: Tensor, target_x: Tensor, voxel_size: float, c
     ]
 
 
-def class_fraction_warnings(fractions: Sequence[float], classes: Sequence[str], n: int) -> list[str]:
+def class_fraction_warnings(
+    fractions: Sequence[float], classes: Sequence[str], n: int, may_be_absent: Sequence[str] = ()
+) -> list[str]:
     """Sentences about class fractions that are too small, or too unequal, to be relied on.
 
     Parameters
     ----------
     fractions : (K,) predicted fractions of the n subtomograms
+    may_be_absent : classes of which no fraction is demanded
     """
     out = []
-    if n < 20 * len(classes):
+    demanded = [(name, f) for name, f in zip(classes, fractions, strict=True) if name not in may_be_absent]
+    if n < 20 * len(demanded):
         out.append(
-            f"{n} subtomograms for {len(classes)} classes are fewer than 20 each: a class fraction may be off by half "
+            f"{n} subtomograms for {len(demanded)} classes are fewer than 20 each: a class fraction may be off by half "
             "its value."
         )
     if len(classes) > 20:
         out.append(f"{len(classes)} classes: no more than 20 have been tested.")
-    rare = [f"{name} ({fraction:.1%})" for name, fraction in zip(classes, fractions, strict=True) if fraction < 0.02]
+    rare = [f"{name} ({fraction:.1%})" for name, fraction in demanded if fraction < 0.02]
     if rare:
         out.append(
             f"Predicted for fewer than 2 % of the subtomograms: {', '.join(rare)}. This may be confusion with other "
             "classes."
         )
-    present = [fraction for fraction in fractions if fraction > 0]
-    if max(present) > 10 * min(present):
+    present = [fraction for _, fraction in demanded if fraction > 0]
+    if present and max(present) > 10 * min(present):
         out.append(
             f"The most frequent class is {max(present) / min(present):.0f} times as frequent as the rarest. "
             "Adversaries favour equal class fractions: check the rare classes."

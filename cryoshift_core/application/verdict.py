@@ -21,6 +21,7 @@ USABLE, PARTLY, DO_NOT_USE, NOT_JUDGED = "usable", "usable for some classes", "d
 LEAST = 0.5  # recall and purity on spike-ins: below it a class is not to be used
 ALIKE, MORE_ALIKE = 0.7, 0.7  # averages of two classes: likeness, and how far it may exceed simulated ones (Fisher's z)
 NOT_FLAT = 0.5  # structure in the average of a class without a molecule, relative to the strongest class
+SEEDS_AGREE = 0.8  # least mean fraction of the training seeds that give a class to those that are called by its name
 RELIABLE = 0.5  # of an average: below it noise decides
 NOISE, NO_CLASS = "noise", "none of them"  # what an average looks like, where it is no class
 BACKGROUND = "ice"  # the class without a molecule
@@ -105,8 +106,9 @@ def judge(
 
     Nothing is to be used where spike-ins are classified no better than by guessing, where the selection warns, or after
     a test run. A class is not to be used where spike-ins of it, or those called by its name, are wrong more often than
-    right, where its average looks like that of another class although simulated ones do not, or where it stands for
-    background and its average is not flat. These alarms are not proofs, and a class without one can still be wrong.
+    right, where its average looks like that of another class although simulated ones do not, where the training seeds
+    disagree on it, or where it stands for background and its average is not flat. These alarms are not proofs, and a
+    class without one can still be wrong.
 
     Parameters
     ----------
@@ -126,7 +128,7 @@ def judge(
     groups = by_class(predictions.probabilities, classes, predictions.unknown)
     found = {name: Average.of(x[rows[:IN_AVERAGE]]) for name, rows in groups.items()}
     made = {} if source is None else {name: Average.of(source.x[source.y == k]) for k, name in enumerate(classes)}
-    problems = [*_spike_in_problems(spike_in), *_average_problems(found, made)]
+    problems = [*_spike_in_problems(spike_in), *_average_problems(found, made), *_seed_problems(predictions, groups)]
     used = [name for name in classes if len(groups[name])]
     good = tuple(name for name in used if name not in {BACKGROUND, *(name for name, _ in problems)})
     reasons = (*everything, *dict.fromkeys(why for name, why in problems if name in used))
@@ -154,6 +156,18 @@ def _spike_in_problems(spike_in: SpikeInScore | None) -> list[tuple[str, str]]:
         elif called[k] and (purity := per_class[k, k] / called[k]) < LEAST:
             out.append((name, f"of spike-ins called {name} only {purity:.0%} are {name}"))
     return out
+
+
+def _seed_problems(predictions: Predictions, groups: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """(class, reason) for classes on which the training seeds disagree."""
+    if predictions.agreement is None:
+        return []
+    mean = {name: float(predictions.agreement[rows].mean()) for name, rows in groups.items() if len(rows)}
+    return [
+        (name, f"the seeds disagree: a subtomogram called {name} is called so by {agree:.0%} of them on average")
+        for name, agree in mean.items()
+        if agree < SEEDS_AGREE
+    ]
 
 
 def _average_problems(found: Mapping[str, Average | None], made: Mapping[str, Average | None]) -> list[tuple[str, str]]:

@@ -19,11 +19,11 @@ from mpl_toolkits.mplot3d import Axes3D
 from skimage.measure import marching_cubes
 from torch import Tensor
 
-from ..application.pictures import COLOURS, middle, show
-from ..fourier import power_spectrum, shell_means, shells
+from ..application.pictures import COLOURS, LINES, middle, radial_spectrum, show
+from ..application.pictures import learning_curves as learning_curves
+from ..application.pictures import spectra as spectra
 from ..metrics import Interval, Reliability
 
-LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "^", "s", "v")
 TITLES = {
     "source": "classification loss, source",
@@ -72,28 +72,10 @@ def molecules(templates: Mapping[str, Tensor], voxel_size: float) -> Figure:
     return fig
 
 
-def radial_spectrum(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies (cycles per voxel) and mean power on shells of subtomograms (N, 1, n, n, n)."""
-    n = x.shape[-1]
-    mean, _ = shell_means(power_spectrum(x).mean(0).cpu(), shells((n, n, n)))
-    return np.arange(1, n // 2) / n, mean[1 : n // 2].numpy()
-
-
 def kx_kz_power(x: Tensor) -> Tensor:
     """Mean power of subtomograms (N, 1, n, n, n) in the plane ky = 0, (n, n): rows are kz, DC in the middle."""
     power = torch.fft.fftshift(torch.fft.fftn(x[:, 0], dim=(1, 2, 3)).abs().square().mean(0))
     return power[:, power.shape[1] // 2]
-
-
-def spectra(domains: Mapping[str, Tensor], voxel_size: float) -> Figure:
-    """Figure with the radial power spectrum of each set of subtomograms (N, 1, n, n, n); `voxel_size` in A."""
-    fig, ax = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
-    for (name, x), line in zip(domains.items(), cycle(LINES), strict=False):
-        k, power = radial_spectrum(x)
-        ax.semilogy(k / voxel_size, power, line, label=name, color=COLOURS.get(name))
-    ax.set(xlabel="spatial frequency (1/Å)", ylabel="mean power per voxel", title="Radial power spectrum")
-    ax.legend()
-    return fig
 
 
 def spectrum_plane(ax: Axes, x: Tensor, title: str = "") -> None:
@@ -113,26 +95,6 @@ def histograms(domains: Mapping[str, Tensor]) -> Figure:
         )  # fmt: skip
     ax.set(xlabel="grey value (robust standard deviations)", ylabel="density", yscale="log")
     ax.legend()
-    return fig
-
-
-def learning_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], terms: Sequence[str]) -> Figure:
-    """Figure with one panel per term and one line per method that has the term.
-
-    `histories`: method -> its `Fit.history`, which has "step" and, for each term, one value per step or NaN.
-    """
-    fig, axes = plt.subplots(1, len(terms), figsize=(3.0 * len(terms), 2.6), layout="constrained", squeeze=False)
-    for ax, term in zip(axes[0], terms, strict=True):
-        for (name, history), line in zip(histories.items(), cycle(LINES), strict=False):
-            values = np.array(history.get(term, ()), dtype=float)
-            measured = np.isfinite(values)  # NaN at steps without a new value of the term
-            if measured.any():
-                ax.plot(np.array(history["step"])[measured], values[measured], f".{line}", label=name,
-                        color=COLOURS.get(name))  # fmt: skip
-        ax.set(title=term.replace("_", " "), xlabel="step")
-    handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda pair: len(pair[0]))
-    if handles:
-        fig.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
     return fig
 
 

@@ -100,7 +100,7 @@ def test_the_shipped_files_are_those_of_the_manifest():
     folder = data_fetch.SAMPLE
     lines = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
     shipped = {path.relative_to(folder).as_posix() for suffix in ("*.mrc", "*.star") for path in folder.rglob(suffix)}
-    assert lines.keys() == shipped and len(shipped) == 6
+    assert lines.keys() == shipped and len(shipped) == 7
     for name, digest in lines.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
 
@@ -114,7 +114,19 @@ def test_the_lamella_is_documented_and_readable():
     with mrcfile.open(files.tomogram) as file:
         assert file.data.shape == (84, 256, 256) and np.allclose(file.voxel_size.x, 31.36)
     counts = {name: len(starfile.read(path)) for name, path in vars(files).items() if name != "tomogram"}
-    assert counts == {"ribosomes": 267, "cytosol": 400, "membrane": 276}
+    assert counts == {"ribosomes": 267, "cytosol": 400, "membrane": 276, "positions": 943}
+
+
+def test_the_positions_of_the_lamella_are_those_of_its_lists_mixed():
+    files = data_fetch.yeast_lamella()
+    names = [f"rlnCoordinate{axis}" for axis in "XYZ"]
+    lists = [starfile.read(path)[names].to_numpy() for path in (files.ribosomes, files.membrane, files.cytosol)]
+    mixed = starfile.read(files.positions)
+    assert list(mixed) == names, "nothing tells what stands there"
+    assert np.allclose(*(points[np.lexsort(points.T)] for points in (np.concatenate(lists), mixed[names].to_numpy())))
+    ribosomes = {tuple(row) for row in lists[0].round(3)}
+    listed = np.array([tuple(row) in ribosomes for row in mixed[names].to_numpy().round(3)])
+    assert listed.sum() == 267 and np.abs(np.diff([part.mean() for part in np.array_split(listed, 4)])).max() < 0.2
 
 
 def test_listed_ribosomes_are_dense_in_no_other_axis_order_or_mirror_image():

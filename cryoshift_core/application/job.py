@@ -1,0 +1,647 @@
+"""From the files of a tomogram to a report in eight calls, each of which can be looked at.
+
+    job = cs.open(tomogram="TS_01.mrc", coordinates="picks.star", classes="ribosome_80S,TRiC", out_dir="runs/mine")
+    print(job.look())
+    print(job.simulate())
+    print(job.spike())
+    print(job.adapt())
+    print(job.judge())
+    print(job.classify())
+    print(job.report())
+
+A call makes what it needs of the earlier ones, once. `classify.classify` is `open(...).report()`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+import data_fetch
+
+from ..calibration import Calibration
+from ..data import Unlabelled
+from ..errors import InputError, InputWarning
+from ..methods import resolve
+from ..simulation import structures
+from ..simulation.class_files import class_file
+from ..support import runtime
+from ..support.runtime import pick_device
+from ..tomography.wedge import fit_wedge
+from . import picks, pipeline, purity, reuse, run_folder, seeds, steps, target_data, verdict
+from . import predictions as tables
+from .classifier import Classifier, Predictions
+from .picks import Picks
+from .pipeline import Device
+from .profiles import PROFILES, Profile
+from .reference import distance_warnings
+from .spike_in import SpikeInScore
+from .steps import Adaptation, Classes, Judgement, Look, Simulation, SpikeIns
+from .target_data import Background, TargetData
+from .verdict import Verdict
+
+PICKING_ERROR = 0.1  # of a candidate, in diameters of the largest class
+MOST_SEEDS = 20
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """Result of :func:`classify.classify`, and of the last call of a job. As a text it begins with the verdict.
+
+    Attributes
+    ----------
+    predictions : class probabilities and unknown class of `target.subtomograms`
+    classifier : its recipe names the method, which is another where a check spoke against the requested one
+    target : the input as subtomograms
+    verdict : whether to use the predictions
+    warnings : what to check before using the predictions
+    spike_in : method -> accuracy on spike-ins; {} where there is no particle-free background
+    prevalence : class -> number and fraction of the subtomograms that are predicted as it
+    picks : class -> positions that are listed as its particles; {} where positions were given
+    gap : name -> A-distance between simulated subtomograms and the target's
+    folder : where the files are
+    paths : the files: predictions.star first, then the tables per class, model.safetensors, report.html, ...
+    moved : where the results of an earlier run at `folder` were moved to, or None
+    about : sentences on how the predictions were made, and on the purity
+    """
+
+    predictions: Predictions
+    classifier: Classifier
+    target: TargetData
+    verdict: Verdict
+    warnings: tuple[str, ...]
+    spike_in: dict[str, SpikeInScore]
+    prevalence: dict[str, tables.Prevalence]
+    picks: dict[str, Picks]
+    gap: dict[str, float]
+    folder: Path
+    paths: tuple[Path, ...]
+    moved: Path | None
+    about: tuple[str, ...] = ()
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Name -> number or short text, for the manifest of a notebook."""
+        used, found = self.classifier.recipe["method"], self.predictions
+        out = {
+            "verdict": self.verdict.level,
+            "usable_classes": ", ".join(self.verdict.classes),
+            "inputs": len(self.target),
+            "classified": len(self.target.kept),
+            "contrast": self.target.contrast,
+            "used": used,
+            "mean_confidence": float(found.confidence.mean()),
+            "warnings": len(self.warnings),
+        }
+        if found.unknown is not None:
+            out["none_of_these"] = int(found.unknown.sum())
+        if self.spike_in:
+            out["spike_balanced_accuracy"] = self.spike_in[used].balanced_accuracy
+            out["spike_balanced_accuracy_source_only"] = self.spike_in["source_only"].balanced_accuracy
+        return out
+
+    def __str__(self) -> str:
+        used, lines = self.classifier.recipe["method"], [f"VERDICT: {self.verdict}"]
+        lines += [f"WARNING: {warning}" for warning in self.warnings]
+        lines += self.about[:1]
+        if used in self.spike_in:
+            score = self.spike_in[used]
+            lines.append(f"balanced accuracy on spike-ins: {score} ({used}; picks off by up to 4 or 2 voxels)")
+        lines.append(f"accuracy by the calibrated confidence: {float(self.predictions.confidence.mean()):.2f}")
+        lines += [f"{name}: {one.n} particles, fraction {one.fraction:.1%}" for name, one in self.prevalence.items()]
+        lines += self.about[1:]
+        if self.moved:
+            lines.append(f"The earlier results in {self.folder} are now in {self.moved}")
+        return "\n".join([*lines, f"wrote {self.paths[0]} and {self.folder / 'report.html'}"])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of :func:`open` that steps use as they are, see there."""
+
+    tomogram: str
+    model: str
+    own_background: bool
+    purity: float
+    method: str
+    seed: int
+    n_seeds: int
+    picking_error: float
+    may_be_absent: tuple[str, ...]
+    device: Device
+    background: Mapping[str, Any]
+    tilts: Mapping[str, float]
+
+
+def _step(stage: str) -> Callable[[Callable[[Job], R]], Callable[[Job], R]]:
+    """A method of a job that is called once; its result is kept. `stage` is what an interruption is reported as."""
+
+    def once(step: Callable[[Job], R]) -> Callable[[Job], R]:
+        @functools.wraps(step)
+        def call(job: Job) -> R:
+            if step.__name__ not in job._done:
+                with job._at(stage):
+                    job._done[step.__name__] = step(job)
+            return job._done[step.__name__]
+
+        return call
+
+    return once
+
+
+@dataclass(eq=False)
+class Job:
+    """One tomogram, or one stack of subtomograms, on its way to a report; made by :func:`open`.
+
+    Attributes
+    ----------
+    settings : the parameters
+    profile : amount of simulated data and training, for the classes
+    names : classes as names or files; () with a saved model
+    target : the input as subtomograms
+    saved : the saved model; None: train
+    boxes : particle-free boxes; None where there are none
+    without : why there are none, in a sentence
+    kept : folder of the simulated data and fits, from which an interrupted job goes on; None: nowhere
+    out_dir : folder of the results, or None
+    parameters, files : for the manifest: as given, and the input files
+    shared : whether `kept` belongs to several jobs, and stays
+    """
+
+    settings: Settings
+    profile: Profile
+    names: tuple[str, ...]
+    target: TargetData
+    saved: Classifier | None
+    boxes: Background | None
+    without: str
+    kept: Path | None
+    out_dir: Path | None
+    parameters: Mapping[str, Any]
+    files: tuple[str, ...]
+    shared: bool = False
+    _adapt_to: Unlabelled | None = None
+    _manifest: dict[str, Any] | None = None
+    _done: dict[str, Any] = field(default_factory=dict)
+    _stage: str = "reading"
+
+    def __str__(self) -> str:
+        return str(self.look())
+
+    @property
+    def stopped(self) -> str:
+        """What an interruption at this moment leaves, and how to go on."""
+        if self.kept is None:
+            return f"Stopped in {self._stage}: nothing is kept, because no out_dir was given."
+        if self._stage == "simulation" or self.saved:
+            return f"Stopped in {self._stage}: what is simulated so far is kept; the same command goes on."
+        return f"Stopped in {self._stage}: training is kept; the same command goes on."
+
+    @property
+    def unlabelled(self) -> Unlabelled:
+        """The subtomograms to adapt to: those of :meth:`hold_out`, else a draw from all."""
+        if self._adapt_to is None:
+            self._adapt_to = pipeline.adaptation_set(self.target, self.profile.n_target, self.settings.seed)
+        return self._adapt_to
+
+    def hold_out(self, target: Unlabelled, keep_out: np.ndarray) -> None:
+        """Adapt to `target` instead of a draw from all subtomograms, with particle-free boxes away from `keep_out`.
+
+        All subtomograms are classified nevertheless. It must precede the simulation.
+
+        Parameters
+        ----------
+        target : the subtomograms to adapt to
+        keep_out : (M, 3) zyx centres of held-out boxes, with which no particle-free box shares a voxel
+
+        Raises
+        ------
+        InputError
+            something was simulated or trained already
+        """
+        if set(self._done) - {"look"}:
+            raise InputError(f"Expected hold_out before {', '.join(self._done)}: open the job again.")
+        self._adapt_to = target
+        self.boxes, self.without = _boxes(self.target, self.profile, self.settings, keep_out)
+
+    @_step("reading")
+    def look(self) -> Look:
+        """The input: size, classes, contrast, and what to check; its figures show the tomogram and subtomograms."""
+        doubts = [] if self.saved else structures.warnings(self.names)
+        s = self.settings
+        doubts += [] if self.saved else pipeline.tilt_warnings(s.tomogram, s.tilts["tilt_range"], s.tilts["tilt_axis"])
+        return Look(self.target, self.names, (*self.target.warnings, *doubts))
+
+    @_step("simulation")
+    def simulate(self) -> Simulation:
+        """Simulated subtomograms of the classes, with the box and voxel size of the target."""
+        self._trains("simulate")
+        source, validation = pipeline.simulate_source(self.unlabelled, self.profile, **self._simulation)
+        doubts: list[str] = []
+        if self.target.candidates is None:  # the average of candidates shows other things, too
+            doubts = pipeline.size_warnings(source, self.unlabelled, self.names, self.settings.may_be_absent)
+        return Simulation(source, validation, self.unlabelled, tuple(doubts))
+
+    @_step("simulation")
+    def spike(self) -> SpikeIns:
+        """Molecules of known class in the target's own particle-free boxes, made before anything is trained.
+
+        Those in one set of boxes are trained with, those in the other measure the accuracy.
+        """
+        self._trains("spike")
+        s, source = self.settings, self.simulate().source
+        options: dict[str, Any] = {"seed": s.seed, "device": s.device, **s.tilts}
+        if self.boxes is None:
+            doubts = [f"The accuracy was not estimated on spike-ins: {self.without}"]
+            return SpikeIns(None, None, None, None, None, None, self.unlabelled, tuple(doubts))
+        train = self.boxes.train if s.own_background else None
+        joined, doubts = pipeline.own_source(s.method, source, self.unlabelled, train, **options)
+        own = None if joined is None else joined.subset(torch.arange(len(source), len(joined)))
+        ice, wedge, spikes, far = self.boxes.spike_ins, None, None, None
+        try:
+            wedge = fit_wedge(ice, self.unlabelled.voxel_size)
+            doubts += pipeline.tilt_axis_warnings(wedge, s.tilts["tilt_axis"])
+            n = self.profile.n_test
+            spikes, far = pipeline.make_spike_ins(self.names, self.unlabelled, ice, n=n, **options)
+        except InputError as problem:
+            doubts.append(f"The accuracy was not estimated on spike-ins: {problem}")
+        return SpikeIns(self.boxes, joined, own, spikes, far, wedge, self.unlabelled, tuple(doubts))
+
+    @_step("training")
+    def adapt(self) -> Adaptation:
+        """The trained networks of each seed, and the classifier that is chosen among them without a label."""
+        if self.saved is not None:
+            return Adaptation("", (), (self.saved,))
+        s, made, joined = self.settings, self.simulate(), self.spike().joined
+        error = s.picking_error
+        if self.target.candidates is not None:  # candidates are off by more than given positions
+            error = error or PICKING_ERROR * max(map(structures.diameter, self.names))
+        training: dict[str, Any] = {"tilt_axis": s.tilts["tilt_axis"], "picking_error": error, "own": joined}
+        outliers = pipeline.simulate_outliers(self.unlabelled, self.profile, **self._simulation)
+        fits, classifiers = [], []
+        for seed in range(s.seed, s.seed + s.n_seeds):
+            drawn: dict[str, Any] = {"seed": seed, "device": s.device}
+            fits.append(
+                pipeline.fit_methods(
+                    s.method,
+                    made.source,
+                    made.validation,
+                    self.unlabelled,
+                    self.profile,
+                    folder=self._folder("fits"),
+                    **drawn,
+                    **training,
+                )
+            )
+            chosen = pipeline.select_classifier(fits[-1], s.method, self.unlabelled, outliers, **drawn)
+            chosen.recipe.update(reuse.about_target(self.target, self.names))
+            classifiers.append(chosen)
+        return Adaptation(s.method, tuple(fits), tuple(classifiers))
+
+    @_step("prediction")
+    def predict(self) -> tuple[Predictions, Classifier]:
+        """The mean prediction of all seeds, and the classifier of the seed that agrees most with it."""
+        x, classifiers = self.target.subtomograms, self.adapt().classifiers
+        found = [classifier.predict(x, device=self.settings.device) for classifier in classifiers]
+        mean = seeds.average(found)
+        return mean, classifiers[seeds.nearest(found, mean)]
+
+    @_step("prediction")
+    def judge(self) -> Judgement:
+        """A verdict on the predictions, from what needs no label."""
+        s, (found, classifier) = self.settings, self.predict()
+        x = self.target.subtomograms.x
+        doubts = pipeline.prediction_warnings(classifier, found, s.may_be_absent)
+        if self.saved is not None:
+            doubts += distance_warnings(found.shift, self.target.subtomograms.name)
+            return Judgement(verdict.judge(found, x), found, {}, "", {}, x, None, tuple(doubts))
+        made, spiked, trained = self.simulate(), self.spike(), self.adapt()
+        used, warning = classifier.recipe["method"], classifier.recipe["warning"]
+        scores: dict[str, SpikeInScore] = {}
+        if spiked.spikes is not None:
+            each = [pipeline.score_spike_ins(f, spiked.spikes, spiked.far, device=s.device) for f in trained.fits]
+            scores = seeds.scores(each, trained.classifiers, used, spiked.spikes)
+            doubts += pipeline.spike_in_warnings(scores, classifier)
+        given = verdict.judge(found, x, made.source, scores.get(used), profile=self.profile.name, warning=warning)
+        at = trained.classifiers.index(classifier)
+        gap = pipeline.domain_gap(trained.fits[at], made.source, self.unlabelled, seed=s.seed, device=s.device)
+        return Judgement(given, found, scores, used, gap, x, made.source, tuple(doubts))
+
+    @_step("prediction")
+    def classify(self) -> Classes:
+        """The class of each subtomogram with its confidence, class fractions, and the purity at a confidence."""
+        s, (found, classifier), judged = self.settings, self.predict(), self.judge()
+        least = purity.least_confidence(found, s.purity)
+        calibration = classifier.calibration if found.agreement is None else Calibration(1.0, 0)  # calibrated already
+        confidences = sorted({*purity.CONFIDENCES, *([] if least is None else [least])})
+        return Classes(
+            judged.verdict,
+            self.target,
+            found,
+            tables.prevalence(found.probabilities, found.classes, found.unknown),
+            purity.cuts(found, calibration, judged.scores.get(judged.used), confidences),
+            s.purity,
+            least,
+            picks.at_purity(self.target, found, s.purity) if self.target.candidates is not None else {},
+            steps.fractions(self.adapt(), self.unlabelled, s.device) if not self.saved else {},
+        )
+
+    def report(self, folder: str | Path = "", manifest: Mapping[str, Any] | None = None) -> Classification:
+        """Write the results: predictions.star, a table for each class, report.html, model.safetensors and others.
+
+        Parameters
+        ----------
+        folder : of the results; "": the `out_dir` of the job
+        manifest : of a run that writes to `folder` and finishes it itself; None: the job makes a new folder
+
+        Raises
+        ------
+        InputError
+            no folder, here or in `open`, or one that holds other files
+        """
+        if manifest is None and not (folder or self.out_dir):
+            raise InputError("Expected a folder for the results, got none: give out_dir to open, or a folder here.")
+        if manifest is None and folder and self.out_dir and Path(folder).expanduser().resolve() != self.out_dir:
+            raise InputError(
+                f"Expected the folder {self.out_dir}, the out_dir of this job, got {folder}: leave it out."
+            )
+        final = Path(folder).expanduser().resolve() if folder else self.out_dir
+        assert final is not None  # as seen above
+        with self._at("prediction"):
+            return self._write(final, manifest)
+
+    def _write(self, final: Path, manifest: Mapping[str, Any] | None) -> Classification:
+        """The files of :meth:`report`, in the folder of a run of this job, or in `final` for the given manifest."""
+        judged, classes, (found, classifier) = self.judge(), self.classify(), self.predict()
+        s, used, place = self.settings, classifier.recipe["method"], final
+        if manifest is None:
+            self._begin(final)
+            place = run_folder.unfinished_folder(final)
+        own = None if self.saved else self.spike().own
+        told = {**(manifest or self._manifest or {}), "own_background": len(own) if own else 0}
+        choice = reuse.summary(classifier, s.model) if self.saved else classifier.recipe["reason"] or "as asked for"
+        if s.n_seeds > 1:
+            choice += f". Probabilities are means over {s.n_seeds} training seeds; the saved model is one of them"
+        doubts = (*self.look().warnings, *self._doubts, *judged.warnings)
+        paths = pipeline.write_results(
+            place,
+            self.target,
+            found,
+            classifier,
+            verdict=judged.verdict,
+            prevalence=classes.prevalence,
+            scores=judged.scores,
+            gap=judged.gap,
+            warnings=doubts[len(self.target.warnings) :],
+            inputs=[Path(file).name for file in self.files],
+            manifest=told,
+            classes=self.names,
+            cuts=classes.cuts,
+            least_confidence=None if classes.picks else classes.least_confidence,
+            listed=classes.picks,
+            made={"choice": choice},
+        )
+        moved = None
+        if manifest is None:
+            told |= {"status": "finished", "verdict": judged.verdict.level}
+            told["usable_classes"] = list(judged.verdict.classes)
+            moved = run_folder.finish(final, json.dumps(told, indent=2) + "\n")
+            self._manifest = None
+            self._forget()
+        listed = picks.summary(classes.picks) if classes.picks else classes.at_purity
+        return Classification(
+            predictions=found,
+            classifier=classifier,
+            target=self.target,
+            verdict=judged.verdict,
+            warnings=doubts,
+            spike_in=judged.scores,
+            prevalence=classes.prevalence,
+            picks=classes.picks,
+            gap=judged.gap,
+            folder=final,
+            paths=tuple(final / path.relative_to(place) for path in paths),
+            moved=moved,
+            about=(choice if self.saved else f"{used}: {choice}", listed),
+        )
+
+    @property
+    def _doubts(self) -> tuple[str, ...]:
+        """Warnings of the simulation and of the spike-ins."""
+        return () if self.saved else (*self.simulate().warnings, *self.spike().warnings)
+
+    @property
+    def _simulation(self) -> dict[str, Any]:
+        s = self.settings
+        return {
+            "seed": s.seed,
+            "tilt_axis": s.tilts["tilt_axis"],
+            "device": s.device,
+            "folder": self._folder("data"),
+        }
+
+    def _folder(self, name: str) -> Path | None:
+        return None if self.kept is None else self.kept / name
+
+    def _trains(self, step: str) -> None:
+        if self.saved is not None:
+            raise InputError(
+                f"Expected no call of {step} with a saved model, because nothing is trained: call judge, or leave "
+                "model out."
+            )
+
+    @contextmanager
+    def _at(self, stage: str) -> Iterator[None]:
+        """A stage of the work: the folder of the results exists, and an interruption says how to go on."""
+        if self.out_dir is not None and stage != "reading":
+            self._begin(self.out_dir)
+        outer, self._stage = self._stage, stage
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            if not getattr(stop, "__notes__", ()):
+                stop.add_note(self.stopped)
+            raise
+        finally:
+            self._stage = outer
+
+    def _begin(self, final: Path) -> None:
+        """Make the new folder of the results, with its manifest, unless it was made before."""
+        if self._manifest is not None:
+            return
+        files = [Path(file).expanduser() for file in self.files]
+        files += [Path(file) for file in map(class_file, self.names) if file]
+        files += [Path(self.settings.model).expanduser()] if self.saved else []
+        profile = {"name": "none, nothing was trained"} if self.saved else asdict(self.profile)
+        self._manifest = {
+            "notebook": "classify",
+            "status": "unfinished",
+            "parameters": dict(self.parameters),
+            "seed": self.settings.seed,
+            "profile": profile,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "device": str(pick_device(self.settings.device)),
+            "inputs": {str(file): runtime.file_digest(file) for file in files if file.is_file()},
+            "id": uuid.uuid4().hex,
+            **run_folder.origin(),
+        }
+        run_folder.start(final, json.dumps(self._manifest, indent=2) + "\n")
+
+    def _forget(self) -> None:
+        """Delete what was kept for an interruption, unless other jobs use it."""
+        if self.kept is None or self.shared or not self.kept.is_dir():
+            return
+        for part in (self.kept / "data", self.kept / "fits"):
+            shutil.rmtree(part, ignore_errors=True)
+        if not list(self.kept.iterdir()):
+            self.kept.rmdir()
+
+
+def open(
+    *,
+    out_dir: str | Path = "",
+    tomogram: str | Path = "",
+    coordinates: str | Path = "",
+    subtomograms: str | Path = "",
+    model: str | Path = "",
+    classes: str | Sequence[str] = "",
+    voxel_size: float = 0.0,
+    contrast: str = "auto",
+    background: str | Path = "",
+    tilt_axis: float = 0.0,
+    tilt_range: float = 60.0,
+    defocus: float = 3.0,
+    spike_snr: float = 0.0,
+    picking_error: float = 0.0,
+    own_background: bool = True,
+    candidates: int = 2000,
+    purity: float = 0.8,
+    box: int = 0,
+    profile: str | Profile = "laptop",
+    method: str = "cryoshift",
+    project_folder: str | Path = "",
+    n_seeds: int = 1,
+    may_be_absent: str | Sequence[str] = "",
+    seed: int = 0,
+    device: Device = "auto",
+    keep: str | Path = "",
+) -> Job:
+    """A job whose input has been read, and nothing more: look, simulate, spike, adapt, judge, classify, report.
+
+    Parameters
+    ----------
+    keep : folder where simulated data and fits are kept and looked for, for several jobs; "": beside `out_dir`, until
+        the report is written; without `out_dir`, nowhere. The others are those of :func:`classify.classify`; without
+        `out_dir`, `Job.report` takes the folder
+
+    Raises
+    ------
+    InputError
+        a wrong value, or an unreadable file
+    """
+    own = ("profile", "device", "keep")
+    parameters = {name: as_text(value) for name, value in locals().items() if name not in ("own", *own)}
+    resolve(method)
+    budget = profile_of(profile)
+    if not 0 <= purity <= 1:
+        raise InputError(f"Expected a purity from 0 to 1, such as 0.8, got {purity:g}.")
+    if not 1 <= n_seeds <= MOST_SEEDS:
+        raise InputError(f"Expected n_seeds from 1 to {MOST_SEEDS}, such as 3, got {n_seeds}.")
+    pipeline.check_input(subtomograms, tomogram, coordinates)
+    picking = not (coordinates or subtomograms)
+    given = {"subtomograms": subtomograms, "tomogram": tomogram, "coordinates": coordinates}
+    reading: dict[str, Any] = {**given, "voxel_size": voxel_size, "contrast": contrast, "candidates": candidates}
+    reading["project_folder"] = project_folder
+    names: tuple[str, ...] = ()
+    saved = None
+    if model:
+        saved = reuse.load(model, classes=as_text(classes), box=box, background=background)
+        target = reuse.read_target(saved, model, **reading)
+        _warn(target)
+    else:
+        names = target_data.read_classes(data_fetch.local(as_text(classes)), budget.classes, background=picking)
+        budget = budget.for_classes(names)
+        target = pipeline.read_target(names, box=box, **reading)
+        _warn(target)
+    known = saved.classes if saved else tuple(map(structures.class_name, names))
+    settings = Settings(
+        tomogram=str(tomogram),
+        model=str(model),
+        own_background=own_background,
+        purity=purity,
+        method=method,
+        seed=seed,
+        n_seeds=1 if saved else n_seeds,
+        picking_error=picking_error,
+        may_be_absent=_absent(as_text(may_be_absent), known),
+        device=device,
+        background={"path": str(background), "voxel_size": voxel_size, "project_folder": project_folder},
+        tilts={"tilt_axis": tilt_axis, "tilt_range": tilt_range, "defocus": defocus, "snr": spike_snr},
+    )
+    boxes, without = (None, "") if saved else _boxes(target, budget, settings)
+    final = Path(out_dir).expanduser().resolve() if out_dir else None
+    kept = Path(keep).expanduser().resolve() if keep else None
+    if kept is None and final is not None and saved is None:
+        kept = final.with_name(f"{final.name}.kept")
+    files = tuple(str(file) for file in (*given.values(), background) if file)
+    return Job(
+        settings, budget, names, target, saved, boxes, without, kept, final, parameters, files, shared=bool(keep)
+    )
+
+
+def _boxes(
+    target: TargetData, profile: Profile, settings: Settings, keep_out: np.ndarray | None = None
+) -> tuple[Background | None, str]:
+    """Particle-free boxes and "", or None and why there are none; InputError where given ones cannot be read."""
+    try:
+        boxes = pipeline.background_boxes(
+            target, n=profile.n_background, seed=settings.seed, keep_out=keep_out, **settings.background
+        )
+    except InputError as problem:
+        if settings.background["path"]:
+            raise
+        return None, str(problem)
+    return boxes, ""
+
+
+def _absent(text: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes that may be absent, out of `classes`; InputError for another one, or where none is left."""
+    names = tuple(structures.class_name(name.strip()) for name in text.split(",")) if text else ()
+    for name in names:
+        runtime.check_known("may_be_absent", name, classes)
+    if names and not set(classes) - set(names):
+        raise InputError(f"Expected a class that does occur, got all of {', '.join(classes)} in may_be_absent.")
+    return names
+
+
+def _warn(target: TargetData) -> None:
+    for sentence in target.of_readers:
+        warnings.warn(sentence, InputWarning, stacklevel=4)
+
+
+def profile_of(profile: str | Profile) -> Profile:
+    """The profile of a name; InputError where it is unknown."""
+    if isinstance(profile, Profile):
+        return profile
+    runtime.check_known("a profile", profile, PROFILES)
+    return PROFILES[profile]
+
+
+def as_text(value: Any) -> Any:
+    """A parameter as it stands in a manifest: paths as texts, sequences joined by commas."""
+    if isinstance(value, Path):
+        return str(value)
+    return value if isinstance(value, str | int | float) else ",".join(map(str, value))
