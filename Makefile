@@ -19,7 +19,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: help venv tutorial site bundle test lint format lab bench evidence sync relion copick clean
 
 help:
-	@echo "make tutorial   run notebooks 00 to 06, then open runs/$(PROFILE)/index.html   (PROFILE=smoke|laptop|gpu|paper)"
+	@echo "make tutorial   run notebooks 00 to 06b, then open runs/$(PROFILE)/index.html   (PROFILE=smoke|laptop|gpu|paper)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make site       write the executed notebooks, the pages and the API into site/, to read without a network"
 	@echo "make bundle     write one archive for a workshop without a network: wheels, notebooks as run, data, fits, site"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 PROFILE = config.get("profile", "laptop")
 PAPERMILL = config.get("papermill", next((p for p in (".venv/bin/papermill",) if Path(p).exists()), "papermill"))
-SERIES = sorted(path.stem for path in Path("notebooks").glob("0[0-6]_*.ipynb"))
+SERIES = sorted(path.stem for path in Path("notebooks").glob("0[0-6]*_*.ipynb"))
 LIBRARY = sorted(str(path) for folder in ("cryoshift_core", "data_fetch") for path in Path(folder).rglob("*.py"))
 # Notebooks that reuse data or trained networks of an earlier one wait for it; the others run at any time.
 REUSES = {"02": "01", "03": "02", "04": "03", "05": "04"}
@@ -18,7 +18,7 @@ REUSES = {"02": "01", "03": "02", "04": "03", "05": "04"}
 
 wildcard_constraints:
     profile="[a-z]+",
-    name="[0-9]{2}_[a-z_]+",
+    name="[0-9]{2}b?_[a-z_]+",
 
 
 rule series:
@@ -28,7 +28,7 @@ rule series:
 
 def earlier(wildcards):
     """Finished run to wait for."""
-    names = [name for name in SERIES if name[:2] == REUSES.get(wildcards.name[:2])]
+    names = [name for name in SERIES if name.split("_")[0] == REUSES.get(wildcards.name.split("_")[0])]
     return [f"runs/{wildcards.profile}/finished/{name}.json" for name in names]
 
 

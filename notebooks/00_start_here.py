@@ -331,6 +331,7 @@ run.finish()
 # - 05 [Evaluation](05_evaluation.ipynb). *Did it help?* Choosing a model without labels; scores with intervals.
 # - 06 [Your own subtomograms](06_your_own_subtomograms.ipynb). *Does it work on real data, and on mine?* A STAR file of
 #   classes with confidences.
+# - 06b [By particle](06b_hiv_by_particle.ipynb). *How right is it where the truth is known?* Whole particles held out.
 #
 # Each one runs alone: what it needs from an earlier one it makes, or loads when it is there already.
 #
@@ -357,8 +358,8 @@ run.finish()
 #   other poses, optics, noise and neighbours, but both simulators are ours. A method that works here has *not* been
 #   shown to work on experiments.
 # - **Semi-real**: known molecules simulated *into* pieces of real ice. Their labels are known, their surroundings real.
-# - **Real** (06): a tomogram of HIV-1 virus-like particles, and yours. The score in 06 rests on published positions
-#   of one protein against ice: a much easier question than telling seven molecules apart.
+# - **Real** (06, 06b): a yeast lamella, and yours; in 06b a tomogram of HIV-1 virus-like particles. The score in 06b rests
+#   on published positions of one protein against ice: a much easier question than telling seven molecules apart.
 #
 # ## Words
 #

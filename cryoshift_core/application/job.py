@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -76,6 +76,8 @@ class Classification:
     paths : the files: predictions.star first, then the tables per class, model.safetensors, report.html, ...
     moved : where the results of an earlier run at `folder` were moved to, or None
     about : sentences on how the predictions were made, and on the purity
+    spike_snr : mean SNR of the spike-ins; NaN where there are none
+    own_background : molecules in the target's own boxes that were trained with
     """
 
     predictions: Predictions
@@ -91,6 +93,8 @@ class Classification:
     paths: tuple[Path, ...]
     moved: Path | None
     about: tuple[str, ...] = ()
+    spike_snr: float = float("nan")
+    own_background: int = 0
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -105,11 +109,13 @@ class Classification:
             "used": used,
             "mean_confidence": float(found.confidence.mean()),
             "warnings": len(self.warnings),
+            "own_background": self.own_background,
         }
         if found.unknown is not None:
             out["none_of_these"] = int(found.unknown.sum())
         if self.spike_in:
             out["spike_balanced_accuracy"] = self.spike_in[used].balanced_accuracy
+            out["spike_snr"] = self.spike_snr
             out["spike_balanced_accuracy_source_only"] = self.spike_in["source_only"].balanced_accuracy
         return out
 
@@ -126,6 +132,17 @@ class Classification:
         if self.moved:
             lines.append(f"The earlier results in {self.folder} are now in {self.moved}")
         return "\n".join([*lines, f"wrote {self.paths[0]} and {self.folder / 'report.html'}"])
+
+
+class Place(Protocol):
+    """Where a notebook's run writes to now, where its files will be, and its manifest; see `course.run.Run`."""
+
+    final_folder: Path
+
+    @property
+    def folder(self) -> Path: ...
+
+    def manifest(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -359,39 +376,41 @@ class Job:
             steps.fractions(self.adapt(), self.unlabelled, s.device) if not self.saved else {},
         )
 
-    def report(self, folder: str | Path = "", manifest: Mapping[str, Any] | None = None) -> Classification:
+    def report(self, folder: str | Path = "", run: Place | None = None) -> Classification:
         """Write the results: predictions.star, a table for each class, report.html, model.safetensors and others.
 
         Parameters
         ----------
         folder : of the results; "": the `out_dir` of the job
-        manifest : of a run that writes to `folder` and finishes it itself; None: the job makes a new folder
+        run : of a notebook, which has a folder of its own and finishes it itself; None: the job makes a new folder
 
         Raises
         ------
         InputError
             no folder, here or in `open`, or one that holds other files
         """
-        if manifest is None and not (folder or self.out_dir):
+        if run is None and not (folder or self.out_dir):
             raise InputError("Expected a folder for the results, got none: give out_dir to open, or a folder here.")
-        if manifest is None and folder and self.out_dir and Path(folder).expanduser().resolve() != self.out_dir:
+        if run is None and folder and self.out_dir and Path(folder).expanduser().resolve() != self.out_dir:
             raise InputError(
-                f"Expected the folder {self.out_dir}, the out_dir of this job, got {folder}: leave it out."
+                f"Expected the out_dir of this job, {self.out_dir}, as folder, got {folder}: leave it out."
             )
-        final = Path(folder).expanduser().resolve() if folder else self.out_dir
-        assert final is not None  # as seen above
         with self._at("prediction"):
-            return self._write(final, manifest)
-
-    def _write(self, final: Path, manifest: Mapping[str, Any] | None) -> Classification:
-        """The files of :meth:`report`, in the folder of a run of this job, or in `final` for the given manifest."""
-        judged, classes, (found, classifier) = self.judge(), self.classify(), self.predict()
-        s, used, place = self.settings, classifier.recipe["method"], final
-        if manifest is None:
+            self.classify()
+            if run is not None:
+                return self._write(run.final_folder, run.folder, run.manifest())
+            final = Path(folder).expanduser().resolve() if folder else self.out_dir
+            assert final is not None  # as seen above
             self._begin(final)
-            place = run_folder.unfinished_folder(final)
-        own = None if self.saved else self.spike().own
-        told = {**(manifest or self._manifest or {}), "own_background": len(own) if own else 0}
+            return self._write(final, run_folder.unfinished_folder(final))
+
+    def _write(self, final: Path, place: Path, manifest: Mapping[str, Any] | None = None) -> Classification:
+        """The files of :meth:`report`, in `place`; without the `manifest` of another run, it is renamed to `final`."""
+        judged, classes, (found, classifier) = self.judge(), self.classify(), self.predict()
+        s, used = self.settings, classifier.recipe["method"]
+        spiked = None if self.saved else self.spike()
+        own = len(spiked.own) if spiked and spiked.own else 0
+        told = {**(manifest or self._manifest or {}), "own_background": own}
         choice = reuse.summary(classifier, s.model) if self.saved else classifier.recipe["reason"] or "as asked for"
         if s.n_seeds > 1:
             choice += f". Probabilities are means over {s.n_seeds} training seeds; the saved model is one of them"
@@ -436,6 +455,8 @@ class Job:
             paths=tuple(final / path.relative_to(place) for path in paths),
             moved=moved,
             about=(choice if self.saved else f"{used}: {choice}", listed),
+            spike_snr=spiked.snr if spiked else float("nan"),
+            own_background=own,
         )
 
     @property

@@ -291,7 +291,7 @@ def contrast(x: Tensor, taken: str) -> Figure:
 
 def wedge(measured: Tensor) -> Figure:
     """Three planes through the measured samples (n, n, n // 2 + 1) of a transform; white was measured."""
-    whole = torch.fft.fftshift(full_from_half(measured)).float()
+    whole = torch.fft.fftshift(full_from_half(measured)).float().numpy()
     n = len(whole)
     fig, axes = plt.subplots(1, 3, figsize=(6.6, 2.4), layout="constrained")
     planes = {

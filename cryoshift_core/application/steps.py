@@ -150,16 +150,18 @@ class SpikeIns(Step):
     def __str__(self) -> str:
         if self.boxes is None:
             return _text("no spike-ins", warnings=self.warnings)
-        train = 0 if self.boxes.train is None else len(self.boxes.train)
+        n, train = len(self.boxes.spike_ins), self.boxes.train
+        boxes = f"{n} particle-free boxes, all for spike-ins: too few to train with some of them"
+        if train is not None:
+            boxes = f"{len(train)} particle-free boxes to train with, {n} others for spike-ins"
         wedge = "the boxes show no missing wedge, so the spike-ins get none"
         if self.wedge is not None:
             w = self.wedge
             wedge = f"tilts of {w.low:.0f} to {w.high:.0f} degrees in the boxes, axis at {w.tilt_axis:.0f} degrees"
-        own = f"{len(self.own)} molecules in the former" if self.own else "none of the former is trained with"
-        made = f"; {len(self.spikes)} spike-ins in the latter, mean SNR {self.snr:.3g}" if self.spikes else ""
         return _text(
-            f"{train} particle-free boxes to train with, {len(self.boxes.spike_ins)} for spike-ins",
-            f"{own}{made}",
+            boxes,
+            f"{len(self.own)} molecules in boxes to train with" if self.own else "",
+            f"{len(self.spikes)} spike-ins, mean SNR {self.snr:.3g}" if self.spikes else "",
             wedge,
             warnings=self.warnings,
         )
@@ -243,7 +245,10 @@ class Judgement(Step):
             + (" (these are the predictions)" if name == self.used else "")
             for name, score in self.scores.items()
         ]
-        looks = [f"the average of {name} looks like: {other}" for name, other in self.verdict.looks_like.items()]
+        looks = [
+            f"the average of {name} resembles most, of the simulated ones: {other}"
+            for name, other in self.verdict.looks_like.items()
+        ]
         return _text(
             f"VERDICT: {self.verdict.head}",
             *(f"- {reason}" for reason in self.verdict.reasons),

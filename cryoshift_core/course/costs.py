@@ -18,7 +18,7 @@ FILE = "costs.json"
 # The opening table of a notebook, "# | laptop | 1.6 min | 1240 MB |", and a row of the README's table of notebooks.
 HEADER = re.compile(r"^# \| (\w+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 README_ROW = re.compile(
-    r"^(\| \d\d \| \[[^]]*\]\(notebooks/(\w+)\.ipynb\) \|.*) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE
+    r"^(\| \d\d\w? \| \[[^]]*\]\(notebooks/(\w+)\.ipynb\) \|.*) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE
 )
 
 
@@ -90,7 +90,7 @@ def with_costs(text: str, notebook: str = "", path: Path | None = None) -> str:
 def write_tables(notebooks: Path) -> list[Path]:
     """Paths of the notebooks' texts (.py) and of the README beside `notebooks` whose tables were rewritten."""
     changed = []
-    for path in [*sorted(notebooks.glob("[0-9][0-9]_*.py")), notebooks.parent / "README.md"]:
+    for path in [*sorted(notebooks.glob("[0-9][0-9]*_*.py")), notebooks.parent / "README.md"]:
         text = path.read_text(encoding="utf-8")
         new = with_costs(text, path.stem if path.suffix == ".py" else "", notebooks / FILE)
         if new != text:

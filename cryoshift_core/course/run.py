@@ -20,12 +20,13 @@ import resource
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import torch
 from tqdm import tqdm
 
@@ -33,10 +34,12 @@ from ..application import run_folder
 from ..application.pipeline import seeded_generator
 from ..application.profiles import PROFILES, Profile
 from ..application.run_folder import MANIFEST, read_manifest, unfinished_folder
+from ..application.steps import Step
 from ..errors import InputError
 from ..metrics import Interval
 from ..simulation.class_files import class_file
 from ..support.runtime import atomic, file_digest, pick_device, root, write_text
+from .explore import Draw, explore
 from .parameters import Parameters, check
 
 
@@ -159,6 +162,20 @@ class Run:
         with atomic(path) as partial:
             fig.savefig(partial, format="png", dpi=120, bbox_inches="tight")
         return path
+
+    def show(self, step: Step) -> None:
+        """Print a result of a job, then show its figures, which are saved under figures/."""
+        print(step)
+        for name, fig in step.figures().items():
+            self.save_figure(fig, name)
+        plt.show()
+
+    def explore(self, draw: Draw, name: str, sliders: dict[str, tuple[str, Sequence[Any]]], **options: Any) -> None:
+        """Show a drawing with sliders, or its static figure, which is saved; options as in :func:`explore.explore`."""
+        fig = explore(draw, sliders, **options)
+        if fig is not None:
+            self.save_figure(fig, name)
+            plt.show()
 
     def save_table(self, rows: list[dict[str, Any]], name: str) -> Path:
         """Path of <name>.csv, to which the rows were written. All rows have the keys of the first one."""

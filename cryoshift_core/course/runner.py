@@ -263,7 +263,7 @@ def _assignment(text: str, declared: list[str]) -> tuple[str, Any]:
 
 
 def _select(folder: Path, only: list[str] | None) -> list[Path]:
-    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    found = sorted(folder.glob("[0-9][0-9]*_*.ipynb"))
     if not found:
         raise InputError(
             f"{folder.resolve()} holds no notebooks; expected 00_*.ipynb and so on. "
@@ -275,7 +275,9 @@ def _select(folder: Path, only: list[str] | None) -> list[Path]:
     for name in only:
         if not any(known.startswith(name) for known in names):
             raise InputError(f"--only is {name}; expected some of {', '.join(names)}{did_you_mean(name, names)}")
-    return [path for path in found if path.stem.startswith(tuple(only))]
+    numbers = {path.stem.partition("_")[0] for path in found}
+    starts = tuple(f"{name}_" if name in numbers else name for name in only)  # 06 is not 06b, and 0 is all of them
+    return [path for path in found if path.stem.startswith(starts)]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -284,7 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
         "python -m cryoshift_core tutorial", description="Run the notebooks of the course, one after the other."
     )
     parser.add_argument("--profile", default="laptop", help="amount of work: " + " or ".join(PROFILES))
-    parser.add_argument("--only", nargs="+", metavar="NN", help="notebooks, by number or name (default: 00 to 06)")
+    parser.add_argument("--only", nargs="+", metavar="NN", help="notebooks, by number or name (default: 00 to 06b)")
     parser.add_argument("--out", type=Path, help="folder for the results (default: runs/<profile>)")
     parser.add_argument(
         "-p", action="append", default=[], metavar="NAME=VALUE", help="value of a notebook parameter; may be repeated"

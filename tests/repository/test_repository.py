@@ -194,7 +194,7 @@ def test_files_that_the_readme_points_to_exist():
 
 
 def test_documented_parameters_are_those_of_notebook_06():
-    (path,) = [path for path in NOTEBOOKS if path.stem.startswith("06")]
+    (path,) = [path for path in NOTEBOOKS if path.stem.startswith("06_")]
     declared = set(papermill.inspect_notebook(str(path)))
     section = (ROOT / "docs" / "own_data.md").read_text().split("## Parameters")[1]
     table = set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE))
