@@ -160,7 +160,10 @@ def main(arguments: list[str] | None = None) -> int:
             usual = profile_of(options.profile).classes
             names = target_data.read_classes(data_fetch.local(options.classes), usual, background=picking)
             print("classes:", *map(structures.describe, names), sep="\n  ", flush=True)
-        result = classify(**vars(options))
+        opened = job.open(**vars(options))
+        if opened.kept is not None and opened.kept.is_dir():
+            print(f"going on from what an earlier run has left in {opened.kept}", flush=True)
+        result = opened.report()
     except InputError as error:
         print(f"InputError: {error}", file=sys.stderr)
         return 2
