@@ -32,8 +32,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 20 s | 1150 MB |
-# | laptop | 2.4 min | 1800 MB |
+# | smoke | 22 s | 790 MB |
+# | laptop | 2.5 min | 1090 MB |
 #
 # **The default** is a yeast lamella (EMPIAR-11658, 31.36 Å per voxel) with 943 positions and three classes, `ribosome_80S`,
 # `membrane` and `ice` (no particle). *What is known*: 267 positions come from the depositors' list of ribosomes, 276 lie on

@@ -75,7 +75,8 @@ print(check(given))
 # %% [markdown]
 # ## Look
 #
-# Each colour is one virus-like particle: its Gag lattice is a shell, and each dot is one position on it.
+# Each colour and shape of the marks is one virus-like particle: its Gag lattice is a shell, and each mark is one position on
+# it. Colours come again with another shape.
 
 # %%
 job = cs.open(**given)
@@ -130,7 +131,7 @@ run.show(job.judge())
 # ## The score, by particle
 #
 # Each dot is one held-out particle: its lattice against the background boxes of the test. The line is a 95 % interval over
-# particles. Three particles are few, so it is wide. All nine particles with five seeds are in
+# particles. Three particles are few, so the interval itself is uncertain. All nine particles with five seeds are in
 # [Evidence](../docs/evidence.md#experimental-data).
 
 # %%
@@ -150,6 +151,9 @@ for name, interval in intervals.items():
 # %% [markdown]
 # Compare with the spike-ins above. They are simulated bilayers in real background; the lattice is not a bilayer. Where the
 # two scores differ, the score by particle is the one to believe, and your own data have no such score.
+#
+# Then the classes of all positions. All of them lie on a lattice, so each one that is called ice is a mistake. Did the
+# verdict notice?
 
 # %%
 run.show(job.classify())
@@ -164,6 +168,7 @@ print(result)
 # ## What to take away
 #
 # - Split by particle, or by tomogram, never by subtomogram: neighbours share voxels.
-# - The particle is the unit of the interval, and three particles give a wide one.
+# - The particle is the unit of the interval, and three particles are few for one.
+# - A class without an alarm can be wrong: the verdict looks for gross faults, and knows no label.
 # - Spike-ins measure noise, wedge and filters of *this* tomogram. They say nothing of molecules unlike their models.
 # - This is one easy problem of two classes on one tomogram: it shows that the path works on experimental data, no more.
