@@ -48,7 +48,7 @@ from cryoshift_core.course.run import begin
 
 # %% tags=["parameters"]
 subtomograms: str = ""  # a stack (.mrcs, .hdf), a folder of .mrc, .em or .png files, or a STAR with _rlnImageName
-tomogram: str = ""  # .mrc, .em, .hdf or .zarr, together with coordinates; nothing at all: the shipped lamella
+tomogram: str = ""  # .mrc, .em, .hdf or .zarr, or a folder of them, together with coordinates; nothing at all: the shipped lamella
 coordinates: str = ""  # .star, Dynamo .tbl, EMAN2 or copick .json, portal .ndjson, model2point's .txt
 classes: str = ""  # built-in names, PDB, mmCIF or map files (average.em@8.0: voxels of 8 A), entries (pdb:6zu5), by commas; empty: the profile's
 pixel_size: float = 0.0  # A per voxel of the input; 0: from the file's header
@@ -67,6 +67,7 @@ project_folder: str = ""  # that the names in a STAR of subtomograms are relativ
 purity: float = 0.8  # least expected purity of the rows in predictions_purity.star
 n_seeds: int = 1  # networks to train, whose probabilities are averaged; 3 also shows where they disagree
 may_be_absent: str = ""  # classes that may not occur at all, by commas: no warning demands them
+held_out_tomograms: str = ""  # of a folder of tomograms: names by commas that are classified, and not adapted to
 seed: int = 0  # decides every random draw
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/06_your_own_subtomograms

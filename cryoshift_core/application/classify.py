@@ -22,7 +22,7 @@ from .profiles import PROFILES, Profile
 def classify(
     *,
     out_dir: str | Path,
-    tomogram: str | Path = "",
+    tomogram: str | Path | Sequence[str | Path] = "",
     coordinates: str | Path = "",
     subtomograms: str | Path = "",
     model: str | Path = "",
@@ -44,6 +44,7 @@ def classify(
     project_folder: str | Path = "",
     n_seeds: int = 1,
     may_be_absent: str | Sequence[str] = "",
+    held_out_tomograms: str | Sequence[str] = "",
     seed: int = 0,
     device: Device = "auto",
 ) -> Classification:
@@ -73,7 +74,8 @@ def classify(
     Parameters
     ----------
     out_dir : folder of the results
-    tomogram, coordinates : a tomogram (.mrc, .em, .hdf, .zarr) and a list of positions in it (.star, .tbl, .json, ...)
+    tomogram, coordinates : a tomogram (.mrc, .em, .hdf, .zarr) and a list of positions in it (.star, .tbl, .json, ...);
+        or several, as a folder, a sequence or a text with commas, and a STAR that names the tomogram of each row
     subtomograms : a stack, a folder or a STAR with _rlnImageName, in place of the two
     model : model.safetensors of an earlier run, to predict without training; "": train
     classes : at least two built-in names, PDB, mmCIF, MRC or EM files, or entries such as pdb:6zu5; a sequence, or a
@@ -99,6 +101,7 @@ def classify(
     n_seeds : networks are trained with so many seeds from `seed` on; probabilities are their means, and the column
         _csAgreement says which fraction of them gives the class. model.safetensors is the network nearest to the mean
     may_be_absent : classes that may not occur, a sequence or a text with commas: no warning demands them
+    held_out_tomograms : names of some of several tomograms, that are classified and not adapted to
     seed : of every random draw
     device : "auto", "cpu", "cuda" or "mps"
 
@@ -114,7 +117,11 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     """The options of :func:`classify` except for `out_dir`, for a command that takes them."""
     parser = argparse.ArgumentParser(f"python -m cryoshift_core {command}", description=description)
     add = parser.add_argument
-    add("--tomogram", default="", help=".mrc, .em, .hdf or .zarr; it is picked where no coordinates are given")
+    add(
+        "--tomogram",
+        default="",
+        help=".mrc, .em, .hdf or .zarr, or several: a folder, or names by commas",
+    )
     add("--coordinates", default="", help=".star, .tbl, .json, .ndjson, .txt, ...: positions in the tomogram")
     add("--subtomograms", default="", help="in place of the two: a stack, a folder or a STAR with _rlnImageName")
     add("--model", default="", help="model.safetensors of an earlier run: predict without training")
@@ -143,6 +150,7 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     add("--project_folder", default="", help="that a STAR's _rlnImageName are relative to (default: the STAR's own)")
     add("--n_seeds", default=1, type=int, help="training seeds whose probabilities are averaged (default: 1)")
     add("--may_be_absent", default="", help="classes that may not occur, by commas")
+    add("--held_out_tomograms", default="", help="of several, by commas: classified, and not adapted to")
     add("--seed", default=0, type=int, help="of every random draw (default: 0)")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     return parser

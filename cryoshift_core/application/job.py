@@ -40,8 +40,9 @@ from ..simulation.class_files import class_file
 from ..support import runtime
 from ..support.runtime import pick_device
 from ..tomography.wedge import fit_wedge
-from . import picks, pipeline, purity, reuse, run_folder, seeds, steps, target_data, verdict
+from . import by_tomogram, picks, pipeline, purity, reuse, run_folder, seeds, several, steps, target_data, verdict
 from . import predictions as tables
+from .by_tomogram import TomogramRow
 from .classifier import Classifier, Predictions
 from .picks import Picks
 from .pipeline import Device
@@ -149,7 +150,7 @@ class Place(Protocol):
 class Settings:
     """The parameters of :func:`open` that steps use as they are, see there."""
 
-    tomogram: str
+    tomograms: tuple[str, ...]
     model: str
     own_background: bool
     purity: float
@@ -159,6 +160,7 @@ class Settings:
     picking_error: float
     may_be_absent: tuple[str, ...]
     device: Device
+    held_out: tuple[int, ...]
     background: Mapping[str, Any]
     tilts: Mapping[str, float]
 
@@ -231,7 +233,8 @@ class Job:
     def unlabelled(self) -> Unlabelled:
         """The subtomograms to adapt to: those of :meth:`hold_out`, else a draw from all."""
         if self._adapt_to is None:
-            self._adapt_to = pipeline.adaptation_set(self.target, self.profile.n_target, self.settings.seed)
+            out = torch.tensor(self.settings.held_out, dtype=torch.long)
+            self._adapt_to = pipeline.adaptation_set(self.target, self.profile.n_target, self.settings.seed, out)
         return self._adapt_to
 
     def hold_out(self, target: Unlabelled, keep_out: np.ndarray) -> None:
@@ -259,7 +262,8 @@ class Job:
         """The input: size, classes, contrast, and what to check; its figures show the tomogram and subtomograms."""
         doubts = [] if self.saved else structures.warnings(self.names)
         s = self.settings
-        doubts += [] if self.saved else pipeline.tilt_warnings(s.tomogram, s.tilts["tilt_range"], s.tilts["tilt_axis"])
+        for path in [] if self.saved else s.tomograms:
+            doubts += pipeline.tilt_warnings(path, s.tilts["tilt_range"], s.tilts["tilt_axis"])
         return Look(self.target, self.names, (*self.target.warnings, *doubts))
 
     @_step("simulation")
@@ -374,6 +378,7 @@ class Job:
             least,
             picks.at_purity(self.target, found, s.purity) if self.target.candidates is not None else {},
             steps.fractions(self.adapt(), self.unlabelled, s.device) if not self.saved else {},
+            self._by_tomogram(found, judged),
         )
 
     def report(self, folder: str | Path = "", run: Place | None = None) -> Classification:
@@ -431,6 +436,7 @@ class Job:
             cuts=classes.cuts,
             least_confidence=None if classes.picks else classes.least_confidence,
             listed=classes.picks,
+            tomograms=classes.tomograms,
             made={"choice": choice},
         )
         moved = None
@@ -440,7 +446,8 @@ class Job:
             moved = run_folder.finish(final, json.dumps(told, indent=2) + "\n")
             self._manifest = None
             self._forget()
-        listed = picks.summary(classes.picks) if classes.picks else classes.at_purity
+        listed = [picks.summary(classes.picks) if classes.picks else classes.at_purity]
+        listed += by_tomogram.text(classes.tomograms, found.classes)
         return Classification(
             predictions=found,
             classifier=classifier,
@@ -454,10 +461,17 @@ class Job:
             folder=final,
             paths=tuple(final / path.relative_to(place) for path in paths),
             moved=moved,
-            about=(choice if self.saved else f"{used}: {choice}", listed),
+            about=(choice if self.saved else f"{used}: {choice}", *listed),
             spike_snr=spiked.snr if spiked else float("nan"),
             own_background=own,
         )
+
+    def _by_tomogram(self, found: Predictions, judged: Judgement) -> list[TomogramRow]:
+        spikes = None if self.saved else self.spike().spikes
+        part = None if self.boxes is None else self.boxes.part
+        spiked_in = None if spikes is None or part is None else part[spikes.groups.numpy()]
+        score = judged.scores.get(judged.used)
+        return by_tomogram.rows_of(self.target, found, self.settings.held_out, score, spiked_in)
 
     @property
     def _doubts(self) -> tuple[str, ...]:
@@ -534,7 +548,7 @@ class Job:
 def open(
     *,
     out_dir: str | Path = "",
-    tomogram: str | Path = "",
+    tomogram: str | Path | Sequence[str | Path] = "",
     coordinates: str | Path = "",
     subtomograms: str | Path = "",
     model: str | Path = "",
@@ -556,6 +570,7 @@ def open(
     project_folder: str | Path = "",
     n_seeds: int = 1,
     may_be_absent: str | Sequence[str] = "",
+    held_out_tomograms: str | Sequence[str] = "",
     seed: int = 0,
     device: Device = "auto",
     keep: str | Path = "",
@@ -581,9 +596,16 @@ def open(
         raise InputError(f"Expected a purity from 0 to 1, such as 0.8, got {purity:g}.")
     if not 1 <= n_seeds <= MOST_SEEDS:
         raise InputError(f"Expected n_seeds from 1 to {MOST_SEEDS}, such as 3, got {n_seeds}.")
-    pipeline.check_input(subtomograms, tomogram, coordinates)
+    places = several.files(tomogram)
+    named: str = places[0] if len(places) == 1 else as_text(tomogram)
+    pipeline.check_input(subtomograms, named, coordinates)
+    if len(places) > 1 and (model or not coordinates):
+        raise InputError(
+            f"Expected one tomogram {'with a model' if model else 'without coordinates'}, got {len(places)}: run "
+            "classify for each of them."
+        )
     picking = not (coordinates or subtomograms)
-    given = {"subtomograms": subtomograms, "tomogram": tomogram, "coordinates": coordinates}
+    given = {"subtomograms": subtomograms, "tomogram": named, "coordinates": coordinates}
     reading: dict[str, Any] = {**given, "voxel_size": voxel_size, "contrast": contrast, "candidates": candidates}
     reading["project_folder"] = project_folder
     names: tuple[str, ...] = ()
@@ -595,11 +617,15 @@ def open(
     else:
         names = target_data.read_classes(data_fetch.local(as_text(classes)), budget.classes, background=picking)
         budget = budget.for_classes(names)
-        target = pipeline.read_target(names, box=box, **reading)
+        if len(places) > 1:
+            about: dict[str, Any] = {"voxel_size": voxel_size, "contrast": contrast, "box": box}
+            target = several.read(places, coordinates, names, **about)
+        else:
+            target = pipeline.read_target(names, box=box, **reading)
         _warn(target)
     known = saved.classes if saved else tuple(map(structures.class_name, names))
     settings = Settings(
-        tomogram=str(tomogram),
+        tomograms=tuple(places),
         model=str(model),
         own_background=own_background,
         purity=purity,
@@ -609,6 +635,7 @@ def open(
         picking_error=picking_error,
         may_be_absent=_absent(as_text(may_be_absent), known),
         device=device,
+        held_out=several.numbers(target, as_text(held_out_tomograms)),
         background={"path": str(background), "voxel_size": voxel_size, "project_folder": project_folder},
         tilts={"tilt_axis": tilt_axis, "tilt_range": tilt_range, "defocus": defocus, "snr": spike_snr},
     )
@@ -617,7 +644,7 @@ def open(
     kept = Path(keep).expanduser().resolve() if keep else None
     if kept is None and final is not None and saved is None:
         kept = final.with_name(f"{final.name}.kept")
-    files = tuple(str(file) for file in (*given.values(), background) if file)
+    files = tuple(str(file) for file in (subtomograms, *places, coordinates, background) if file)
     return Job(
         settings, budget, names, target, saved, boxes, without, kept, final, parameters, files, shared=bool(keep)
     )
@@ -628,6 +655,8 @@ def _boxes(
 ) -> tuple[Background | None, str]:
     """Particle-free boxes and "", or None and why there are none; InputError where given ones cannot be read."""
     try:
+        if target.parts and not settings.background["path"]:
+            return several.background(target, profile.n_background, settings.seed, settings.held_out), ""
         boxes = pipeline.background_boxes(
             target, n=profile.n_background, seed=settings.seed, keep_out=keep_out, **settings.background
         )
@@ -642,7 +671,8 @@ def _absent(text: str, classes: Sequence[str]) -> tuple[str, ...]:
     """The classes that may be absent, out of `classes`; InputError for another one, or where none is left."""
     names = tuple(structures.class_name(name.strip()) for name in text.split(",")) if text else ()
     for name in names:
-        runtime.check_known("may_be_absent", name, classes)
+        if name not in classes:
+            raise InputError(f"may_be_absent: expected some of {', '.join(classes)}, got '{name}': correct it.")
     if names and not set(classes) - set(names):
         raise InputError(f"Expected a class that does occur, got all of {', '.join(classes)} in may_be_absent.")
     return names

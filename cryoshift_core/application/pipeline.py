@@ -32,10 +32,12 @@ from ..support import runtime
 from ..tomography.wedge import Wedge
 from ..training import Fit, fit
 from ..warps import target_styled
-from . import picks, purity, report, spike_in, target_data
+from . import by_tomogram, picks, purity, report, spike_in, target_data
 from . import predictions as tables
+from .by_tomogram import TomogramRow
 from .classifier import Classifier, Predictions, finish, select
 from .picks import Picks
+from .predictions import predicted_fractions as predicted_fractions
 from .profiles import Profile
 from .purity import Cut
 from .spike_in import SpikeInScore
@@ -95,8 +97,17 @@ def check_input(subtomograms: str | Path, tomogram: str | Path, coordinates: str
         )
 
 
-def adaptation_set(target: TargetData, n: int, seed: int = 0) -> Unlabelled:
-    """At most n of the target's subtomograms, drawn at random, for training and selection."""
+def adaptation_set(target: TargetData, n: int, seed: int = 0, held_out: Tensor | None = None) -> Unlabelled:
+    """At most n of the target's subtomograms, drawn at random, for training and selection.
+
+    Parameters
+    ----------
+    held_out : numbers of the groups of which none is drawn
+    """
+    if held_out is not None and len(held_out):
+        rows = (~torch.isin(target.subtomograms.groups, held_out)).nonzero().flatten()
+        order = torch.randperm(len(rows), generator=seeded_generator(seed, "target"), device="cpu")
+        return target.subtomograms.subset(rows[order[:n]])
     if len(target.subtomograms) <= n:
         x = target.subtomograms.x
         return replace(target.subtomograms, x=x[:]) if isinstance(x, StreamedBoxes) else target.subtomograms
@@ -238,12 +249,6 @@ def prediction_warnings(
                 "strange is marked as the unknown class there: few marks do not mean that nothing else was picked."
             )
     return out
-
-
-def predicted_fractions(probabilities: Tensor) -> list[float]:
-    """Fraction of the subtomograms that is predicted as each class, (K,), from probabilities (N, K)."""
-    counts = torch.bincount(probabilities.argmax(1), minlength=probabilities.shape[1])
-    return counts.div(len(probabilities)).tolist()
 
 
 def fractions_of(found: Fit, target: Unlabelled, device: Device = "auto") -> list[float]:
@@ -486,6 +491,7 @@ def write_results(
     cuts: Sequence[Cut] = (),
     least_confidence: float | None = None,
     listed: Mapping[str, Picks] | None = None,
+    tomograms: Sequence[TomogramRow] = (),
     made: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Paths of the files written to `folder`: predictions.star, classes/*.star, model.safetensors, report.html, ...
@@ -499,6 +505,7 @@ def write_results(
     cuts : of `purity.cuts`, for purity.csv and the report
     least_confidence : of the rows of predictions_purity.star; None: no such file
     listed : the picks of each class, where the positions are candidates
+    tomograms : a row for each of several tomograms, for tomograms.csv and the report
     made : more for the provenance; None: the reason of the choice of the network
     """
     used = classifier.recipe["method"]
@@ -515,6 +522,8 @@ def write_results(
     if scores:
         paths.append(runtime.write_text(folder / "spike_in.csv", spike_in.table(scores)))
     paths.append(runtime.write_text(folder / "purity.csv", purity.table(cuts)))
+    if tomograms:
+        paths.append(runtime.write_text(folder / "tomograms.csv", by_tomogram.table(tomograms, predictions.classes)))
     if listed and target.tomogram is not None:
         paths += picks.write(folder, target.tomogram, listed)
     paths.append(
@@ -531,6 +540,7 @@ def write_results(
             gap=gap,
             spike_in=scores.get(used),
             cuts=cuts,
+            tomograms=tomograms,
             made=report.provenance(
                 manifest,
                 method=used,

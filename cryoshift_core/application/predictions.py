@@ -187,6 +187,12 @@ def _decimals(values: np.ndarray) -> list[str]:
     return [f"{value:.4f}" for value in values]
 
 
+def predicted_fractions(probabilities: Tensor) -> list[float]:
+    """Fraction of the subtomograms that is predicted as each class, (K,), from probabilities (N, K)."""
+    counts = torch.bincount(probabilities.argmax(1), minlength=probabilities.shape[1])
+    return counts.div(len(probabilities)).tolist()
+
+
 def by_class(probabilities: Tensor, classes: Sequence[str], unknown: Tensor | None) -> dict[str, Tensor]:
     """Class -> indices of its subtomograms, the most confident first; the unknown class is left out.
 

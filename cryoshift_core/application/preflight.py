@@ -8,11 +8,12 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError, InputWarning
-from . import classify, pipeline, preflight_page
+from . import classify, pipeline, preflight_page, several
 from .preflight_input import Given
 from .preflight_rows import OF_ALL, OF_POSITIONS, OF_SUBTOMOGRAMS, OF_TOMOGRAM, Check, Finding
 
@@ -56,7 +57,7 @@ def table(findings: Sequence[Finding], width: int | None = None) -> str:
 
 def preflight(
     *,
-    tomogram: str | Path = "",
+    tomogram: str | Path | Sequence[str | Path] = "",
     coordinates: str | Path = "",
     subtomograms: str | Path = "",
     classes: str | Sequence[str] = "",
@@ -76,13 +77,24 @@ def preflight(
     """What speaks for and against the input of :func:`classify`, a row for each check; nothing is trained.
 
     A row says "ok", "look" (check this before you use the predictions) or "stop" (`classify` would refuse it, or its
-    result would be wrong). An error in one input leaves the rows of the others.
+    result would be wrong). An error in one input leaves the rows of the others. Of several tomograms, each has its
+    rows, and its page in a folder of its own.
 
     Parameters
     ----------
     out_dir : folder to write preflight.html to; "": none. The others are those of :func:`classify`
     """
-    given = Given(**{name: classify.as_text(value) for name, value in locals().items() if name != "out_dir"})
+    try:
+        places = several.files(tomogram)
+    except InputError as problem:
+        return Preflight((Finding("files", "stop", str(problem)),))
+    if len(places) > 1:
+        each = locals() | {"tomogram": ""}
+        return _of_several(places, {name: each[name] for name in inspect.signature(preflight).parameters})
+    tomogram = places[0] if places else ""
+    given = Given(
+        **{name: classify.as_text(value) for name, value in locals().items() if name not in ("out_dir", "places")}
+    )
     try:
         pipeline.check_input(subtomograms, tomogram, coordinates)
     except InputError as problem:
@@ -93,6 +105,19 @@ def preflight(
         findings = _run(given, checks)
         page = preflight_page.write(Path(out_dir).expanduser() / "preflight.html", given, findings) if out_dir else None
     return Preflight(findings, page)
+
+
+def _of_several(tomograms: Sequence[str], given: dict[str, Any]) -> Preflight:
+    """The rows of each tomogram with its name, and the page of the first."""
+    findings: list[Finding] = []
+    page = None
+    for path in tomograms:
+        name = Path(path).stem
+        folder = Path(given["out_dir"]).expanduser() / name if given["out_dir"] else ""
+        found = preflight(**{**given, "tomogram": path, "out_dir": folder})
+        findings += [replace(finding, check=f"{name}: {finding.check}") for finding in found.findings]
+        page = page or found.page
+    return Preflight(tuple(findings), page)
 
 
 def _run(given: Given, checks: dict[str, Check]) -> tuple[Finding, ...]:

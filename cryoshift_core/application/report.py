@@ -19,6 +19,7 @@ from torch import Tensor
 from ..metrics import Interval
 from ..support import runtime
 from . import pictures
+from .by_tomogram import TomogramRow
 from .predictions import Prevalence, by_class, class_average, proportion, unspecific
 from .purity import Cut
 from .spike_in import SpikeInScore
@@ -85,6 +86,7 @@ def write(
     gap: Mapping[str, float] | None = None,
     spike_in: SpikeInScore | None = None,
     cuts: Sequence[Cut] = (),
+    tomograms: Sequence[TomogramRow] = (),
     made: Mapping[str, str] | None = None,
 ) -> Path:
     """Path of the report, one HTML file that contains its figures and needs no network and no script.
@@ -101,6 +103,7 @@ def write(
     gap : name -> distance between source and target, such as `metrics.a_distance`
     spike_in : accuracy on spike-ins
     cuts : of `purity.cuts`, how many stay at a confidence
+    tomograms : a row for each of several tomograms
     made : name -> text about how the predictions were made, see :func:`provenance`
     """
     subtomograms, particles, volume = target.subtomograms, target.particles, target.tomogram
@@ -149,6 +152,8 @@ def write(
         balanced=None if spike_in is None else str(spike_in),
         confidence=f"{float(best.values.mean()):.2f}",
         cuts=[_cut_row(cut) for cut in cuts],
+        classes=classes,
+        tomograms=[_tomogram_row(row) for row in tomograms],
         limits=LIMITS,
         made=made or {},
     )
@@ -241,12 +246,27 @@ def _cut_row(cut: Cut) -> dict[str, Any]:
     }
 
 
+def _tomogram_row(row: TomogramRow) -> dict[str, Any]:
+    return {
+        "name": f"{row.name} (held out)" if row.held_out else row.name,
+        "n": row.n,
+        "fractions": [f"{fraction:.1%}" for fraction in row.fractions],
+        "confidence": f"{row.confidence:.2f}",
+        "recall": "" if math.isnan(row.recall) else f"{row.recall:.2f}",
+        "warnings": row.warnings,
+    }
+
+
 def _input_rows(target: TargetData, inputs: Sequence[str]) -> dict[str, str]:
     model, volume = target.subtomograms, target.tomogram
     rows = {"files": ", ".join(inputs), "particles": f"{len(target)}, of which {len(target.kept)} classified"}
     if volume is not None:
         z, y, x = volume.data.shape
         rows["tomogram"] = f"{x} × {y} × {z} voxels of {volume.voxel_size:.4g} Å"
+    for part in target.parts:
+        assert part.tomogram is not None  # each part is one
+        z, y, x = part.tomogram.data.shape
+        rows[f"tomogram {part.subtomograms.name}"] = f"{x} × {y} × {z} voxels of {part.tomogram.voxel_size:.4g} Å"
     n = model.x.shape[-1]
     rows["box"] = f"{n} × {n} × {n} voxels of {model.voxel_size:.4g} Å ({n * model.voxel_size:.0f} Å wide)"
     guess = target.guess

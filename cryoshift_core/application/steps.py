@@ -16,6 +16,7 @@ from ..simulation import structures
 from ..tomography.wedge import Wedge, measured_samples
 from ..training import Fit
 from . import picks, pictures, pipeline
+from .by_tomogram import TomogramRow, text
 from .classifier import Classifier, Predictions
 from .picks import Picks
 from .predictions import Prevalence, by_class
@@ -24,11 +25,18 @@ from .spike_in import SpikeInScore
 from .target_data import Background, TargetData
 from .verdict import FEWEST, IN_AVERAGE, Verdict
 
-SHOWN = 256  # subtomograms of a spectrum
+SHOWN, SHOWN_TOMOGRAMS = 256, 3  # subtomograms of a spectrum, figures of several tomograms
 
 
 def _text(*lines: str, warnings: Sequence[str] = ()) -> str:
     return "\n".join([*filter(None, lines), *(f"WARNING: {warning}" for warning in warnings)])
+
+
+def _tomograms(target: TargetData, name: str) -> dict[str, TargetData]:
+    """Name of a figure -> the tomogram of a target, or the first three of several; {} without one."""
+    if target.parts:
+        return {f"{name}_{k}": part for k, part in enumerate(target.parts[:SHOWN_TOMOGRAMS], 1)}
+    return {name: target} if target.tomogram is not None and target.particles.zyx is not None else {}
 
 
 class Step:
@@ -69,23 +77,27 @@ class Look(Step):
 
     def sections(self, axes: Sequence[Axes], row: int) -> None:
         """Draw three sections through a row of the list: of the tomogram as in the file, else of its subtomogram."""
-        data = self.target
-        if data.tomogram is not None and data.particles.zyx is not None:
-            pictures.orthoslices(axes, data.tomogram.data, data.particles.zyx, data.particles.zyx[row - 1])
+        data, number = self.target, int(np.searchsorted(self.target.kept, row - 1))
+        volume, zyx, at = data.tomogram, data.particles.zyx, row - 1
+        if data.parts:
+            part = int(data.subtomograms.groups[number])
+            volume, zyx = data.parts[part].tomogram, data.parts[part].particles.zyx
+            at = int(data.parts[part].kept[int((data.subtomograms.groups[:number] == part).sum())])
+        if volume is not None and zyx is not None:
+            pictures.orthoslices(axes, volume.data, zyx, zyx[at])
             return
-        x = data.subtomograms.x[int(np.searchsorted(data.kept, row - 1))]
-        for ax, part, title in zip(axes, (x, x.transpose(1, 2), x.transpose(1, 3)), ("xy", "xz", "yz"), strict=True):
-            pictures.show(ax, pictures.middle(part), f"{title}, row {row}", spread=4)
+        x = data.subtomograms.x[number]
+        for ax, side, title in zip(axes, (x, x.transpose(1, 2), x.transpose(1, 3)), ("xy", "xz", "yz"), strict=True):
+            pictures.show(ax, pictures.middle(side), f"{title}, row {row}", spread=4)
 
     def figures(self) -> dict[str, Figure]:
         """contrast, tomogram (where there is one) and subtomograms."""
         data, x = self.target, self.target.subtomograms.x
         out = {"contrast": pictures.contrast(x[:500], data.contrast)}
-        if data.tomogram is not None:
-            particles = data.particles
-            out["tomogram"] = pictures.tomogram(
-                data.tomogram.data, particles.zyx, particles.groups, data.tomogram.voxel_size
-            )
+        for name, one in _tomograms(data, "tomogram").items():
+            assert one.tomogram is not None  # as seen there
+            volume, particles = one.tomogram, one.particles
+            out[name] = pictures.tomogram(volume.data, particles.zyx, particles.groups, volume.voxel_size)
         eight = torch.linspace(0, len(data.kept) - 1, min(8, len(data.kept))).long()
         rows = [f"row {data.kept[i] + 1}" for i in eight.tolist()]
         out["subtomograms"] = pictures.gallery({"xy": x[eight], "xz": x[eight].transpose(2, 3)}, rows)
@@ -290,6 +302,7 @@ class Classes(Step):
     least_confidence : the one from which on the expected purity is `purity`; None where no subtomograms reach it
     picks : class -> positions that are listed as its particles; {} where positions were given
     fractions : method -> predicted fraction of each class in the subtomograms adapted to
+    tomograms : a row for each of several tomograms; [] for one
     """
 
     verdict: Verdict
@@ -301,6 +314,7 @@ class Classes(Step):
     least_confidence: float | None
     picks: dict[str, Picks]
     fractions: dict[str, list[float]]
+    tomograms: list[TomogramRow]
 
     def __str__(self) -> str:
         found, unknown = self.predictions, ""
@@ -313,6 +327,7 @@ class Classes(Step):
             unknown,
             agreement,
             picks.summary(self.picks) if self.picks else self.at_purity,
+            *text(self.tomograms, found.classes),
         )
 
     @property
@@ -339,11 +354,12 @@ class Classes(Step):
         if rows:
             titles = ["most certain", "", "", "least certain", "", ""]
             out["certain_and_uncertain"] = pictures.gallery(rows, titles)
-        volume, zyx = self.target.tomogram, self.target.particles.zyx
-        if volume is not None and zyx is not None:
-            best = found.probabilities.argmax(1).numpy()
-            at = zyx[self.target.kept]
-            out["places"] = pictures.tomogram(volume.data, at, best, volume.voxel_size, names=found.classes)
+        best = found.probabilities.argmax(1).numpy()
+        for k, (name, one) in enumerate(_tomograms(self.target, "places").items()):
+            volume, zyx = one.tomogram, one.particles.zyx
+            assert volume is not None and zyx is not None  # as seen there
+            mine = best[self.target.subtomograms.groups.numpy() == k] if self.target.parts else best
+            out[name] = pictures.tomogram(volume.data, zyx[one.kept], mine, volume.voxel_size, names=found.classes)
         return out
 
 

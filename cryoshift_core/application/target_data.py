@@ -48,6 +48,7 @@ class TargetData:
     guess : the contrast that its grey values indicate
     tomogram : the volume that the subtomograms were cut from; None for extracted subtomograms
     candidates : where the positions are such; None where they were given
+    parts : one for each of several tomograms, numbered in `subtomograms.groups`; () for one
     """
 
     subtomograms: Unlabelled
@@ -57,6 +58,7 @@ class TargetData:
     guess: ContrastGuess
     tomogram: Volume | None = None
     candidates: Candidates | None = None
+    parts: tuple[TargetData, ...] = ()
 
     def __len__(self) -> int:
         return len(self.particles)
@@ -70,7 +72,8 @@ class TargetData:
     @property
     def of_readers(self) -> list[str]:
         """Those of `warnings` that the readers of the files gave."""
-        return [*(self.tomogram.warnings if self.tomogram else ()), *self.particles.warnings]
+        out = [f"{part.subtomograms.name}: {sentence}" for part in self.parts for sentence in part.of_readers]
+        return [*out, *(self.tomogram.warnings if self.tomogram else ()), *self.particles.warnings]
 
     @property
     def of_number(self) -> list[str]:
@@ -78,6 +81,9 @@ class TargetData:
         out = []
         if self.tomogram is not None and len(self.kept) + len(self.particles.bad) < len(self):
             out += self._lost(self.tomogram)
+        for part in self.parts:
+            lost = [] if part.tomogram is None else part._lost(part.tomogram)
+            out += [f"{part.subtomograms.name}: {sentence}" for sentence in lost]
         if len(self.kept) < 100:
             out.append(
                 f"{len(self.kept)} subtomograms are few for adaptation; class fractions and confidences are rough."
@@ -87,7 +93,13 @@ class TargetData:
     @property
     def warnings(self) -> list[str]:
         """Sentences about what to check before using the predictions."""
-        return [*self.of_readers, *contrast_warnings(self.contrast, self.guess), *self.of_number]
+        found = [*self.of_readers]
+        if not self.parts:
+            return [*found, *contrast_warnings(self.contrast, self.guess), *self.of_number]
+        for part in self.parts:
+            doubts = contrast_warnings(part.contrast, part.guess)
+            found += [f"{part.subtomograms.name}: {sentence}" for sentence in doubts]
+        return [*found, *self.of_number]
 
     def _lost(self, volume: Volume) -> list[str]:
         """Sentences with the rows whose boxes reach over the border of the tomogram, or lie in a masked region."""
@@ -333,6 +345,7 @@ def from_tomogram(
     contrast: str = "auto",
     guess: ContrastGuess | None = None,
     candidates: Candidates | None = None,
+    total: int = 0,
 ) -> TargetData:
     """Subtomograms cut from a tomogram around each position, for a classifier of `classes`.
 
@@ -344,6 +357,7 @@ def from_tomogram(
     contrast : "auto", "bright" or "dark"; where the data do not show it, "auto" takes bright and adds a warning
     guess : of `volumes.guess_contrast`, where it is known; None: it is made here
     candidates : whose positions these are; their boxes are padded where they reach over the border
+    total : subtomograms of all tomograms, where this is one of several
 
     Raises
     ------
@@ -353,7 +367,7 @@ def from_tomogram(
     n, model_voxel = grid or choose_box(classes, tomogram.voxel_size, box)
     guess = guess or volumes.guess_contrast(tomogram.data)
     sign = choose_contrast(contrast, guess)
-    if 4 * len(particles) * n**3 > STREAMED:
+    if 4 * max(total, len(particles)) * n**3 > STREAMED:
         x, kept = _stream(tomogram, particles, n, model_voxel, sign, pad=candidates is not None)
     else:
         x, kept = _cut(tomogram, particles, n, model_voxel, pad=candidates is not None)
@@ -427,10 +441,12 @@ class Background:
     ----------
     spike_ins : (M, 1, b, b, b), to measure the accuracy with
     train : (N, 1, b, b, b), to train with; None where there are too few boxes for two sets
+    part : (M,) number of the tomogram of each of `spike_ins`; None for one tomogram
     """
 
     spike_ins: Tensor
     train: Tensor | None
+    part: np.ndarray | None = None
 
 
 def divide_background(x: Tensor, at: np.ndarray | None, edge: int, n: int) -> Background:

@@ -109,6 +109,19 @@ def rows_of(path: str | Path, names: Sequence[str], tomogram: Volume) -> list[in
     return [row for row, stem in enumerate(stems) if stem == found[0]]
 
 
+def has_rows(path: str | Path, names: Sequence[str], tomogram: Volume) -> bool:
+    """Whether any of `names`, of several tomograms, fits `tomogram`; parameters as in :func:`rows_of`.
+
+    Raises
+    ------
+    InputError
+        Several names fit.
+    """
+    own = _names(tomogram)
+    stems = {name_of(name) for name in names}
+    return bool((stems & set(own) or any(_is_near(name, own) for name in stems)) and rows_of(path, names, tomogram))
+
+
 def _names(tomogram: Volume) -> list[str]:
     """Name of a tomogram's file, also without the "rec_" that RELION 5 puts before it."""
     own = name_of(tomogram.path)

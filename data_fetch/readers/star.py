@@ -128,6 +128,12 @@ def names_of(table: Table) -> list[str]:
     return next((table[column] for column in columns if column in table), [])
 
 
+def tomogram_names(path: str | Path) -> list[str]:
+    """Name of the tomogram of each row of the positions in a STAR; [] without a column of them."""
+    columns = [one.format("X") for one in (CENTRED, *IN_ANGSTROM, PIXELS)]
+    return names_of(_take(path, _tables(path), *columns)[1])
+
+
 def stated(path: str | Path) -> list[Stated]:
     """Pixel sizes that the tables of a STAR state, one for each column, to show; they may be of different images."""
     columns = ("rlnTomoTiltSeriesPixelSize", "rlnMicrographPixelSize", "rlnImagePixelSize", "rlnPixelSize")
