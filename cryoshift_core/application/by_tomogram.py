@@ -66,7 +66,7 @@ def rows_of(
                 tuple(predicted_fractions(predictions.probabilities[mine])),
                 float(predictions.confidence[mine].mean()),
                 recall,
-                tuple(part.warnings),
+                tuple(part.of_tomogram),
             )
         )
     return out

@@ -26,6 +26,7 @@ from .spike_in import SpikeInScore
 from .target_data import TargetData
 from .verdict import DO_NOT_USE, IN_AVERAGE, USABLE, Verdict
 
+SHOWN_TOMOGRAMS = 3
 LIMITS = (
     "The network was trained on simulated molecules. A particle that is deformed, bound, broken or of no listed class "
     "still gets one of the class names, unless it was assigned to the unknown class.",
@@ -106,16 +107,19 @@ def write(
     tomograms : a row for each of several tomograms
     made : name -> text about how the predictions were made, see :func:`provenance`
     """
-    subtomograms, particles, volume = target.subtomograms, target.particles, target.tomogram
+    subtomograms = target.subtomograms
     n, best = subtomograms.x.shape[-1], probabilities.max(1)
     with plt.rc_context():
         pictures.use_style()
-        sections = unknown_row = None
-        if volume is not None and particles.zyx is not None:
-            at = particles.zyx[target.kept]
-            sections = data_url(
-                pictures.tomogram(volume.data, at, best.indices.numpy(), volume.voxel_size, names=classes)
-            )
+        unknown_row = None
+        sections = []
+        for k, one in enumerate(target.tomograms[:SHOWN_TOMOGRAMS]):
+            assert one.tomogram is not None and one.particles.zyx is not None  # as each of them
+            called = best.indices[subtomograms.groups == k] if target.parts else best.indices
+            at = one.particles.zyx[one.kept]
+            about: dict[str, Any] = {"voxel_size": one.tomogram.voxel_size, "names": classes}
+            drawn = pictures.tomogram(one.tomogram.data, at, called.numpy(), **about)
+            sections.append((one.subtomograms.name if target.parts else "", data_url(drawn)))
         averaged = averages(target, probabilities, classes, unknown)
         cards = []
         for name, rows in by_class(probabilities, classes, unknown).items():

@@ -34,9 +34,8 @@ def _text(*lines: str, warnings: Sequence[str] = ()) -> str:
 
 def _tomograms(target: TargetData, name: str) -> dict[str, TargetData]:
     """Name of a figure -> the tomogram of a target, or the first three of several; {} without one."""
-    if target.parts:
-        return {f"{name}_{k}": part for k, part in enumerate(target.parts[:SHOWN_TOMOGRAMS], 1)}
-    return {name: target} if target.tomogram is not None and target.particles.zyx is not None else {}
+    shown = target.tomograms[:SHOWN_TOMOGRAMS]
+    return {f"{name}_{k}" if target.parts else name: one for k, one in enumerate(shown, 1)}
 
 
 class Step:

@@ -78,12 +78,9 @@ class TargetData:
     @property
     def of_number(self) -> list[str]:
         """Sentences on what is not classified, and on how few subtomograms there are."""
-        out = []
-        if self.tomogram is not None and len(self.kept) + len(self.particles.bad) < len(self):
-            out += self._lost(self.tomogram)
+        out = [*self._not_cut]
         for part in self.parts:
-            lost = [] if part.tomogram is None else part._lost(part.tomogram)
-            out += [f"{part.subtomograms.name}: {sentence}" for sentence in lost]
+            out += [f"{part.subtomograms.name}: {sentence}" for sentence in part._not_cut]
         if len(self.kept) < 100:
             out.append(
                 f"{len(self.kept)} subtomograms are few for adaptation; class fractions and confidences are rough."
@@ -93,13 +90,28 @@ class TargetData:
     @property
     def warnings(self) -> list[str]:
         """Sentences about what to check before using the predictions."""
-        found = [*self.of_readers]
-        if not self.parts:
-            return [*found, *contrast_warnings(self.contrast, self.guess), *self.of_number]
+        doubts = [] if self.parts else contrast_warnings(self.contrast, self.guess)
         for part in self.parts:
-            doubts = contrast_warnings(part.contrast, part.guess)
-            found += [f"{part.subtomograms.name}: {sentence}" for sentence in doubts]
-        return [*found, *self.of_number]
+            about = contrast_warnings(part.contrast, part.guess)
+            doubts += [f"{part.subtomograms.name}: {sentence}" for sentence in about]
+        return [*self.of_readers, *doubts, *self.of_number]
+
+    @property
+    def of_tomogram(self) -> list[str]:
+        """Those of `warnings` that one of several tomograms has of its own."""
+        return [*self.of_readers, *contrast_warnings(self.contrast, self.guess), *self._not_cut]
+
+    @property
+    def tomograms(self) -> tuple[TargetData, ...]:
+        """The parts of several tomograms, itself for one with positions, () for extracted subtomograms."""
+        single = self.tomogram is not None and self.particles.zyx is not None
+        return self.parts or ((self,) if single else ())
+
+    @property
+    def _not_cut(self) -> list[str]:
+        """Sentences with the rows of one tomogram of which no subtomogram could be cut."""
+        lost = self.tomogram is not None and len(self.kept) + len(self.particles.bad) < len(self)
+        return self._lost(self.tomogram) if lost and self.tomogram is not None else []
 
     def _lost(self, volume: Volume) -> list[str]:
         """Sentences with the rows whose boxes reach over the border of the tomogram, or lie in a masked region."""
