@@ -48,7 +48,7 @@ from cryoshift_core.course.run import begin
 
 # %% tags=["parameters"]
 subtomograms: str = ""  # a stack (.mrcs, .hdf), a folder of .mrc, .em or .png files, or a STAR with _rlnImageName
-tomogram: str = ""  # .mrc, .em, .hdf or .zarr, or a folder of them, with coordinates; nothing at all: the shipped lamella
+tomogram: str = ""  # .mrc, .em, .hdf or .zarr, or a folder of them, with coordinates; nothing: the shipped lamella
 coordinates: str = ""  # .star, Dynamo .tbl, EMAN2 or copick .json, portal .ndjson, model2point's .txt
 classes: str = ""  # built-in names, PDB, mmCIF or map files (average.em@8.0: voxels of 8 A), entries (pdb:6zu5), by commas; empty: the profile's
 pixel_size: float = 0.0  # A per voxel of the input; 0: from the file's header
