@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +24,7 @@ from ..simulation.class_files import class_file
 from ..support import runtime
 from ..support.runtime import pick_device
 from ..tomography.wedge import fit_wedge
+from . import manifest as schema
 from . import picks, pipeline, reuse, run_folder, target_data
 from . import predictions as tables
 from .classifier import Classifier, Predictions
@@ -249,6 +251,7 @@ class _Run:
     folder: Path
     given: tuple[str | Path, ...]
     manifest: dict[str, Any]
+    began: float  # time.monotonic()
 
     @classmethod
     def start(
@@ -272,11 +275,15 @@ class _Run:
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": str(pick_device(device)),
             "inputs": {str(file): runtime.file_digest(file) for file in files if file.is_file()},
+            "scores": {},
+            "numbers": [],
             "id": uuid.uuid4().hex,
+            **run_folder.cost(0.0),
             **run_folder.origin(),
         }
         final = Path(out_dir).expanduser().resolve()
-        return cls(final, run_folder.start(final, json.dumps(manifest, indent=2) + "\n"), given, manifest)
+        folder = run_folder.start(final, json.dumps(manifest, indent=2) + "\n")
+        return cls(final, folder, given, manifest, time.monotonic())
 
     def finish(
         self,
@@ -311,6 +318,8 @@ class _Run:
             made={"choice": choice},
         )
         told = {"status": "finished", "verdict": verdict.level, "usable_classes": list(verdict.classes)}
+        told |= run_folder.cost(time.monotonic() - self.began)
+        told |= self._numbers(predictions, classifier, prevalence, scores or {}, gap or {})
         moved = run_folder.finish(self.final, json.dumps(self.manifest | told, indent=2) + "\n")
         return Classification(
             predictions=predictions,
@@ -326,6 +335,26 @@ class _Run:
             paths=tuple(self.final / path.relative_to(self.folder) for path in paths),
             moved=moved,
         )
+
+    def _numbers(
+        self,
+        predictions: Predictions,
+        classifier: Classifier,
+        prevalence: Mapping[str, tables.Prevalence],
+        scores: Mapping[str, SpikeInScore],
+        gap: Mapping[str, float],
+    ) -> dict[str, Any]:
+        """`scores` and `numbers` of the manifest."""
+        found: dict[str, Any] = {
+            "classified": len(predictions),
+            "mean_confidence": float(predictions.confidence.mean()),
+            "fraction": {name: p.fraction for name, p in prevalence.items()},
+            "a_distance": gap,
+        }
+        found |= {f"spike_balanced_accuracy_{name}": s.balanced_accuracy for name, s in scores.items()}
+        told = schema.plain(found)
+        of = {"method": str(classifier.recipe["method"]), "seed": str(self.manifest["seed"])}
+        return {"scores": told, "numbers": schema.numbers(told, of)}
 
 
 def profile_of(profile: str | Profile) -> Profile:
