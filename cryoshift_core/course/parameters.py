@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from data_fetch.catalog import PUBLIC
 
 from ..application.profiles import PROFILES
+from ..application.recipes import applicable
 from ..errors import InputError
 from ..support.runtime import did_you_mean, nearest
 
@@ -151,15 +152,8 @@ def _check_weights(text: str) -> str:
 
 
 def recipe_changes(method: str, weights_text: str, without: str) -> dict[str, Any]:
-    """`weights` and `without` of a :class:`training.TrainingConfig`, for the parts that `method` has."""
-    from ..methods import METHODS
-
-    recipe = METHODS[method]
-    parts = {*dict(recipe.terms), *recipe.warps, *recipe.student_augmentation}
-    parts |= {"own_background"} if recipe.own_background else set()
-    left_out = tuple(name for name in names(without) if name in parts)
-    kept = {name for name, _ in recipe.terms} - set(left_out)
-    return {"weights": {t: w for t, w in weights(weights_text).items() if t in kept}, "without": left_out}
+    """The parameters `weights` and `without` as :func:`recipes.applicable` returns them for a method."""
+    return applicable(method, weights(weights_text), names(without))
 
 
 ProfileName = Annotated[str, _one_of(lambda: PROFILES)]
