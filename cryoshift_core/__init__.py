@@ -34,6 +34,7 @@ _WHERE = {
     "TrainingConfig": "training",
     "Unlabelled": "data",
     "classify": "application.classify",
+    "compare": "benchmark.compare",
     "extract_subtomograms": "application.target_data",
     "fit": "training",
     "load": "application.classifier",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .application.preflight import preflight as preflight
     from .application.target_data import extract_subtomograms as extract_subtomograms
     from .application.target_data import read_subtomograms as read_subtomograms
+    from .benchmark.compare import compare as compare
     from .data import HeldOutLabels as HeldOutLabels
     from .data import Labelled as Labelled
     from .data import Unlabelled as Unlabelled

@@ -43,7 +43,7 @@ from ..data import HeldOutLabels, Labelled, Unlabelled
 from ..errors import InputError
 from ..losses import information_maximisation
 from ..methods import METHODS, TERMS, resolve
-from ..metrics import interval
+from ..metrics import FRACTION, interval
 from ..support import runtime
 from ..training import Fit, TrainingConfig
 from ..warps import WARPS
@@ -54,7 +54,8 @@ from .tables import table as markdown
 KEYS = ("run", "model")  # the columns that identify a row
 MODELS = ("as trained", "as chosen")
 SWEPT = ("steps", "batch", "lr", "weight_decay", "encoder", "width", "evaluations", "candidates", "picking_error")
-CODE = (*training.CODE, "selection", "calibration", "metrics", "application", "benchmark.compare", "benchmark.runner")
+SCORING = ("application.classifier", "application.pipeline", "application.profiles", "application.spike_in")
+CODE = (*training.CODE, "simulation", "selection", "calibration", "metrics", *SCORING, "benchmark.compare")
 Value = str | int | float
 
 
@@ -144,7 +145,7 @@ class Compared:
         for key, found in sorted(groups.items()):
             score = "balanced_accuracy" if found[0].get("balanced_accuracy") else "confidence"
             values = [float(row[score]) for row in found if row.get(score)]
-            text = f"{interval(values):.3f}" if values else ""
+            text = f"{interval(values, bounds=FRACTION):.3f}" if values else ""
             lines.append([*key, str(len(found)), score, text])
         header = " | ".join(["target", "method", *(n.removeprefix("p:") for n in swept), "model", "seeds", "score", ""])
         return markdown(header, lines)
@@ -373,7 +374,7 @@ def code_of(method: str) -> str:
     recipe = METHODS[method]
     functions: list[object] = [part for name, _ in recipe.terms for part in (TERMS[name].loss, TERMS[name].adversary)]
     functions += [WARPS[name] for name in (*recipe.warps, *recipe.student_augmentation)]
-    texts = [repr(recipe), runtime.code_digest(*CODE, "simulation"), *map(runtime.function_digest, functions)]
+    texts = [repr(recipe), runtime.code_digest(*CODE), *map(runtime.function_digest, functions)]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
@@ -504,9 +505,9 @@ class Problem:
     source, validation : labelled
     train, test : target subtomograms to adapt to, and to score on
     labels : held-out labels of `test`; None without
-    own_source : of methods with own_background; None: `source`
-    oracle_source : of the oracle; None on own data
-    spike_ins : for the accuracy without labels; None without a background
+    simulated : the target with all its data; None for own data
+    background : particle-free boxes of own data; None without
+    data_seed, device : of what is simulated
     """
 
     source: Labelled
@@ -543,7 +544,13 @@ _PROBLEMS: dict[tuple, Problem] = {}  # the last one of this process
 
 
 def _problem(run: OneRun, setting: Setting) -> Problem:
-    key = (setting.profile, str(setting.out), run.target, run.data_seed, repr(setting.own.get(run.target)))
+    key = (
+        setting.profile,
+        str(setting.out),
+        run.target,
+        run.data_seed,
+        getattr(setting.own.get(run.target), "digest", ""),
+    )
     if key not in _PROBLEMS:
         made = _own_problem(run, setting) if run.target in setting.own else _simulated_problem(run, setting)
         _PROBLEMS.clear()
@@ -557,7 +564,7 @@ def _simulated_problem(run: OneRun, setting: Setting) -> Problem:
     shared = runner.source_data(job, context)
     with FileLock(setting.work / f"{setting.profile}_{run.target}_seed{run.data_seed}.lock"):
         made = runner.target_data(job, shared, context)
-        made.background  # simulated here, under the lock; later calls load it
+        _ = made.background  # simulated here, under the lock; later calls load it
     return Problem(shared.source, shared.validation, made.train, made.test, made.test_labels, made)
 
 
@@ -567,9 +574,7 @@ def _own_problem(run: OneRun, setting: Setting) -> Problem:
     with FileLock(setting.work / f"own_{own.digest}_seed{run.data_seed}.lock"):
         if own.source is not None:
             source = data.load(own.source, Labelled)
-            order = torch.randperm(len(source), generator=torch.Generator().manual_seed(run.data_seed))
-            held = max(len(source.classes), len(source) // 10)
-            source, validation = source.subset(order[held:]), source.subset(order[:held])
+            source, validation = _hold_out(source, run.data_seed)
         else:
             folder = setting.work / "data"
             folder.mkdir(parents=True, exist_ok=True)
@@ -583,6 +588,18 @@ def _own_problem(run: OneRun, setting: Setting) -> Problem:
     return Problem(
         source, validation, target, target, own.labels, None, boxes, data_seed=run.data_seed, device=setting.device
     )
+
+
+def _hold_out(source: Labelled, seed: int) -> tuple[Labelled, Labelled]:
+    """The rest, and a validation set: of each class a tenth, but at least 8 where that leaves half of it."""
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
+    held = []
+    for k in range(len(source.classes)):
+        here = order[source.y[order] == k]
+        held.append(here[: min(max(8, len(here) // 10), len(here) // 2)])
+    kept = torch.ones(len(source), dtype=torch.bool)
+    kept[torch.cat(held)] = False
+    return source.subset(kept), source.subset(~kept)
 
 
 def _fit(name: str, run: OneRun, setting: Setting, problem: Problem) -> Fit:
@@ -621,7 +638,8 @@ def _score(run: OneRun, setting: Setting) -> dict[str, dict[str, Any]]:
     """Model -> the columns with its scores."""
     problem = _problem(run, setting)
     fit = _fit(run.method, run, setting, problem)
-    last, others = max(fit.candidates), {}
+    last = max(fit.candidates)
+    others: dict[str, Any] = {}
     if run.method not in BOUNDS:
         others["fallback"] = _fit("source_only", run, setting, problem)
         others["fallback"].restore(max(others["fallback"].candidates))
