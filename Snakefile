@@ -19,7 +19,7 @@ from snakemake.exceptions import WorkflowError
 
 PROFILE = config.get("profile", "laptop")
 PYTHON = config.get("python", next((p for p in (".venv/bin/python",) if Path(p).exists()), "python"))
-SERIES = sorted(path.stem for path in Path("notebooks").glob("0[0-9]_*.ipynb"))
+SERIES = sorted(path.stem for path in Path("notebooks").glob("0[0-7]_*.ipynb"))
 LIBRARY = sorted(str(path) for folder in ("cryoshift_core", "data_fetch") for path in Path(folder).rglob("*.py"))
 # Which notebook leaves the data and fits that another one uses; a notebook that finds none makes its own.
 REUSES = {"02": "01", "03": "02", "04": "03", "05": "03"}

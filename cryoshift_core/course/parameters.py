@@ -162,6 +162,7 @@ MethodName = Annotated[str, _one_of(_methods)]
 ScenarioName = Annotated[str, _one_of(_scenarios)]
 ClassName = Annotated[str, _one_of(_class_names)]
 Contrast = Annotated[str, _one_of(lambda: ("auto", "dark", "bright"))]
+Model = Annotated[str, _one_of(lambda: ("as chosen", "as trained", "as reported"))]
 Box = Annotated[int, AfterValidator(_check_box)]
 Existing = Annotated[str, AfterValidator(_check_exists)]
 Folder = Annotated[str, AfterValidator(_check_folder)]
@@ -213,6 +214,10 @@ class Parameters(BaseModel):
     own_background: bool = Field(True, description="True or False")
     picking_error: float = Field(0.0, ge=0, le=500, description="a length up to 500 A, or 0 for half a voxel")
     amount: Amount = 1.0
+    results: Existing = Field("", description="the path of a table, a file of a sweep, or a folder of runs")
+    score: str = Field("", description="the name of a score, or empty")
+    baseline: str = Field("source_only", description="the name of a method")
+    model: Model = Field("as chosen", description="as chosen, as trained or as reported")
 
 
 FIELDS = Parameters.model_fields

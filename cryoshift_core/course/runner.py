@@ -270,7 +270,7 @@ def _select(folder: Path, only: list[str] | None) -> list[Path]:
             "Run this command from the root of the repository."
         )
     if only is None:
-        return [path for path in found if path.stem < "07"]
+        return [path for path in found if path.stem < "08"]
     names = [path.stem for path in found]
     for name in only:
         if not any(known.startswith(name) for known in names):
@@ -284,7 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
         "python -m cryoshift_core tutorial", description="Run the notebooks of the course, one after the other."
     )
     parser.add_argument("--profile", default="laptop", help="amount of work: " + " or ".join(PROFILES))
-    parser.add_argument("--only", nargs="+", metavar="NN", help="notebooks, by number or name (default: 00 to 06)")
+    parser.add_argument("--only", nargs="+", metavar="NN", help="notebooks, by number or name (default: 00 to 07)")
     parser.add_argument("--out", type=Path, help="folder for the results (default: runs/<profile>)")
     parser.add_argument(
         "-p", action="append", default=[], metavar="NAME=VALUE", help="value of a notebook parameter; may be repeated"

@@ -69,7 +69,9 @@ def read(path: Path, notebooks: Path | None = None) -> Sweep:
         raise InputError(f"{path}: expected the keys {', '.join(KEYS)}, with parameters as name: values.")
     for key in content:
         if key not in KEYS:
-            raise InputError(f"{path}: expected keys out of {', '.join(KEYS)}, got '{key}'{did_you_mean(str(key), KEYS)}")
+            raise InputError(
+                f"{path}: expected keys out of {', '.join(KEYS)}, got '{key}'{did_you_mean(str(key), KEYS)}"
+            )
     name = str(content.get("name", path.stem))
     if not re.fullmatch(r"[\w.+-]+", name):
         raise InputError(f"{path}: expected a name of letters, digits and . _ + -, got '{name}'.")

@@ -10,13 +10,13 @@ from cryoshift_core.application.profiles import PROFILES
 from cryoshift_core.course import costs
 from cryoshift_core.errors import InputError
 
-NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("0[0-6]_*.ipynb"))
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("0[0-7]_*.ipynb"))
 FILE = ROOT / "notebooks" / costs.FILE
 
 
 @pytest.mark.parametrize("profile", ["smoke", "laptop"])
 def test_every_notebook_has_a_cost(profile):
-    assert list(costs.read(profile, FILE)) == NOTEBOOKS and len(NOTEBOOKS) == 7
+    assert list(costs.read(profile, FILE)) == NOTEBOOKS and len(NOTEBOOKS) == 8
     assert all(cost.seconds > 1 and cost.memory_mb > 100 for cost in costs.read(profile, FILE).values())
     assert set(json.loads(FILE.read_text())) <= set(PROFILES)
 
