@@ -204,12 +204,12 @@ else:
 def draw(axes, target, kind):
     """The configurations of one target and model."""
     (ax,) = axes
-    for i, line in enumerate(line for line in comparison.lines(found, score, baseline, kind) if line.target == target):
+    shown = [line for line in comparison.lines(found, score, baseline, kind) if line.target == target]
+    for i, line in enumerate(shown):
         ax.plot(list(line.seeds.values()), [i] * len(line.seeds), ".", color=pictures.COLOURS.get(line.method, "0.4"))
         ax.plot(line.score.mean, i, "|", color="black", ms=14)
         ax.annotate(line.label, (0.02, i - 0.3), xycoords=("axes fraction", "data"), va="center", fontsize=6)
-    ax.invert_yaxis()
-    ax.set(yticks=[], xlabel=score.replace("_", " "), xlim=span)
+    ax.set(yticks=[], xlabel=score.replace("_", " "), xlim=span, ylim=(len(shown) - 0.5, -0.7))
     ax.set_title(f"{target}, {kind}", fontsize=8)
 
 

@@ -256,7 +256,7 @@ def draw_scores(found: Sequence[Line], score: str) -> Figure:
             if line.target != target:
                 continue
             at, colour = labels.index(line.label), COLOURS.get(line.method, "0.4")
-            ax.plot(list(line.seeds.values()), [at] * len(line.seeds), ".", color=colour, alpha=0.5, ms=6)
+            ax.plot(list(line.seeds.values()), [at + 0.22] * len(line.seeds), ".", color=colour, alpha=0.7, ms=6)
             mean, low, high = line.score
             error = None if math.isnan(low) else [[mean - low], [high - mean]]
             marker = MARKERS.get(line.method, "o")
@@ -289,7 +289,8 @@ def draw_curves(found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]
         numbers = [v for line in by_label.values() for v in line]
         if min(numbers) > 0 and max(numbers) / min(numbers) >= 10:
             ax.set_xscale("log")
-            ax.xaxis.set_major_formatter("{x:g}")
+            ax.minorticks_off()
+            ax.set_xticks(sorted(set(numbers)), [f"{v:g}" for v in sorted(set(numbers))])
         ax.set_xlabel(parameter)
     axes[0, 0].set_ylabel(score.replace("_", " "))
     counts = sorted({len(s) for by in found.values() for line in by.values() for s in line.values()})

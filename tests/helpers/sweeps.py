@@ -1,5 +1,6 @@
 """A project with a Snakefile and one small notebook, and a sweep of it that is killed at random and restarted."""
 
+import json
 import os
 import random
 import shutil
@@ -47,8 +48,40 @@ run.finish()
 )
 
 
-def make_project(folder):
-    """A folder with the Snakefile, a library of one file, and notebooks/08_tiny.ipynb, which trains once."""
+# In place of Python: `sweep` prints plan.json. `run` notes its name in `calls`, takes as long as `slow` says, and has
+# a folder that has another name until it is complete, and done.json, written last, as a real run.
+STUB = """#!/bin/sh
+if [ "$3" = sweep ]; then exec cat plan.json; fi
+for folder; do true; done
+name=$(basename $folder)
+echo $name >> calls
+mkdir -p $folder.unfinished
+if [ "$name" = "$(cut -d' ' -f1 slow)" ] || [ "$(cut -d' ' -f1 slow)" = all ]; then
+  echo $$ > pid; sleep $(cut -d' ' -f2 slow)
+fi
+rm -rf $folder && mv $folder.unfinished $folder && echo '{}' > $folder/done.partial
+mv $folder/done.partial $folder/done.json
+"""
+
+
+def stub_sweep(folder, n, seconds):
+    """Names of the n runs of a sweep by the stub, each of some seconds."""
+    names = [f"08_tiny-seed={i}" for i in range(n)]
+    plan = {"notebook": "notebooks/08_tiny.ipynb", "folder": str(folder / "runs" / "sweeps" / "sweep")}
+    (folder / "plan.json").write_text(json.dumps(plan | {"runs": {name: {"seed": i} for i, name in enumerate(names)}}))
+    (folder / "slow").write_text(f"all {seconds}")
+    return names
+
+
+def make_project(folder, stub=False):
+    """A folder with the Snakefile, a library of one file, and notebooks/08_tiny.ipynb, which trains once.
+
+    With `stub`, ./python stands for Python.
+    """
+    if stub:
+        (folder / "python").write_text(STUB)
+        (folder / "python").chmod(0o755)
+        (folder / "slow").write_text("")
     for name in ("notebooks", "cryoshift_core", "data_fetch"):
         (folder / name).mkdir(parents=True)
     shutil.copy(ROOT / "Snakefile", folder)
@@ -73,16 +106,17 @@ def environment(folder):
     return os.environ | given
 
 
-def command(*config, profile="local", options=()):
-    given = [f"python={sys.executable}", *config]
+def command(*config, profile="local", options=(), python=sys.executable):
+    given = [f"python={python}", *config]
     return [SNAKEMAKE, "--profile", str(WORKFLOW / profile), *options, "--config", *given]
 
 
-def start(folder, cores=2):
+def start(folder, python=sys.executable, cores=2):
     """The sweep as a process group of its own."""
-    pipes = {"stdout": (folder / "snakemake.log").open("a"), "stderr": subprocess.STDOUT}
-    line = command("sweep=sweep.yaml", options=("--cores", str(cores)))
-    return subprocess.Popen(line, cwd=folder, env=environment(folder), start_new_session=True, **pipes)
+    line = command("sweep=sweep.yaml", options=("--cores", str(cores)), python=python)
+    with (folder / "snakemake.log").open("a") as log:
+        options = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
+        return subprocess.Popen(line, cwd=folder, env=environment(folder), **options)
 
 
 def done(folder):
@@ -102,18 +136,18 @@ def kill(workflow, kind):
     elif kind == "snakemake":
         workflow.kill()
     else:
-        jobs = [p for p in psutil.Process(workflow.pid).children(recursive=True) if "run" in p.cmdline()]
+        jobs = [p for p in psutil.Process(workflow.pid).children(recursive=True) if p.cmdline()[-3:-2] != ["--config"]]
         if jobs:
             random.choice(jobs).kill()
 
 
-def kill_and_restart(folder, kills, seed=0, between=(3.0, 15.0)):
+def kill_and_restart(folder, kills, seed=0, between=(3.0, 15.0), python=sys.executable):
     """Kill a sweep at random times, restart it each time, and let it end; the kinds of kills, in order.
 
     After each kill, every run that was complete before must still be, untouched.
     """
     rng, kinds = random.Random(seed), []
-    workflow = start(folder)
+    workflow = start(folder, python)
     for _ in range(kills):
         time.sleep(rng.uniform(*between))
         before, kind = done(folder), rng.choice(["group", "snakemake", "job"])
@@ -122,10 +156,10 @@ def kill_and_restart(folder, kills, seed=0, between=(3.0, 15.0)):
             kinds.append(kind)
         if kind != "job":
             workflow.wait()
-            workflow = start(folder)
+            workflow = start(folder, python)
         after = done(folder)
         assert {name: after.get(name) for name in before} == before, "a complete run was lost or touched"
     if workflow.wait():
-        workflow = start(folder)  # the runs that lost their process
+        workflow = start(folder, python)  # the runs that lost their process
         assert workflow.wait() == 0, (folder / "snakemake.log").read_text()[-3000:]
     return kinds
