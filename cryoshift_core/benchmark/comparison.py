@@ -58,10 +58,10 @@ def models(found: Iterable[Scored]) -> list[str]:
 
 
 def scores(found: Iterable[Scored]) -> list[str]:
-    """Scores that the results have, those of most runs first; costs and recalls of classes are left out."""
+    """Scores that the results have, those of most runs first, without costs, amounts and recalls of classes."""
     counted = Counter(name for one in found for name in one.values if not name.startswith("recall:"))
     costs = ("cpu_seconds", "seconds", "peak_memory_mb", "wall_seconds")
-    return [name for name, _ in counted.most_common() if name not in costs]
+    return [name for name, _ in counted.most_common() if name not in costs and not name.startswith("n_")]
 
 
 def check_score(found: Sequence[Scored], score: str) -> str:
