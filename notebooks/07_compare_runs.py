@@ -85,7 +85,7 @@ display(Markdown(table("status | runs | why", rows)))
 parts.append(("What ran, and what failed", comparison.html_table(("status", "runs", "why"), rows)))
 score = comparison.check_score([one for one in found if one.model == shown_model], score)
 lines = comparison.lines(found, score, baseline, shown_model)
-targets = list(dict.fromkeys(line.target for line in lines))
+targets = comparison.targets(lines)
 seeds = sorted({len(line.seeds) for line in lines})
 number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
 print(
@@ -163,7 +163,8 @@ else:
 # %% [markdown]
 # ## What does it cost?
 #
-# CPU seconds of training against the score. A configuration to the right must also stand higher to be worth it.
+# CPU seconds of training against the score, on the targets with most configurations. A configuration to the right must also
+# stand higher to be worth it.
 
 # %%
 costly = [line for line in lines if line.cpu_seconds == line.cpu_seconds]
@@ -173,6 +174,8 @@ if costly:
     parts.append(("Cost", comparison.picture(fig, f"{score} against CPU seconds of training")))
     plt.show()
     dearest, cheapest = (pick(costly, key=lambda line: line.cpu_seconds) for pick in (max, min))
+    if len(kinds := comparison.devices(found)) > 1:
+        print(f"The times come from different devices ({', '.join(kinds)}): compare them only within one device.")
     print(f"{cheapest.cpu_seconds:.0f} CPU s ({cheapest.label}) to {dearest.cpu_seconds:.0f} CPU s ({dearest.label})")
 else:
     print("These runs have not recorded their CPU time.")
@@ -196,7 +199,8 @@ else:
 # %% [markdown]
 # ## Look closer
 #
-# In JupyterLab, choose a target and a model. Elsewhere the first row shows up to four targets, the second row the models.
+# In JupyterLab, choose a target and a model. Elsewhere the first row shows up to four targets with most configurations, the
+# second row the models.
 # A dot is a seed, the bar is their mean; all panels have the same axis.
 
 
@@ -216,7 +220,13 @@ def draw(axes, target, kind):
 kinds = [kind for kind in known if any(score in one.values for one in found if one.model == kind)]
 every = [one.values[score] for one in found if one.status == "finished" and score in one.values]
 span = (min(every) - 0.05 * (max(every) - min(every) or 1), max(every) + 0.05 * (max(every) - min(every) or 1))
-fig = explore.explore(draw, {"target": ("target", targets), "kind": ("model", kinds)}, size=3.6)
+choices = targets if explore.is_live() else targets[:4]
+fig = explore.explore(
+    draw,
+    {"target": ("target", choices), "kind": ("model", kinds)},
+    start={"target": targets[0], "kind": shown_model},
+    size=3.6,
+)
 if fig is not None:
     run.save_figure(fig, "closer")
     plt.show()

@@ -32,6 +32,7 @@ class Scored:
     swept : parameter -> value, of the parameters in which the runs differ
     values : score -> number
     error : why it failed
+    device : kind of device that it computed on, such as "cpu"
     """
 
     run: str
@@ -43,6 +44,7 @@ class Scored:
     swept: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    device: str = ""
 
     @property
     def label(self) -> str:
@@ -114,6 +116,7 @@ def _of_comparison(rows: list[dict[str, str]]) -> list[Scored]:
             swept={name: one[name] for name in differing if name in one},
             values=_numbers(row, (*left_out, *(name for name in row if name.startswith("p:")))),
             error=row.get("error", ""),
+            device=row.get("device", ""),
         )
         for row, one in zip(rows, settings, strict=True)
     ]
@@ -134,7 +137,7 @@ def _of_evidence(rows: list[dict[str, str]], per_class: Path) -> list[Scored]:
         classes = recall.get(tuple(row[k] for k in keys), {})
         name = " ".join(filter(None, (row[k] for k in keys)))
         about: dict[str, Any] = {"run": name, "status": "finished", "target": row["scenario"], "method": row["method"]}
-        about |= {"seed": row["seed"], "swept": swept}
+        about |= {"seed": row["seed"], "swept": swept, "device": row.get("device", "")}
         found.append(Scored(**about, model="as chosen", values=values | classes))
         last = {"balanced_accuracy": values["balanced_accuracy_last"], "cpu_seconds": values["cpu_seconds"]}
         found.append(Scored(**about, model="as trained", values=last))
@@ -181,6 +184,7 @@ def _of_manifests(paths: list[Path]) -> list[Scored]:
                     model="as reported",
                     swept={name: setting.get(name, "") for name in differing},
                     values=values | (own if method == asked else {}),
+                    device=one.device.partition(":")[0],
                     error=one.error or ("its process has ended" if status == "failed" else ""),
                 )
             )

@@ -26,6 +26,7 @@ from .statistics import Comparison, difference, gap_closed, holm, p_value, paire
 
 PANELS = 9  # targets that a figure shows
 CYCLE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")  # Okabe-Ito
+SHAPES = "osD^v<>P"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ def scores(found: Iterable[Scored]) -> list[str]:
     counted = Counter(name for one in found for name in one.values if not name.startswith("recall:"))
     costs = ("cpu_seconds", "seconds", "peak_memory_mb", "wall_seconds")
     return [name for name, _ in counted.most_common() if name not in costs and not name.startswith("n_")]
+
+
+def devices(found: Iterable[Scored]) -> list[str]:
+    """Kinds of devices that finished runs computed on."""
+    return sorted({one.device for one in found if one.device and one.status == "finished"})
 
 
 def check_score(found: Sequence[Scored], score: str) -> str:
@@ -241,33 +247,47 @@ def cells(line: Line) -> list[str]:
 HEADER = ["target", "configuration", "seeds", "score", "less the baseline", "p (Holm)", "gap closed", "CPU seconds"]
 
 
+def targets(found: Iterable[Line]) -> list[str]:
+    """Targets of the lines, those with most configurations first."""
+    return [name for name, _ in Counter(line.target for line in found).most_common()]
+
+
 def draw_scores(found: Sequence[Line], score: str) -> Figure:
     """A panel per target: a pale dot per seed, and the mean with its 95 % t interval, of each configuration."""
-    targets = list(dict.fromkeys(line.target for line in found))[:PANELS]
-    columns = min(3, len(targets))
-    rows = -(-len(targets) // columns)
-    labels = list(dict.fromkeys(line.label for line in found))
-    size = (3.1 * columns + 0.09 * max(map(len, labels)), (0.3 * len(labels) + 0.9) * rows + 0.6)
-    fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, sharex=True, sharey=True)
-    for ax in axes.flat[len(targets) :]:
+    by_target = {target: [line for line in found if line.target == target] for target in targets(found)[:PANELS]}
+    columns = min(3, len(by_target))
+    rows = -(-len(by_target) // columns)
+    longest = max(len(line.label) for lines in by_target.values() for line in lines)
+    most = [max(map(len, list(by_target.values())[i * columns : (i + 1) * columns])) for i in range(rows)]
+    size = ((2.6 + 0.085 * longest) * columns, 0.27 * sum(most) + 0.9 * rows + 0.5)
+    fig, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=size,
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+        height_ratios=[n + 2 for n in most],
+    )
+    for ax in axes.flat[len(by_target) :]:
         ax.set_axis_off()
-    for ax, target in zip(axes.flat, targets, strict=False):
-        for line in found:
-            if line.target != target:
-                continue
-            at, colour = labels.index(line.label), COLOURS.get(line.method, "0.4")
-            ax.plot(list(line.seeds.values()), [at + 0.22] * len(line.seeds), ".", color=colour, alpha=0.7, ms=6)
+    for i, (ax, (target, lines)) in enumerate(zip(axes.flat, by_target.items(), strict=False)):
+        for at, line in enumerate(lines):
+            colour = COLOURS.get(line.method, "0.4")
+            ax.plot(list(line.seeds.values()), [at + 0.25] * len(line.seeds), ".", color=colour, alpha=0.7, ms=6)
             mean, low, high = line.score
             error = None if math.isnan(low) else [[mean - low], [high - mean]]
             marker = MARKERS.get(line.method, "o")
             fill = "white" if error is None else colour
             ax.errorbar(mean, at, xerr=error, fmt=marker, ms=5.5, color="black", mfc=fill, mec="black", capsize=3)
+        ax.set_yticks(range(len(lines)), [line.label for line in lines])
+        ax.set_ylim(most[i // columns] - 0.4, -0.6)
         ax.set_title(target, fontsize=10)
-    axes[0, 0].set_yticks(range(len(labels)), labels)
-    axes[0, 0].set_ylim(len(labels) - 0.5, -0.5)
-    for ax in axes[-1]:
         ax.set_xlabel(score.replace("_", " "))
-    fig.suptitle("dot: one seed; marker: mean, error bar: 95 % t interval over seeds", fontsize=9)
+        ax.tick_params(labelbottom=True)
+    fig.suptitle(
+        "dot: one seed; marker: mean (hollow: one seed alone); error bar: 95 % t interval over seeds", fontsize=9
+    )
     return fig
 
 
@@ -277,12 +297,11 @@ def draw_curves(found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]
         1, len(found), figsize=(3.6 * len(found) + 2.2, 3.4), layout="constrained", squeeze=False, sharey=True
     )
     every = list(dict.fromkeys(label for by_label in found.values() for label in by_label))
-    shapes = "osD^v<>P"
     for ax, (parameter, by_label) in zip(axes[0], found.items(), strict=True):
         for label, line in by_label.items():
             i, method = every.index(label), label.partition(",")[0]
             colour, values = CYCLE[i % len(CYCLE)], sorted(line)
-            style, shape = LINES.get(method, "-"), shapes[i % len(shapes)]
+            style, shape = LINES.get(method, "-"), SHAPES[i % len(SHAPES)]
             ax.plot(values, [np.mean(line[v]) for v in values], ls=style, marker=shape, ms=5, color=colour, label=label)
             for v in values:
                 ax.plot([v] * len(line[v]), line[v], ".", ms=5, alpha=0.4, color=colour)
@@ -301,20 +320,27 @@ def draw_curves(found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]
 
 
 def draw_cost(found: Sequence[Line], score: str) -> Figure:
-    """Mean score against mean CPU seconds of training, a point per configuration and target."""
+    """Mean score against mean CPU seconds of training: a panel for each of at most three targets with most lines."""
     known = [line for line in found if math.isfinite(line.cpu_seconds)]
-    targets = list(dict.fromkeys(line.target for line in known))
-    fig, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-    shapes = dict(zip(targets, "osD^vP*X" * len(targets), strict=False))
-    labels = list(dict.fromkeys(line.label for line in known))
-    for line in known:
-        colour = COLOURS.get(line.method, CYCLE[labels.index(line.label) % len(CYCLE)])
-        ax.plot(line.cpu_seconds, line.score.mean, shapes[line.target], color=colour, mec="black", mew=0.6, ms=8)
-    handles = [plt.Line2D([], [], ls="", marker=shape, mfc="white", mec="black") for shape in shapes.values()]
-    methods = {line.label: COLOURS.get(line.method, CYCLE[labels.index(line.label) % len(CYCLE)]) for line in known}
-    handles += [plt.Line2D([], [], ls="", marker="s", color=colour) for colour in methods.values()]
-    fig.legend(handles, [*shapes, *methods], loc="outside right upper", fontsize=8)
-    ax.set(xlabel="CPU seconds of training, mean over seeds", ylabel=f"{score.replace('_', ' ')}, mean over seeds")
+    shown = targets(known)[:3]
+    labels = list(dict.fromkeys(line.label for line in known if line.target in shown))
+    size = (2.9 * len(shown) + 0.075 * max(map(len, labels)) + 0.6, max(3.2, 0.21 * len(labels) + 0.6))
+    fig, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False, sharex=True, sharey=True)
+    handles = {}
+    for ax, target in zip(axes[0], shown, strict=True):
+        for line in known:
+            if line.target == target:
+                i = labels.index(line.label)
+                colour, marker = CYCLE[i % len(CYCLE)], SHAPES[i // len(CYCLE) % len(SHAPES)]
+                (handles[line.label],) = ax.plot(
+                    line.cpu_seconds, line.score.mean, marker, color=colour, mec="black", mew=0.6, ms=8
+                )
+        ax.set_title(target, fontsize=10)
+        ax.set_xlabel("CPU seconds of training")
+        ax.set_xlim(left=0)
+    axes[0, 0].set_ylabel(score.replace("_", " "))
+    fig.suptitle("each marker: mean over seeds", fontsize=9)
+    fig.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
     return fig
 
 
