@@ -337,7 +337,7 @@ def draw_cost(found: Sequence[Line], score: str) -> Figure:
                 )
         ax.set_title(target, fontsize=10)
         ax.set_xlabel("CPU seconds of training")
-        ax.set_xlim(left=0)
+    axes[0, 0].set_xlim(0, 1.08 * max(line.cpu_seconds for line in known if line.target in shown) or 1)
     axes[0, 0].set_ylabel(score.replace("_", " "))
     fig.suptitle("each marker: mean over seeds", fontsize=9)
     fig.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
