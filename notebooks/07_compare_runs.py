@@ -46,7 +46,6 @@ from cryoshift_core.benchmark.tables import table
 from cryoshift_core.course import explore, sweep
 from cryoshift_core.course.run import begin
 from cryoshift_core.errors import InputError
-from cryoshift_core.support.runtime import root
 
 # %% tags=["parameters"]
 results: str = ""  # a table of compare, the .yaml of a sweep, or a folder of runs; empty: the evidence that ships
@@ -60,7 +59,7 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/07_compare_runs
 # %%
 run = begin("07_compare_runs", globals())
 pictures.use_style()
-where, planned = Path(results or root() / "notebooks/evidence/evidence.csv"), []
+where, planned = Path(results).expanduser() if results else collect.shipped(), []
 if where.suffix in (".yaml", ".yml"):
     plan = sweep.read(where)
     where, planned = plan.folder, list(plan.runs)

@@ -11,6 +11,7 @@ from typing import Any
 from ..application import manifest
 from ..application.run_folder import MANIFEST, running_elsewhere
 from ..errors import InputError
+from ..support.runtime import PACKAGE
 from . import runner
 
 TABLE = "compare.csv"
@@ -50,6 +51,20 @@ class Scored:
     def label(self) -> str:
         """Method and swept parameters, such as "mada, weights.mada=3"."""
         return ", ".join([self.method, *(f"{name}={value}" for name, value in self.swept.items() if value)])
+
+
+def shipped() -> Path:
+    """Path of the evidence that ships: in this checkout, or in the current folder or one above it.
+
+    Raises
+    ------
+    InputError
+        there is none.
+    """
+    for folder in (PACKAGE.parent, Path.cwd(), *Path.cwd().parents):
+        if (path := folder / "notebooks" / "evidence" / "evidence.csv").is_file():
+            return path
+    raise InputError(f"{Path.cwd()} and the folders above hold no notebooks/evidence/evidence.csv; give `results`.")
 
 
 def collect(path: str | Path) -> list[Scored]:
