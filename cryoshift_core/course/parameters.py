@@ -1,5 +1,6 @@
 """Typed parameters of the notebooks, checked before any work; each problem is reported in one sentence."""
 
+import ast
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -123,6 +124,14 @@ def _check_without(text: str) -> str:
 
     _check_names("terms and warps", text, [*TERMS, *WARPS, "own_background"])
     return text
+
+
+def literal(text: str) -> Any:
+    """The number, flag, list or text in quotes that a text stands for; the text itself where it is none of these."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text
 
 
 def weights(text: str) -> dict[str, float]:

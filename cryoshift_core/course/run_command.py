@@ -21,7 +21,7 @@ from filelock import FileLock
 from ..application.run_folder import MANIFEST, code, read_manifest, running_elsewhere, unfinished_folder
 from ..errors import InputError
 from ..support.runtime import did_you_mean, file_digest, root, write_text
-from .parameters import FIELDS, check, unknown
+from .parameters import FIELDS, check, literal, unknown
 from .runner import execute
 
 DONE = "done.json"  # written after everything else
@@ -73,10 +73,7 @@ def typed(parameter: Declared, text: Any) -> Any:
     """A value from the command line as the parameter's type, so that a text needs no quotes; else as it is."""
     if not isinstance(text, str) or parameter.type == "str":
         return text
-    try:
-        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-    except (ValueError, SyntaxError):
-        return text
+    return literal(text)
 
 
 def checked(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ python -m cryoshift_core tutorial [--profile laptop] [--only 02 05] [--out runs/
 from __future__ import annotations
 
 import argparse
-import ast
 import base64
 import html
 import io
@@ -32,7 +31,7 @@ from ..application.run_folder import MANIFEST, read_manifest, running_elsewhere,
 from ..errors import InputError
 from ..support.runtime import did_you_mean, root, write_text
 from .costs import FILE, Cost, record, write_tables
-from .parameters import FIELDS, check, unknown
+from .parameters import FIELDS, check, literal, unknown
 
 KERNEL = "python3"
 
@@ -256,10 +255,7 @@ def _assignment(text: str, declared: list[str]) -> tuple[str, Any]:
         raise InputError(unknown(name, value, declared))
     if name not in FIELDS or FIELDS[name].annotation is str:
         return name, value
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+    return name, literal(value)
 
 
 def _select(folder: Path, only: list[str] | None) -> list[Path]:

@@ -7,9 +7,11 @@ import nbformat
 import pytest
 from helpers.files import ROOT
 
+from cryoshift_core import training
 from cryoshift_core.application import manifest
 from cryoshift_core.application.manifest import Manifest
 from cryoshift_core.course import run_command
+from cryoshift_core.course.run import begin
 from cryoshift_core.errors import InputError
 
 PARAMETERS = """
@@ -119,6 +121,21 @@ def test_a_run_and_its_manifest(notebook, capsys):
     assert f"{folder} holds a run of" in capsys.readouterr().out
     aside = [path for path in folder.parent.iterdir() if path.is_dir() and path.name.startswith(f"{folder.name}.")]
     assert len(aside) == 1 and manifest.read(aside[0] / "manifest.json").id == typed.id
+
+
+def test_a_fit_gets_the_changes_that_its_method_has(notebook, monkeypatch):
+    given = {"profile": "smoke", "seed": 4, "data_seed": 5, "steps": 3, "lr": 0.1, "methods": "mada"}
+    given |= {"weights": "mada:0.3", "without": "crowding"}
+    run = begin("07_tiny", {"__annotations__": dict.fromkeys(given), **given})
+    seen = {}
+    monkeypatch.setattr(training, "fit", lambda method, *data, **options: seen.setdefault(method, options))
+    for method in ("source_only", "cryoshift", *run.methods):
+        run.fit(method, None, None, None, 9 if method == "mada" else None)
+    assert [seen[m]["config"].weights for m in seen] == [{}, {"mada": 0.3}, {"mada": 0.3}]
+    assert [seen[m]["config"].without for m in seen] == [(), ("crowding",), ()]
+    assert {(options["config"].steps, options["config"].lr) for options in seen.values()} == {(3, 0.1)}
+    assert [options["seed"] for options in seen.values()] == [4, 4, 9] and run.data_seed == 5
+    assert len(list(run.fits_folder.glob("*.lock"))) == 3
 
 
 def test_a_failed_run_says_where_and_is_not_done(notebook, capsys):
