@@ -16,10 +16,10 @@ export PYTHONNOUSERSITE := 1
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tutorial site bundle test lint format lab bench evidence sync relion copick clean
+.PHONY: help venv tutorial site bundle test lint format lab bench evidence compare sweep sync relion copick clean
 
 help:
-	@echo "make tutorial   run notebooks 00 to 06b, then open runs/$(PROFILE)/index.html   (PROFILE=smoke|laptop|gpu|paper)"
+	@echo "make tutorial   run notebooks 00 to 07, then open runs/$(PROFILE)/index.html   (PROFILE=smoke|laptop|gpu|paper)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make site       write the executed notebooks, the pages and the API into site/, to read without a network"
 	@echo "make bundle     write one archive for a workshop without a network: wheels, notebooks as run, data, fits, site"
@@ -28,6 +28,9 @@ help:
 	@echo "make format     format the code, and bring the .py and .ipynb of each notebook together"
 	@echo "make sync       only bring the .py and .ipynb of each notebook together"
 	@echo "make bench      measure the speed of simulation, training and extraction"
+	@echo "make compare    train and score methods, JOBS=2 at a time, into runs/compare/compare.csv"
+	@echo "                (METHODS='source_only cryoshift' SCENARIOS=in_situ_1 SEEDS='0 1 2' GRID='weights.mada=0.3,1,3')"
+	@echo "make sweep      run SWEEP=notebooks/sweeps/methods.yaml through Snakemake, JOBS=2 at a time; goes on after a kill"
 	@echo "make evidence   train and score methods into notebooks/evidence, JOBS=2 at a time"
 	@echo "                (TIER=core|real|baselines|factors|mixes|ablation|unseen|curves)"
 	@echo "make venv       only install everything into .venv"
@@ -82,6 +85,19 @@ lab: $(READY)
 bench: $(READY)
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_learning.py
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_extraction.py
+
+METHODS ?= source_only cryoshift
+SCENARIOS ?= in_situ_1
+SEEDS ?= 0 1 2
+GRID ?=
+compare: $(READY)
+	@$(BIN)/python -m cryoshift_core compare --methods $(METHODS) --scenarios $(SCENARIOS) --seeds $(SEEDS) --profile $(PROFILE) \
+	  --jobs $(JOBS) $(if $(GRID),--grid $(GRID))
+
+SWEEP ?= notebooks/sweeps/methods.yaml
+sweep: $(READY)
+	@test -x $(BIN)/snakemake || $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
+	@OMP_NUM_THREADS=1 $(BIN)/snakemake --profile cryoshift_core/course/workflow/local --cores $(JOBS) --config sweep=$(SWEEP)
 
 # One thread per process; all processes write to one CSV. After an interruption, the same command continues.
 evidence: $(READY)

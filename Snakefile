@@ -1,35 +1,57 @@
-# The notebooks as a workflow, for a cluster or for several at once. It goes on after an interruption.
-#   pip install -c constraints.txt -e '.[benchmark]'
-#   snakemake --cores 2 --config profile=laptop
-# Snakemake may be installed elsewhere: notebooks run with the papermill of .venv, or --config papermill=/path/to/papermill.
+# The notebooks as a workflow: the series, or a sweep of many runs. On a cluster, or several at once on one machine.
 #
-# A job is done when its run has finished: only then is the manifest copied to runs/<profile>/finished/NAME.json. A job that
-# was killed or failed leaves no such file, so it runs again. The code is an input: after a change of the library,
-# snakemake runs again what was made with the old code.
+#   pip install -c constraints.txt -e '.[benchmark]'
+#   snakemake --profile cryoshift_core/course/workflow/local --cores 2 --config profile=laptop
+#   snakemake --profile cryoshift_core/course/workflow/local --cores 2 --config sweep=notebooks/sweeps/methods.yaml
+#   snakemake --profile cryoshift_core/course/workflow/slurm --config sweep=notebooks/sweeps/methods.yaml
+#
+# Snakemake may be installed elsewhere: notebooks run with the Python of .venv, or --config python=/path/to/python.
+#
+# A run is done when its folder has done.json, which is written last. A run that was killed or failed has none, so it
+# runs again. Code is an input: after a change of the library or of a notebook, what was made with the old code runs
+# again. A sweep is checked before anything starts. Runs share data and fits in runs/<profile>/data and fits, under locks.
+import json
+import shlex
+import subprocess
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
+
 PROFILE = config.get("profile", "laptop")
-PAPERMILL = config.get("papermill", next((p for p in (".venv/bin/papermill",) if Path(p).exists()), "papermill"))
-SERIES = sorted(path.stem for path in Path("notebooks").glob("0[0-6]*_*.ipynb"))
+PYTHON = config.get("python", next((p for p in (".venv/bin/python",) if Path(p).exists()), "python"))
+SERIES = sorted(path.stem for path in Path("notebooks").glob("0[0-7]*_*.ipynb"))
 LIBRARY = sorted(str(path) for folder in ("cryoshift_core", "data_fetch") for path in Path(folder).rglob("*.py"))
-# Notebooks that reuse data or trained networks of an earlier one wait for it; the others run at any time.
-REUSES = {"02": "01", "03": "02", "04": "03", "05": "04"}
+# Which notebook leaves the data and fits that another one uses; a notebook that finds none makes its own.
+REUSES = {"02": "01", "03": "02", "04": "03", "05": "03"}
+PLAN = {"notebook": [], "folder": "runs/sweeps/none", "runs": {}}  # without a sweep
+
+if config.get("sweep"):
+    planned = subprocess.run(
+        [PYTHON, "-m", "cryoshift_core", "sweep", str(config["sweep"]), "--json"], capture_output=True, text=True
+    )
+    if planned.returncode:
+        raise WorkflowError((planned.stderr.strip().splitlines() or ["the sweep could not be read"])[-1])
+    PLAN = json.loads(planned.stdout)
+SWEPT = str(Path(PLAN["folder"]).absolute().relative_to(Path.cwd()))
 
 
 wildcard_constraints:
     profile="[a-z]+",
     name="[0-9]{2}b?_[a-z_]+",
+    run="[^/]+",
 
 
-rule series:
+rule all:
     input:
-        expand("runs/{profile}/finished/{name}.json", profile=PROFILE, name=SERIES),
+        expand("{folder}/{run}/done.json", folder=SWEPT, run=PLAN["runs"])
+        if PLAN["runs"]
+        else expand("runs/{profile}/{name}/done.json", profile=PROFILE, name=SERIES),
 
 
 def earlier(wildcards):
     """Finished run to wait for."""
     names = [name for name in SERIES if name.split("_")[0] == REUSES.get(wildcards.name.split("_")[0])]
-    return [f"runs/{wildcards.profile}/finished/{name}.json" for name in names]
+    return [f"runs/{wildcards.profile}/{name}/done.json" for name in names]
 
 
 rule notebook:
@@ -38,12 +60,35 @@ rule notebook:
         notebook="notebooks/{name}.ipynb",
         library=LIBRARY,
     output:
-        "runs/{profile}/finished/{name}.json",
+        "runs/{profile}/{name}/done.json",
     log:
-        "runs/{profile}/finished/{name}.ipynb",
-    params:
-        folder=lambda wildcards: f"runs/{wildcards.profile}/{wildcards.name}",
-    threads: 2
+        "runs/{profile}/logs/{name}.txt",
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
     shell:
-        "{PAPERMILL} {input.notebook} {log} --kernel python3 -p profile {wildcards.profile}"
-        " && cp {log} {params.folder}/{wildcards.name}.ipynb && cp {params.folder}/manifest.json {output}"
+        "{PYTHON} -m cryoshift_core run {input.notebook} -p profile {wildcards.profile}"
+        " --out runs/{wildcards.profile}/{wildcards.name} > {log} 2>&1"
+
+
+rule run:
+    input:
+        notebook=PLAN["notebook"],
+        library=LIBRARY,
+    output:
+        SWEPT + "/{run}/done.json",
+    log:
+        SWEPT + "/logs/{run}.txt",
+    params:
+        folder=lambda wildcards: shlex.quote(f"{SWEPT}/{wildcards.run}"),
+        given=lambda wildcards: " ".join(
+            f"-p {shlex.quote(name)} {shlex.quote(str(value))}"
+            for name, value in PLAN["runs"].get(wildcards.run, {}).items()
+        ),
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        "{PYTHON} -m cryoshift_core run {input.notebook} {params.given} --out {params.folder} > {log:q} 2>&1"

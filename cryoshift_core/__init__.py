@@ -35,6 +35,7 @@ _WHERE = {
     "TrainingConfig": "training",
     "Unlabelled": "data",
     "classify": "application.classify",
+    "compare": "benchmark.compare",
     "extract_subtomograms": "application.target_data",
     "fit": "training",
     "load": "application.classifier",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from .application.preflight import preflight as preflight
     from .application.target_data import extract_subtomograms as extract_subtomograms
     from .application.target_data import read_subtomograms as read_subtomograms
+    from .benchmark.compare import compare as compare
     from .data import HeldOutLabels as HeldOutLabels
     from .data import Labelled as Labelled
     from .data import Unlabelled as Unlabelled

@@ -8,6 +8,9 @@ from importlib import import_module
 COMMANDS = {
     "check": ("application.preflight", "check the input of classify in seconds, before anything is trained"),
     "classify": ("application.classify", "classify the particles of a tomogram, or a stack of subtomograms"),
+    "compare": ("benchmark.compare_command", "compare methods on scenarios or on your own data, in one table"),
+    "run": ("course.run_command", "run one notebook with parameters of your own"),
+    "sweep": ("course.sweep", "check a file of many runs and list them; make sweep runs them"),
     "tutorial": ("course.runner", "run the notebooks of the course"),
     "site": ("course.site", "write the executed notebooks, the pages and the API as HTML"),
     "bundle": ("course.bundle", "write one archive for a workshop without a network"),

@@ -45,7 +45,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from torch import nn
 
-from cryoshift_core import metrics, models, training
+from cryoshift_core import metrics, models
 from cryoshift_core.application import pictures
 from cryoshift_core.course import exercises, figures, practice
 from cryoshift_core.course.run import begin
@@ -197,7 +197,7 @@ if p.encoder == "strided":
 # **What do you expect?** Write down the accuracy on the source that it will reach, before you run the cell.
 
 # %%
-fit = training.fit("source_only", source, target, validation=validation, seed=run.params.seed, **run.training)
+fit = run.fit("source_only", source, target, validation)
 history = dict(fit.history)
 history |= {"classification loss": history["source"], "accuracy, source validation": history["source_val_acc"]}
 fig = figures.learning_curves({"source_only": history}, ["classification loss", "accuracy, source validation"])

@@ -48,7 +48,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cryoshift_core import fourier, losses, metrics, models, selection, training
+from cryoshift_core import fourier, losses, metrics, models, selection
 from cryoshift_core.application import pictures
 from cryoshift_core.benchmark import jobs, runner, statistics
 from cryoshift_core.benchmark.figures import forest
@@ -76,7 +76,13 @@ from cryoshift_core.warps import (
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
 scenario: str = "in_situ_2"  # the target domain, a name from scenarios.SCENARIOS
 amount: float = 1.0  # how much of each warp the single pictures show, 0 (nothing) to 1 (all)
+methods: str = ""  # more methods to train and compare, by commas
+steps: int = 0  # training steps of each fit; 0: the profile's
+lr: float = 0.0  # peak learning rate; 0: the usual one
+weights: str = ""  # other weights of loss terms, such as mada:0.3, by commas; empty: those of the methods
+without: str = ""  # terms and warps to leave out, by commas
 seed: int = 0  # decides every random draw
+data_seed: int = -1  # of the simulated data; -1: the same as seed
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/03_warp_randomization
 
@@ -85,9 +91,9 @@ run = begin("03_warp_randomization", globals())
 lesson = exercises.Lesson(run, globals())
 pictures.use_style()
 p = run.profile
-source = simulate_source(DatasetConfig.of(p, "source", "source", run.params.seed), folder=run.data_folder)
-validation = simulate_source(DatasetConfig.of(p, "source", "validation", run.params.seed), folder=run.data_folder)
-target = simulate_target(DatasetConfig.of(p, scenario, "train", run.params.seed), folder=run.data_folder)
+source = simulate_source(DatasetConfig.of(p, "source", "source", run.data_seed), folder=run.data_folder)
+validation = simulate_source(DatasetConfig.of(p, "source", "validation", run.data_seed), folder=run.data_folder)
+target = simulate_target(DatasetConfig.of(p, scenario, "train", run.data_seed), folder=run.data_folder)
 measured_s, held_s = source.x[::2][:256], source.x[1::2][:256]
 measured_t, held_t = target.x[::2][:256], target.x[1::2][:256]
 print(f"{len(source)} labelled source subtomograms, {len(target)} unlabelled target subtomograms of {p.box}^3 voxels")
@@ -624,8 +630,8 @@ if fig:
 
 # %%
 fits = {
-    method: training.fit(method, source, target, validation=validation, seed=run.params.seed, **run.training)
-    for method in ("source_only", "cryoshift")
+    method: run.fit(method, source, target, validation)
+    for method in dict.fromkeys(("source_only", "cryoshift", *run.methods))
 }
 names = ("deformation", "spectrum", "noise")
 with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -51,7 +51,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 from torch import nn
 
-from cryoshift_core import losses, metrics, models, selection, training, warps
+from cryoshift_core import losses, metrics, models, selection, warps
 from cryoshift_core import methods as recipes
 from cryoshift_core.application import pictures
 from cryoshift_core.benchmark import figures as evidence
@@ -65,7 +65,13 @@ from cryoshift_core.support import runtime
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
 scenario: str = "in_situ_2"  # the target domain, a name from scenarios.SCENARIOS
+methods: str = ""  # more methods to train and compare, by commas
+steps: int = 0  # training steps of each fit; 0: the profile's
+lr: float = 0.0  # peak learning rate; 0: the usual one
+weights: str = ""  # other weights of loss terms, such as mada:0.3, by commas; empty: those of the methods
+without: str = ""  # terms and warps to leave out, by commas
 seed: int = 0  # decides every random draw
+data_seed: int = -1  # of the simulated data; -1: the same as seed
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/04_multi_adversarial_adaptation
 
@@ -501,12 +507,12 @@ for what, of in {
 # which has them too, and learns from warped source subtomograms that look like target subtomograms (notebook 03).
 
 # %%
-source = simulate_source(DatasetConfig.of(p, "source", "source", seed), folder=run.data_folder)
-validation = simulate_source(DatasetConfig.of(p, "source", "validation", seed), folder=run.data_folder)
-target = simulate_target(DatasetConfig.of(p, scenario, "train", seed), folder=run.data_folder)
+source = simulate_source(DatasetConfig.of(p, "source", "source", run.data_seed), folder=run.data_folder)
+validation = simulate_source(DatasetConfig.of(p, "source", "validation", run.data_seed), folder=run.data_folder)
+target = simulate_target(DatasetConfig.of(p, scenario, "train", run.data_seed), folder=run.data_folder)
 fits = {
-    name: training.fit(name, source, target, validation=validation, seed=seed, **run.training)
-    for name in ("source_only", "mada", "cryoshift")
+    name: run.fit(name, source, target, validation)
+    for name in dict.fromkeys(("source_only", "mada", "cryoshift", *run.methods))
 }
 
 # %% [markdown]
@@ -614,7 +620,7 @@ views = {name: (fit.network, validation.x[:300]) for name, fit in fits.items()}
 styled = warps.target_styled(validation.x[:300], fits["cryoshift"].warps, run.generator("carry"))
 views["cryoshift, target-styled source"] = (fits["cryoshift"].network, styled)
 distance = {}
-fig, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained")
+fig, axes = plt.subplots(1, len(views), figsize=(2.75 * len(views), 2.9), layout="constrained")
 for ax, (name, (network, x)) in zip(axes, views.items(), strict=True):
     f_s, f_t = (models.embed(network, q, device=run.params.device) for q in (x, target.x[:300]))
     distance[name] = metrics.a_distance(f_s, f_t, seed=0)

@@ -45,7 +45,7 @@ import numpy as np
 import torch
 from IPython.display import Markdown, display
 
-from cryoshift_core import calibration, data, metrics, models, selection, training
+from cryoshift_core import calibration, data, metrics, models, selection
 from cryoshift_core.application import pictures
 from cryoshift_core.benchmark import goals, jobs, runner, statistics, tables
 from cryoshift_core.benchmark.figures import forest
@@ -62,7 +62,13 @@ profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
 scenario: str = "in_situ_2"  # the target domain of part 1, a name from scenarios.SCENARIOS
 method: str = "cryoshift"  # the method under test in part 1, a name from methods.METHODS
 seeds: int = 1  # training runs per method in part 1; 0: the profile's number
-seed: int = 0  # the first seed, and the one of the simulated data
+methods: str = ""  # more methods to train and score in part 1, by commas
+steps: int = 0  # training steps of each fit; 0: the profile's
+lr: float = 0.0  # peak learning rate; 0: the usual one
+weights: str = ""  # other weights of loss terms, such as mada:0.3, by commas; empty: those of the methods
+without: str = ""  # terms and warps to leave out, by commas
+seed: int = 0  # the first seed, and the one of the simulated data unless data_seed is given
+data_seed: int = -1  # of the simulated data; -1: the same as seed
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/05_evaluation
 
@@ -71,8 +77,10 @@ run = begin("05_evaluation", globals())
 lesson = exercises.Lesson(run, globals())
 pictures.use_style()
 p = run.profile
-if method in jobs.BOUNDS:
-    raise InputError(f"method={method!r} is a bound; wanted a method that adapts without labels, such as cryoshift.")
+if {method, *run.methods} & set(jobs.BOUNDS):
+    raise InputError(
+        f"method={method!r}, methods={methods!r}: {' and '.join(jobs.BOUNDS)} are trained anyway; name others."
+    )
 
 # %% [markdown]
 # ## Part 1 · One experiment, live (30 minutes)
@@ -80,9 +88,9 @@ if method in jobs.BOUNDS:
 # Four sets of subtomograms. The held-out labels of the two target sets are files of their own, and stay locked for now.
 
 # %%
-source = simulate_source(DatasetConfig.of(p, "source", "source", seed), folder=run.data_folder)
-validation = simulate_source(DatasetConfig.of(p, "source", "validation", seed), folder=run.data_folder)
-train_config, test_config = (DatasetConfig.of(p, scenario, split, seed) for split in ("train", "test"))
+source = simulate_source(DatasetConfig.of(p, "source", "source", run.data_seed), folder=run.data_folder)
+validation = simulate_source(DatasetConfig.of(p, "source", "validation", run.data_seed), folder=run.data_folder)
+train_config, test_config = (DatasetConfig.of(p, scenario, split, run.data_seed) for split in ("train", "test"))
 train, test = (simulate_target(config, folder=run.data_folder) for config in (train_config, test_config))
 print(f"simulated, with labels: {len(source)} subtomograms to train on, {len(validation)} to validate on")
 print(f"{scenario}: adapt on {len(train)} unlabelled subtomograms, score on {len(test)} others, from other tomograms")
@@ -98,14 +106,14 @@ print(f"{scenario}: adapt on {len(train)} unlabelled subtomograms, score on {len
 # %%
 def train_on(name, labelled):
     """One fit per seed, and how long it took."""
-    found = [training.fit(name, labelled, train, validation=validation, seed=s, **run.training) for s in run_seeds]
+    found = [run.fit(name, labelled, train, validation, s) for s in run_seeds]
     spent = np.mean([fit.cpu_seconds for fit in found])
     print(f"{name}: {len(found)} run(s) of {p.steps} steps, {spent:.0f} CPU-seconds each")
     return found
 
 
 run_seeds = list(range(seed, seed + (seeds or p.seeds)))
-fits = {name: train_on(name, source) for name in ("source_only", method)}
+fits = {name: train_on(name, source) for name in dict.fromkeys(("source_only", method, *run.methods))}
 
 # %% [markdown]
 # ### Choose, without a label
@@ -117,7 +125,13 @@ fits = {name: train_on(name, source) for name in ("source_only", method)}
 # here.) **What is chosen here is final:** the labels are opened below, and nothing is changed after it.
 
 # %%
-choices = [selection.choose(fit, train, fallback=low, device=device) for low, fit in zip(*fits.values(), strict=True)]
+every_choice = {
+    name: [selection.choose(fit, train, fallback=low, device=device) for low, fit in zip(lows, found, strict=True)]
+    for lows in [fits["source_only"]]
+    for name, found in fits.items()
+    if name != "source_only"
+}
+choices = every_choice[method]
 print(f"{'step':>5} {'source acc.':>12} {'IM score':>9} {'EnsV':>6}  check   (seed {run_seeds[0]})")
 for line in choices[0].table:
     print(
@@ -146,7 +160,8 @@ fits["oracle"] = train_on("oracle", train_labels.labelled(train))
 rows, results = [], {}
 for label, found in fits.items():
     for i, fit in enumerate(found):
-        chosen, step = (choices[i].fit, choices[i].step) if label == method else (fit, max(fit.candidates))
+        choice = every_choice[label][i] if label in every_choice else None
+        chosen, step = (choice.fit, choice.step) if choice else (fit, max(fit.candidates))
         generator = torch.Generator().manual_seed(run_seeds[i])
         result = runner.score_candidates(fit, chosen, step, test, test_labels, generator=generator, device=device)
         results[label, i] = result
@@ -177,7 +192,7 @@ run.save_figure(fig, "scores")
 plt.show()
 
 # %%
-low, ours, high = (intervals[label].mean for label in fits)
+low, ours, high = (intervals[label].mean for label in ("source_only", method, "oracle"))
 lesson.checkpoint("balanced accuracy of source_only", low)
 lesson.checkpoint("balanced accuracy of the method", ours)
 print(f"gap: oracle - source_only = {high - low:+.3f}; {method} - source_only = {ours - low:+.3f}")
@@ -318,10 +333,10 @@ for label in ("source_only", method):
 
 # %%
 if bool((test_labels.y == data.UNKNOWN).any()):
-    unseen = datasets.unseen_molecule(DatasetConfig.of(p, scenario, "test", seed))
+    unseen = datasets.unseen_molecule(DatasetConfig.of(p, scenario, "test", run.data_seed))
     others = structures.outliers(p.classes, unseen, width=p.box * p.voxel_size)
     n = p.n_source // len(p.classes) * len(others) // 2
-    config = replace(DatasetConfig.of(p, "source", "source", seed), classes=others, n=n)
+    config = replace(DatasetConfig.of(p, "source", "source", run.data_seed), classes=others, n=n)
     outliers = simulate_source(config, folder=run.data_folder)
     chosen, generator = choices[0].fit, torch.Generator().manual_seed(seed)
     detector = calibration.UnknownDetector.fit(

@@ -17,11 +17,12 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -41,7 +42,9 @@ from ..support import runtime
 from ..support.runtime import pick_device
 from ..tomography.wedge import fit_wedge
 from . import by_tomogram, picks, pipeline, purity, reuse, run_folder, seeds, several, steps, target_data, verdict
+from . import manifest as schema
 from . import predictions as tables
+from .accuracy import Estimate, expected_accuracy, fine_power
 from .by_tomogram import TomogramRow
 from .classifier import Classifier, Predictions
 from .picks import Picks
@@ -76,6 +79,7 @@ class Classification:
     folder : where the files are
     paths : the files: predictions.star first, then the tables per class, model.safetensors, report.html, ...
     moved : where the results of an earlier run at `folder` were moved to, or None
+    expected : the balanced accuracy to expect; None without spike-ins
     about : sentences on how the predictions were made, and on the purity
     spike_snr : mean SNR of the spike-ins; NaN where there are none
     own_background : molecules in the target's own boxes that were trained with
@@ -93,6 +97,7 @@ class Classification:
     folder: Path
     paths: tuple[Path, ...]
     moved: Path | None
+    expected: Estimate | None = None
     about: tuple[str, ...] = ()
     spike_snr: float = float("nan")
     own_background: int = 0
@@ -120,6 +125,17 @@ class Classification:
             out["spike_balanced_accuracy_source_only"] = self.spike_in["source_only"].balanced_accuracy
         return out
 
+    @property
+    def scores(self) -> dict[str, Any]:
+        """Name -> number, or table of numbers, for the manifest of a classification."""
+        found: dict[str, Any] = {
+            "classified": len(self.predictions),
+            "mean_confidence": float(self.predictions.confidence.mean()),
+            "fraction": {name: one.fraction for name, one in self.prevalence.items()},
+            "a_distance": self.gap,
+        }
+        return found | {f"spike_balanced_accuracy_{name}": s.balanced_accuracy for name, s in self.spike_in.items()}
+
     def __str__(self) -> str:
         used, lines = self.classifier.recipe["method"], [f"VERDICT: {self.verdict}"]
         lines += [f"WARNING: {warning}" for warning in self.warnings]
@@ -128,6 +144,7 @@ class Classification:
             score = self.spike_in[used]
             lines.append(f"balanced accuracy on spike-ins: {score} ({used}; picks off by up to 4 or 2 voxels)")
         lines.append(f"accuracy by the calibrated confidence: {float(self.predictions.confidence.mean()):.2f}")
+        lines += [] if self.expected is None else [f"balanced accuracy to expect: {self.expected}"]
         lines += [f"{name}: {one.n} particles, fraction {one.fraction:.1%}" for name, one in self.prevalence.items()]
         lines += self.about[1:]
         if self.moved:
@@ -214,6 +231,7 @@ class Job:
     shared: bool = False
     _adapt_to: Unlabelled | None = None
     _manifest: dict[str, Any] | None = None
+    _began: float = 0.0  # time.monotonic() when the folder of the results was made
     _done: dict[str, Any] = field(default_factory=dict)
     _stage: str = "reading"
 
@@ -359,7 +377,16 @@ class Job:
         given = verdict.judge(found, x, made.source, scores.get(used), profile=self.profile.name, warning=warning)
         at = trained.classifiers.index(classifier)
         gap = pipeline.domain_gap(trained.fits[at], made.source, self.unlabelled, seed=s.seed, device=s.device)
-        return Judgement(given, found, scores, used, gap, x, made.source, tuple(doubts))
+        return Judgement(
+            given, found, scores, used, gap, x, made.source, tuple(doubts), self._expected(scores.get(used))
+        )
+
+    def _expected(self, score: SpikeInScore | None) -> Estimate | None:
+        """The balanced accuracy to expect of the predictions; None without spike-ins."""
+        if score is None or self.boxes is None:
+            return None
+        confidence = float(self.predict()[0].confidence.mean())
+        return expected_accuracy(score.balanced_accuracy, score.far, confidence, fine_power(self.boxes.spike_ins))
 
     @_step("prediction")
     def classify(self) -> Classes:
@@ -437,18 +464,12 @@ class Job:
             least_confidence=None if classes.picks else classes.least_confidence,
             listed=classes.picks,
             tomograms=classes.tomograms,
+            expected=judged.expected,
             made={"choice": choice},
         )
-        moved = None
-        if manifest is None:
-            told |= {"status": "finished", "verdict": judged.verdict.level}
-            told["usable_classes"] = list(judged.verdict.classes)
-            moved = run_folder.finish(final, json.dumps(told, indent=2) + "\n")
-            self._manifest = None
-            self._forget()
         listed = [picks.summary(classes.picks) if classes.picks else classes.at_purity]
         listed += by_tomogram.text(classes.tomograms, found.classes)
-        return Classification(
+        result = Classification(
             predictions=found,
             classifier=classifier,
             target=self.target,
@@ -460,11 +481,22 @@ class Job:
             gap=judged.gap,
             folder=final,
             paths=tuple(final / path.relative_to(place) for path in paths),
-            moved=moved,
+            moved=None,
+            expected=judged.expected,
             about=(choice if self.saved else f"{used}: {choice}", *listed),
             spike_snr=spiked.snr if spiked else float("nan"),
             own_background=own,
         )
+        if manifest is not None:
+            return result
+        told |= {"status": "finished", "verdict": judged.verdict.level}
+        told |= {"usable_classes": list(judged.verdict.classes), **run_folder.cost(time.monotonic() - self._began)}
+        told["scores"] = schema.plain(result.scores)
+        told["numbers"] = schema.numbers(told["scores"], {"method": str(used), "seed": str(s.seed)})
+        moved = run_folder.finish(final, json.dumps(told, indent=2) + "\n")
+        self._manifest = None
+        self._forget()
+        return replace(result, moved=moved)
 
     def _by_tomogram(self, found: Predictions, judged: Judgement) -> list[TomogramRow]:
         spikes = None if self.saved else self.spike().spikes
@@ -530,9 +562,13 @@ class Job:
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": str(pick_device(self.settings.device)),
             "inputs": {str(file): runtime.file_digest(file) for file in files if file.is_file()},
+            "scores": {},
+            "numbers": [],
             "id": uuid.uuid4().hex,
+            **run_folder.cost(0.0),
             **run_folder.origin(),
         }
+        self._began = time.monotonic()
         run_folder.start(final, json.dumps(self._manifest, indent=2) + "\n")
 
     def _forget(self) -> None:

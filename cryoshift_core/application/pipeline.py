@@ -34,6 +34,7 @@ from ..training import Fit, fit
 from ..warps import target_styled
 from . import by_tomogram, picks, purity, report, spike_in, target_data
 from . import predictions as tables
+from .accuracy import Estimate
 from .by_tomogram import TomogramRow
 from .classifier import Classifier, Predictions, finish, select
 from .picks import Picks
@@ -492,6 +493,7 @@ def write_results(
     least_confidence: float | None = None,
     listed: Mapping[str, Picks] | None = None,
     tomograms: Sequence[TomogramRow] = (),
+    expected: Estimate | None = None,
     made: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Paths of the files written to `folder`: predictions.star, classes/*.star, model.safetensors, report.html, ...
@@ -506,6 +508,7 @@ def write_results(
     least_confidence : of the rows of predictions_purity.star; None: no such file
     listed : the picks of each class, where the positions are candidates
     tomograms : a row for each of several tomograms, for tomograms.csv and the report
+    expected : the balanced accuracy to expect; None without spike-ins
     made : more for the provenance; None: the reason of the choice of the network
     """
     used = classifier.recipe["method"]
@@ -541,6 +544,7 @@ def write_results(
             spike_in=scores.get(used),
             cuts=cuts,
             tomograms=tomograms,
+            expected=expected,
             made=report.provenance(
                 manifest,
                 method=used,

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..metrics import Interval
 from ..support import runtime
 from . import pictures
+from .accuracy import Estimate
 from .by_tomogram import TomogramRow
 from .predictions import Prevalence, by_class, class_average, proportion, unspecific
 from .purity import Cut
@@ -88,6 +89,7 @@ def write(
     spike_in: SpikeInScore | None = None,
     cuts: Sequence[Cut] = (),
     tomograms: Sequence[TomogramRow] = (),
+    expected: Estimate | None = None,
     made: Mapping[str, str] | None = None,
 ) -> Path:
     """Path of the report, one HTML file that contains its figures and needs no network and no script.
@@ -105,6 +107,7 @@ def write(
     spike_in : accuracy on spike-ins
     cuts : of `purity.cuts`, how many stay at a confidence
     tomograms : a row for each of several tomograms
+    expected : the balanced accuracy to expect; None without spike-ins
     made : name -> text about how the predictions were made, see :func:`provenance`
     """
     subtomograms = target.subtomograms
@@ -155,6 +158,7 @@ def write(
         spikes=None if spike_in is None else _spike_rows(spike_in, classes),
         balanced=None if spike_in is None else str(spike_in),
         confidence=f"{float(best.values.mean()):.2f}",
+        expected="" if expected is None else str(expected),
         cuts=[_cut_row(cut) for cut in cuts],
         classes=classes,
         tomograms=[_tomogram_row(row) for row in tomograms],

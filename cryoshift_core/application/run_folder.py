@@ -9,16 +9,20 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import shutil
 import socket
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from ..errors import InputError
-from ..support.runtime import commit, write_text
+from ..support.runtime import PACKAGE, code_digest, commit, write_text
+from .manifest import SCHEMA
 
 MANIFEST = "manifest.json"
 
@@ -62,12 +66,14 @@ def finish(final: Path, manifest: str) -> Path | None:
 
 
 def origin() -> dict[str, Any]:
-    """What ran, for a manifest: versions of the packages, commit of the code, and the process."""
+    """What ran, for a manifest: schema, versions of the packages, commit and digest of the code, and the process."""
     names = ("cryoshift-core", "torch", "numpy", "scipy", "gemmi", "mrcfile", "scikit-learn")
     installed = {found.name: found.version for found in metadata.distributions() if found.name in names}
     return {
+        "schema": SCHEMA,
         "versions": {"python": platform.python_version(), **installed},
         "commit": commit(),
+        "code": code(),
         "process": {
             "pid": os.getpid(),
             "parent": os.getppid(),
@@ -75,6 +81,32 @@ def origin() -> dict[str, Any]:
             "host": socket.gethostname(),
         },
     }
+
+
+def code() -> str:
+    """SHA-256 of all code of the package, without comments and docstrings; hexadecimal."""
+    names = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
+    return code_digest(*sorted(names))
+
+
+def cost(wall_seconds: float) -> dict[str, Any]:
+    """What a run took so far, for a manifest: wall-clock and CPU seconds, peak memory in MB, threads."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "wall_seconds": round(wall_seconds, 2),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+        "peak_memory_mb": round(_peak_bytes() / 2**20),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _peak_bytes() -> int:
+    """Largest memory that this process has held. On Linux getrusage would also count its parent's."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def unfinished_folder(final: Path) -> Path:

@@ -16,6 +16,7 @@ from ..simulation import structures
 from ..tomography.wedge import Wedge, measured_samples
 from ..training import Fit
 from . import picks, pictures, pipeline
+from .accuracy import Estimate
 from .by_tomogram import TomogramRow, text
 from .classifier import Classifier, Predictions
 from .picks import Picks
@@ -239,6 +240,7 @@ class Judgement(Step):
     gap : name -> A-distance between simulated subtomograms and the target's
     x : subtomograms (N, 1, n, n, n) of the predictions
     source : simulated ones; None with a saved model
+    expected : the balanced accuracy to expect; None without spike-ins
     """
 
     verdict: Verdict
@@ -249,6 +251,7 @@ class Judgement(Step):
     x: Tensor
     source: Labelled | None
     warnings: tuple[str, ...]
+    expected: Estimate | None = None
 
     def __str__(self) -> str:
         scored = [
@@ -265,6 +268,7 @@ class Judgement(Step):
             *(f"- {reason}" for reason in self.verdict.reasons),
             *scored,
             f"accuracy by the calibrated confidence: {float(self.predictions.confidence.mean()):.2f}",
+            *([] if self.expected is None else [f"balanced accuracy to expect: {self.expected}"]),
             *looks,
             *(f"A-distance, {name}: {distance:.2f}" for name, distance in self.gap.items()),
             warnings=self.warnings,

@@ -1,6 +1,8 @@
 """Typed parameters of the notebooks, checked before any work; each problem is reported in one sentence."""
 
-from collections.abc import Callable, Iterable, Sequence
+import ast
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from data_fetch.catalog import PUBLIC
 
 from ..application.profiles import PROFILES
+from ..application.recipes import applicable
 from ..errors import InputError
 from ..support.runtime import did_you_mean, nearest
 
@@ -96,17 +99,87 @@ def _check_box(value: int) -> int:
     return value
 
 
+def names(text: str) -> tuple[str, ...]:
+    """The names in a text with commas, such as "mada, dann"; () for an empty text."""
+    return tuple(name.strip() for name in text.split(",")) if text.strip() else ()
+
+
+def _check_names(what: str, text: str, known: Iterable[str]) -> None:
+    choices = list(known)
+    for name in names(text):
+        if name not in choices:
+            _refuse(f"{what} out of {listing(choices)}, separated by commas: got '{name}'{did_you_mean(name, choices)}")
+    if len(set(names(text))) < len(names(text)):
+        _refuse("each name once.")
+
+
+def _check_methods(text: str) -> str:
+    _check_names("methods", text, _methods())
+    return text
+
+
+def _check_without(text: str) -> str:
+    from ..methods import TERMS
+    from ..warps import WARPS
+
+    _check_names("terms and warps", text, [*TERMS, *WARPS, "own_background"])
+    return text
+
+
+def literal(text: str) -> Any:
+    """The number, flag, list or text in quotes that a text stands for; the text itself where it is none of these."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text
+
+
+def weights(text: str) -> dict[str, float]:
+    """Term -> weight of a text such as "mada:0.3, teacher:1", or with = in place of the colon; {} for an empty text.
+
+    Raises
+    ------
+    ValueError
+        a part that is not NAME:NUMBER.
+    """
+    pairs = [part.replace("=", ":").partition(":") for part in names(text)]
+    return {name.strip(): float(number) for name, _, number in pairs}
+
+
+def _check_weights(text: str) -> str:
+    from ..methods import TERMS
+
+    try:
+        given = weights(text)
+    except ValueError:
+        _refuse("term:weight, separated by commas, such as mada:0.3.")
+    _check_names("terms", ",".join(given), TERMS)
+    for name, value in given.items():
+        if not 0 <= value < math.inf:
+            _refuse(f"weights from 0 upwards, got {name}:{value:g}.")
+    return text
+
+
+def recipe_changes(method: str, weights_text: str, without: str) -> dict[str, Any]:
+    """The parameters `weights` and `without` as :func:`recipes.applicable` returns them for a method."""
+    return applicable(method, weights(weights_text), names(without))
+
+
 ProfileName = Annotated[str, _one_of(lambda: PROFILES)]
 DeviceName = Annotated[str, _one_of(_devices)]
 MethodName = Annotated[str, _one_of(_methods)]
 ScenarioName = Annotated[str, _one_of(_scenarios)]
 ClassName = Annotated[str, _one_of(_class_names)]
 Contrast = Annotated[str, _one_of(lambda: ("auto", "dark", "bright"))]
+Model = Annotated[str, _one_of(lambda: ("as chosen", "as trained", "as reported"))]
 Box = Annotated[int, AfterValidator(_check_box)]
 Existing = Annotated[str, AfterValidator(_check_exists)]
 Folder = Annotated[str, AfterValidator(_check_folder)]
 ExistingFolder = Annotated[str, AfterValidator(_check_exists), AfterValidator(_check_folder)]
 Classes = Annotated[str, AfterValidator(_check_classes)]
+Methods = Annotated[str, AfterValidator(_check_methods)]
+Without = Annotated[str, AfterValidator(_check_without)]
+Weights = Annotated[str, AfterValidator(_check_weights)]
 Amount = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")]
 
 
@@ -121,9 +194,15 @@ class Parameters(BaseModel):
     # fmt: off
     profile: ProfileName = Field("laptop", description="the name of a profile")
     seed: int = Field(0, ge=0, lt=2**31, description="a whole number from 0 to 2147483647")
+    data_seed: int = Field(-1, ge=-1, lt=2**31, description="a whole number from 0 to 2147483647, or -1 for `seed`")
     device: DeviceName = Field("auto", description="the name of a device")
     out_dir: Folder = Field("", description="the path of a folder")
     method: MethodName = Field("cryoshift", description="the name of a method")
+    methods: Methods = Field("", description="names of methods, separated by commas")
+    steps: int = Field(0, ge=0, le=10**7, description="a whole number of training steps, or 0 for the profile's")
+    lr: float = Field(0.0, ge=0, le=1, description="a learning rate up to 1, or 0 for the usual one")
+    weights: Weights = Field("", description="term:weight, separated by commas")
+    without: Without = Field("", description="names of terms and warps, separated by commas")
     scenario: ScenarioName = Field("in_situ_1", description="the name of a scenario")
     classes: Classes = Field("", description="class names, files, and entries such as pdb:6zu5, separated by commas")
     pixel_size: float = Field(0.0, ge=0, le=100, description="a number of A per voxel up to 100, or 0 for automatic")
@@ -149,6 +228,10 @@ class Parameters(BaseModel):
     held_out_tomograms: str = Field("", description="names of tomograms, separated by commas")
     held_out: str = Field("1,3,7", pattern=r"^\d+(,\d+)*$", description="numbers of particles, separated by commas")
     amount: Amount = 1.0
+    results: Existing = Field("", description="the path of a table, a file of a sweep, or a folder of runs")
+    score: str = Field("", description="the name of a score, or empty")
+    baseline: str = Field("source_only", description="the name of a method")
+    model: Model = Field("as chosen", description="as chosen, as trained or as reported")
 
 
 FIELDS = Parameters.model_fields
@@ -161,11 +244,11 @@ def _type(name: str) -> str:
 
 def unknown(name: str, value: Any, declared: Iterable[str]) -> str:
     """Sentence for a parameter that the selected notebook does not declare: the nearest name, then all with types."""
-    names = [known for known in declared if known in FIELDS]
-    close = nearest(name, names)
+    known = [field for field in declared if field in FIELDS]
+    close = nearest(name, known)
     hint = f"; did you mean '{close}' ({_type(close)}: {FIELDS[close].description})?" if close else "."
     return f"Unknown parameter '{name}' is {value!r}; expected one of " + (
-        ", ".join(f"{known} ({_type(known)})" for known in names) + hint
+        ", ".join(f"{field} ({_type(field)})" for field in known) + hint
     )
 
 
@@ -181,6 +264,26 @@ def _sentence(name: str, value: Any, kind: str, message: str) -> str:
     return f"Parameter '{name}' is {text} ({type(value).__name__}); expected {expected}"
 
 
+def _recipe_problems(p: Parameters, declared: Iterable[str]) -> Iterator[str]:
+    """Sentences where `weights` or `without` change no method that is trained, or leave one without labels."""
+    from ..methods import resolve
+
+    trained = dict.fromkeys((p.method if "method" in declared else "cryoshift", "source_only", *names(p.methods)))
+    changes = [recipe_changes(name, p.weights, p.without) for name in trained]
+    for name, value in (("weights", list(weights(p.weights))), ("without", list(names(p.without)))):
+        for part in value:
+            if not any(part in change[name] for change in changes):
+                yield (
+                    f"Parameter '{name}' names {part}, which none of {', '.join(trained)} has; expected a part of one "
+                    "of them. Add its method to the parameter `methods`, or leave it out."
+                )
+    for name, change in zip(trained, changes, strict=True):
+        try:
+            resolve(name, change["without"])
+        except InputError as problem:
+            yield str(problem)
+
+
 def check(values: dict[str, Any], declared: Iterable[str] | None = None) -> Parameters:
     """Validated parameters.
 
@@ -194,18 +297,20 @@ def check(values: dict[str, Any], declared: Iterable[str] | None = None) -> Para
     InputError
         with one sentence for each problem, all in one line.
     """
-    names = list(FIELDS if declared is None else declared)
-    problems = [unknown(name, value, names) for name, value in values.items() if name not in names]
-    if ours := [name for name in names if name not in FIELDS]:
+    allowed = list(FIELDS if declared is None else declared)
+    problems = [unknown(name, value, allowed) for name, value in values.items() if name not in allowed]
+    if ours := [name for name in allowed if name not in FIELDS]:
         problems.append(
             f"The parameters cell declares {', '.join(ours)}{did_you_mean(ours[0], FIELDS)} Expected names that "
             "cryoshift_core.course.parameters.Parameters has."
         )
     parameters = None
     try:
-        parameters = Parameters.model_validate({n: v for n, v in values.items() if n in names and n in FIELDS})
+        parameters = Parameters.model_validate({n: v for n, v in values.items() if n in allowed and n in FIELDS})
     except ValidationError as error:
         problems += [_sentence(str(e["loc"][0]), e["input"], e["type"], e["msg"]) for e in error.errors()]
+    if parameters is not None:
+        problems += _recipe_problems(parameters, allowed)
     given = {name for name in ("subtomograms", "tomogram", "coordinates") if values.get(name)}
     if len(given) == 1 and "subtomograms" not in given or len(given) > 1 and "subtomograms" in given:
         problems.append(

@@ -12,35 +12,38 @@ A notebook declares its parameters in one cell, ``name: type = value``, and then
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
-import math
 import os
-import resource
 import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from filelock import FileLock
 from tqdm import tqdm
 
+from .. import training
 from ..application import run_folder
+from ..application.manifest import numbers, plain
 from ..application.pipeline import seeded_generator
 from ..application.profiles import PROFILES, Profile
 from ..application.run_folder import MANIFEST, read_manifest, unfinished_folder
 from ..application.steps import Step
+from ..data import Labelled, Unlabelled
 from ..errors import InputError
-from ..metrics import Interval
 from ..simulation.class_files import class_file
 from ..support.runtime import atomic, file_digest, pick_device, root, write_text
+from ..training import Fit, TrainingConfig
 from .explore import Draw, explore
-from .parameters import Parameters, check
+from .parameters import Parameters, check, names, recipe_changes
 
 
 def begin(notebook: str, namespace: dict[str, Any]) -> Run:
@@ -68,9 +71,11 @@ def begin(notebook: str, namespace: dict[str, Any]) -> Run:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     profile = PROFILES[parameters.profile]
+    profile = replace(profile, steps=parameters.steps or profile.steps)
     base = root() / "runs" / profile.name
     final = Path(parameters.out_dir).expanduser().resolve() if parameters.out_dir else base / notebook
     run = Run(notebook, parameters, {name: values[name] for name in declared}, profile, base, final)
+    run.cells = namespace.get("In", [])
     run_folder.start(final, run.contents("unfinished"))
     run.data_folder.mkdir(parents=True, exist_ok=True)
     run.fits_folder.mkdir(parents=True, exist_ok=True)
@@ -114,6 +119,7 @@ class Run:
     final_folder: Path  # `out_dir`, or runs/<profile>/<notebook>: where the results are after finish()
     scores: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
+    cells: list[str] = field(default_factory=list, repr=False)  # IPython's `In`: what has been executed
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _finished: bool = False
     _wall: float = field(default_factory=time.monotonic)
@@ -141,8 +147,43 @@ class Run:
 
     @property
     def training(self) -> dict[str, Any]:
-        """Keyword arguments of `training.fit` that the profile decides; fits go to the shared folder."""
-        return {"config": self.profile.training(), "device": self.params.device, "folder": self.fits_folder}
+        """Keyword arguments of `training.fit` from profile, `steps` and `lr`; fits go to the shared folder."""
+        return {"config": self._config(), "device": self.params.device, "folder": self.fits_folder}
+
+    def _config(self, **changes: Any) -> TrainingConfig:
+        rate = {"lr": self.params.lr} if self.params.lr else {}
+        return self.profile.training(**rate, **changes)
+
+    @property
+    def data_seed(self) -> int:
+        """Seed of the simulated data: the parameter `data_seed`, or `seed` where that is -1."""
+        return self.params.seed if self.params.data_seed < 0 else self.params.data_seed
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names in the parameter `methods`."""
+        return names(self.params.methods)
+
+    def fit(
+        self, method: str, source: Labelled, target: Unlabelled, validation: Labelled, seed: int | None = None
+    ) -> Fit:
+        """Fit of a method, as `training.fit` makes it, with the budget, `weights` and `without` of this run.
+
+        Weights of terms and parts to leave out apply to the methods that have them. The fit is kept in
+        `fits_folder`; runs that need the same one at the same time wait for the first of them.
+
+        Parameters
+        ----------
+        seed : of the training; None: the parameter `seed`
+        """
+        config = self._config(**recipe_changes(method, self.params.weights, self.params.without))
+        seed = self.params.seed if seed is None else seed
+        same = repr((method, seed, config, self.params.scenario, self.data_seed, self.params.device))
+        lock = self.fits_folder / f"{method}-{hashlib.sha256(same.encode()).hexdigest()[:12]}.lock"
+        with FileLock(lock):
+            return training.fit(
+                method, source, target, validation=validation, seed=seed, **{**self.training, "config": config}
+            )
 
     def final_path(self, path: str | Path) -> Path:
         """Where a file of this run's `folder` is after finish(): the path to print for the user."""
@@ -193,7 +234,7 @@ class Run:
 
     def report(self, **scores: Any) -> None:
         """Record scores for the manifest and the index page: numbers, intervals, short texts, or lists of them."""
-        self.scores |= {name: _plain(value) for name, value in scores.items()}
+        self.scores |= {name: plain(value) for name, value in scores.items()}
 
     def finish(self) -> Path:
         """Path of manifest.json in `final_folder`, to which the run's folder was renamed.
@@ -227,7 +268,9 @@ class Run:
 
     def contents(self, status: str) -> str:
         """Text of manifest.json with this status: "unfinished" or "finished"."""
-        usage = resource.getrusage(resource.RUSAGE_SELF)
+        of = {"scenario": self.params.scenario} if "scenario" in self.declared else {}
+        of |= {"method": self.params.method} if "method" in self.declared else {}
+        of |= {"seed": str(self.params.seed)}
         manifest = {
             "notebook": self.notebook,
             "status": status,
@@ -235,17 +278,22 @@ class Run:
             "seed": self.params.seed,
             "profile": asdict(self.profile),
             "scores": self.scores,
+            "numbers": numbers(self.scores, of),
             "started": self._started,
-            "wall_seconds": round(time.monotonic() - self._wall, 2),
-            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
-            "peak_memory_mb": round(_peak_bytes() / 2**20),
             "device": str(self.device),
-            "threads": torch.get_num_threads(),
             "inputs": self.inputs,
+            "cells": self._cells,
             "id": self.id,
+            **run_folder.cost(time.monotonic() - self._wall),
             **run_folder.origin(),
         }
         return json.dumps(manifest, indent=2) + "\n"
+
+    @property
+    def _cells(self) -> str:
+        """SHA-256 of the cells executed so far, without those that hold papermill's parameters; "" outside IPython."""
+        own = [cell for cell in self.cells if cell.strip() and not cell.startswith("# Parameters\n")]
+        return hashlib.sha256("\n\n".join(own).encode()).hexdigest() if own else ""
 
     def _record_parameter_files(self) -> None:
         p = self.params
@@ -255,27 +303,3 @@ class Run:
         for name in p.classes.split(","):
             if file := class_file(Path(name.strip()).expanduser()):
                 self.add_input(file)
-
-
-def _peak_bytes() -> int:
-    """Largest memory that this process has held. On Linux getrusage would also count its parent's."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def _plain(value: Any) -> Any:
-    """Number, text, interval, or list of them, as JSON can hold it; NaN and infinities become None."""
-    if isinstance(value, Interval):
-        value = value._asdict()
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float) else str(value)

@@ -6,7 +6,6 @@ python -m cryoshift_core tutorial [--profile laptop] [--only 02 05] [--out runs/
 from __future__ import annotations
 
 import argparse
-import ast
 import base64
 import html
 import io
@@ -32,7 +31,7 @@ from ..application.run_folder import MANIFEST, read_manifest, running_elsewhere,
 from ..errors import InputError
 from ..support.runtime import did_you_mean, root, write_text
 from .costs import FILE, Cost, record, write_tables
-from .parameters import FIELDS, check, unknown
+from .parameters import FIELDS, check, literal, unknown
 
 KERNEL = "python3"
 
@@ -256,10 +255,7 @@ def _assignment(text: str, declared: list[str]) -> tuple[str, Any]:
         raise InputError(unknown(name, value, declared))
     if name not in FIELDS or FIELDS[name].annotation is str:
         return name, value
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+    return name, literal(value)
 
 
 def _select(folder: Path, only: list[str] | None) -> list[Path]:
@@ -270,7 +266,7 @@ def _select(folder: Path, only: list[str] | None) -> list[Path]:
             "Run this command from the root of the repository."
         )
     if only is None:
-        return [path for path in found if path.stem < "07"]
+        return [path for path in found if path.stem < "08"]
     names = [path.stem for path in found]
     for name in only:
         if not any(known.startswith(name) for known in names):
@@ -286,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
         "python -m cryoshift_core tutorial", description="Run the notebooks of the course, one after the other."
     )
     parser.add_argument("--profile", default="laptop", help="amount of work: " + " or ".join(PROFILES))
-    parser.add_argument("--only", nargs="+", metavar="NN", help="notebooks, by number or name (default: 00 to 06b)")
+    parser.add_argument("--only", nargs="+", metavar="NN", help="notebooks, by number or name (default: 00 to 07)")
     parser.add_argument("--out", type=Path, help="folder for the results (default: runs/<profile>)")
     parser.add_argument(
         "-p", action="append", default=[], metavar="NAME=VALUE", help="value of a notebook parameter; may be repeated"

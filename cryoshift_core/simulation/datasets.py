@@ -14,13 +14,15 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -158,15 +160,15 @@ def simulate_source(
         unreadable or larger than the box.
     """
     _check_split(config.split, "source", "validation", function="simulate_source")
-    path = _path(config, folder, device)
-    if path is not None and path.is_file():
-        LOG.info("loaded from %s", path)
-        return data.load(path, Labelled)
-    made = _simulate(config, device, progress)
-    dataset = Labelled(made.x, made.y, config.class_names, config.voxel_size, made.snr, made.groups)
-    if path is not None:
-        data.save(path, dataset)
-    return dataset
+    with _alone(path := _path(config, folder, device)):
+        if path is not None and path.is_file():
+            LOG.info("loaded from %s", path)
+            return data.load(path, Labelled)
+        made = _simulate(config, device, progress)
+        dataset = Labelled(made.x, made.y, config.class_names, config.voxel_size, made.snr, made.groups)
+        if path is not None:
+            data.save(path, dataset)
+        return dataset
 
 
 def simulate_target(
@@ -177,16 +179,16 @@ def simulate_target(
     With a folder, the labels are saved to a file of their own, for `load_labels`.
     """
     _check_split(config.split, "train", "test", function="simulate_target")
-    path = _path(config, folder, device)
-    if path is not None and path.is_file() and _labels_path(path).is_file():
-        LOG.info("loaded from %s", path)
-        return data.load(path, Unlabelled)
-    made = _simulate(config, device, progress)
-    dataset = Unlabelled(made.x, config.voxel_size, made.groups, config.setting.name)
-    if path is not None:
-        data.save(_labels_path(path), HeldOutLabels(_without_extras(made.y, config), config.class_names, made.snr))
-        data.save(path, dataset)
-    return dataset
+    with _alone(path := _path(config, folder, device)):
+        if path is not None and path.is_file() and _labels_path(path).is_file():
+            LOG.info("loaded from %s", path)
+            return data.load(path, Unlabelled)
+        made = _simulate(config, device, progress)
+        dataset = Unlabelled(made.x, config.voxel_size, made.groups, config.setting.name)
+        if path is not None:
+            data.save(_labels_path(path), HeldOutLabels(_without_extras(made.y, config), config.class_names, made.snr))
+            data.save(path, dataset)
+        return dataset
 
 
 def simulate_background(
@@ -197,15 +199,15 @@ def simulate_background(
     They are imaged as the scenario's target is, with neighbours, and have room for a particle in the centre.
     """
     _check_split(config.split, "background", function="simulate_background")
-    path = _path(config, folder, device)
-    if path is not None and path.is_file():
-        LOG.info("loaded from %s", path)
-        return data.load(path, Unlabelled)
-    made = _simulate(config, device, progress)
-    dataset = Unlabelled(made.x, config.voxel_size, made.groups, config.setting.name)
-    if path is not None:
-        data.save(path, dataset)
-    return dataset
+    with _alone(path := _path(config, folder, device)):
+        if path is not None and path.is_file():
+            LOG.info("loaded from %s", path)
+            return data.load(path, Unlabelled)
+        made = _simulate(config, device, progress)
+        dataset = Unlabelled(made.x, config.voxel_size, made.groups, config.setting.name)
+        if path is not None:
+            data.save(path, dataset)
+        return dataset
 
 
 def load_labels(
@@ -232,6 +234,17 @@ def _path(config: DatasetConfig, folder: str | Path | None, device: Device) -> P
         return None
     kind = _device(device).type
     return Path(folder) / f"{config.file_name}{'' if kind == 'cpu' else f'_{kind}'}.safetensors"
+
+
+@contextmanager
+def _alone(path: Path | None) -> Iterator[None]:
+    """Only one process at a time is in this block for the same file; the others wait. No lock for None."""
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        yield
 
 
 def _labels_path(path: Path) -> Path:

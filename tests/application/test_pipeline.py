@@ -16,6 +16,7 @@ from cryoshift_core import __main__ as command_line
 from cryoshift_core.application import classify, pipeline, target_data
 from cryoshift_core.application.classifier import Classifier
 from cryoshift_core.application.lattice_test import lattice_test
+from cryoshift_core.application.manifest import validate
 from cryoshift_core.course import runner
 from cryoshift_core.errors import InputError, InputWarning
 from cryoshift_core.simulation import structures
@@ -56,6 +57,9 @@ def test_classify_writes_predictions_model_report_and_spike_ins(result, tomogram
     assert result.verdict.level == "do not use" and "the smoke profile trains for seconds" in page
     manifest = json.loads((result.folder / "manifest.json").read_text())
     assert (manifest["verdict"], manifest["usable_classes"]) == ("do not use", [])
+    numbers = {number.name: number for number in validate(manifest).numbers}
+    assert numbers["fraction"].low is not None and numbers["classified"].unit == "count"
+    assert numbers["spike_balanced_accuracy"].of["method"] in ("source_only", "cryoshift_warps", "cryoshift")
     assert manifest["status"] == "finished" and manifest["parameters"]["classes"] == "TRiC,apoferritin"
     assert {path.rsplit("/", 1)[-1] for path in manifest["inputs"]} == {"tomo_7.mrc", "particles.star"}
 

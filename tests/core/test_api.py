@@ -65,6 +65,7 @@ def test_the_public_names_are_these():
         *("simulate_source", "simulate_target", "load_labels", "read_subtomograms", "fit", "select", "load"),
         "extract_subtomograms",
         *("preflight", "open", "Job"),
+        "compare",
         *("Classifier", "classify", "register", "Term", "TrainingConfig", "Labelled", "Unlabelled", "HeldOutLabels"),
         *("InputError", "__version__"),
     } == set(cryoshift_core.__all__)

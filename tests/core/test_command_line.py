@@ -19,7 +19,10 @@ def test_without_a_command_the_commands_are_listed(arguments, capsys):
 
 def test_an_unknown_command_is_refused_with_the_known_ones(capsys):
     assert command_line.main(["clasify"]) == 2
-    assert "'clasify' is not a command; expected one of check, classify, tutorial" in capsys.readouterr().err
+    assert (
+        "'clasify' is not a command; expected one of check, classify, compare, run, sweep, tutorial"
+        in capsys.readouterr().err
+    )
 
 
 def test_arguments_and_exit_status_are_those_of_the_command(monkeypatch):

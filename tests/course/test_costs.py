@@ -10,7 +10,7 @@ from cryoshift_core.application.profiles import PROFILES
 from cryoshift_core.course import costs
 from cryoshift_core.errors import InputError
 
-NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("0[0-6]*_*.ipynb"))
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("0[0-7]*_*.ipynb"))
 FILE = ROOT / "notebooks" / costs.FILE
 
 

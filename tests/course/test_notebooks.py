@@ -7,14 +7,16 @@ import nbformat
 import pytest
 from helpers.files import ROOT
 
+from cryoshift_core.application.manifest import validate
 from cryoshift_core.course import costs, practice, runner
 
+UNITS = {"1", "count", "fraction", "nat", "s", "min", "step"}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]*_*.ipynb"))
 
 
 def test_the_series_is_complete():
     numbers = [path.stem.split("_")[0] for path in NOTEBOOKS]
-    assert numbers[:8] == ["00", "01", "02", "03", "04", "05", "06", "06b"]
+    assert numbers[:9] == ["00", "01", "02", "03", "04", "05", "06", "06b", "07"]
 
 
 # Imported by every Python process of a notebook: notes each file of held-out labels that Python opens.
@@ -58,6 +60,8 @@ def test_a_notebook_runs_alone(source, tmp_path, monkeypatch, opened_labels):
     assert (tmp_path / "out" / f"{source.stem}.html").stat().st_size > 10_000
 
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    typed = validate(manifest)
+    assert typed.numbers and typed.cells and {number.unit for number in typed.numbers} <= UNITS
     assert manifest["notebook"] == source.stem
     assert manifest["status"] == "finished" and manifest["profile"]["name"] == "smoke"
     assert manifest["wall_seconds"] > 0 and manifest["peak_memory_mb"] > 0

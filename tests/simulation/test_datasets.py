@@ -38,7 +38,7 @@ def test_labels_without_a_folder_are_those_of_the_file_and_match_the_source_orde
     filed = datasets.load_labels(CONFIG, folder=tmp_path, progress=False)
     assert torch.equal(drawn.y, filed.y) and drawn.classes == filed.classes == ("TRiC", "apoferritin")
     assert filed.snr.isfinite().all() and (filed.snr > 0).all(), "the realised SNR of every subtomogram is known"
-    assert len(list(tmp_path.iterdir())) == 2, "the target was simulated to get there"
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2, "the target was simulated to get there"
 
 
 def test_labels_name_the_molecule_that_is_there():
@@ -113,7 +113,7 @@ def test_a_change_of_code_makes_new_data(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "code_digest", digest)
     assert CONFIG.file_name != before
     target(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 4, "two datasets, each with its labels"
+    assert len(list(tmp_path.glob("*.safetensors"))) == 4, "two datasets, each with its labels"
     assert {"simulation", "fourier", "data"} <= set(names)
 
 
@@ -189,7 +189,7 @@ def test_a_background_has_room_for_a_particle_and_no_labels(tmp_path):
     made = datasets.simulate_background(config, folder=tmp_path, progress=False)
     assert type(made) is Unlabelled and made.x.shape == (12, 1, 24, 24, 24)
     again = datasets.simulate_background(config, folder=tmp_path, progress=False)
-    assert torch.equal(made.x, again.x) and len(list(tmp_path.glob("*"))) == 1
+    assert torch.equal(made.x, again.x) and len(list(tmp_path.glob("*.safetensors"))) == 1
     with pytest.raises(InputError, match="load_labels: expected split train or test, got 'background'"):
         datasets.load_labels(config, folder=tmp_path)
     generator = torch.Generator().manual_seed(0)
