@@ -375,8 +375,9 @@ def test_the_command_takes_the_options_of_classify():
     taken = inspect.signature(cs.preflight).parameters
     assert taken.keys() <= known.keys()
     assert all(taken[name].default == known[name].default for name in taken if name != "out_dir")
-    training = {"model", "method", "device", "spike_snr", "picking_error", "own_background", "purity"}
-    assert known.keys() - taken.keys() == training, "what no check needs"
+    training = {"model", "method", "device", "spike_snr", "picking_error", "own_background", "n_seeds"}
+    results = {"purity", "may_be_absent", "held_out_tomograms"}
+    assert known.keys() - taken.keys() == training | results, "what no check needs"
 
 
 def test_the_page_has_the_rows_and_their_pictures_and_needs_nothing_else(run, tmp_path):

@@ -500,15 +500,15 @@ def test_the_series_refuses_a_bad_command_in_one_line(tiny, capsys, arguments, w
 
 
 def test_a_number_selects_one_notebook_and_not_the_one_after_it(tmp_path):
-    for name in ("05_a", "06_b", "06b_c", "07_d"):
+    for name in ("05_a", "06_b", "06b_c", "07_d", "08_e"):
         (tmp_path / f"{name}.ipynb").touch()
 
     def chosen(*only):
         return [path.stem for path in runner._select(tmp_path, list(only) or None)]
 
-    assert chosen() == ["05_a", "06_b", "06b_c"]
+    assert chosen() == ["05_a", "06_b", "06b_c", "07_d"]
     assert chosen("06") == ["06_b"] and chosen("06b") == ["06b_c"] and chosen("05", "06b") == ["05_a", "06b_c"]
-    assert chosen("06_b") == ["06_b"] and chosen("0") == ["05_a", "06_b", "06b_c", "07_d"]
+    assert chosen("06_b") == ["06_b"] and chosen("0") == ["05_a", "06_b", "06b_c", "07_d", "08_e"]
 
 
 def test_another_kernel_of_the_user_does_not_shadow_ours(tiny, tmp_path, monkeypatch):
