@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,6 +265,7 @@ their own.
 - *Negative transfer* means that the score is below that of `source_only` with p < 0.05 in a paired t test over seeds,
   adjusted for all methods and scenarios of the table (Holm).
 - Intervals over three seeds are wide.
+- {_devices(rows)}
 
 ## Goals
 
@@ -310,7 +312,8 @@ their own.
     if found := control_scores(rows):
         page += _controls_text() + table(CONTROLS_HEADER, map(_control_line, found))
     if others := [line for g in _ordered(rows) if g.scenario in COMPOSITES and (line := _other_line(rows, g))]:
-        page += '\n## Other scores\n\nMeans over seeds. NLL and "ECE after" are those of calibrated probabilities.\n\n'
+        page += '\n## Other scores\n\nMeans over seeds. NLL and "ECE after" are those of calibrated probabilities. '
+        page += "CPU-seconds are those of runs without a GPU.\n\n"
         page += table(f"scenario | method | {' | '.join(OTHERS.values())}", others)
     page += _comparisons(f"Other methods - cryoshift ({REFERENCE_SCENARIO})", "method", baselines(rows))
     page += _figure("baselines", images)
@@ -378,6 +381,13 @@ their own.
     return page
 
 
+def _devices(rows: list[Row]) -> str:
+    """How many runs each kind of device has made, as a sentence."""
+    counts = Counter(row.get("device") or "cpu" for row in rows)
+    parts = " and ".join(f"{n} on {'a CPU' if kind == 'cpu' else kind}" for kind, n in counts.most_common())
+    return f"Of the runs, {parts}."
+
+
 def _figure(name: str, images: dict[str, str]) -> str:
     return f"\n![{ALT[name]}]({images[name]})\n" if name in images else ""
 
@@ -408,7 +418,11 @@ OTHERS = {
 
 def _other_line(rows: list[Row], g: Gap) -> list[str]:
     """Cells of the table of other scores; an empty list where the rows have none of them."""
-    values = [list(by_seed(rows, g.method, g.scenario, column).values()) for column in OTHERS]
+    on_cpu = [row for row in rows if row.get("device", "cpu") == "cpu"]
+    values = [
+        list(by_seed(on_cpu if column == "cpu_seconds" else rows, g.method, g.scenario, column).values())
+        for column in OTHERS
+    ]
     if not values[0]:
         return []
     return [g.scenario, g.method, *(f"{np.mean(v):.3g}" if v else "" for v in values)]
