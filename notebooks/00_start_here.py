@@ -34,7 +34,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 14 s | 880 MB |
-# | laptop | 14 s | 890 MB |
+# | laptop | 18 s | 910 MB |
 
 # %% [markdown]
 # ## Is everything installed?

@@ -32,7 +32,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 8 s | 550 MB |
-# | laptop | 16 s | 1210 MB |
+# | laptop | 22 s | 1210 MB |
 
 # %%
 import time

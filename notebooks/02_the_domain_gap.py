@@ -35,7 +35,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 10 s | 610 MB |
-# | laptop | 1.3 min | 1400 MB |
+# | laptop | 1.7 min | 1460 MB |
 
 # %%
 import matplotlib.pyplot as plt

@@ -37,7 +37,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 18 s | 690 MB |
-# | laptop | 1.7 min | 1930 MB |
+# | laptop | 1.8 min | 2060 MB |
 
 # %%
 import copy

@@ -36,7 +36,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 21 s | 610 MB |
-# | laptop | 1.2 min | 1530 MB |
+# | laptop | 1.3 min | 1560 MB |
 
 # %%
 import copy

@@ -35,7 +35,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 8 s | 600 MB |
-# | laptop | 48 s | 1650 MB |
+# | laptop | 58 s | 1620 MB |
 
 # %%
 from dataclasses import replace

@@ -35,7 +35,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 20 s | 1150 MB |
-# | laptop | 2.4 min | 1800 MB |
+# | laptop | 2.1 min | 1780 MB |
 
 # %%
 import matplotlib.pyplot as plt

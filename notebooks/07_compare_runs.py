@@ -32,7 +32,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 10 s | 500 MB |
-# | laptop | 10 s | 500 MB |
+# | laptop | 11 s | 520 MB |
 
 # %%
 from pathlib import Path
