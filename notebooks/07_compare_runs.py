@@ -41,7 +41,7 @@ import matplotlib.pyplot as plt
 from IPython.display import Markdown, display
 
 from cryoshift_core.application import pictures
-from cryoshift_core.benchmark import collect, comparison
+from cryoshift_core.benchmark import collect, comparison, statistics
 from cryoshift_core.benchmark.tables import table
 from cryoshift_core.course import explore, sweep
 from cryoshift_core.course.run import begin
@@ -102,8 +102,8 @@ print(
 # %%
 fig = comparison.draw_scores(lines, score)
 run.save_figure(fig, "scores")
-parts.append(("The scores", comparison.picture(fig, f"{score} of each configuration on each target, by seed")))
 plt.show()
+parts.append(("The scores", comparison.picture(fig, f"{score} of each configuration on each target, by seed")))
 if len(targets) > comparison.PANELS:
     print(f"The figure shows {comparison.PANELS} of {len(targets)} targets; the table below has them all.")
 
@@ -149,7 +149,7 @@ if unclear:
 losses = [change for change in comparison.harm(found, baseline, shown_model) if change.over.interval.mean < 0]
 if losses:
     columns = ("target", "configuration", "class", f"recall less {baseline}", "p (Holm)")
-    shown = [[c.target, c.label, c.name, f"{c.over.interval:+.2f}", comparison.p_text(c.over.p)] for c in losses[:12]]
+    shown = [[c.target, c.label, c.name, f"{c.over.interval:+.2f}", statistics.p_text(c.over.p)] for c in losses[:12]]
     display(Markdown(table(" | ".join(columns), shown)))
     parts.append(("Classes that lose", comparison.html_table(columns, shown)))
     sure = sum(change.over.p < 0.05 for change in losses)
@@ -170,8 +170,8 @@ costly = [line for line in lines if line.cpu_seconds == line.cpu_seconds]
 if costly:
     fig = comparison.draw_cost(costly, score)
     run.save_figure(fig, "cost")
-    parts.append(("Cost", comparison.picture(fig, f"{score} against CPU seconds of training")))
     plt.show()
+    parts.append(("Cost", comparison.picture(fig, f"{score} against CPU seconds of training")))
     dearest, cheapest = (pick(costly, key=lambda line: line.cpu_seconds) for pick in (max, min))
     if len(kinds := comparison.devices(found)) > 1:
         print(f"The times come from different devices ({', '.join(kinds)}): compare them only within one device.")
@@ -190,8 +190,8 @@ swept = comparison.curves(found, score, shown_model)
 if swept:
     fig = comparison.draw_curves(swept, score)
     run.save_figure(fig, "curves")
-    parts.append(("Swept parameters", comparison.picture(fig, f"{score} against each swept parameter")))
     plt.show()
+    parts.append(("Swept parameters", comparison.picture(fig, f"{score} against each swept parameter")))
 else:
     print("No parameter was swept over numbers in these runs.")
 

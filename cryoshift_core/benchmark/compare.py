@@ -65,7 +65,7 @@ class OwnData:
 
     target: Path
     source: Path | None = None
-    background: Path | None = None
+    background: tuple[Path, ...] = ()  # boxes for spike-ins, and those to train with where there are enough
     labels: HeldOutLabels | None = None
     classes: tuple[str, ...] = ()
     digest: str = ""
@@ -160,7 +160,7 @@ def compare(
     profile: str = "laptop",
     source: Labelled | None = None,
     classes: Sequence[str] = (),
-    background: Tensor | Unlabelled | None = None,
+    background: Tensor | Unlabelled | Background | None = None,
     labels: HeldOutLabels | None = None,
     out: str | Path = "runs/compare",
     jobs: int = 1,
@@ -184,7 +184,8 @@ def compare(
         (parts joined by +, "" for none) or "data_seed". A method that lacks the parameter runs once
     profile : amount of data and training
     source : labelled source for own data; None: simulated, of `classes` (the profile's where empty)
-    background : (N, 1, b, b, b) particle-free boxes of own data, normalised alike: for spike-ins and own_background
+    background : (N, 1, b, b, b) particle-free boxes of own data, normalised alike: for spike-ins and own_background. A
+        `Background`, such as of `pipeline.background_boxes`, is divided already
     labels : held-out labels of the own target, for scores alone
     jobs : processes. With 1, all runs in this one. With more, a method from a script takes part if the script
         registers it at its top level and calls `compare` below ``if __name__ == "__main__":``, or stands in `modules`
@@ -225,7 +226,7 @@ def _setting(
     targets: str | Sequence[str] | Unlabelled | Mapping[str, Unlabelled],
     source: Labelled | None,
     classes: Sequence[str],
-    background: Tensor | Unlabelled | None,
+    background: Tensor | Unlabelled | Background | None,
     labels: HeldOutLabels | None,
 ) -> tuple[Setting, list[str]]:
     """The setting, with own data written to files, and the names of the targets."""
@@ -256,15 +257,23 @@ def _setting(
             )
         if labels is not None and len(labels) != len(target):
             raise InputError(f"Expected {len(target)} labels for target {name!r}, got {len(labels)}.")
-        if isinstance(background, Tensor):
-            background = Unlabelled(background, target.voxel_size, torch.zeros(len(background)).long(), "background")
-        files = [None if part is None else _keep(folder, part) for part in (target, source, background)]
-        digest = [None if f is None else f.stem for f in files]
-        assert files[0] is not None
+        boxes = [] if background is None else _divided(background, PROFILES[profile].n_background)
+        empty = [Unlabelled(x, target.voxel_size, torch.zeros(len(x)).long(), "background") for x in boxes]
+        file, given = _keep(folder, target), None if source is None else _keep(folder, source)
+        free = tuple(_keep(folder, part) for part in empty)
+        digest = [None if f is None else f.stem for f in (file, given, *free)]
         text = json.dumps([digest, list(classes), None if labels is None else labels.y.tolist()])
         code = hashlib.sha256(text.encode()).hexdigest()[:12]
-        own[name] = OwnData(files[0], files[1], files[2], labels, tuple(classes), code)
+        own[name] = OwnData(file, given, free, labels, tuple(classes), code)
     return replace(setting, own=own), list(targets)
+
+
+def _divided(background: Tensor | Unlabelled | Background, n: int) -> list[Tensor]:
+    """Boxes for spike-ins, and those to train with where there are enough, at most n each."""
+    if not isinstance(background, Background):
+        x = background if isinstance(background, Tensor) else background.x
+        background = divide_background(x, None, 0, n)
+    return [background.spike_ins, *([] if background.train is None else [background.train])]
 
 
 def _keep(folder: Path, part: Labelled | Unlabelled) -> Path:
@@ -583,8 +592,9 @@ def _own_problem(run: OneRun, setting: Setting) -> Problem:
                 target, wanted, seed=run.data_seed, folder=folder, device=setting.device
             )
     boxes = None
-    if own.background is not None:
-        boxes = divide_background(data.load(own.background, Unlabelled).x, None, 0, profile.n_background)
+    if own.background:
+        spike_ins, *train = (data.load(path, Unlabelled).x for path in own.background)
+        boxes = Background(spike_ins, train[0] if train else None)
     return Problem(
         source, validation, target, target, own.labels, None, boxes, data_seed=run.data_seed, device=setting.device
     )
@@ -661,11 +671,11 @@ def _score(run: OneRun, setting: Setting) -> dict[str, dict[str, Any]]:
 
 def _columns(classifier: Classifier, problem: Problem, setting: Setting) -> dict[str, Any]:
     """Scores of one model: without labels, and with held-out labels where there are any."""
-    predictions = classifier.predict(problem.test, setting.device)
     raw = models.predict(classifier.network, problem.test.x, device=setting.device)
+    calibrated = classifier.calibration.probabilities(raw)
     on_source = models.predict(classifier.network, problem.validation.x, device=setting.device)
     found = {
-        "confidence": float(predictions.confidence.mean()),
+        "confidence": float(calibrated.amax(1).mean()),
         "im_score": float(information_maximisation(raw)),
         "source_accuracy": metrics.balanced_accuracy(on_source, problem.validation.y),
     }
@@ -673,7 +683,7 @@ def _columns(classifier: Classifier, problem: Problem, setting: Setting) -> dict
         spiked = models.predict(classifier.network, problem.spike_ins.x, device=setting.device)
         found["spike_balanced_accuracy"] = metrics.balanced_accuracy(spiked, problem.spike_ins.y)
     if problem.labels is not None:
-        found |= metrics.scores(predictions.probabilities, problem.labels)
-        recall = metrics.recall(predictions.probabilities, problem.labels)
+        found |= metrics.scores(calibrated, problem.labels)
+        recall = metrics.recall(calibrated, problem.labels)
         found |= {f"recall:{n}": float(r) for n, r in zip(problem.labels.classes, recall, strict=True)}
     return found

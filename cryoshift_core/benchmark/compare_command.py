@@ -51,8 +51,7 @@ def _own_data(options: argparse.Namespace) -> dict[str, Any]:
         print("WARNING:", warning)
     given: dict[str, Any] = {"targets": pipeline.adaptation_set(found, profile.n_target), "classes": classes}
     if options.background or options.tomogram:
-        boxes = pipeline.background_boxes(found, options.background, n=profile.n_background)
-        given["background"] = boxes.spike_ins
+        given["background"] = pipeline.background_boxes(found, options.background, n=profile.n_background)
     return given
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +14,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..application.pictures import COLOURS
+from ..application.report import data_url
 from ..errors import InputError
 from ..metrics import FRACTION, UNBOUNDED, Interval, interval
 from ..support.runtime import did_you_mean, write_text
 from .collect import Scored
 from .figures import LINES, MARKERS
 from .jobs import BOUNDS
-from .statistics import Comparison, difference, gap_closed, holm, p_value, paired
+from .statistics import Comparison, difference, gap_closed, holm, p_text, p_value, paired
 
 PANELS = 9  # targets that a figure shows
 CYCLE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")  # Okabe-Ito
@@ -224,11 +223,6 @@ def status_table(found: Sequence[Scored], planned: Iterable[str] = ()) -> list[l
     return rows
 
 
-def p_text(p: float) -> str:
-    """A p-value with three digits, "< 0.001" for a smaller one, and "" for NaN."""
-    return "" if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def cells(line: Line) -> list[str]:
     """A line as texts: target, configuration, seeds, score, difference, p, gap closed, CPU seconds."""
     over = line.over
@@ -352,11 +346,8 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def picture(fig: Figure, alt: str) -> str:
-    """A figure as an <img> that needs no other file."""
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+    """A figure as an <img> that needs no other file; the figure is closed, so show it before."""
+    return f'<img alt="{html.escape(alt)}" src="{data_url(fig)}">'
 
 
 def write_page(path: Path, title: str, parts: Iterable[tuple[str, str]]) -> Path:

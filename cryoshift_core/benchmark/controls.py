@@ -8,7 +8,7 @@ target, each class as often as in it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -91,14 +91,31 @@ def simulate(config: DatasetConfig, name: str, folder: Path | None = None) -> tu
     return made, datasets.load_labels(replaced, folder=folder)
 
 
-def rejected(
-    network: Network, calibration: Calibration, detector: UnknownDetector, x: Tensor, device: str
-) -> tuple[Tensor, float, float]:
-    """Predicted classes (N,), UNKNOWN where rejected; the rejected fraction, and that rejected or of low confidence."""
-    probabilities = calibration.probabilities(models.predict(network, x, device=device))
-    predicted = assign(probabilities, detector.score(network, x, device=device), detector.thresholds)
+@dataclass(frozen=True)
+class Called:
+    """What a classifier calls N subtomograms.
+
+    Attributes
+    ----------
+    predicted : (N,), UNKNOWN where rejected
+    probabilities : (N, K), calibrated
+    rejected, flagged : fraction rejected; rejected or of low confidence
+    """
+
+    predicted: Tensor
+    probabilities: Tensor
+    rejected: float
+    flagged: float
+
+
+def call(network: Network, calibration: Calibration, detector: UnknownDetector, x: Tensor, device: str) -> Called:
+    """What a classifier and its unknown-class detector call the subtomograms x (N, 1, n, n, n)."""
+    found = models.outputs(network, x, device=device)
+    probabilities = calibration.probabilities(found.probabilities)
+    predicted = assign(probabilities, detector.score_features(found.features), detector.thresholds)
     flagged = (predicted == UNKNOWN) | (probabilities.amax(1) < DOUBTED)
-    return predicted, float((predicted == UNKNOWN).float().mean()), float(flagged.float().mean())
+    share, doubted = (float(some.float().mean()) for some in (predicted == UNKNOWN, flagged))
+    return Called(predicted, probabilities, share, doubted)
 
 
 def background_likeness(boxes: Tensor, predicted: Tensor, source: Labelled, seed: int) -> dict[str, float]:
@@ -160,15 +177,13 @@ def scores(
     known_rejected, known_flagged, {control}_rejected, {control}_flagged : fractions; mirror_accuracy, the balanced
         accuracy of mirror images by the classes of the molecules; and those of :func:`background_likeness`
     """
-    found: dict[str, float] = {}
-    _, found["known_rejected"], found["known_flagged"] = rejected(network, calibration, detector, known.x, device)
+    called = {"known": call(network, calibration, detector, known.x, device)}
+    keys: dict[str, HeldOutLabels] = {}
     for name in CONTROLS:
-        made, labels = simulate(config, name, folder)
-        _, found[f"{name}_rejected"], found[f"{name}_flagged"] = rejected(
-            network, calibration, detector, made.x, device
-        )
-        if name == "mirror":
-            predicted = models.predict(network, made.x, device=device)
-            found["mirror_accuracy"] = metrics.balanced_accuracy(predicted, labels)
-    predicted, *_ = rejected(network, calibration, detector, background, device)
+        made, keys[name] = simulate(config, name, folder)
+        called[name] = call(network, calibration, detector, made.x, device)
+    found = {f"{name}_rejected": one.rejected for name, one in called.items()}
+    found |= {f"{name}_flagged": one.flagged for name, one in called.items()}
+    found["mirror_accuracy"] = metrics.balanced_accuracy(called["mirror"].probabilities, keys["mirror"])
+    predicted = call(network, calibration, detector, background, device).predicted
     return found | background_likeness(background, predicted, source, config.seed)

@@ -72,6 +72,11 @@ def holm(p: Mapping[Key, float]) -> dict[Key, float]:
     return adjusted
 
 
+def p_text(p: float) -> str:
+    """A p-value with three digits, "< 0.001" for a smaller one, and "" for NaN."""
+    return "" if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def gap_closed(values: Sequence[float], source_only: Sequence[float], oracle: Sequence[float]) -> Interval | None:
     """Gap closed, mean(method - source_only) / mean(oracle - source_only), with Fieller's interval, paired by seed.
 

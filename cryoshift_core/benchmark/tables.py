@@ -52,6 +52,7 @@ from .statistics import (
     harm,
     lamella_scores,
     over_seeds,
+    p_text,
     particle_scores,
     recalls,
     seed_count,
@@ -327,7 +328,7 @@ their own.
             "paired by seed; p is adjusted for all classes of all scenarios (Holm). *Harmed*: lower, with p < 0.05.\n\n"
         )
         lines = [
-            [h.scenario, h.name, f"{h.before:.2f}", f"{h.after:.2f}", f"{h.difference:+.2f}", _p(h.p)]
+            [h.scenario, h.name, f"{h.before:.2f}", f"{h.after:.2f}", f"{h.difference:+.2f}", p_text(h.p)]
             + ["YES" if h.difference.mean < 0 and h.p < 0.05 else ""]
             for h in by_class
         ]
@@ -341,7 +342,7 @@ their own.
         page += "\n## More simulated source subtomograms\n\nDifference of balanced accuracy to 2,100, paired by seed. "
         page += "A fit draws 12,800 source subtomograms, so with so many it hardly sees one twice.\n\n"
         lines = [
-            [scenario, method, f"{n:,}", str(c.seeds), f"{c.interval:+.3f}", _p(c.p)]
+            [scenario, method, f"{n:,}", str(c.seeds), f"{c.interval:+.3f}", p_text(c.p)]
             for (scenario, method, n), c in sizes.items()
         ]
         page += table("scenario | method | simulated | seeds | difference | p", lines)
@@ -395,13 +396,9 @@ def _figure(name: str, images: dict[str, str]) -> str:
 def _comparisons(title: str, what: str, found: dict[str, Comparison]) -> str:
     if not found:
         return ""
-    lines = ((name, str(c.seeds), f"{c.interval:+.3f}", _p(c.p)) for name, c in found.items())
+    lines = ((name, str(c.seeds), f"{c.interval:+.3f}", p_text(c.p)) for name, c in found.items())
     note = "Differences of balanced accuracy, paired by seed; p of a paired t test, adjusted for the table (Holm)."
     return f"\n## {title}\n\n{note}\n\n" + table(f"{what} | seeds | difference | p", lines)
-
-
-def _p(value: float) -> str:
-    return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 OTHERS = {

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..simulation import datasets
 from ..simulation.datasets import DatasetConfig
 
-SEED = 7  # the evidence has 21 to 25 and 31 to 35; development had 0, 11 to 13 and 101 upwards
+SEED = 7  # the evidence has 21 to 25, 31 to 35 and 41 to 45; development had 0, 11 to 13 and 101 upwards
 
 
 def config(profile: Profile, scenario: str, n: int, tomograms: int = 0) -> DatasetConfig:
