@@ -47,6 +47,7 @@ from . import predictions as tables
 from .accuracy import Estimate, expected_accuracy, fine_power
 from .by_tomogram import TomogramRow
 from .classifier import Classifier, Predictions
+from .empty import empty_reason, without_empty
 from .picks import Picks
 from .pipeline import Device
 from .profiles import PROFILES, Profile
@@ -230,6 +231,7 @@ class Job:
     files: tuple[str, ...]
     shared: bool = False
     _adapt_to: Unlabelled | None = None
+    _empty: float = 0.0  # fraction of empty subtomograms that no class stands for
     _manifest: dict[str, Any] | None = None
     _began: float = 0.0  # time.monotonic() when the folder of the results was made
     _done: dict[str, Any] = field(default_factory=dict)
@@ -249,10 +251,14 @@ class Job:
 
     @property
     def unlabelled(self) -> Unlabelled:
-        """The subtomograms to adapt to: those of :meth:`hold_out`, else a draw from all."""
+        """The subtomograms to adapt to: those of :meth:`hold_out`, else a draw from all.
+
+        Where most are empty and no class stands for them, without these.
+        """
         if self._adapt_to is None:
             out = torch.tensor(self.settings.held_out, dtype=torch.long)
-            self._adapt_to = pipeline.adaptation_set(self.target, self.profile.n_target, self.settings.seed, out)
+            drawn = pipeline.adaptation_set(self.target, self.profile.n_target, self.settings.seed, out)
+            self._adapt_to, self._empty = without_empty(drawn, self.boxes, self.names)
         return self._adapt_to
 
     def hold_out(self, target: Unlabelled, keep_out: np.ndarray) -> None:
@@ -272,8 +278,8 @@ class Job:
         """
         if set(self._done) - {"look"}:
             raise InputError(f"Expected hold_out before {', '.join(self._done)}: open the job again.")
-        self._adapt_to = target
         self.boxes, self.without = _boxes(self.target, self.profile, self.settings, keep_out)
+        self._adapt_to, self._empty = without_empty(target, self.boxes, self.names)
 
     @_step("reading")
     def look(self) -> Look:
@@ -292,6 +298,9 @@ class Job:
         doubts: list[str] = []
         if self.target.candidates is None:  # the average of candidates shows other things, too
             doubts = pipeline.size_warnings(source, self.unlabelled, self.names, self.settings.may_be_absent)
+        if self._empty:
+            left = f"training adapts to the {len(self.unlabelled)} that do least so"
+            doubts.append(f"{empty_reason(self._empty).capitalize()}; {left}.")
         return Simulation(source, validation, self.unlabelled, tuple(doubts))
 
     @_step("simulation")
@@ -374,7 +383,8 @@ class Job:
             each = [pipeline.score_spike_ins(f, spiked.spikes, spiked.far, device=s.device) for f in trained.fits]
             scores = seeds.scores(each, trained.classifiers, used, spiked.spikes)
             doubts += pipeline.spike_in_warnings(scores, classifier)
-        given = verdict.judge(found, x, made.source, scores.get(used), profile=self.profile.name, warning=warning)
+        about_all = [*filter(None, [warning, empty_reason(self._empty) if self._empty else ""])]
+        given = verdict.judge(found, x, made.source, scores.get(used), profile=self.profile.name, warnings=about_all)
         at = trained.classifiers.index(classifier)
         gap = pipeline.domain_gap(trained.fits[at], made.source, self.unlabelled, seed=s.seed, device=s.device)
         return Judgement(

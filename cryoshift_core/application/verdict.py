@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -100,22 +100,22 @@ def judge(
     spike_in: SpikeInScore | None = None,
     *,
     profile: str = "",
-    warning: str = "",
+    warnings: Sequence[str] = (),
 ) -> Verdict:
     """The verdict on the predictions for subtomograms x (N, 1, n, n, n).
 
-    Nothing is to be used where spike-ins are classified no better than by guessing, where the selection warns, or after
-    a test run. A class is not to be used where spike-ins of it, or those called by its name, are wrong more often than
-    right, where its average looks like that of another class although simulated ones do not, where the training seeds
-    disagree on it, or where it stands for background and its average is not flat. These alarms are not proofs, and a
-    class without one can still be wrong.
+    Nothing is to be used where spike-ins are classified no better than by guessing, where there is a warning that
+    concerns all of them, or after a test run. A class is not to be used where spike-ins of it, or those called by its
+    name, are wrong more often than right, where its average looks like that of another class although simulated ones
+    do not, where the training seeds disagree on it, or where it stands for background and its average is not flat.
+    These alarms are not proofs, and a class without one can still be wrong.
 
     Parameters
     ----------
     source : simulated subtomograms of the classes; None: likeness is not judged
     spike_in : accuracy of the same classifier; None where there is none
     profile : "smoke" is a test run
-    warning : of the selection, "" for none
+    warnings : on all predictions, such as that of the selection
     """
     classes = predictions.classes
     everything = []
@@ -123,8 +123,7 @@ def judge(
         everything.append("the smoke profile trains for seconds, to test the installation")
     if spike_in is not None and proportion(int(spike_in.correct.sum()), len(spike_in.correct)).low <= 1 / len(classes):
         everything.append(f"spike-ins are classified no better than by guessing ({spike_in.balanced_accuracy:.2f})")
-    if warning:
-        everything.append(warning.rstrip("."))
+    everything += [warning.rstrip(".") for warning in warnings]
     groups = by_class(predictions.probabilities, classes, predictions.unknown)
     found = {name: Average.of(x[rows[:IN_AVERAGE]]) for name, rows in groups.items()}
     made = {} if source is None else {name: Average.of(source.x[source.y == k]) for k, name in enumerate(classes)}

@@ -36,6 +36,7 @@ from torch import Tensor
 from .. import data, metrics, models, selection, training
 from ..application import pipeline
 from ..application.classifier import Classifier, finish
+from ..application.empty import without_empty
 from ..application.profiles import PROFILES
 from ..application.recipes import applicable, parts
 from ..application.target_data import Background, divide_background
@@ -54,7 +55,13 @@ from .tables import table as markdown
 KEYS = ("run", "model")  # the columns that identify a row
 MODELS = ("as trained", "as chosen")
 SWEPT = ("steps", "batch", "lr", "weight_decay", "encoder", "width", "evaluations", "candidates", "picking_error")
-SCORING = ("application.classifier", "application.pipeline", "application.profiles", "application.spike_in")
+SCORING = (
+    "application.classifier",
+    "application.empty",
+    "application.pipeline",
+    "application.profiles",
+    "application.spike_in",
+)
 CODE = (*training.CODE, "simulation", "selection", "calibration", "metrics", *SCORING, "benchmark.compare")
 Value = str | int | float
 
@@ -574,7 +581,7 @@ def _simulated_problem(run: OneRun, setting: Setting) -> Problem:
     with FileLock(setting.work / f"{setting.profile}_{run.target}_seed{run.data_seed}.lock"):
         made = runner.target_data(job, shared, context)
         _ = made.background  # simulated here, under the lock; later calls load it
-    return Problem(shared.source, shared.validation, made.train, made.test, made.test_labels, made)
+    return Problem(shared.source, shared.validation, made.unlabelled, made.test, made.test_labels, made)
 
 
 def _own_problem(run: OneRun, setting: Setting) -> Problem:
@@ -595,8 +602,9 @@ def _own_problem(run: OneRun, setting: Setting) -> Problem:
     if own.background:
         spike_ins, *train = (data.load(path, Unlabelled).x for path in own.background)
         boxes = Background(spike_ins, train[0] if train else None)
+    adapted_to = without_empty(target, boxes, source.classes)[0]
     return Problem(
-        source, validation, target, target, own.labels, None, boxes, data_seed=run.data_seed, device=setting.device
+        source, validation, adapted_to, target, own.labels, None, boxes, data_seed=run.data_seed, device=setting.device
     )
 
 

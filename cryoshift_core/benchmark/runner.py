@@ -25,6 +25,7 @@ from .. import metrics, models, selection, training
 from ..application import pipeline
 from ..application.accuracy import fine_power
 from ..application.classifier import Classifier, finish
+from ..application.empty import without_empty
 from ..application.profiles import PROFILES
 from ..application.target_data import Background, TargetData, divide_background
 from ..calibration import Calibration, UnknownDetector, assign, calibrate
@@ -156,6 +157,11 @@ class Target:
         x = datasets.simulate_background(background_config(self.job), folder=self.context.data, progress=False).x
         return divide_background(x, None, 0, PROFILES[self.job.profile].n_background)
 
+    @cached_property
+    def unlabelled(self) -> Unlabelled:
+        """The subtomograms to adapt to, chosen as in notebook 06: target-train, without empty ones where most are."""
+        return without_empty(self.train, self.background, self.shared.source.classes)[0]
+
     @property
     def imaging(self) -> dict[str, float]:
         """What a microscopist knows of the scenario: the nominal defocus and tilt range."""
@@ -167,7 +173,7 @@ class Target:
         """Column of the CSV -> spike-ins in particle-free boxes of the scenario, made as in notebook 06."""
         job, p, boxes = self.job, PROFILES[self.job.profile], self.background.spike_ins
         options: dict[str, Any] = {"seed": job.seed, "device": self.context.device, **self.imaging}
-        made = pipeline.make_spike_ins(p.classes, self.train, boxes, n=p.n_test, **options)
+        made = pipeline.make_spike_ins(p.classes, self.unlabelled, boxes, n=p.n_test, **options)
         return dict(zip(("spike_balanced_accuracy", "spike_balanced_accuracy_far"), made, strict=True))
 
     @cached_property
@@ -176,7 +182,7 @@ class Target:
         job, boxes = self.job, self.background.train
         assert boxes is not None  # background_config asks for enough
         options: dict[str, Any] = {"seed": job.seed, "device": self.context.device, **self.imaging}
-        return pipeline.add_own_background(self.shared.source, self.train, boxes, **options)
+        return pipeline.add_own_background(self.shared.source, self.unlabelled, boxes, **options)
 
     @cached_property
     def a_distance_before(self) -> float:
@@ -281,7 +287,7 @@ def select(job: Job, fit: Fit, target: Target, unaligned: Fit | None = None) -> 
     if job.method in BOUNDS:
         return fit, last, False
     options = {"fallback": target.shared.source_only, "unaligned": unaligned, **RULES.get(job.rule, {})}
-    choice = selection.choose(fit, target.train, device=target.context.device, **options)
+    choice = selection.choose(fit, target.unlabelled, device=target.context.device, **options)
     return choice.fit, choice.step, choice.fell_back
 
 
@@ -380,7 +386,7 @@ def _detector(selected: Fit, target: Target, generator: torch.Generator) -> Unkn
         shared.outliers,
         selected.warps,
         generator,
-        target=target.train,
+        target=target.unlabelled,
         device=target.context.device,
     )
 
@@ -397,10 +403,10 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     if job.method == "source_only":
         fit = shared.source_only
     else:
-        fit = context.train(job, job.method, labelled, target.train, shared.validation)
+        fit = context.train(job, job.method, labelled, target.unlabelled, shared.validation)
     unaligned = None
     if recipe.unaligned:
-        unaligned = context.train(job, recipe.unaligned, labelled, target.train, shared.validation)
+        unaligned = context.train(job, recipe.unaligned, labelled, target.unlabelled, shared.validation)
     selected, step, fell_back = select(job, fit, target, unaligned)
     generator = torch.Generator().manual_seed(job.seed)
     scored = score_candidates(
@@ -439,6 +445,7 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
         **asdict(job),
         "target": target.test.name,
         "n_source": len(labelled),
+        "adapted_to": len(target.unlabelled),
         "steps": max(fit.candidates),
         **measured,
         "selected_step": step,

@@ -102,7 +102,7 @@ def test_classes_that_spike_ins_speak_against_are_named(confusion, reason):
     ("options", "reason"),
     [
         ({"profile": "smoke"}, "the smoke profile trains for seconds"),
-        ({"warning": "cryoshift may be wrong here."}, "cryoshift may be wrong here"),
+        ({"warnings": ["cryoshift may be wrong here."]}, "cryoshift may be wrong here"),
         ({"confusion": ((20, 20, 20),) * 3}, "no better than by guessing (0.33)"),
     ],
 )
