@@ -1,4 +1,4 @@
-"""Positions without a particle in a list whose classes have no name for them: found beside particle-free boxes."""
+"""Lists of which most positions hold no particle: found beside particle-free boxes, and what is done about them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .target_data import Background
 from .verdict import BACKGROUND
 
 BINS, BLUR = 8, 1.5  # spherical shells of a box; standard deviation of the low-pass, voxels
+ADVICE = f"Name the class {BACKGROUND!r}, too"
 MOST, CHANCE, FEWEST_KEPT = 0.5, 0.05, 100  # empty fraction that is borne; emptiness of what is kept, and how many
 
 
@@ -58,28 +59,52 @@ def share_of_empty(likely: Tensor) -> float:
 
 
 def without_empty(target: Unlabelled, boxes: Background | None, classes: Sequence[str]) -> tuple[Unlabelled, float]:
-    """The target without what looks empty, and the fraction that is empty, where that is more than half of it.
+    """The target to adapt to, and the fraction that is empty, where more than half of it looks empty.
 
-    Else the target as it is, and 0: a few empty subtomograms do no harm, and a weak particle can look empty. So it is
-    where a class stands for empty ones, or where there are no particle-free boxes to compare with. Boxes without a
-    particle weaken the average by which the source is made to resemble the target (docs/search.md).
+    Boxes without a particle weaken the average by which the source is made to resemble the target, and adversaries
+    spread them over the classes (docs/search.md). So they are left out; where "ice" is a class, as many stay as of
+    another class. Else, or without particle-free boxes to compare with, the target stays as it is, and the fraction is
+    0: a few empty subtomograms do no harm, and a weak particle can look empty.
     """
-    if BACKGROUND in classes or boxes is None:
+    if boxes is None:
         return target, 0.0
     x = boxes.spike_ins
     fitted, compared = (x[::2], x[1::2]) if boxes.train is None else (x, boxes.train)
     likely = emptiness(target.x, fitted, compared)
-    if (share := share_of_empty(likely)) <= MOST:
+    share, kept = share_of_empty(likely), likely <= CHANCE
+    named, full = BACKGROUND in classes, int(kept.sum())
+    if share <= MOST or (named and full < FEWEST_KEPT):
         return target, 0.0
-    full = (likely <= CHANCE).nonzero()[:, 0]
-    if len(full) < (fewest := min(FEWEST_KEPT, len(likely) // 2)):
-        full = likely.argsort(stable=True)[:fewest].sort().values
-    return target.subset(full), share
+    if named:
+        others = (~kept).nonzero()[:, 0]
+        n = min(len(others), round(full / (len(classes) - 1)))
+        kept[others[torch.linspace(0, len(others) - 1, n).long()]] = True
+    elif full < (fewest := min(FEWEST_KEPT, len(likely) // 2)):
+        kept[likely.argsort(stable=True)[:fewest]] = True
+    return target.subset(kept), share
+
+
+def with_background(probabilities: Tensor, classes: Sequence[str], share: float) -> Tensor:
+    """Probabilities (N, K) of a network that saw each class equally often, where a fraction `share` is of class "ice".
+
+    Bayes' rule with other class probabilities: Saerens et al. 2002, Neural Computation 14:21, equation 2.4.
+    """
+    weight = torch.full((len(classes),), (1 - share) / (len(classes) - 1), device=probabilities.device)
+    weight[classes.index(BACKGROUND)] = share
+    return (probabilities * weight) / (probabilities * weight).sum(1, keepdim=True)
+
+
+def empty_warning(share: float, left: int, classes: Sequence[str]) -> str:
+    """A sentence on a target of which the fraction `share` is empty and `left` subtomograms were adapted to."""
+    about = f"About {share:.0%} of the subtomograms look like particle-free boxes"
+    if BACKGROUND in classes:
+        return (
+            f"{about}: training adapts to {left}, with no more empty ones than of another class, and the predictions "
+            f"take that fraction as the probability of {BACKGROUND!r}."
+        )
+    return f"{about}, and no class stands for them: training adapts to the {left} that do least so. {ADVICE}."
 
 
 def empty_reason(share: float) -> str:
-    """Why the predictions of a target with so many empty subtomograms are not to be used, and what to do."""
-    return (
-        f"about {share:.0%} of the subtomograms look like particle-free boxes and no class stands for them, so each is "
-        f"called a class: name the class {BACKGROUND!r}, too"
-    )
+    """Why predictions without a class for empty subtomograms are not to be used, and what to do."""
+    return f"about {share:.0%} of the subtomograms look empty, and each is called a class. {ADVICE}"

@@ -47,7 +47,7 @@ from . import predictions as tables
 from .accuracy import Estimate, expected_accuracy, fine_power
 from .by_tomogram import TomogramRow
 from .classifier import Classifier, Predictions
-from .empty import empty_reason, without_empty
+from .empty import empty_reason, empty_warning, with_background, without_empty
 from .picks import Picks
 from .pipeline import Device
 from .profiles import PROFILES, Profile
@@ -231,7 +231,7 @@ class Job:
     files: tuple[str, ...]
     shared: bool = False
     _adapt_to: Unlabelled | None = None
-    _empty: float = 0.0  # fraction of empty subtomograms that no class stands for
+    _empty: float = 0.0  # fraction of empty subtomograms, where they are most
     _manifest: dict[str, Any] | None = None
     _began: float = 0.0  # time.monotonic() when the folder of the results was made
     _done: dict[str, Any] = field(default_factory=dict)
@@ -253,7 +253,7 @@ class Job:
     def unlabelled(self) -> Unlabelled:
         """The subtomograms to adapt to: those of :meth:`hold_out`, else a draw from all.
 
-        Where most are empty and no class stands for them, without these.
+        Where most are empty, without these, see :func:`empty.without_empty`.
         """
         if self._adapt_to is None:
             out = torch.tensor(self.settings.held_out, dtype=torch.long)
@@ -299,8 +299,7 @@ class Job:
         if self.target.candidates is None:  # the average of candidates shows other things, too
             doubts = pipeline.size_warnings(source, self.unlabelled, self.names, self.settings.may_be_absent)
         if self._empty:
-            left = f"training adapts to the {len(self.unlabelled)} that do least so"
-            doubts.append(f"{empty_reason(self._empty).capitalize()}; {left}.")
+            doubts.append(empty_warning(self._empty, len(self.unlabelled), self.names))
         return Simulation(source, validation, self.unlabelled, tuple(doubts))
 
     @_step("simulation")
@@ -364,6 +363,11 @@ class Job:
         """The mean prediction of all seeds, and the classifier of the seed that agrees most with it."""
         x, classifiers = self.target.subtomograms, self.adapt().classifiers
         found = [classifier.predict(x, device=self.settings.device) for classifier in classifiers]
+        if self._empty and verdict.BACKGROUND in self.names:
+            found = [
+                replace(one, probabilities=with_background(one.probabilities, one.classes, self._empty))
+                for one in found
+            ]
         mean = seeds.average(found)
         return mean, classifiers[seeds.nearest(found, mean)]
 
@@ -383,7 +387,8 @@ class Job:
             each = [pipeline.score_spike_ins(f, spiked.spikes, spiked.far, device=s.device) for f in trained.fits]
             scores = seeds.scores(each, trained.classifiers, used, spiked.spikes)
             doubts += pipeline.spike_in_warnings(scores, classifier)
-        about_all = [*filter(None, [warning, empty_reason(self._empty) if self._empty else ""])]
+        junk = empty_reason(self._empty) if self._empty and verdict.BACKGROUND not in self.names else ""
+        about_all = [*filter(None, [warning, junk])]
         given = verdict.judge(found, x, made.source, scores.get(used), profile=self.profile.name, warnings=about_all)
         at = trained.classifiers.index(classifier)
         gap = pipeline.domain_gap(trained.fits[at], made.source, self.unlabelled, seed=s.seed, device=s.device)

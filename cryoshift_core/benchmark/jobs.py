@@ -137,6 +137,7 @@ def _mixes() -> Iterator[dict]:
 
 def _ablation() -> Iterator[dict]:
     terms, method = resolve("cryoshift")
+    yield dict(method="cryoshift", scenario=REFERENCE_SCENARIO)  # trained beside the others, to compare with
     for part in dict.fromkeys((*method.warps, *method.student_augmentation, *terms)):
         if any(TERMS[term].supervised for term in terms if term != part):  # else nothing would learn the classes
             yield dict(method="cryoshift", scenario=REFERENCE_SCENARIO, without=part)

@@ -64,10 +64,29 @@ def test_a_short_list_keeps_those_that_look_least_empty():
     assert len(kept) == empty.FEWEST_KEPT and (kept.x[-30:] == x[-30:]).all()
 
 
+def test_where_a_class_stands_for_them_as_many_stay_as_of_another_class():
+    x = torch.cat([boxes(800, seed=7), boxes(200, 4.0, seed=8)])
+    kept, share = empty.without_empty(unlabelled(x), BOXES, (*CLASSES, "ice"))
+    full = int((kept.x[:, 0, 9:15, 9:15, 9:15].mean((1, 2, 3)) > 0.4).sum())
+    assert share == pytest.approx(0.8, abs=0.1) and 195 <= full <= 235
+    left = int((empty.emptiness(kept.x, BOXES.spike_ins, BOXES.train) > empty.CHANCE).sum())
+    assert left == round((len(kept) - left) / 2), "200 particles of two classes"
+
+
+def test_predictions_take_the_fraction_of_empty_ones_into_account():
+    """By counting: 1,000 boxes of which 900 are empty, and a test that is right nine times in ten."""
+    p = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
+    found = empty.with_background(p, ("TRiC", "ice"), 0.9)
+    called, wrongly = 0.9 * 100, 0.1 * 900
+    assert found[0, 0] == pytest.approx(called / (called + wrongly)) and found.sum(1).tolist() == pytest.approx([1, 1])
+    three = empty.with_background(torch.full((1, 3), 1 / 3), ("a", "ice", "b"), 0.6)
+    assert three[0].tolist() == pytest.approx([0.2, 0.6, 0.2]), "knows nothing: the fractions themselves"
+
+
 @pytest.mark.parametrize(
     ("classes", "given", "share"),
     [((*CLASSES, "ice"), BOXES, 0.8), (CLASSES, None, 0.8), (CLASSES, BOXES, 0.3), (CLASSES, BOXES, 0.0)],
-    ids=["a class stands for them", "nothing to compare with", "some are empty", "none is empty"],
+    ids=["a class for them, and few others", "nothing to compare with", "some are empty", "none is empty"],
 )
 def test_else_the_target_stays_as_it_is(classes, given, share):
     n = round(300 * share)
@@ -83,9 +102,9 @@ def test_weak_particles_are_not_taken_for_empty_boxes():
     assert empty.without_empty(unlabelled(x), BOXES, CLASSES)[1] == 0.0
 
 
-def test_a_job_says_so_and_advises_against_its_predictions(tomogram_folder):
+def mostly_empty(tomogram_folder, classes):
     files = {"tomogram": tomogram_folder / "tomo_7.mrc", "coordinates": tomogram_folder / "particles.star"}
-    job = cs.open(**files, classes=CLASSES, box=24, profile="smoke", device="cpu")
+    job = cs.open(**files, classes=classes, box=24, profile="smoke", device="cpu")
     particles = job.target.subtomograms
     free = torch.cat([job.boxes.spike_ins, *([] if job.boxes.train is None else [job.boxes.train])])
     x = torch.cat([free, particles.x[: len(free) // 8]])
@@ -93,5 +112,18 @@ def test_a_job_says_so_and_advises_against_its_predictions(tomogram_folder):
     job.hold_out(mixed, np.zeros((0, 3)))
     assert len(job.unlabelled) < len(x)
     assert any("look like particle-free boxes" in warning for warning in job.simulate().warnings)
-    given = job.judge().verdict
-    assert given.level == "do not use" and any("name the class 'ice'" in reason for reason in given.reasons)
+    return job
+
+
+def test_a_job_advises_against_predictions_without_a_class_for_empty_boxes(tomogram_folder):
+    given = mostly_empty(tomogram_folder, CLASSES).judge().verdict
+    assert given.level == "do not use" and any("Name the class 'ice'" in reason for reason in given.reasons)
+
+
+def test_a_job_with_such_a_class_takes_their_fraction_into_account(tomogram_folder, monkeypatch):
+    monkeypatch.setattr(empty, "FEWEST_KEPT", 5)
+    job = mostly_empty(tomogram_folder, (*CLASSES, "ice"))
+    (one,) = job.adapt().classifiers
+    plain = one.predict(job.target.subtomograms, device="cpu").probabilities
+    assert torch.equal(job.predict()[0].probabilities, empty.with_background(plain, one.classes, job._empty))
+    assert not any("Name the class" in reason for reason in job.judge().verdict.reasons)

@@ -58,7 +58,8 @@ def test_the_ablation_follows_the_recipe_and_keeps_a_labelled_term():
         resolve("cryoshift", (part,))  # raises where no labelled term is left
     rules = {job.rule for job in tier_jobs("ablation")} - {""}
     assert rules == set(jobs.RULES) and len(rules) >= 3
-    assert not [job for job in tier_jobs("ablation") if bool(job.without) == bool(job.rule)], "one part at a time"
+    assert not [job for job in tier_jobs("ablation") if job.without and job.rule], "one part at a time"
+    assert len([job for job in tier_jobs("ablation") if not (job.without or job.rule)]) == 3, "to compare with"
 
 
 def test_the_curves_change_one_field_each_and_leave_the_public_scenarios_alone():
@@ -305,6 +306,17 @@ def test_negative_transfer_lists_named_scenarios_alone(tmp_path):
     found = statistics.transfer(written(tmp_path, small_world() + extra))
     assert found.keys() == {"cryoshift, in_situ_1", "cryoshift_reference, in_situ_1"}
     assert found["cryoshift_reference, in_situ_1"].interval.mean == pytest.approx(-0.11)
+
+
+def test_tiers_that_repeat_the_core_tier_do_not_mix_with_it(tmp_path):
+    beside = [row("cryoshift", "in_situ_2", seed, 0.9, tier="ablation") for seed in (21, 22)]
+    changed = [row("cryoshift", "in_situ_2", seed, 0.8, tier="ablation", without="shift") for seed in (21, 22)]
+    core = [row("cryoshift", "in_situ_2", seed, 0.5) for seed in (21, 22, 23)]
+    rows = written(tmp_path, core + beside + changed)
+    assert statistics.by_seed(rows, "cryoshift", "in_situ_2") == {"21": 0.5, "22": 0.5, "23": 0.5}
+    assert statistics.ablation(rows)["without shift"].interval.mean == pytest.approx(-0.1), "not + 0.3"
+    only = [{**one, "tier": "controls"} for one in rows if one["tier"] == "core"]
+    assert len(statistics.by_seed(only, "cryoshift", "in_situ_2")) == 3, "where no other tier has them"
 
 
 def test_the_cost_is_that_of_whole_recipes(tmp_path):
