@@ -85,8 +85,20 @@ def test_predictions_take_the_fraction_of_empty_ones_into_account():
 
 @pytest.mark.parametrize(
     ("classes", "given", "share"),
-    [((*CLASSES, "ice"), BOXES, 0.8), (CLASSES, None, 0.8), (CLASSES, BOXES, 0.3), (CLASSES, BOXES, 0.0)],
-    ids=["a class for them, and few others", "nothing to compare with", "some are empty", "none is empty"],
+    [
+        ((*CLASSES, "ice"), BOXES, 0.8),
+        (CLASSES, None, 0.8),
+        (CLASSES, Background(BOXES.spike_ins[:50], BOXES.spike_ins[50:99]), 0.8),
+        (CLASSES, BOXES, 0.3),
+        (CLASSES, BOXES, 0.0),
+    ],
+    ids=[
+        "a class for them, and few others",
+        "nothing to compare with",
+        "too little",
+        "some are empty",
+        "none is empty",
+    ],
 )
 def test_else_the_target_stays_as_it_is(classes, given, share):
     n = round(300 * share)
@@ -115,13 +127,15 @@ def mostly_empty(tomogram_folder, classes):
     return job
 
 
-def test_a_job_advises_against_predictions_without_a_class_for_empty_boxes(tomogram_folder):
+def test_a_job_advises_against_predictions_without_a_class_for_empty_boxes(tomogram_folder, monkeypatch):
+    monkeypatch.setattr(empty, "FEWEST_BOXES", 40)
     given = mostly_empty(tomogram_folder, CLASSES).judge().verdict
     assert given.level == "do not use" and any("Name the class 'ice'" in reason for reason in given.reasons)
 
 
 def test_a_job_with_such_a_class_takes_their_fraction_into_account(tomogram_folder, monkeypatch):
     monkeypatch.setattr(empty, "FEWEST_KEPT", 5)
+    monkeypatch.setattr(empty, "FEWEST_BOXES", 40)
     job = mostly_empty(tomogram_folder, (*CLASSES, "ice"))
     (one,) = job.adapt().classifiers
     plain = one.predict(job.target.subtomograms, device="cpu").probabilities
