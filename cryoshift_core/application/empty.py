@@ -90,8 +90,11 @@ def without_empty(target: Unlabelled, boxes: Background | None, classes: Sequenc
 def with_background(probabilities: Tensor, classes: Sequence[str], share: float) -> Tensor:
     """Probabilities (N, K) of a network that saw each class equally often, where a fraction `share` is of class "ice".
 
-    Bayes' rule with other class probabilities: Saerens et al. 2002, Neural Computation 14:21, equation 2.4.
+    Bayes' rule with other class probabilities: Saerens et al. 2002, Neural Computation 14:21, equation 2.4. They stay
+    as they are for a fraction of 0, and without such a class.
     """
+    if not share or BACKGROUND not in classes:
+        return probabilities
     weight = torch.full((len(classes),), (1 - share) / (len(classes) - 1), device=probabilities.device)
     weight[classes.index(BACKGROUND)] = share
     return (probabilities * weight) / (probabilities * weight).sum(1, keepdim=True)

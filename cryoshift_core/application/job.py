@@ -363,11 +363,9 @@ class Job:
         """The mean prediction of all seeds, and the classifier of the seed that agrees most with it."""
         x, classifiers = self.target.subtomograms, self.adapt().classifiers
         found = [classifier.predict(x, device=self.settings.device) for classifier in classifiers]
-        if self._empty and verdict.BACKGROUND in self.names:
-            found = [
-                replace(one, probabilities=with_background(one.probabilities, one.classes, self._empty))
-                for one in found
-            ]
+        found = [
+            replace(one, probabilities=with_background(one.probabilities, one.classes, self._empty)) for one in found
+        ]
         mean = seeds.average(found)
         return mean, classifiers[seeds.nearest(found, mean)]
 

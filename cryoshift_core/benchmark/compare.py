@@ -36,7 +36,7 @@ from torch import Tensor
 from .. import data, metrics, models, selection, training
 from ..application import pipeline
 from ..application.classifier import Classifier, finish
-from ..application.empty import without_empty
+from ..application.empty import with_background, without_empty
 from ..application.profiles import PROFILES
 from ..application.recipes import applicable, parts
 from ..application.target_data import Background, divide_background
@@ -523,6 +523,7 @@ class Problem:
     labels : held-out labels of `test`; None without
     simulated : the target with all its data; None for own data
     background : particle-free boxes of own data; None without
+    empty : fraction of own data that is empty, where it is most of it
     data_seed, device : of what is simulated
     """
 
@@ -533,6 +534,7 @@ class Problem:
     labels: HeldOutLabels | None = None
     simulated: runner.Target | None = None
     background: Background | None = None
+    empty: float = 0.0
     data_seed: int = 0
     device: str = "cpu"
 
@@ -602,10 +604,9 @@ def _own_problem(run: OneRun, setting: Setting) -> Problem:
     if own.background:
         spike_ins, *train = (data.load(path, Unlabelled).x for path in own.background)
         boxes = Background(spike_ins, train[0] if train else None)
-    adapted_to = without_empty(target, boxes, source.classes)[0]
-    return Problem(
-        source, validation, adapted_to, target, own.labels, None, boxes, data_seed=run.data_seed, device=setting.device
-    )
+    adapted_to, empty = without_empty(target, boxes, source.classes)
+    seed: dict[str, Any] = {"data_seed": run.data_seed, "device": setting.device}
+    return Problem(source, validation, adapted_to, target, own.labels, None, boxes, empty, **seed)
 
 
 def _hold_out(source: Labelled, seed: int) -> tuple[Labelled, Labelled]:
@@ -680,7 +681,7 @@ def _score(run: OneRun, setting: Setting) -> dict[str, dict[str, Any]]:
 def _columns(classifier: Classifier, problem: Problem, setting: Setting) -> dict[str, Any]:
     """Scores of one model: without labels, and with held-out labels where there are any."""
     raw = models.predict(classifier.network, problem.test.x, device=setting.device)
-    calibrated = classifier.calibration.probabilities(raw)
+    calibrated = with_background(classifier.calibration.probabilities(raw), classifier.classes, problem.empty)
     on_source = models.predict(classifier.network, problem.validation.x, device=setting.device)
     found = {
         "confidence": float(calibrated.amax(1).mean()),

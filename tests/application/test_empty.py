@@ -81,6 +81,7 @@ def test_predictions_take_the_fraction_of_empty_ones_into_account():
     assert found[0, 0] == pytest.approx(called / (called + wrongly)) and found.sum(1).tolist() == pytest.approx([1, 1])
     three = empty.with_background(torch.full((1, 3), 1 / 3), ("a", "ice", "b"), 0.6)
     assert three[0].tolist() == pytest.approx([0.2, 0.6, 0.2]), "knows nothing: the fractions themselves"
+    assert empty.with_background(p, ("TRiC", "ice"), 0.0) is p and empty.with_background(p, CLASSES, 0.9) is p
 
 
 @pytest.mark.parametrize(
