@@ -65,15 +65,28 @@ def points(n: int, shift: Shift, generator: torch.Generator) -> tuple[Tensor, Te
     return x @ torch.tensor([[c, s], [-s, c]]) + torch.tensor(shift.moved), y
 
 
+def mada(f: Tensor, coefficient: float, logits: Tensor, discriminators: nn.Module, domain: Tensor) -> Tensor:
+    """The class-wise domain loss (Pei et al. 2018), for :func:`train` with `per_class`."""
+    gated = losses.gate(losses.reverse_gradient(f, coefficient), logits.softmax(1).detach())
+    return losses.mada_loss(discriminators(gated), domain)
+
+
 def train(
-    loss: DomainLoss | None, shift: Shift | None = None, *, seed: int = 0, coefficient: float = 1.0, steps: int = 300
+    loss: DomainLoss | None = None,
+    shift: Shift | None = None,
+    *,
+    per_class: bool = False,
+    coefficient: float = 1.0,
+    seed: int = 0,
+    steps: int = 300,
 ) -> Trained:
     """The toy after training with the source's labels and a domain loss; the target's labels are not used.
 
     Parameters
     ----------
-    loss : None for no adaptation. A loss named ``class_wise`` gets one discriminator per class, others get one.
+    loss : None for no adaptation
     shift : of the target; None for the default one
+    per_class : the loss gets one discriminator per class, see :class:`models.ClassDiscriminators`
     coefficient : of the gradient reversal at the end of its warm-up
     """
     g = torch.Generator().manual_seed(seed)
@@ -82,8 +95,7 @@ def train(
         torch.manual_seed(seed)
         encoder = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 2))
         head = nn.Linear(2, 2)
-        class_wise = loss is not None and loss.__name__ == "class_wise"
-        discriminator: nn.Module = ClassDiscriminators(2, 2) if class_wise else DomainDiscriminator(2)
+        discriminator: nn.Module = ClassDiscriminators(2, 2) if per_class else DomainDiscriminator(2)
     parts = [*encoder.parameters(), *head.parameters(), *discriminator.parameters()]
     optimiser = torch.optim.Adam(parts, lr=5e-3)
     domain = torch.cat([torch.ones(N), torch.zeros(N)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -160,7 +161,7 @@ def score_panels(rows: Sequence[Mapping[str, float | str]], name: str) -> Figure
 
 
 def tolerance_curves(accuracy: Mapping[str, Mapping[str, Mapping[float, float]]]) -> Figure:
-    """Figure with a panel per classifier: its accuracy against the amount of each warp, classifier -> warp -> amount."""
+    """Figure with a panel per classifier: accuracy against the amount of each warp; classifier -> warp -> amount."""
     fig, axes = plt.subplots(1, len(accuracy), figsize=(3.4 * len(accuracy), 3.2), layout="constrained", squeeze=False)
     for ax, (name, by_warp) in zip(axes[0], accuracy.items(), strict=True):
         for i, (warp, curve) in enumerate(by_warp.items()):
@@ -170,4 +171,28 @@ def tolerance_curves(accuracy: Mapping[str, Mapping[str, Mapping[float, float]]]
     axes[0, 0].set_ylabel("accuracy on held-out source")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=4)
+    return fig
+
+
+def training_of_warps(curves: Mapping[str, Tensor], added: Mapping[str, Tensor]) -> Figure:
+    """Figure with the losses of each way to train warps, as running means, and what the trained noise warps add.
+
+    Parameters
+    ----------
+    curves : objective -> (steps, 2), the task loss and the loss of the discriminator after each step
+    added : objective -> (N, 1, n, n, n); the first one is shown, on a grey scale of ±0.4
+    """
+    widths = (1.5, 1.5, *(1 for _ in added))
+    fig, axes = plt.subplots(1, 2 + len(added), figsize=(9.6, 2.6), layout="constrained", width_ratios=widths)
+    for (objective, curve), line in zip(curves.items(), LINES, strict=False):
+        window = max(1, len(curve) // 10)
+        mean = curve.unfold(0, window, 1).mean(2)
+        for ax, values in zip(axes, mean.T, strict=False):
+            ax.plot(torch.arange(len(mean)) + window, values, line, label=objective)
+    axes[0].set(xlabel="step", title="task loss on the warped source")
+    axes[1].set(xlabel="step", title="loss of the discriminator")
+    axes[1].axhline(2 * math.log(2), ls=":", color="0.5")
+    axes[0].legend()
+    for ax, (objective, delta) in zip(axes[2:], added.items(), strict=True):
+        show(ax, middle(delta), f"noise after {objective}\nup to ±{float(delta[0].abs().max()):.2f}", spread=0.4)
     return fig
