@@ -641,7 +641,8 @@ lesson.check("largest_amount")
 
 # %% [markdown]
 # Now measured, for the two classifiers, on held-out source subtomograms. `cryoshift` has learned from shifted and crowded
-# subtomograms, and from those with the target's spectrum and grey values; it has never seen the other three warps.
+# subtomograms, and from those with the target's spectrum and grey values (its shifts were at most half a voxel, here they are up to
+# 2); it has never seen the other three warps.
 #
 # **What do you expect?** Which warp does `source_only` tolerate least? Is it the same one for `cryoshift`?
 
@@ -683,7 +684,7 @@ run.finish()
 # %% [markdown]
 # **Recap**
 # - Source subtomograms in the target's style have labels: a forecast, with an advantage for the method that trained on them.
-# - A classifier tolerates what it was trained on; what it does not tolerate may still be a label that is kept.
+# - Two classifiers tolerate different amounts; a warp that neither tolerates may still keep the label.
 # - The proof is a score with held-out labels, on seeds that were not used to choose anything.
 #
 # ## What to take away

@@ -253,12 +253,15 @@ for row in swept_rows:
 # Write the rule: among the rows whose accuracy on the source is at most `lost` below the best one, take the coefficient with the
 # highest IM score. (The example has a column `target`, which you would not have.)
 
+
 # %% tags=["given"]
-keys = ("coefficient", "source", "im", "target")
-first = [dict(zip(keys, row)) for row in ((0, 0.99, 0.48, 0.82), (1, 0.98, 0.50, 0.90), (10, 0.97, 0.57, 0.88))]
-first += [dict(zip(keys, (100, 0.70, 0.65, 0.55)))]
-second = [dict(zip(keys, row)) for row in ((0, 0.99, 0.40, 0.75), (1, 0.96, 0.55, 0.87), (10, 0.90, 0.60, 0.95))]
-weak = [dict(zip(keys, row)) for row in ((0, 0.80, 0.40, 0.60), (1, 0.78, 0.50, 0.70), (10, 0.60, 0.30, 0.50))]
+def rows_of(*values):
+    return [dict(zip(("coefficient", "source", "im", "target"), row, strict=True)) for row in values]
+
+
+first = rows_of((0, 0.99, 0.48, 0.82), (1, 0.98, 0.50, 0.90), (10, 0.97, 0.57, 0.88), (100, 0.70, 0.65, 0.55))
+second = rows_of((0, 0.99, 0.40, 0.75), (1, 0.96, 0.55, 0.87), (10, 0.90, 0.60, 0.95))
+weak = rows_of((0, 0.79, 0.40, 0.60), (1, 0.80, 0.50, 0.70), (10, 0.78, 0.60, 0.50))
 
 
 # %% tags=["exercise"]
