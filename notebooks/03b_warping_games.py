@@ -306,8 +306,8 @@ lesson.check("harder")
 #
 # The [**proxy A-distance**](../docs/glossary.md#a-distance) of notebook 02 (Ben-David et al. 2007): 0 if a linear rule cannot tell
 # warped source from target, 2 if it always can. Left, the rule sees each subtomogram's power in eight bands of frequency. Right, it
-# sees the features of a classifier trained on the source alone. The bottom bar compares one half of the target with the other: the
-# best that can be had.
+# sees the features of a classifier trained on the source alone. The bottom row compares one half of the target with the other: the
+# best that can be had (a bar of length 0 cannot be seen).
 #
 # **What do you expect?** Which single warp shortens the left bar most? Do the trained warps beat the untrained ones?
 
@@ -343,7 +343,9 @@ for view, title in titles.items():
         f"by {title}, the nearest single warp is {first} ({alone[first]:.2f}), the next {second} ({alone[second]:.2f});",
         end=" ",
     )
-    print(f"the source as it is: {distance['source'][view]:.2f}")
+    print(
+        f"source as it is {distance['source'][view]:.2f}, target against itself {distance['target itself'][view]:.2f}"
+    )
 before, *after = by_training = [distance[name]["bands"] for name in list(chains)[1:]]
 lesson.checkpoint("A-distance by bands, warps before training", before)
 for objective, value in zip(trained, after, strict=True):
@@ -354,7 +356,7 @@ for objective, value in zip(trained, after, strict=True):
 
 # %% [markdown]
 # How to read it: **no bar says whether a classifier gains.** A warp that erased the molecule could have a small A-distance, and a
-# warp that only adds variety may still help. And no warp needs to reach the bottom bar: subtomograms differ from one another in
+# warp that only adds variety may still help. And no warp needs to reach the bottom row: subtomograms differ from one another in
 # ways that a mean spectrum does not hold.
 #
 # **Recap**
@@ -676,12 +678,12 @@ run.finish()
 # ## What to take away
 #
 # - Adversarial training of warps can lead away from the target. Watch its effect by a number that it does not optimise.
-# - The bound of a warp is what keeps its label true; min-max training uses all of it that helps to hurt.
+# - The bound of a warp is what keeps its label true. Both ways of training use much of it; the printed share says how much.
 # - What is random must persist where it should learn. A number catches what a loss curve hides.
 #
 # ## Questions to think about
 #
-# 1. Realism training ends at a discriminator that is right about everything. What could you change: the warps' bounds, the
+# 1. Realism training ends with a discriminator that wins. What could you change: the warps' bounds, the
 #    discriminator, or the number of steps of each?
 # 2. Min-max training raises the loss of *this* classifier. Would the same warps hurt a classifier that is trained on them?
 # 3. Which of the three mistakes would a comparison of scores on held-out labels have found, and after how many runs?

@@ -401,7 +401,7 @@ for label in ("source_only", method):
 # %% tags=["given"]
 honest_confidence, honest_right = np.full(10, 0.85), np.arange(10) < 8.5
 mixed_confidence = np.array([0.95] * 8 + [0.55] * 4)
-mixed_right = np.array([True] * 6 + [False] * 2 + [True] * 3 + [False])
+mixed_right = np.array([True] * 5 + [False] * 3 + [True] * 3 + [False])
 
 
 # %% tags=["exercise"]

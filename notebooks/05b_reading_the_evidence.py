@@ -20,7 +20,7 @@
 #
 # Notebook 05 ran one experiment. One run is an anecdote. `make evidence` trains methods on scenarios with several seeds, each of which
 # draws new data *and* trains anew, on the laptop profile. Its scores are committed as `notebooks/evidence/evidence.csv`, a row per run.
-# Every figure below is drawn from that file. How do you read such a table without being fooled?
+# Every figure below is drawn from it, or from `per_class.csv` beside it. How do you read such a table without being fooled?
 #
 # **What you will learn**
 # - to compare methods over seeds: paired differences, intervals, and how many of them lie by chance;
