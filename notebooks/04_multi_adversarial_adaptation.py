@@ -459,8 +459,17 @@ print(f"the published recipe and ours differ in {len(differ)} of {len(rows)} row
 
 # %% [markdown]
 # `source` and `warped` are the cross-entropy on the source as it is and on the warped source; `mada` is the class-wise domain loss
-# of section 2 at the weight that is named. Not in the table: the published code used target labels to draw batches and to choose a
-# checkpoint. Here no method can, because it gets none.
+# of section 2 at the weight that is named. What the first column has repaired holds for all three:
+#
+# | published code | here |
+# |---|---|
+# | draws target subtomograms by their label; learning rate and checkpoint are chosen on labelled target loss | training and selection get no target label |
+# | adapts and selects on the same tenth of the data | target-train and target-test come from different tomograms |
+# | reversal coefficient 100 from the first step | a warm-up to 1 (section 1) |
+# | 8 source and 4 target subtomograms in a batch; batch normalisation over both domains | equal numbers; each subtomogram is normalised alone (GroupNorm) |
+# | p_k weighs the loss | p_k gates the features (section 2) |
+# | sigmoid, then BCE | BCE with logits (section 3) |
+# | three mistakes in its warps | the museum of [03b](03b_warping_games.ipynb) |
 #
 # ### Three methods on the same subtomograms
 #

@@ -196,7 +196,7 @@ else:
 #
 # ### Where did adaptation hurt?
 #
-# The toy said: beware of label shift. In the evidence a method harms where it lies below `source_only` with p < 0.05, *after* p was
+# The toy of notebook 04 said: beware of label shift. In the evidence a method harms where it lies below `source_only` with p < 0.05, *after* p was
 # adjusted for the number of comparisons (Holm). The curve, where it has been measured, makes the most frequent class up to
 # thirty times as frequent as the rarest.
 #
@@ -217,7 +217,7 @@ else:
 # %% [markdown]
 # **Recap**
 # - Scores with held-out labels, on other seeds, decide whether a method helps.
-# - A method that fell back lies at 0: it did not run in its own name.
+# - A method that fell back counts as source_only: it did not run in its own name.
 # - Alignment alone is no explanation of accuracy.
 #
 # ## 3 · Choose a coefficient without labels (10 minutes)
@@ -334,14 +334,21 @@ if lesson.solved("choose_coefficient"):
             f"seed {seed + i}: chosen {COEFFICIENTS[taken]:g}, target accuracy {target_accuracy[taken]:.2f};", end=" "
         )
         print(f"best {COEFFICIENTS[best]:g}, {target_accuracy[best]:.2f};", end=" ")
-        print(f"no adaptation {target_accuracy[0]:.2f}; regret {target_accuracy[best] - target_accuracy[taken]:.2f}")
+        print(
+            f"no adaptation {target_accuracy[0]:.2f}; regret {target_accuracy[best] - target_accuracy[taken]:.2f}",
+            end="",
+        )
+        refused = rows[best]["source"] < max(row["source"] for row in rows) - 0.05
+        print("; the gate had refused the best one" if refused else "")
+    winners = {COEFFICIENTS[int(np.argmax(target_accuracy))] for _, target_accuracy in toys}
+    print(f"one coefficient would have been best on all three: {'yes' if len(winners) == 1 else 'no'}")
 
 # %% [markdown]
-# The difference to the best one is the [regret](../docs/glossary.md#regret). Three seeds of a toy prove nothing about your data; they
-# show that the best coefficient differs from seed to seed, so that a constant that was good once need not be good again.
+# The difference to the best one is the [regret](../docs/glossary.md#regret). Three seeds of a toy prove nothing about your data. They
+# show what a rule may cost, and the last line says whether a constant that was best once would have been best again.
 #
 # **Recap**
-# - A choice without labels needs a gate (the source) and a score (the IM score).
+# - The rule has a gate (the source) and a score (the IM score), and both can be wrong.
 # - The score alone prefers whoever is certain, right or wrong.
 # - The regret says what the choice has cost, and needs labels.
 #
