@@ -269,14 +269,16 @@ print(f"ours {ours.item():.6f}, the core's {core.item():.6f}")
 WAYS = {"no adaptation": {}, "one discriminator (DANN)": {"loss": whole}}
 WAYS |= {"one per class (MADA)": {"loss": class_wise, "per_class": True}}
 games = {name: toy.train(**way, seed=seed) for name, way in WAYS.items()}
+STARTS = 2 if p.name == "smoke" else 5  # seeds
 lesson.figure(toy.draw(games), "toy")
 none, dann, mada = (one.target_accuracy for one in games.values())
 lesson.checkpoint("target balanced accuracy of DANN on the toy", dann)
 verdict = "loses to" if mada < dann - 0.01 else "beats" if mada > dann + 0.01 else "is level with"
 print(f"this seed: no adaptation {none:.2f}, DANN {dann:.2f}, MADA {mada:.2f}: MADA {verdict} DANN")
 for name, way in WAYS.items():
-    scores = [toy.train(**way, seed=seed + i).target_accuracy for i in range(5)]
-    print(f"five seeds, {name}: mean {np.mean(scores):.2f}, from {min(scores):.2f} to {max(scores):.2f}")
+    more = [toy.train(**way, seed=seed + i).target_accuracy for i in range(1, STARTS)]
+    scores = [games[name].target_accuracy, *more]
+    print(f"{STARTS} seeds, {name}: mean {np.mean(scores):.2f}, from {min(scores):.2f} to {max(scores):.2f}")
 
 # %% [markdown]
 # Read the colours within one marker: adaptation works when blue and orange *circles* lie together, and likewise the
@@ -368,12 +370,10 @@ lesson.check("cdan_input")
 # **What do you expect?** Which of the three lines will fall?
 
 # %%
-ratios = {"50 %": 0.5, "95 %": 0.95}
+ratios, starts = {"50 %": 0.5, "95 %": 0.95}, range(seed, seed + min(3, STARTS))
 label_shift = {
     name: {
-        first: [
-            toy.train(**way, shift=toy.Shift(0, (0.0, 1.0), first), seed=seed + i).target_accuracy for i in range(3)
-        ]
+        first: [toy.train(**way, shift=toy.Shift(0, (0.0, 1.0), first), seed=s).target_accuracy for s in starts]
         for first in ratios.values()
     }
     for name, way in WAYS.items()
@@ -604,8 +604,8 @@ assert not lesson.unsolved(), lesson.unsolved()
 assert losses.ramp(0.0) == 0.0 and losses.ramp(1.0) <= 1.0
 assert torch.equal(core, ours) or torch.allclose(core, ours), "the core's class-wise loss is this one"
 assert stable[-1] > 0.99 and lost[-1] < 0.01, "a sure mistake must still be corrected"
-assert np.mean(list(mean.values())[1:]) < mean["no adaptation"], "alignment must cost something where the shares differ"
 if p.name != "smoke":
+    assert np.mean(list(mean.values())[1:]) < mean["no adaptation"], "alignment costs something where the shares differ"
     best = max(fits["source_only"].history["source_val_acc"])
     assert max(fits["mada"].history["source_val_acc"]) > best - 0.15, "with an adversary, too, the source is learnt"
 run.report(**{f"a_distance_{name}": value for name, value in distance.items()})

@@ -222,7 +222,7 @@ else:
 #
 # ## 3 · Choose a coefficient without labels (10 minutes)
 #
-# Back to the toy of notebook 04: how strong should the reversal be? Here is class-wise adversarial training at six coefficients. The
+# Back to the toy of notebook 04: how strong should the reversal be? Here is class-wise adversarial training at five coefficients. The
 # table shows what you would have on a real target: the accuracy on the source, and the [**IM score**](../docs/glossary.md#im-score)
 # of the target predictions, high where they are certain one by one and varied together. The accuracy on the target is computed,
 # and stays locked until you have chosen.
@@ -230,7 +230,7 @@ else:
 # **What do you expect?** Which coefficient would you take: the one with the best source accuracy, or the one with the highest IM score?
 
 # %%
-COEFFICIENTS = (0.0, 0.1, 1.0, 3.0, 10.0, 100.0)
+COEFFICIENTS = (0.0, 1.0, 3.0, 10.0, 100.0)
 
 
 def sweep_toy(start):
@@ -242,7 +242,7 @@ def sweep_toy(start):
     return rows, [one.target_accuracy for one in found]
 
 
-toys = [sweep_toy(seed + i) for i in range(3)]
+toys = [sweep_toy(seed + i) for i in range(1 if p.name == "smoke" else 3)]
 (swept_rows, locked), *_ = toys
 for row in swept_rows:
     print(f"coefficient {row['coefficient']:5g}: source accuracy {row['source']:.2f}, IM score {row['im']:.2f}")
@@ -341,7 +341,7 @@ if lesson.solved("choose_coefficient"):
         refused = rows[best]["source"] < max(row["source"] for row in rows) - 0.05
         print("; the gate had refused the best one" if refused else "")
     winners = {COEFFICIENTS[int(np.argmax(target_accuracy))] for _, target_accuracy in toys}
-    print(f"one coefficient would have been best on all three: {'yes' if len(winners) == 1 else 'no'}")
+    print(f"one coefficient would have been best on all of them: {'yes' if len(winners) == 1 else 'no'}")
 
 # %% [markdown]
 # The difference to the best one is the [regret](../docs/glossary.md#regret). Three seeds of a toy prove nothing about your data. They
