@@ -282,7 +282,7 @@ for name, way in WAYS.items():
 
 # %% [markdown]
 # Read the colours within one marker: adaptation works when blue and orange *circles* lie together, and likewise the
-# crosses. The class-wise method is not the better one by rule: look at the printed line, and at how far five seeds lie apart.
+# crosses. The class-wise method is not the better one by rule: look at the printed line, and at how far the seeds lie apart.
 # Adversarial alignment has no guarantee, which is why its result must be checked (notebook 05).
 
 # %% [markdown]
