@@ -3,7 +3,9 @@
 import json
 
 import jupytext
+import matplotlib.pyplot as plt
 import pytest
+import torch
 from helpers.files import ROOT
 
 from cryoshift_core.application.profiles import PROFILES
@@ -55,6 +57,21 @@ def test_a_checkpoint_says_whether_to_go_on(tmp_path, monkeypatch, capsys):
         checks.checkpoint("height", 1.0)
     lesson(tmp_path, capsys, seed=1).checkpoint(name, 0.5)
     assert "(no reference for these parameters)" in capsys.readouterr().out
+
+
+def test_a_figure_is_saved_where_the_run_writes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made = lesson(tmp_path, capsys)
+    made.figure(plt.figure(), "empty")
+    assert (made.run.folder / "figures" / "empty.png").stat().st_size > 100
+
+
+def test_the_domains_of_a_run_are_those_of_its_scenario(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    source, validation, target = lesson(tmp_path, capsys, profile="smoke").run.domains()
+    assert len(source) > len(validation) and not hasattr(target, "y")
+    assert source.classes == validation.classes and not torch.equal(source.x[: len(validation)], validation.x)
+    assert any(path.name.startswith("in_situ_2") for path in (tmp_path / "runs/smoke/data").iterdir())
 
 
 def test_checks_know_what_is_solved(tmp_path, monkeypatch, capsys):
