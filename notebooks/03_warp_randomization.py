@@ -24,7 +24,7 @@
 # **What you will learn**
 # - seven warps (shift, crowding, deformation, optics, spectrum, histogram, noise), what each stands for, and the bound
 #   that each one keeps;
-# - to build the strongest of them, the spectrum warp, from averages alone: which noise is missing, and how much of the
+# - to build the one that comes nearest to the target, the spectrum warp, from averages alone: which noise is missing, and how much of the
 #   *signal* survives in the target;
 # - to ask without a target label what a classifier gains, and how much of a warp it tolerates.
 #

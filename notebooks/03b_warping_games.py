@@ -33,8 +33,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 12 s | 650 MB |
-# | laptop | 40 s | 1500 MB |
+# | smoke | 12 s | 660 MB |
+# | laptop | 41 s | 1770 MB |
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 import copy
