@@ -153,6 +153,14 @@ def scores(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Interv
     return fig
 
 
+def two_directions(features: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Domain -> (N, 2): features (N, F) on the first two principal axes of all domains together."""
+    everything = torch.cat(list(features.values())).float()
+    centre = everything.mean(0)
+    _, _, axes = torch.linalg.svd(everything - centre, full_matrices=False)
+    return {name: ((f - centre) @ axes[:2].T).numpy() for name, f in features.items()}
+
+
 def embedding(features: Mapping[str, Tensor], title: str = "") -> Figure:
     """Figure with the features (N, F) of several domains on the first two principal axes of all of them together."""
     return embeddings({title: features})
@@ -162,11 +170,8 @@ def embeddings(features: Mapping[str, Mapping[str, Tensor]]) -> Figure:
     """Figure with a panel per title, as in :func:`embedding`; each panel has principal axes of its own."""
     fig, axes = plt.subplots(1, len(features), figsize=(3.0 * len(features) + 0.9, 3.4), layout="constrained")
     for ax, (title, domains) in zip(np.atleast_1d(axes), features.items(), strict=True):
-        everything = torch.cat(list(domains.values())).float()
-        centre = everything.mean(0)
-        _, _, directions = torch.linalg.svd(everything - centre, full_matrices=False)
-        for (name, f), marker in zip(domains.items(), cycle(MARKERS), strict=False):
-            x, y = ((f - centre) @ directions[:2].T).T.numpy()
+        for (name, points), marker in zip(two_directions(domains).items(), cycle(MARKERS), strict=False):
+            x, y = points.T
             ax.scatter(x, y, s=6, marker=marker, alpha=0.5, label=name, color=COLOURS.get(name), linewidths=0)
         ax.set(xlabel="1st principal axis", title=title, xticks=[], yticks=[])
     np.atleast_1d(axes)[0].set_ylabel("2nd")
