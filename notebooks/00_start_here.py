@@ -324,11 +324,15 @@ run.finish()
 #   missing wedge; as many labelled subtomograms as you like.
 # - 02 [The domain gap](02_the_domain_gap.ipynb). *What breaks on the next data set?* How to see and measure a gap
 #   without labels.
-# - 03 [Warp randomization](03_warp_randomization.ipynb). *Can simulated subtomograms be made to look real?* Bounded warps,
-#   and how they are trained.
+# - 03 [Warp randomization](03_warp_randomization.ipynb). *Can simulated subtomograms be made to look real?* Bounded warps.
+# - 03b [Warping games](03b_warping_games.ipynb). *Can warps be trained?* Against a discriminator, against the classifier; three
+#   published mistakes.
 # - 04 [Multi-adversarial adaptation](04_multi_adversarial_adaptation.ipynb). *Can a network learn to ignore the
 #   domain?* Gradient reversal, one discriminator per class.
-# - 05 [Evaluation](05_evaluation.ipynb). *Did it help?* Choosing a model without labels; scores with intervals.
+# - 04b [Choosing without labels](04b_choosing_without_labels.ipynb). *Which method, which checkpoint?* What can be known without
+#   labels, and what fools it.
+# - 05 [Evaluation](05_evaluation.ipynb). *Did it help?* Held-out labels, opened once: scores, confusions, calibration.
+# - 05b [Reading the evidence](05b_reading_the_evidence.ipynb). *Does it help in general?* Many runs, with intervals.
 # - 06 [Your own subtomograms](06_your_own_subtomograms.ipynb). *Does it work on real data, and on mine?* A STAR file of
 #   classes with confidences.
 # - 06b [By particle](06b_hiv_by_particle.ipynb). *How right is it where the truth is known?* Whole particles held out.

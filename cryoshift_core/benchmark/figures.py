@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..application.pictures import COLOURS, show
+from ..application.pictures import COLOURS, OTHERS, show
 from ..metrics import Interval
 from .statistics import Comparison, LamellaScore, ParticleScore, SpikeIn
 
@@ -114,6 +114,19 @@ def forest(found: Mapping[str, Comparison], title: str, label: str) -> Figure:
     ax.set_title(f"{title}\npoint: mean, error bar: 95 % t interval over n seeds, paired by seed")
     handles = [Line2D([], [], marker=marker, color=colour) for marker, colour in kinds.values()]
     fig.legend(handles, list(kinds), loc="outside lower center", ncols=3)
+    return fig
+
+
+def alignment(found: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """A dot for each method: proxy A-distance of its features, and balanced accuracy on target-test."""
+    fig, ax = plt.subplots(figsize=(6.6, 3.4), layout="constrained")
+    for i, (name, (distance, score)) in enumerate(found.items()):
+        colour = COLOURS.get(name, OTHERS[i % len(OTHERS)])
+        ax.plot(distance, score, "osD^vPX"[i % 7], ms=7, color=colour, label=name)
+    fig.legend(loc="outside right center", fontsize=8)
+    ax.set(xlabel="proxy A-distance of the features, source against target", ylabel="balanced accuracy, target-test")
+    ax.set_title(title)
+    ax.margins(0.1)
     return fig
 
 

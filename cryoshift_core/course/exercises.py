@@ -32,9 +32,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from ..errors import InputError
 from ..support.runtime import check_known, root, write_text
@@ -237,6 +239,11 @@ class Lesson:
         self.folder = costs.find().parent
         self.exercises = {exercise.name: exercise for exercise in read(self.folder / f"{run.notebook}.ipynb")}
         self.verdicts: dict[str, Verdict] = {}
+
+    def figure(self, fig: Figure, name: str) -> None:
+        """Save a figure as figures/<name>.png of the run, and show it."""
+        self.run.save_figure(fig, name)
+        plt.show()
 
     def check(self, name: str) -> None:
         """Judge the answer to one exercise and print the verdict; InputError for a name that is no exercise."""

@@ -19,7 +19,7 @@ from mpl_toolkits.mplot3d import Axes3D
 from skimage.measure import marching_cubes
 from torch import Tensor
 
-from ..application.pictures import COLOURS, LINES, middle, radial_spectrum, show
+from ..application.pictures import COLOURS, LINES, OTHERS, middle, radial_spectrum, show
 from ..application.pictures import learning_curves as learning_curves
 from ..application.pictures import spectra as spectra
 from ..metrics import Interval, Reliability
@@ -153,17 +153,47 @@ def scores(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Interv
     return fig
 
 
-def embedding(features: Mapping[str, Tensor], title: str = "") -> Figure:
-    """Figure with the features (N, F) of several domains on the first two principal axes of all of them together."""
-    fig, ax = plt.subplots(figsize=(3.9, 3.4), layout="constrained")
+def two_directions(features: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Domain -> (N, 2): features (N, F) on the first two principal axes of all domains together."""
     everything = torch.cat(list(features.values())).float()
     centre = everything.mean(0)
     _, _, axes = torch.linalg.svd(everything - centre, full_matrices=False)
-    for (name, f), marker in zip(features.items(), cycle(MARKERS), strict=False):
-        x, y = ((f - centre) @ axes[:2].T).T.numpy()
-        ax.scatter(x, y, s=6, marker=marker, alpha=0.5, label=name, color=COLOURS.get(name), linewidths=0)
-    ax.set(xlabel="1st principal axis", ylabel="2nd", title=title, xticks=[], yticks=[])
-    ax.legend(markerscale=2)
+    return {name: ((f - centre) @ axes[:2].T).numpy() for name, f in features.items()}
+
+
+def embedding(features: Mapping[str, Tensor], title: str = "") -> Figure:
+    """Figure with the features (N, F) of several domains on the first two principal axes of all of them together."""
+    return embeddings({title: features})
+
+
+def embeddings(features: Mapping[str, Mapping[str, Tensor]]) -> Figure:
+    """Figure with a panel per title, as in :func:`embedding`; each panel has principal axes of its own."""
+    fig, axes = plt.subplots(1, len(features), figsize=(3.0 * len(features) + 0.9, 3.4), layout="constrained")
+    for ax, (title, domains) in zip(np.atleast_1d(axes), features.items(), strict=True):
+        for (name, points), marker in zip(two_directions(domains).items(), cycle(MARKERS), strict=False):
+            x, y = points.T
+            ax.scatter(x, y, s=6, marker=marker, alpha=0.5, label=name, color=COLOURS.get(name), linewidths=0)
+        ax.set(xlabel="1st principal axis", title=title, xticks=[], yticks=[])
+    np.atleast_1d(axes)[0].set_ylabel("2nd")
+    np.atleast_1d(axes)[0].legend(markerscale=2)
+    return fig
+
+
+def before_and_after(
+    found: Mapping[str, Mapping[float, Sequence[float]]], conditions: Sequence[str], label: str
+) -> Figure:
+    """Figure with the values of each method under two conditions: a dot per seed, and a line between the means."""
+    fig, ax = plt.subplots(figsize=(5.6, 2.8), layout="constrained")
+    for i, (name, by_condition) in enumerate(found.items()):
+        colour = ("0.4", *OTHERS)[i]
+        for j, values in enumerate(by_condition.values()):
+            ax.plot([3 * i + j] * len(values), values, MARKERS[i], ms=5, alpha=0.6, color=colour)
+        means = [float(np.mean(values)) for values in by_condition.values()]
+        ax.plot([3 * i, 3 * i + 1], means, LINES[i], color=colour, label=name)
+    ax.set_xticks([3 * i + j for i in range(len(found)) for j in (0, 1)], list(conditions) * len(found))
+    ax.set(ylabel=label)
+    ax.set_ylim(top=1.03)
+    ax.legend(fontsize=7, loc="lower left")
     return fig
 
 

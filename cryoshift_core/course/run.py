@@ -40,6 +40,7 @@ from ..application.steps import Step
 from ..data import Labelled, Unlabelled
 from ..errors import InputError
 from ..simulation.class_files import class_file
+from ..simulation.datasets import DatasetConfig, simulate_source, simulate_target
 from ..support.runtime import atomic, file_digest, pick_device, root, write_text
 from ..training import Fit, TrainingConfig
 from .explore import Draw, explore
@@ -158,6 +159,16 @@ class Run:
     def data_seed(self) -> int:
         """Seed of the simulated data: the parameter `data_seed`, or `seed` where that is -1."""
         return self.params.seed if self.params.data_seed < 0 else self.params.data_seed
+
+    def domains(self) -> tuple[Labelled, Labelled, Unlabelled]:
+        """Source, held-out source (validation) and target of the run's scenario, kept in `data_folder`."""
+        parts = (("source", "source"), ("source", "validation"), (self.params.scenario, "train"))
+        source, validation, target = (DatasetConfig.of(self.profile, *part, self.data_seed) for part in parts)
+        return (
+            simulate_source(source, folder=self.data_folder),
+            simulate_source(validation, folder=self.data_folder),
+            simulate_target(target, folder=self.data_folder),
+        )
 
     @property
     def methods(self) -> tuple[str, ...]:

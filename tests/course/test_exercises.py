@@ -11,9 +11,9 @@ from cryoshift_core.__main__ import main
 from cryoshift_core.course import exercises, runner
 from cryoshift_core.errors import InputError
 
-MASTERS = sorted((ROOT / "notebooks").glob("0[1-5]_*.ipynb"))
+MASTERS = sorted((ROOT / "notebooks").glob("0[1-5]*_*.ipynb"))
 ALL = [exercise for path in MASTERS for exercise in exercises.read(path)]
-each = pytest.mark.parametrize("exercise", ALL, ids=[f"{e.notebook[:2]}-{e.name}" for e in ALL])
+each = pytest.mark.parametrize("exercise", ALL, ids=[f"{e.notebook.split('_')[0]}-{e.name}" for e in ALL])
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +208,9 @@ def test_a_folder_without_notebooks_is_reported(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ["02", "05"])
+@pytest.mark.parametrize("number", ["02", "03", "04b", "05b"])
 def test_a_participant_may_run_all_cells_before_any_answer(number, tmp_path, monkeypatch):
-    """02 and 05 use answers in later cells."""
+    """These use answers in later cells."""
     written = exercises.write(ROOT / "notebooks", tmp_path / "sets")
     (source,) = [p for p in written if p.parent.name == "participant" and p.name.startswith(f"{number}_")]
     monkeypatch.chdir(tmp_path)

@@ -3,7 +3,9 @@
 import json
 
 import jupytext
+import matplotlib.pyplot as plt
 import pytest
+import torch
 from helpers.files import ROOT
 
 from cryoshift_core.application.profiles import PROFILES
@@ -57,6 +59,21 @@ def test_a_checkpoint_says_whether_to_go_on(tmp_path, monkeypatch, capsys):
     assert "(no reference for these parameters)" in capsys.readouterr().out
 
 
+def test_a_figure_is_saved_where_the_run_writes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made = lesson(tmp_path, capsys)
+    made.figure(plt.figure(), "empty")
+    assert (made.run.folder / "figures" / "empty.png").stat().st_size > 100
+
+
+def test_the_domains_of_a_run_are_those_of_its_scenario(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    source, validation, target = lesson(tmp_path, capsys, profile="smoke").run.domains()
+    assert len(source) > len(validation) and not hasattr(target, "y")
+    assert source.classes == validation.classes and not torch.equal(source.x[: len(validation)], validation.x)
+    assert any(path.name.startswith("in_situ_2") for path in (tmp_path / "runs/smoke/data").iterdir())
+
+
 def test_checks_know_what_is_solved(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     checks = lesson(tmp_path, capsys)
@@ -67,7 +84,7 @@ def test_checks_know_what_is_solved(tmp_path, monkeypatch, capsys):
 
 def test_every_checkpoint_is_called_and_its_defaults_are_the_notebooks():
     table = json.loads((ROOT / "notebooks" / exercises.CHECKPOINTS).read_text())
-    assert list(table) == [path.stem for path in sorted((ROOT / "notebooks").glob("0[1-5]_*.py"))]
+    assert list(table) == [path.stem for path in sorted((ROOT / "notebooks").glob("0[1-5]*_*.py"))]
     for notebook, entries in table.items():
         code = (ROOT / "notebooks" / f"{notebook}.py").read_text()
         for name, entry in entries.items():
@@ -87,6 +104,6 @@ def test_links_to_the_glossary_have_their_entry():
     entries = {
         re.sub(r"[^a-z0-9 -]", "", one.lower()).replace(" ", "-") for one in re.findall(r"^### (.+)$", words, re.M)
     }
-    for path in (ROOT / "notebooks").glob("0[0-5]_*.py"):
+    for path in (ROOT / "notebooks").glob("0[0-5]*_*.py"):
         linked = set(re.findall(r"docs/glossary\.md#([\w-]+)\)", path.read_text()))
         assert linked <= entries, path.name

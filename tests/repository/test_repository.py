@@ -161,14 +161,14 @@ def names_used(path):
 
 def test_held_out_labels_are_loaded_by_the_evaluation_alone():
     """tests/course watches which notebooks open label files; this finds calls on paths that they do not take."""
-    readers = {path.stem[:2] for path in NOTEBOOKS if "load_labels" in names_used(path.with_suffix(".py"))}
+    readers = {path.stem.split("_")[0] for path in NOTEBOOKS if "load_labels" in names_used(path.with_suffix(".py"))}
     assert readers == {"05"}
     package = [path for path in (ROOT / "cryoshift_core").rglob("*.py") if "load_labels" in names_used(path)]
     wings = {path.relative_to(ROOT / "cryoshift_core").parts[0] for path in package}
     assert wings == {"benchmark", "course", "simulation"}, "simulation defines it, the benchmark scores with it"
     course = [path.name for path in package if path.parent.name == "course"]
     assert course == ["practice.py"], "the course opens the practice key, which tests/course/test_practice.py guards"
-    revealing = {path.stem[:2] for path in NOTEBOOKS if "reveal" in names_used(path.with_suffix(".py"))}
+    revealing = {path.stem.split("_")[0] for path in NOTEBOOKS if "reveal" in names_used(path.with_suffix(".py"))}
     assert revealing == {"02"}
     openers = [p for p in (ROOT / "cryoshift_core").rglob("*.py") if ".labels.safetensors" in p.read_text()]
     assert [path.name for path in openers] == ["datasets.py"]
