@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -166,26 +167,44 @@ def normalize(x: Tensor, sample: int | None = None) -> Tensor:
         return (x - median.view(-1, 1, 1, 1, 1)) / width.clamp_min(1e-6).view(-1, 1, 1, 1, 1)
     flat = x.flatten(1)
     out = torch.empty_like(flat)
-    for start in range(0, len(flat), 256):
-        part = flat[start : start + 256]
+    rows = 8 if x.device.type == "cpu" else 256  # 8 subtomograms of 32^3 stay in the cache of a CPU core
+    for start in range(0, len(flat), rows):
+        part = flat[start : start + rows]
         centred, _, width = _robust_scale(part)
-        spread = part.std(1, keepdim=True)
-        bad = ~(torch.isfinite(spread) & (part.amax(1, keepdim=True) > part.amin(1, keepdim=True)))
+        largest = torch.maximum(centred.amax(1, keepdim=True), -centred.amin(1, keepdim=True))
+        bad = ~(torch.isfinite(largest) & (largest > 0))
         if bad.any():
             index = start + int(bad.flatten().nonzero()[0])
             found = "constant" if torch.isfinite(flat[index]).all() else "not finite (NaN or infinite)"
             raise InputError(
                 f"Expected grey values that vary, got subtomogram {index} of {len(flat)}, {found}: drop it."
             )
-        out[start : start + 256] = centred / torch.where(width > 1e-6 * spread, width, spread)
+        if (width <= 2e-6 * largest).any():  # the standard deviation is at most 1.5 times `largest`
+            spread = part.std(1, keepdim=True)
+            width = torch.where(width > 1e-6 * spread, width, spread)
+        out[start : start + rows] = centred / width
     return out.view_as(x)
 
 
 def _robust_scale(flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of (N, M) less their medians, the medians, and 1.4826 times the median absolute deviations."""
-    median = flat.median(1, keepdim=True).values
+    median = _medians(flat)
     centred = flat - median
-    return centred, median, 1.4826 * centred.abs().median(1, keepdim=True).values
+    return centred, median, 1.4826 * _medians(centred.abs())
+
+
+def _medians(flat: Tensor) -> Tensor:
+    """Lower median (N, 1) of each row, as ``flat.median(1)``; on the CPU by numpy's selection, 8 times as fast."""
+    if flat.device.type != "cpu" or flat.requires_grad or flat.dtype not in (torch.float32, torch.float64):
+        return flat.median(1, keepdim=True).values
+    middle = (flat.shape[1] - 1) // 2
+    found = np.empty((len(flat), 1), dtype=flat.numpy().dtype)
+    one = np.empty(flat.shape[1], dtype=found.dtype)
+    for i, row in enumerate(flat.numpy()):
+        one[:] = row
+        one.partition(middle)
+        found[i] = np.nan if np.isnan(one[middle:].max()) else one[middle]  # a selection puts NaN last
+    return torch.from_numpy(found)
 
 
 def crop(x: Tensor, n: int) -> Tensor:
