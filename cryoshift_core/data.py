@@ -11,13 +11,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .errors import InputError
+from .support.medians import medians
 from .support.runtime import atomic
 
 UNKNOWN = -1  # label of a subtomogram that belongs to none of the classes
@@ -188,23 +188,9 @@ def normalize(x: Tensor, sample: int | None = None) -> Tensor:
 
 def _robust_scale(flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of (N, M) less their medians, the medians, and 1.4826 times the median absolute deviations."""
-    median = _medians(flat)
+    median = medians(flat)
     centred = flat - median
-    return centred, median, 1.4826 * _medians(centred.abs())
-
-
-def _medians(flat: Tensor) -> Tensor:
-    """Lower median (N, 1) of each row, as ``flat.median(1)``; on the CPU by numpy's selection, 8 times as fast."""
-    if flat.device.type != "cpu" or flat.requires_grad or flat.dtype not in (torch.float32, torch.float64):
-        return flat.median(1, keepdim=True).values
-    middle = (flat.shape[1] - 1) // 2
-    found = np.empty((len(flat), 1), dtype=flat.numpy().dtype)
-    one = np.empty(flat.shape[1], dtype=found.dtype)
-    for i, row in enumerate(flat.numpy()):
-        one[:] = row
-        one.partition(middle)
-        found[i] = np.nan if np.isnan(one[middle:].max()) else one[middle]  # a selection puts NaN last
-    return torch.from_numpy(found)
+    return centred, median, 1.4826 * medians(centred.abs())
 
 
 def crop(x: Tensor, n: int) -> Tensor:

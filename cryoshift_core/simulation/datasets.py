@@ -129,7 +129,9 @@ class DatasetConfig:
         setting = self.setting
         molecules = map(class_file, (*self.classes, *self.extras, setting.unseen_molecule))
         files = [runtime.file_digest(path) for path in molecules if path]
-        code = [runtime.code_digest("simulation", "fourier", "data", "tomography.mrc", "tomography.em")]
+        code = [
+            runtime.code_digest("simulation", "fourier", "data", "support.medians", "tomography.mrc", "tomography.em")
+        ]
         for name, factor in FACTORS.items():
             if name not in scenarios.BUILTIN_FACTORS:
                 parts = (factor.optics, factor.specimens, factor.structure, factor.subtomograms)
