@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .errors import InputError
-from .support.medians import medians
+from .support.order import medians
 from .support.runtime import atomic
 
 UNKNOWN = -1  # label of a subtomogram that belongs to none of the classes
@@ -205,8 +205,10 @@ def crop(x: Tensor, n: int) -> Tensor:
 ROTATIONS_180: dict[int, tuple[int, ...]] = {0: (), 1: (3, 4), 2: (2, 4), 3: (2, 3)}
 
 
-def augment(x: Tensor, generator: torch.Generator, rotations: Sequence[int] = (0, 1, 2, 3)) -> Tensor:
-    """Each subtomogram rotated by 180 degrees about a random axis out of `rotations`.
+def augment(
+    x: Tensor, generator: torch.Generator, rotations: Sequence[int] = (0, 1, 2, 3), index: Tensor | None = None
+) -> Tensor:
+    """Each subtomogram rotated by 180 degrees about a random axis out of `rotations`; a copy.
 
     These rotations keep the hand of a molecule and a symmetric missing wedge. A wedge with a pretilt is kept by 0
     (none) and 2 (about the tilt axis y) only. A 90-degree rotation would move the wedge, and a reflection would make
@@ -217,13 +219,13 @@ def augment(x: Tensor, generator: torch.Generator, rotations: Sequence[int] = (0
     x : (N, 1, Z, Y, X)
     generator : on the CPU
     rotations : names out of ROTATIONS_180
+    index : (M,) int64, the subtomograms to take; None: all
     """
-    pick = torch.randint(len(rotations), (len(x),), generator=generator, device=generator.device)
-    which = torch.tensor(list(rotations), device=pick.device)[pick].to(x.device)
-    out = x.clone()
-    for rotation in rotations:
-        if ROTATIONS_180[rotation]:
-            out[which == rotation] = x[which == rotation].flip(ROTATIONS_180[rotation])
+    rows = range(len(x)) if index is None else index.tolist()
+    pick = torch.randint(len(rotations), (len(rows),), generator=generator, device=generator.device).tolist()
+    out = x.new_empty(len(rows), *x.shape[1:])
+    for i, (row, which) in enumerate(zip(rows, pick, strict=True)):  # one copy of each, while it is in the cache
+        out[i] = x[row].flip([axis - 1 for axis in ROTATIONS_180[rotations[which]]])
     return out
 
 

@@ -39,7 +39,7 @@ PRECISIONS = ("32-true", "bf16-mixed")  # named as in Lightning
 # tables that a script may add to, for the processes that :func:`fit` starts
 TABLES = ("methods.METHODS", "methods.TERMS", "models.ENCODERS", "warps.WARPS")
 # modules whose code changes a fit
-CODE = ("data", "fourier", "losses", "methods", "models", "training", "warps", "support.medians", "support.processes")
+CODE = ("data", "fourier", "losses", "methods", "models", "training", "warps", "support.order", "support.processes")
 
 
 @dataclass(frozen=True)
@@ -400,10 +400,11 @@ def _step(state: _State, source: Labelled, target: Unlabelled, reversal: float) 
     modules, generator, batch, device = state.modules, state.generator, state.config.batch, state.device
     network: Any = modules["network"].train()
     chosen = torch.randint(len(source), (batch,), generator=generator, device="cpu")
-    x_s, y_s = augment(source.x[chosen], generator, state.config.rotations).to(device), source.y[chosen].to(device)
-    x_t = target.x[torch.randint(len(target), (batch,), generator=generator, device="cpu")]
+    x_s = augment(source.x, generator, state.config.rotations, chosen).to(device)
+    y_s = source.y[chosen].to(device)
+    chosen = torch.randint(len(target), (batch,), generator=generator, device="cpu")
     about_axis = tuple(rotation for rotation in state.config.rotations if rotation in (0, 2))
-    x_t = augment(x_t, generator, about_axis).to(device)
+    x_t = augment(target.x, generator, about_axis, chosen).to(device)
     with torch.no_grad():
         teacher = state.group.shared(modules["teacher"], x_t).softmax(1) if "teacher" in modules else None
         seen = modules["student_augmentation"](x_t, generator=generator) if "student_augmentation" in modules else x_t

@@ -130,7 +130,7 @@ class DatasetConfig:
         molecules = map(class_file, (*self.classes, *self.extras, setting.unseen_molecule))
         files = [runtime.file_digest(path) for path in molecules if path]
         code = [
-            runtime.code_digest("simulation", "fourier", "data", "support.medians", "tomography.mrc", "tomography.em")
+            runtime.code_digest("simulation", "fourier", "data", "support.order", "tomography.mrc", "tomography.em")
         ]
         for name, factor in FACTORS.items():
             if name not in scenarios.BUILTIN_FACTORS:

@@ -10,7 +10,7 @@ from scipy import stats
 from cryoshift_core import data
 from cryoshift_core.data import HeldOutLabels, Labelled, Unlabelled, normalize
 from cryoshift_core.errors import InputError
-from cryoshift_core.support.medians import medians
+from cryoshift_core.support.order import ascending, medians
 
 X = torch.randn(12, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
 GROUPS = torch.arange(12) // 3
@@ -140,7 +140,7 @@ def test_normalize_is_bit_equal_to_full_sorts(size, kind):
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 100, 1001])
-def test_medians_are_those_of_torch(n):
+def test_medians_and_sorted_rows_are_those_of_torch(n):
     rows = torch.randn(9, n, generator=torch.Generator().manual_seed(n))
     rows[1], rows[2], rows[3] = rows[1].round(), 0, float("inf")
     rows[4, 0], rows[5, -1], rows[6, n // 2] = float("nan"), float("nan"), -float("inf")
