@@ -221,6 +221,8 @@ def augment(
     rotations : names out of ROTATIONS_180
     index : (M,) int64, the subtomograms to take; None: all
     """
+    if index is not None and type(x) is not Tensor:  # streamed: all rows are made at once
+        x, index = x[index], None
     rows = range(len(x)) if index is None else index.tolist()
     pick = torch.randint(len(rotations), (len(rows),), generator=generator, device=generator.device).tolist()
     out = x.new_empty(len(rows), *x.shape[1:])

@@ -133,7 +133,11 @@ def _evenly(n_data: int, n: int) -> Tensor:
 
 
 def _fingerprint(*tensors: Tensor) -> list:
-    return [[list(t.shape), zlib.crc32(t.detach().cpu().contiguous().numpy().data)] for t in tensors]
+    some = [t if type(t) is Tensor else t[_evenly(len(t), EVALUATED)] for t in tensors]  # of streamed ones a sample
+    shapes = [list(t.shape) for t in tensors]
+    return [
+        [shape, zlib.crc32(t.detach().cpu().contiguous().numpy().data)] for shape, t in zip(shapes, some, strict=True)
+    ]
 
 
 @dataclass
@@ -281,6 +285,8 @@ def fit(
     chosen = pick_device(device)
     generator = torch.Generator("cpu").manual_seed(seed)
     if validation is None:
+        if type(source.x) is not Tensor:
+            raise InputError("Expected `validation` beside a streamed source: simulate some of its split 'validation'.")
         order = torch.randperm(len(source), generator=generator, device="cpu")
         held = max(1, len(source) // 10)
         validation, source = source.subset(order[:held]), source.subset(order[held:])

@@ -20,11 +20,11 @@ from ..data import Unlabelled
 from ..errors import InputError, InputWarning
 from ..fourier import shell_means
 from ..simulation import structures
+from ..support.streamed import StreamedBoxes
 from ..tomography import extraction, volumes
 from ..tomography.background import FEWEST, find_background
 from ..tomography.picking import Candidates
 from ..tomography.volumes import ContrastGuess, Particles, Volume
-from .streamed import StreamedBoxes
 
 SMALLEST, LARGEST = 24, 48  # voxels: limits of a box that is chosen automatically
 # 35 boxes from the rims of a crowded lamella made its classifier worse (docs/search.md).
