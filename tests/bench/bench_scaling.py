@@ -29,7 +29,7 @@ from cryoshift_core.simulation import imaging, optics, specimens
 from cryoshift_core.support.processes import Group
 from cryoshift_core.tomography import mrc
 
-N, MANY, STEPS = 700, 4000, 40
+N, MANY, FEW, STEPS = 700, 4000, 100, 40
 
 
 def white(n: int, box: int = 32, n_classes: int = 7) -> tuple[data.Labelled, data.Unlabelled]:
@@ -103,7 +103,7 @@ def default_fit() -> None:
 
 
 def make_files(place: str) -> None:
-    """A stack of MANY boxes, a tomogram with as many positions, and a model for both."""
+    """Stacks of MANY and of FEW boxes, a tomogram with as many positions, and a model for all."""
     folder = Path(place)
     size = {"box": 32, "voxel_size": 12.0, "progress": False}
     source = cs.simulate_source(CLASSES, 384, **size)
@@ -113,11 +113,13 @@ def make_files(place: str) -> None:
     outliers = cs.simulate_source(["ice"], 60, split="validation", **size)
     cs.select(fit, target, outliers=outliers, device="cpu").save(folder / "m.safetensors")
     boxes = source.x[:, 0].numpy()
-    mrc.write_mrc(folder / "stack.mrcs", boxes[np.arange(MANY) % len(boxes)], 12.0)
+    for name, n in {"many": MANY, "few": FEW}.items():
+        mrc.write_mrc(folder / f"{name}.mrcs", boxes[np.arange(n) % len(boxes)], 12.0)
     tiles = boxes[:192].reshape(3, 8, 8, 32, 32, 32).transpose(0, 3, 1, 4, 2, 5).reshape(96, 256, 256)
     mrc.write_mrc(folder / "tomogram.mrc", tiles, 12.0)
     zyx = np.random.default_rng(0).uniform(20, np.array(tiles.shape) - 21, size=(MANY, 3))
-    star(folder / "positions.star", **coordinates(zyx[:, ::-1]))
+    for name, n in {"many": MANY, "few": FEW}.items():
+        star(folder / f"{name}.star", **coordinates(zyx[:n, ::-1]))
 
 
 def predict_files(kind: str, place: str) -> None:
@@ -130,17 +132,20 @@ def predict_files(kind: str, place: str) -> None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
     before = peak()
-    files = {"subtomograms": folder / "stack.mrcs"}
-    if kind == "tomogram":
-        files = {"tomogram": folder / "tomogram.mrc", "coordinates": folder / "positions.star"}
+    seconds = {}
+    for name, n in {"few": FEW, "many": MANY}.items():
+        files = {"subtomograms": folder / f"{name}.mrcs"}
+        if kind == "tomogram":
+            files = {"tomogram": folder / "tomogram.mrc", "coordinates": folder / f"{name}.star"}
 
-    def whole() -> None:
-        model, out = folder / "m.safetensors", folder / f"out_{kind}"
-        found = cs.classify(model=model, out_dir=out, contrast="bright", device="cpu", **files)
-        assert len(found.predictions) > 0.9 * MANY
+        def whole(files=files, out=folder / f"out_{kind}_{name}", n=n) -> None:
+            found = cs.classify(model=folder / "m.safetensors", out_dir=out, contrast="bright", device="cpu", **files)
+            assert len(found.predictions) > 0.9 * n
 
-    seconds = cpu_seconds(whole, 1)
-    print(f"predict_{kind}_32 {MANY / seconds:.0f} boxes/CPU-s, with report and figures")
+        seconds[name] = cpu_seconds(whole, 1)
+    each = (seconds["many"] - seconds["few"]) / (MANY - FEW)
+    print(f"predict_{kind}_32 {1 / each:.0f} boxes/CPU-s, and {seconds['few'] - FEW * each:.1f} CPU-s for the report")
+    print(f"predict_{kind}_32_all {MANY / seconds['many']:.0f} boxes/CPU-s of {MANY} with the report")
     print(f"predict_{kind}_32_memory {peak():.2f} GB peak ({before:.2f} GB before)")
 
 
