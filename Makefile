@@ -27,7 +27,7 @@ help:
 	@echo "make lint       check style, types and import contracts only"
 	@echo "make format     format the code, and bring the .py and .ipynb of each notebook together"
 	@echo "make sync       only bring the .py and .ipynb of each notebook together"
-	@echo "make bench      measure the speed of simulation, training and extraction"
+	@echo "make bench      measure speed, memory and growth of simulation, training, extraction and prediction"
 	@echo "make compare    train and score methods, JOBS=2 at a time, into runs/compare/compare.csv"
 	@echo "                (METHODS='source_only cryoshift' SCENARIOS=in_situ_1 SEEDS='0 1 2' GRID='weights.mada=0.3,1,3')"
 	@echo "make sweep      run SWEEP=notebooks/sweeps/methods.yaml through Snakemake, JOBS=2 at a time; goes on after a kill"
@@ -85,6 +85,7 @@ lab: $(READY)
 bench: $(READY)
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_learning.py
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_extraction.py
+	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_scaling.py
 
 METHODS ?= source_only cryoshift
 SCENARIOS ?= in_situ_1

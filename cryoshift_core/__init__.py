@@ -47,6 +47,7 @@ _WHERE = {
     "select": "application.classifier",
     "simulate_source": "simulation",
     "simulate_target": "simulation",
+    "stream_source": "simulation",
 }
 
 __all__ = [*_WHERE, "__version__"]
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from .simulation import load_labels as load_labels
     from .simulation import simulate_source as simulate_source
     from .simulation import simulate_target as simulate_target
+    from .simulation import stream_source as stream_source
     from .training import TrainingConfig as TrainingConfig
     from .training import fit as fit
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .errors import InputError
+from .support.order import medians
 from .support.runtime import atomic
 
 UNKNOWN = -1  # label of a subtomogram that belongs to none of the classes
@@ -166,26 +167,30 @@ def normalize(x: Tensor, sample: int | None = None) -> Tensor:
         return (x - median.view(-1, 1, 1, 1, 1)) / width.clamp_min(1e-6).view(-1, 1, 1, 1, 1)
     flat = x.flatten(1)
     out = torch.empty_like(flat)
-    for start in range(0, len(flat), 256):
-        part = flat[start : start + 256]
+    rows = 8 if x.device.type == "cpu" else 256  # 8 subtomograms of 32^3 stay in the cache of a CPU core
+    for start in range(0, len(flat), rows):
+        part = flat[start : start + rows]
         centred, _, width = _robust_scale(part)
-        spread = part.std(1, keepdim=True)
-        bad = ~(torch.isfinite(spread) & (part.amax(1, keepdim=True) > part.amin(1, keepdim=True)))
+        largest = torch.maximum(centred.amax(1, keepdim=True), -centred.amin(1, keepdim=True))
+        bad = ~(torch.isfinite(largest) & (largest > 0))
         if bad.any():
             index = start + int(bad.flatten().nonzero()[0])
             found = "constant" if torch.isfinite(flat[index]).all() else "not finite (NaN or infinite)"
             raise InputError(
                 f"Expected grey values that vary, got subtomogram {index} of {len(flat)}, {found}: drop it."
             )
-        out[start : start + 256] = centred / torch.where(width > 1e-6 * spread, width, spread)
+        if (width <= 2e-6 * largest).any():  # the standard deviation is at most 1.5 times `largest`
+            spread = part.std(1, keepdim=True)
+            width = torch.where(width > 1e-6 * spread, width, spread)
+        out[start : start + rows] = centred / width
     return out.view_as(x)
 
 
 def _robust_scale(flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of (N, M) less their medians, the medians, and 1.4826 times the median absolute deviations."""
-    median = flat.median(1, keepdim=True).values
+    median = medians(flat)
     centred = flat - median
-    return centred, median, 1.4826 * centred.abs().median(1, keepdim=True).values
+    return centred, median, 1.4826 * medians(centred.abs())
 
 
 def crop(x: Tensor, n: int) -> Tensor:
@@ -200,8 +205,10 @@ def crop(x: Tensor, n: int) -> Tensor:
 ROTATIONS_180: dict[int, tuple[int, ...]] = {0: (), 1: (3, 4), 2: (2, 4), 3: (2, 3)}
 
 
-def augment(x: Tensor, generator: torch.Generator, rotations: Sequence[int] = (0, 1, 2, 3)) -> Tensor:
-    """Each subtomogram rotated by 180 degrees about a random axis out of `rotations`.
+def augment(
+    x: Tensor, generator: torch.Generator, rotations: Sequence[int] = (0, 1, 2, 3), index: Tensor | None = None
+) -> Tensor:
+    """Each subtomogram rotated by 180 degrees about a random axis out of `rotations`; a copy.
 
     These rotations keep the hand of a molecule and a symmetric missing wedge. A wedge with a pretilt is kept by 0
     (none) and 2 (about the tilt axis y) only. A 90-degree rotation would move the wedge, and a reflection would make
@@ -212,13 +219,15 @@ def augment(x: Tensor, generator: torch.Generator, rotations: Sequence[int] = (0
     x : (N, 1, Z, Y, X)
     generator : on the CPU
     rotations : names out of ROTATIONS_180
+    index : (M,) int64, the subtomograms to take; None: all
     """
-    pick = torch.randint(len(rotations), (len(x),), generator=generator, device=generator.device)
-    which = torch.tensor(list(rotations), device=pick.device)[pick].to(x.device)
-    out = x.clone()
-    for rotation in rotations:
-        if ROTATIONS_180[rotation]:
-            out[which == rotation] = x[which == rotation].flip(ROTATIONS_180[rotation])
+    if index is not None and type(x) is not Tensor:  # streamed: all rows are made at once
+        x, index = x[index], None
+    rows = range(len(x)) if index is None else index.tolist()
+    pick = torch.randint(len(rotations), (len(rows),), generator=generator, device=generator.device).tolist()
+    out = x.new_empty(len(rows), *x.shape[1:])
+    for i, (row, which) in enumerate(zip(rows, pick, strict=True)):  # one copy of each, while it is in the cache
+        out[i] = x[row].flip([axis - 1 for axis in ROTATIONS_180[rotations[which]]])
     return out
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from . import losses
 from .errors import InputError
 from .models import NORMS, ClassDiscriminators, DomainDiscriminator, Network
+from .support.processes import Group
 from .support.runtime import check_known, did_you_mean
 from .warps import WARPS
 
@@ -29,6 +30,8 @@ class Batch:
     x_t : target subtomograms, after the student augmentation
     reversal : coefficient of gradient reversal and of every term with a warm-up, rising from 0 to at most 1
     teacher_probabilities : (N, K) of the teacher for x_t before the student augmentation, where a term needs them
+    group : the processes that compute the features together; each has the whole batch
+    mixed : compute the features in bfloat16 where torch holds that safe; all losses are computed in float32
     """
 
     network: Network
@@ -38,23 +41,29 @@ class Batch:
     x_t: Tensor
     reversal: float
     teacher_probabilities: Tensor | None = None
+    group: Group = Group()
+    mixed: bool = False
+
+    def _features(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed):
+            return self.group.shared(self.network.features, x).float()
 
     @cached_property
     def features_s(self) -> Tensor:
         """Features (N, F) of the source."""
-        return self.network.features(self.x_s)
+        return self._features(self.x_s)
 
     @cached_property
     def features_w(self) -> Tensor:
         """Features (N, F) of the warped source."""
         if self.x_w is None:
             raise InputError("A term uses the warped source, but the method has no warps: name some in `warps`.")
-        return self.network.features(self.x_w)
+        return self._features(self.x_w)
 
     @cached_property
     def features_t(self) -> Tensor:
         """Features (N, F) of the target."""
-        return self.network.features(self.x_t)
+        return self._features(self.x_t)
 
     @cached_property
     def logits_t(self) -> Tensor:

@@ -38,8 +38,8 @@ class ResidualBlock(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.relu(self.norm1(x)))
-        h = self.conv2(F.relu(self.norm2(h)))
+        h = self.conv1(F.relu(self.norm1(x), inplace=True))
+        h = self.conv2(F.relu(self.norm2(h), inplace=True))
         # ceil_mode keeps the shortcut's size equal to that of a strided convolution for odd boxes
         kept = F.avg_pool3d(x, 2, ceil_mode=True) if self.stride == 2 else x
         return h + self.shortcut(kept)
@@ -53,7 +53,7 @@ def strided_layers(width: int, norm: str) -> nn.Sequential:
         ResidualBlock(2 * width, 4 * width, stride=2, norm=norm),
         ResidualBlock(4 * width, 4 * width, norm=norm),
         NORMS[norm](4 * width),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     )
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import math
+import tempfile
 import time
 import zlib
 from collections.abc import Mapping
@@ -24,7 +25,8 @@ from .data import Labelled, Unlabelled, augment
 from .errors import InputError
 from .methods import TERMS, Batch, Method, resolve
 from .models import ENCODERS, ImageDiscriminator, Network, outputs
-from .support.runtime import atomic, code_digest, function_digest, pick_device
+from .support import processes
+from .support.runtime import atomic, check_known, code_digest, function_digest, pick_device
 from .warps import WARPS, Warps
 
 log = logging.getLogger("cryoshift_core")
@@ -33,7 +35,11 @@ ADVERSARIAL_EVERY, ADVERSARIAL_SHARE = 4, 4  # the warps are trained every 4th s
 ADVERSARIAL_LR = {"warps": 5e-4, "discriminator": 1e-3}
 TEACHER_DECAY = 0.99  # of the moving average of the weights; smaller in the first steps
 EVALUATED = 512  # at most so many subtomograms are predicted at an evaluation, or measured for the warps
-CODE = ("data", "fourier", "losses", "methods", "models", "training", "warps")  # modules whose code changes a fit
+PRECISIONS = ("32-true", "bf16-mixed")  # named as in Lightning
+# tables that a script may add to, for the processes that :func:`fit` starts
+TABLES = ("methods.METHODS", "methods.TERMS", "models.ENCODERS", "warps.WARPS")
+# modules whose code changes a fit
+CODE = ("data", "fourier", "losses", "methods", "models", "training", "warps", "support.order", "support.processes")
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class TrainingConfig:
     picking_error : largest distance of a pick from its particle, A, for the warp "shift"; None takes half a voxel
     weights : other weights for the method's terms, e.g. {"mada": 0.3}
     without : terms and warps to leave out, e.g. ("spectrum",)
+    precision : "32-true", or "bf16-mixed": features in bfloat16 where torch holds that safe, for CUDA devices
     """
 
     steps: int = 400
@@ -66,6 +73,7 @@ class TrainingConfig:
     picking_error: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    precision: str = "32-true"
 
     def points(self, n: int) -> set[int]:
         """At most n steps, evenly spaced, the last one among them."""
@@ -125,7 +133,11 @@ def _evenly(n_data: int, n: int) -> Tensor:
 
 
 def _fingerprint(*tensors: Tensor) -> list:
-    return [[list(t.shape), zlib.crc32(t.detach().cpu().contiguous().numpy().data)] for t in tensors]
+    some = [t if type(t) is Tensor else t[_evenly(len(t), EVALUATED)] for t in tensors]  # of streamed ones a sample
+    shapes = [list(t.shape) for t in tensors]
+    return [
+        [shape, zlib.crc32(t.detach().cpu().contiguous().numpy().data)] for shape, t in zip(shapes, some, strict=True)
+    ]
 
 
 @dataclass
@@ -139,6 +151,7 @@ class _State:
     method: Method
     config: TrainingConfig
     device: torch.device
+    group: processes.Group
     step: int = 0
     history: dict[str, list[float]] = field(default_factory=dict)
     recent: dict[str, list[float]] = field(default_factory=dict)  # term -> values since the last evaluation
@@ -196,6 +209,7 @@ def _check(source: Labelled, target: Unlabelled, config: TrainingConfig) -> None
             f"Expected at least 2 target subtomograms to adapt to, got {len(target)}: give a stack, a folder or a list "
             "of positions of several particles."
         )
+    check_known("precision", config.precision, PRECISIONS)
     for name, least in {"steps": 1, "batch": 2, "evaluations": 1, "candidates": 1}.items():
         if getattr(config, name) < least:
             raise InputError(f"Expected {name} of at least {least}, got {getattr(config, name)}.")
@@ -216,7 +230,7 @@ def _key(method: Method, terms: dict[str, float], config: TrainingConfig, seed: 
     recipe = [method.warps, method.warp_training, method.student_augmentation, method.norm]
     teacher = [TERMS[name].teacher for name in terms]
     everything = [terms, teacher, recipe, encoder, budget, config.candidates, config.rotations, config.picking_error]
-    everything += [seed, data, parts]
+    everything += [seed, data, parts, *([config.precision] if config.precision != PRECISIONS[0] else [])]
     return hashlib.sha256(json.dumps([everything, code_digest(*CODE)]).encode()).hexdigest()[:16]
 
 
@@ -231,6 +245,7 @@ def fit(
     device: str | torch.device = "auto",
     folder: str | Path | None = None,
     progress: bool = True,
+    devices: int = 1,
 ) -> Fit:
     """Train `method` on a labelled source and an unlabelled target of one box size.
 
@@ -243,14 +258,25 @@ def fit(
     folder : where checkpoints are kept. The same call again loads a finished fit, and resumes an interrupted one with
         the numbers of an uninterrupted one (bit-equal on the CPU with the same number of threads). Fits are kept apart
         by recipe, budget, seed, data and code
+    devices : processes that train together, each on a GPU or a part of the CPU's threads: the numbers of one process up
+        to rounding. In processes that `torchrun` has started it is their number, whatever is given here
 
     Raises
     ------
     TypeError
         the target is not Unlabelled, or the source not Labelled
     InputError
-        an unknown method or term, boxes that differ, a class without subtomograms, fewer than 2 target subtomograms
+        an unknown method or term, boxes that differ, a class without subtomograms, fewer than 2 target subtomograms, a
+        batch or a normalisation that processes cannot share
     """
+    if devices < 1:
+        raise InputError(f"Expected devices of at least 1, got {devices}.")
+    group = processes.current()
+    size = max(devices, group.size)
+    if size > group.size and folder is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            common: dict[str, Any] = {"config": config, "seed": seed, "device": device, "progress": progress}
+            return fit(method, source, target, validation=validation, folder=scratch, devices=size, **common)
     _check(source, target, config)
     terms, recipe = resolve(method, tuple(config.without))
     if unknown := set(config.weights) - terms.keys():
@@ -259,18 +285,26 @@ def fit(
     chosen = pick_device(device)
     generator = torch.Generator("cpu").manual_seed(seed)
     if validation is None:
+        if type(source.x) is not Tensor:
+            raise InputError("Expected `validation` beside a streamed source: simulate some of its split 'validation'.")
         order = torch.randperm(len(source), generator=generator, device="cpu")
         held = max(1, len(source) // 10)
         validation, source = source.subset(order[:held]), source.subset(order[held:])
-    state = _start(source, target, terms, recipe, config, seed, generator, chosen)
+    state = _start(source, target, terms, recipe, config, seed, generator, chosen, group)
+    processes.check_shared(size, config.batch, state.modules)
     checkpoints = None
     if folder is not None:
         data = [source.voxel_size, *_fingerprint(source.x, source.y, target.x, validation.x, validation.y)]
+        data += [size] if size > 1 else []
         checkpoints = Path(folder) / f"{method}-{_key(recipe, terms, config, seed, data)}"
         if (checkpoints / "state.pt").exists():
             state.load(checkpoints)
             log.info("loaded from %s: step %d of %d", checkpoints, state.step, config.steps)
-    candidates = _train(state, source, target, validation, checkpoints, method if progress else "")
+        if size > group.size and state.step < config.steps:
+            options = {"validation": validation, "config": config, "seed": seed, "device": device, "folder": folder}
+            processes.run(fit, size, method, source, target, progress=progress, tables=TABLES, **options)
+            state.load(checkpoints)
+    candidates = _train(state, source, target, validation, checkpoints, method if progress and group.rank == 0 else "")
     return Fit(
         method=method,
         network=state.kept.cpu().eval(),
@@ -294,6 +328,7 @@ def _start(
     seed: int,
     generator: torch.Generator,
     device: torch.device,
+    group: processes.Group,
 ) -> _State:
     """Networks, warps, discriminators and optimisers before the first step."""
     n_classes = len(source.classes)
@@ -318,6 +353,7 @@ def _start(
         if method.warp_training == "realism":
             modules["discriminator"] = ImageDiscriminator()
     modules.to(device)
+    group.same_start(modules.state_dict().values())
     learners = [p for name in ("network", "adversaries") if name in modules for p in modules[name].parameters()]
     optimisers: dict[str, torch.optim.Optimizer] = {
         "task": torch.optim.AdamW(learners, lr=config.lr, weight_decay=config.weight_decay)
@@ -325,7 +361,7 @@ def _start(
     for name, rate in ADVERSARIAL_LR.items() if method.warp_training else ():
         if name in modules and list(modules[name].parameters()):
             optimisers[name] = torch.optim.Adam(modules[name].parameters(), lr=rate, betas=(0.5, 0.99))
-    return _State(modules, optimisers, generator, terms, method, config, device)
+    return _State(modules, optimisers, generator, terms, method, config, device, group)
 
 
 def _train(
@@ -355,12 +391,13 @@ def _train(
             if state.step in kept:
                 weights = {name: value.detach().cpu().clone() for name, value in state.kept.state_dict().items()}
                 candidates[state.step] = weights
-                if folder is not None:
+                if folder is not None and state.group.rank == 0:
                     with atomic(folder / f"candidate_{state.step:06d}.safetensors") as partial:
                         save_file(weights, partial)
-            if folder is not None and state.step in evaluated | kept:
+            if folder is not None and state.step in evaluated | kept and state.group.rank == 0:
                 state.save(folder)
             bar.update()
+    state.group.wait()  # for the files
     return candidates
 
 
@@ -369,21 +406,21 @@ def _step(state: _State, source: Labelled, target: Unlabelled, reversal: float) 
     modules, generator, batch, device = state.modules, state.generator, state.config.batch, state.device
     network: Any = modules["network"].train()
     chosen = torch.randint(len(source), (batch,), generator=generator, device="cpu")
-    x_s, y_s = augment(source.x[chosen], generator, state.config.rotations).to(device), source.y[chosen].to(device)
-    x_t = target.x[torch.randint(len(target), (batch,), generator=generator, device="cpu")]
+    x_s = augment(source.x, generator, state.config.rotations, chosen).to(device)
+    y_s = source.y[chosen].to(device)
+    chosen = torch.randint(len(target), (batch,), generator=generator, device="cpu")
     about_axis = tuple(rotation for rotation in state.config.rotations if rotation in (0, 2))
-    x_t = augment(x_t, generator, about_axis).to(device)
+    x_t = augment(target.x, generator, about_axis, chosen).to(device)
     with torch.no_grad():
-        teacher = modules["teacher"](x_t).softmax(1) if "teacher" in modules else None
+        teacher = state.group.shared(modules["teacher"], x_t).softmax(1) if "teacher" in modules else None
         seen = modules["student_augmentation"](x_t, generator=generator) if "student_augmentation" in modules else x_t
         x_w = modules["warps"](x_s, generator=generator) if "warps" in modules else None
-    inputs = Batch(network, x_s, y_s, x_w, seen, reversal, teacher)
+    mixed = state.config.precision == "bf16-mixed"
+    inputs = Batch(network, x_s, y_s, x_w, seen, reversal, teacher, state.group, mixed)
     adversaries: Any = modules["adversaries"] if "adversaries" in modules else {}
     values = {name: TERMS[name](inputs, adversaries[name] if name in adversaries else None) for name in state.terms}
     loss = sum(state.terms[name] * value for name, value in values.items())
-    state.optimisers["task"].zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[union-attr]
-    state.optimisers["task"].step()
+    _update(state, "task", loss)  # type: ignore[arg-type]
     if "teacher" in modules:
         keep = min(TEACHER_DECAY, (state.step + 1) / (state.step + 10))
         for old, new in zip(modules["teacher"].parameters(), network.parameters(), strict=True):
@@ -395,25 +432,28 @@ def _step(state: _State, source: Labelled, target: Unlabelled, reversal: float) 
     return scalars
 
 
+def _update(state: _State, name: str, loss: Tensor) -> None:
+    """One step of an optimiser with the gradients of `loss`."""
+    optimiser = state.optimisers[name]
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    state.group.average_gradients(p for part in optimiser.param_groups for p in part["params"])
+    optimiser.step()
+
+
 def _train_warps(state: _State, x_s: Tensor, y_s: Tensor, x_t: Tensor) -> dict[str, float]:
     """One step of the warps; for realism one of the image discriminator before it. Their losses are returned."""
-    modules, optimisers = state.modules, state.optimisers
+    modules = state.modules
     warped = modules["warps"](x_s, generator=state.generator)
     if state.method.warp_training == "min-max":
         task = nn.functional.cross_entropy(modules["network"](warped), y_s)
-        optimisers["warps"].zero_grad(set_to_none=True)
-        (-task).backward()  # the network's gradients from here are cleared before its next step
-        optimisers["warps"].step()
+        _update(state, "warps", -task)  # the network's gradients from here are cleared before its next step
         return {"warps": float(task.detach())}
     discriminator = modules["discriminator"]
     recognised = losses.realism(discriminator(x_t), True) + losses.realism(discriminator(warped.detach()), False)
-    optimisers["discriminator"].zero_grad(set_to_none=True)
-    recognised.backward()
-    optimisers["discriminator"].step()
+    _update(state, "discriminator", recognised)
     fooled = losses.realism(discriminator(warped), True)
-    optimisers["warps"].zero_grad(set_to_none=True)
-    fooled.backward()
-    optimisers["warps"].step()
+    _update(state, "warps", fooled)
     return {"discriminator": float(recognised.detach()), "warps": float(fooled.detach())}
 
 

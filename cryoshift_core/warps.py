@@ -19,6 +19,7 @@ from .data import normalize
 from .errors import InputError
 from .fourier import ctf, frequencies, power_spectrum, radial_bands, shell_means, shells, squared_frequency
 from .models import GROUPS
+from .support.order import ascending
 
 SAMPLE = 5000  # voxels on which a warp measures the median and the deviation of a subtomogram
 
@@ -196,6 +197,11 @@ def signal_envelope(source_x: Tensor, target_x: Tensor) -> Envelope:
     return min(grid, key=lambda found: found[0])[1]
 
 
+def _times(real: Tensor, transform: Tensor) -> Tensor:
+    """Their product, without a complex copy of `real`."""
+    return torch.view_as_complex(real.unsqueeze(-1) * torch.view_as_real(transform))
+
+
 class SpectrumWarp(nn.Module):
     """Rescales the signal and adds coloured noise so that the power spectrum equals one of the target's.
 
@@ -280,7 +286,7 @@ class SpectrumWarp(nn.Module):
         sigma = (p_t - g.square() * p_x + 1e-10).clamp_min(1e-10).sqrt()
         spectrum = torch.fft.rfftn(x[:, 0], dim=(1, 2, 3))
         noise = torch.fft.rfftn(_normal(tuple(x[:, 0].shape), generator, x), dim=(1, 2, 3))
-        out = torch.fft.irfftn(g * spectrum + sigma * noise, s=self.box, dim=(1, 2, 3))
+        out = torch.fft.irfftn(_times(g, spectrum) + _times(sigma, noise), s=self.box, dim=(1, 2, 3))
         return normalize(out.unsqueeze(1), SAMPLE)
 
 
@@ -386,7 +392,7 @@ def grey_quantiles(x: Tensor, levels: int = 65) -> Tensor:
     The ranks are those of evenly spaced normal scores, on about 4,000 voxels of each subtomogram.
     """
     flat = x.detach().flatten(1)
-    ordered = flat[:, :: max(1, flat.shape[1] // 4000) | 1].sort(1).values
+    ordered = ascending(flat[:, :: max(1, flat.shape[1] // 4000) | 1])
     rank = torch.special.ndtr(torch.linspace(-3.5, 3.5, levels, device=x.device))
     rank[0], rank[-1] = 0, 1
     return ordered[:, (rank * (ordered.shape[1] - 1)).round().long()]

@@ -29,6 +29,7 @@ from ..simulation import datasets, structures
 from ..simulation.datasets import DatasetConfig
 from ..simulation.optics import Optics, tilt_scheme
 from ..support import runtime
+from ..support.streamed import StreamedBoxes
 from ..tomography.wedge import Wedge
 from ..training import Fit, fit
 from ..warps import target_styled
@@ -42,7 +43,6 @@ from .predictions import predicted_fractions as predicted_fractions
 from .profiles import Profile
 from .purity import Cut
 from .spike_in import SpikeInScore
-from .streamed import StreamedBoxes
 from .target_data import Background, TargetData
 from .verdict import Verdict
 

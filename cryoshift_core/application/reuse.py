@@ -94,7 +94,8 @@ def read_target(
         assert particles is not None and particles.subtomograms is not None  # as `pipeline.check_input` has seen
         _check_voxel_size(model, path, particles.voxel_size, subtomograms)
         guess = volumes.guess_contrast(particles.subtomograms)
-        grid |= {"contrast": _contrast(model, path, contrast, guess, subtomograms), "name": Path(subtomograms).stem}
+        grid |= {"contrast": _contrast(model, path, contrast, guess, subtomograms), "guess": guess}
+        grid |= {"name": Path(subtomograms).stem}
         return target_data.from_subtomograms(particles, model.classes, **grid)
     _check_voxel_size(model, path, volume.voxel_size, tomogram)
     guess = volumes.guess_contrast(volume.data)

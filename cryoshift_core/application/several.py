@@ -16,10 +16,10 @@ from data_fetch.readers import positions, stacks, star
 
 from ..data import Unlabelled
 from ..errors import InputError
+from ..support.streamed import StreamedBoxes
 from ..tomography import volumes
 from ..tomography.volumes import Particles, Volume
 from . import pipeline, target_data
-from .streamed import StreamedBoxes
 from .target_data import Background, TargetData
 
 

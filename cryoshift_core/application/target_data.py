@@ -20,11 +20,11 @@ from ..data import Unlabelled
 from ..errors import InputError, InputWarning
 from ..fourier import shell_means
 from ..simulation import structures
+from ..support.streamed import StreamedBoxes
 from ..tomography import extraction, volumes
 from ..tomography.background import FEWEST, find_background
 from ..tomography.picking import Candidates
 from ..tomography.volumes import ContrastGuess, Particles, Volume
-from .streamed import StreamedBoxes
 
 SMALLEST, LARGEST = 24, 48  # voxels: limits of a box that is chosen automatically
 # 35 boxes from the rims of a crowded lamella made its classifier worse (docs/search.md).
@@ -395,6 +395,7 @@ def from_subtomograms(
     box: int = 0,
     grid: tuple[int, float] | None = None,
     contrast: str = "auto",
+    guess: ContrastGuess | None = None,
     name: str = "subtomograms",
 ) -> TargetData:
     """Extracted subtomograms as they are; without a given `box`, those wider than 48 voxels are Fourier-cropped.
@@ -405,6 +406,7 @@ def from_subtomograms(
     box : 0, or the box to which the particles were cropped when they were read
     grid : box in voxels and voxel size in A of a saved model, to which they are resampled
     contrast : "auto", "bright" or "dark"; where the data do not show it, "auto" takes bright and adds a warning
+    guess : of the contrast, where it has been made already
     name : of the data, for titles
 
     Raises
@@ -420,7 +422,7 @@ def from_subtomograms(
         n, model_voxel = LARGEST, voxel_size * n / LARGEST
     if (n, model_voxel) != (x.shape[-1], voxel_size):
         x = volumes.rescale(x, voxel_size, model_voxel, n)
-    guess = volumes.guess_contrast(x)
+    guess = guess or volumes.guess_contrast(x)
     sign = choose_contrast(contrast, guess)
     groups = torch.zeros(len(x), dtype=torch.long, device=x.device)
     subtomograms = Unlabelled(data.normalize(volumes.to_bright(x, sign)), model_voxel, groups, name)

@@ -58,6 +58,27 @@ def simulate_source(
     return datasets.simulate_source(config, folder=folder, device=device, progress=progress)
 
 
+def stream_source(
+    classes: Sequence[str],
+    n: int = 1_000_000,
+    *,
+    box: int = 32,
+    voxel_size: float = 12.0,
+    seed: int = 0,
+    scenario: str | Scenario = "source",
+    tilt_axis: float = 0.0,
+    device: Device = "cpu",
+) -> Labelled:
+    """n labelled subtomograms of the source domain that are simulated when a training step indexes them.
+
+    They take no disk and hardly any memory, and no subtomogram is seen twice before n of them are drawn. Give `fit` a
+    validation set beside it, of `simulate_source(..., split="validation")`. Parameters and errors are those of
+    `simulate_source`.
+    """
+    config = DatasetConfig(scenario, classes, n, box, voxel_size, "source", 0, seed, tilt_axis)
+    return datasets.stream_source(config, device=device)
+
+
 def simulate_target(
     scenario: str | Scenario,
     classes: Sequence[str],

@@ -31,12 +31,14 @@ from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled, normalize
 from ..errors import InputError
 from ..fourier import Device
 from ..support import runtime
+from ..support.streamed import StreamedBoxes
 from . import foreign, imaging, scenarios, specimens, structures
 from .class_files import class_file
 from .optics import Optics
 from .scenarios import FACTORS, Scenario
 
 LOG = logging.getLogger("cryoshift_core")
+TOGETHER = 8  # subtomograms of a streamed source that share a tilt series
 BATCH = 64  # subtomograms that are imaged, filtered and normalised together
 # split -> the function that simulates it, and the largest automatic number of tomograms
 SPLITS = {
@@ -129,7 +131,9 @@ class DatasetConfig:
         setting = self.setting
         molecules = map(class_file, (*self.classes, *self.extras, setting.unseen_molecule))
         files = [runtime.file_digest(path) for path in molecules if path]
-        code = [runtime.code_digest("simulation", "fourier", "data", "tomography.mrc", "tomography.em")]
+        code = [
+            runtime.code_digest("simulation", "fourier", "data", "support.order", "tomography.mrc", "tomography.em")
+        ]
         for name, factor in FACTORS.items():
             if name not in scenarios.BUILTIN_FACTORS:
                 parts = (factor.optics, factor.specimens, factor.structure, factor.subtomograms)
@@ -287,14 +291,18 @@ def unseen_molecule(config: DatasetConfig) -> str | None:
     return structures.unseen_molecule(config.classes, config.seed, width=config.box * config.voxel_size)
 
 
+def _check_size(config: DatasetConfig) -> None:
+    if not config.classes or config.n < len(config.classes):
+        raise InputError(
+            f"Dataset: expected at least one class and one subtomogram per class, got {len(config.classes)} classes "
+            f"and {config.n} subtomograms."
+        )
+
+
 def _draw_labels(config: DatasetConfig) -> Tensor:
     """(n,) index of each molecule in classes, extras and the unseen one, in this order; UNKNOWN for an empty box."""
     setting, n_classes = config.setting, len(config.classes)
-    if n_classes < 1 or config.n < n_classes:
-        raise InputError(
-            f"Dataset: expected at least one class and one subtomogram per class, got {n_classes} classes and "
-            f"{config.n} subtomograms."
-        )
+    _check_size(config)
     if config.split == "background":
         return torch.full((config.n,), UNKNOWN, device="cpu")
     order = scenarios.draw_classes(setting, n_classes, _target_generator(config, "classes"))
@@ -330,16 +338,7 @@ def _simulate(config: DatasetConfig, device: Device, progress: bool) -> _Simulat
     extras = (*config.extras, *((unseen,) if unseen else ()))
     groups = torch.arange(config.n, device="cpu") * config.tomograms // config.n
     path = "transfer" if config.split in ("source", "validation") else setting.path
-    bank = None
-    if path != "foreign":
-        bank = specimens.templates(
-            config.classes,
-            config.voxel_size,
-            config.box,
-            generator=_generator(config, "templates", device),
-            extras=extras,
-            change=lambda name, volume: _change_structure(config, name, volume),
-        )
+    bank = _templates(config, extras, device) if path != "foreign" else None
     x = torch.empty(config.n, 1, *(config.box,) * 3, device="cpu")
     snr = torch.empty(config.n, device="cpu")
     label = f"simulate {setting.name} ({config.split})"
@@ -348,21 +347,78 @@ def _simulate(config: DatasetConfig, device: Device, progress: bool) -> _Simulat
     ) as bar:
         for tomogram in groups.unique().tolist():
             members = (groups == tomogram).nonzero()[:, 0]
-            noise = _generator(config, f"noise/{tomogram}", device)
-            u = torch.rand(7, generator=_generator(config, f"optics/{tomogram}"), device="cpu").tolist()
-            optics = scenarios.draw_optics(setting, config.voxel_size, u, config.tilt_axis)
-            if bank is None:
-                molecules = (*config.classes, *extras)
-                imaged = _image_foreign(config, y[members], molecules, optics, tomogram, u)
-                bar.update(len(members))
-            else:
-                imaged = _image(config, y[members], bank, path, optics, tomogram, u, noise, bar)
-            raw = imaged.x
-            for factor in FACTORS.values():
-                raw = factor.subtomograms(setting, raw, noise)
-            x[members] = normalize(raw).cpu()
-            snr[members] = imaged.snr.cpu()
+            imaged = _one_tomogram(config, y[members], bank, (*config.classes, *extras), path, tomogram, device, bar)
+            x[members], snr[members] = imaged.x.cpu(), imaged.snr.cpu()
     return _Simulated(x, y, snr, groups)
+
+
+def _templates(config: DatasetConfig, extras: Sequence[str], device: torch.device) -> specimens.Templates:
+    return specimens.templates(
+        config.classes,
+        config.voxel_size,
+        config.box,
+        generator=_generator(config, "templates", device),
+        extras=extras,
+        change=lambda name, volume: _change_structure(config, name, volume),
+    )
+
+
+def _one_tomogram(
+    config: DatasetConfig,
+    y: Tensor,
+    bank: specimens.Templates | None,
+    molecules: Sequence[str],
+    path: str,
+    tomogram: int | str,
+    device: torch.device,
+    bar: tqdm,
+) -> imaging.Imaged:
+    """Processed and normalised subtomograms of one tomogram; y as `_draw_labels`, `tomogram` names its draws."""
+    noise = _generator(config, f"noise/{tomogram}", device)
+    u = torch.rand(7, generator=_generator(config, f"optics/{tomogram}"), device="cpu").tolist()
+    optics = scenarios.draw_optics(config.setting, config.voxel_size, u, config.tilt_axis)
+    if bank is None:
+        imaged = _image_foreign(config, y, molecules, optics, tomogram, u)
+        bar.update(len(y))
+    else:
+        imaged = _image(config, y, bank, path, optics, tomogram, u, noise, bar)
+    raw = imaged.x
+    for factor in FACTORS.values():
+        raw = factor.subtomograms(config.setting, raw, noise)
+    return imaging.Imaged(normalize(raw), imaged.snr)
+
+
+def stream_source(config: DatasetConfig, *, device: Device = "cpu") -> Labelled:
+    """Labelled subtomograms of the split "source" that are simulated when they are indexed: any number needs no memory.
+
+    The class of subtomogram i is i modulo the number of classes. Eight subtomograms that are indexed together share a
+    tilt series and a seed, which follows from their indices: the same index tensor gives the same subtomograms. The
+    number of tomograms of `config` has no effect. Errors as `simulate_source`.
+    """
+    _check_split(config.split, "source", function="stream_source")
+    _check_size(config)
+    y = torch.arange(config.n, device="cpu") % len(config.classes)
+    x = StreamedBoxes(_Stream(config, _device(device)), config.n, config.box)
+    snr = torch.full((1,), float("nan"), device="cpu").expand(config.n)
+    return Labelled(x, y, config.class_names, config.voxel_size, snr, torch.zeros_like(y))
+
+
+class _Stream:
+    """Simulates the subtomograms of an index; the templates are made once."""
+
+    def __init__(self, config: DatasetConfig, device: torch.device):
+        self.config, self.device = config, device
+        self.bank = _templates(config, config.extras, device)
+
+    def __call__(self, index: Tensor) -> Tensor:
+        parts = []
+        with tqdm(disable=True) as bar:
+            for some in index.cpu().split(TOGETHER):
+                y, name = some % len(self.config.classes), "-".join(map(str, some.tolist()))
+                molecules = (*self.config.classes, *self.config.extras)
+                made = _one_tomogram(self.config, y, self.bank, molecules, "transfer", name, self.device, bar)
+                parts.append(made.x.cpu())
+        return torch.cat(parts) if parts else torch.empty(0, 1, *(self.config.box,) * 3, device="cpu")
 
 
 def _image(
@@ -371,7 +427,7 @@ def _image(
     bank: specimens.Templates,
     path: str,
     optics: Optics,
-    tomogram: int,
+    tomogram: int | str,
     u: Sequence[float],
     noise: torch.Generator,
     bar: tqdm,
@@ -404,7 +460,7 @@ def _image(
 
 
 def _image_foreign(
-    config: DatasetConfig, y: Tensor, molecules: Sequence[str], optics: Optics, tomogram: int, u: Sequence[float]
+    config: DatasetConfig, y: Tensor, molecules: Sequence[str], optics: Optics, tomogram: int | str, u: Sequence[float]
 ) -> imaging.Imaged:
     """Subtomograms of one tomogram by `foreign`, before processing and normalisation; y as `_draw_labels`."""
     setting = config.setting

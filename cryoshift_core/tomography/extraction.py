@@ -193,6 +193,7 @@ def cut(
                 "grey values, got NaN or infinite ones; mask or repair the tomogram, or leave the position out."
             )
         masked = _is_masked(x) if keep_bad else torch.zeros(len(x), dtype=torch.bool, device="cpu")
+        masked[[i - start for i in bad]] = True
         if boxes.resampled:
             x = rescale(x, boxes.voxel_size, boxes.to_voxel_size, boxes.box)
         x[masked] = torch.nan
@@ -201,11 +202,11 @@ def cut(
 
 
 def _is_masked(x: Tensor) -> Tensor:
-    """(N,) whether subtomograms (N, 1, Z, Y, X) hold values that are not finite, or are constant in their middle."""
+    """(N,) whether subtomograms (N, 1, Z, Y, X) are constant in their middle."""
     quarter = x.shape[-1] // 4
     inner = slice(quarter, x.shape[-1] - quarter)
     middle = x[..., inner, inner, inner].flatten(1)
-    return (middle.amax(1) == middle.amin(1)) | ~torch.isfinite(x).flatten(1).all(1)
+    return middle.amax(1) == middle.amin(1)
 
 
 def extract(

@@ -44,8 +44,8 @@ def read_star(path: str | Path) -> dict[str, dict[str, list[str]]]:
 def _cell(value: object) -> str:
     """A value as STAR text, quoted only when necessary, because RELION does not read quotes."""
     text = str(value)
-    plain = text and text[0] not in "_#'\"$;[]" and not any(c.isspace() for c in text)
-    reserved = text.lower().startswith(("data_", "loop_", "save_", "stop_", "global_"))
+    plain = text.split() == [text] and text[0] not in "_#'\"$;[]"
+    reserved = text[:7].lower().startswith(("data_", "loop_", "save_", "stop_", "global_"))
     return text if plain and not reserved else gemmi.cif.quote(text)
 
 

@@ -103,9 +103,12 @@ def _z_score(values: np.ndarray) -> float:
     return float(np.sign(t) * min(-stats.norm.ppf(max(stats.t.sf(abs(t), len(values) - 1), 1e-300)), 38.0))
 
 
+CLEAR = 250  # subtomograms that show the contrast of most stacks
+
+
 def _skewness(blocks: np.ndarray) -> np.ndarray:
     centred = blocks - blocks.mean((1, 2, 3), keepdims=True)
-    return (centred**3).mean((1, 2, 3)) / (centred.std((1, 2, 3)) ** 3 + 1e-30)
+    return (centred * centred * centred).mean((1, 2, 3)) / (centred.std((1, 2, 3)) ** 3 + 1e-30)
 
 
 def guess_contrast(x: Tensor | np.ndarray) -> ContrastGuess:
@@ -132,6 +135,10 @@ def guess_contrast(x: Tensor | np.ndarray) -> ContrastGuess:
         blocks = [smooth[tuple(slice(s * m, (s + 1) * m) for s, m in zip(at, n, strict=True))] for at in starts]
         skew, centre = _skewness(np.stack([b for b in blocks if b.shape == tuple(n)])), np.zeros(1)
     else:
+        if len(x) > 2 * CLEAR and type(x) in (Tensor, np.ndarray):  # enough where the skewness is clear
+            some = guess_contrast(x[np.linspace(0, len(x) - 1, CLEAR).round().astype(int)])
+            if some.sign != "unsure" and abs(some.score) >= 8:
+                return some
         array = np.asarray(x).reshape(-1, *x.shape[-3:])[:2000].astype(np.float32)
         smooth = ndimage.gaussian_filter(array, (0, *[1.2] * 3))
         axes = np.ogrid[tuple(slice(-(n // 2), n - n // 2) for n in smooth.shape[1:])]

@@ -19,7 +19,7 @@ from cryoshift_core.application import classify, target_data
 from cryoshift_core.application.classifier import Classifier
 from cryoshift_core.application.profiles import PROFILES
 from cryoshift_core.application.reference import TargetReference, distance_warnings
-from cryoshift_core.application.streamed import StreamedBoxes
+from cryoshift_core.support.streamed import StreamedBoxes
 
 VOXEL, SHAPE = 20.0, (48, 120, 120)
 SIZES = {"TRiC": 176.2, "apoferritin": 120.0, "ice": 0.0}

@@ -13,7 +13,7 @@ from helpers.tomograms import made
 
 import cryoshift_core as cs
 from cryoshift_core.application import several, target_data
-from cryoshift_core.application.streamed import StreamedBoxes
+from cryoshift_core.support.streamed import StreamedBoxes
 
 VOXEL, SHAPE, PER = 20.0, (64, 220, 220), 38  # A, voxels, particles of each tomogram
 NAMES = ("TS_1", "TS_2", "TS_3")

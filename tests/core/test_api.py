@@ -64,7 +64,7 @@ def test_the_public_names_are_these():
     assert {
         *("simulate_source", "simulate_target", "load_labels", "read_subtomograms", "fit", "select", "load"),
         "extract_subtomograms",
-        *("preflight", "open", "Job"),
+        *("preflight", "open", "Job", "stream_source"),
         "compare",
         *("Classifier", "classify", "register", "Term", "TrainingConfig", "Labelled", "Unlabelled", "HeldOutLabels"),
         *("InputError", "__version__"),

@@ -10,6 +10,7 @@ from scipy import stats
 from cryoshift_core import data
 from cryoshift_core.data import HeldOutLabels, Labelled, Unlabelled, normalize
 from cryoshift_core.errors import InputError
+from cryoshift_core.support.order import ascending, medians
 
 X = torch.randn(12, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
 GROUPS = torch.arange(12) // 3
@@ -107,6 +108,46 @@ def test_normalize_is_the_robust_z_score():
         # torch takes the lower of two middle values, scipy their mean
         assert out == pytest.approx((raw - np.median(raw)) / width, abs=0.05)
     assert torch.allclose(normalize(2 - 5 * x), -z, atol=0.05), "scale and offset do not matter"
+
+
+def by_sorting(x):
+    """The robust z-score by a full sort, one subtomogram at a time, in float32."""
+    rows = []
+    for one in x:
+        values = one.flatten()
+        middle = (len(values) - 1) // 2
+        centred = values - values.sort().values[middle]
+        width, spread = 1.4826 * centred.abs().sort().values[middle], values.std()
+        rows.append(centred / (width if width > 1e-6 * spread else spread))
+    return torch.stack(rows).view_as(x)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 9, 24, 32])
+@pytest.mark.parametrize("kind", ["white", "ties", "offset", "mostly masked", "skewed"])
+def test_normalize_is_bit_equal_to_full_sorts(size, kind):
+    x = torch.randn(19, 1, size, size, size, generator=torch.Generator().manual_seed(size))
+    x = {
+        "white": x,
+        "ties": (2 * x).round(),
+        "offset": 1e4 + x,
+        "mostly masked": x * (x > 0.6),
+        "skewed": 1e-3 * x.exp() ** 3,
+    }[kind]
+    x = x[[bool(one.unique().numel() > 1) for one in x]]
+    assert torch.equal(normalize(x), by_sorting(x)) and torch.equal(normalize(x.mT), by_sorting(x.mT))
+    double = normalize(x.double())
+    assert double.dtype == torch.float64 and torch.allclose(double.float(), by_sorting(x), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 100, 1001])
+def test_medians_and_sorted_rows_are_those_of_torch(n):
+    rows = torch.randn(9, n, generator=torch.Generator().manual_seed(n))
+    rows[1], rows[2], rows[3] = rows[1].round(), 0, float("inf")
+    rows[4, 0], rows[5, -1], rows[6, n // 2] = float("nan"), float("nan"), -float("inf")
+    exact = {"rtol": 0, "atol": 0, "equal_nan": True}
+    for given in (rows, rows.double(), rows.half(), rows.repeat(1, 3)[:, ::3], rows.clone().requires_grad_()):
+        torch.testing.assert_close(medians(given), given.median(1, keepdim=True).values, **exact)
+        torch.testing.assert_close(ascending(given), given.sort(1).values, **exact)
 
 
 def test_normalize_works_on_a_sample_within_a_network():

@@ -1,6 +1,8 @@
 """The code blocks of docs/extending.md run from top to bottom, as a reader would paste them."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 from helpers.files import ROOT
@@ -19,3 +21,11 @@ def test_the_blocks_of_extending_run_in_order(tmp_path, monkeypatch):
     for block in blocks:
         exec(compile(block, "docs/extending.md", "exec"), namespace)
     assert {"cdan", "dann_and_mada", "contrast_only"} <= set(methods.METHODS)
+
+
+def test_the_campaign_of_the_docs_is_what_the_script_computes():
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "bench" / "campaign.py"], capture_output=True, text=True, check=True
+    )
+    text = (ROOT / "docs" / "scaling.md").read_text()
+    assert done.stdout.strip() in text

@@ -69,6 +69,19 @@ def test_contrast_of_simulated_subtomograms():
     assert (volumes.guess_contrast(x).sign, volumes.guess_contrast(-x).sign) == ("bright", "dark")
 
 
+def test_contrast_of_a_large_stack_is_guessed_on_a_part_of_it_where_that_is_clear(monkeypatch):
+    config = datasets.DatasetConfig("source", ("TRiC", "ribosome_70S"), 60, 16, 24.0, "source", 2)
+    x = datasets.simulate_source(config, progress=False).x[torch.arange(600) % 60]
+    counted = []
+    plain = volumes._skewness
+    monkeypatch.setattr(volumes, "_skewness", lambda blocks: counted.append(len(blocks)) or plain(blocks))
+    assert (volumes.guess_contrast(x).sign, volumes.guess_contrast(-x).sign) == ("bright", "dark")
+    assert volumes.guess_contrast(x.numpy()) == volumes.guess_contrast(x) and counted == [250] * 4
+    counted.clear()
+    volumes.guess_contrast(noise(600, 1, 16, 16, 16))
+    assert counted == [250, 600], "all of it where a part does not show the contrast"
+
+
 def test_contrast_of_noise_is_unsure():
     for seed in range(5):
         assert volumes.guess_contrast(noise(40, 1, 20, 20, 20, seed=seed)).sign == "unsure"

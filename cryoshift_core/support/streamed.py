@@ -1,4 +1,4 @@
-"""Subtomograms that are cut from their tomogram when they are used, for more of them than memory holds."""
+"""Subtomograms that are cut from a tomogram, or simulated, when they are used: for more of them than memory holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 
 class StreamedBoxes(Tensor):
-    """A float32 tensor (N, 1, b, b, b) on the CPU without a memory of its own: its rows are cut when they are indexed.
+    """A float32 tensor (N, 1, b, b, b) on the CPU without a memory of its own: its rows are made when they are indexed.
 
     It has the shape of a tensor, indexing along the first dimension, and `split`, which shows a progress bar; no other
     operation. An index gives an ordinary tensor.
@@ -21,7 +21,7 @@ class StreamedBoxes(Tensor):
 
     @staticmethod
     def __new__(cls, cut: Callable[[Tensor], Tensor], n: int, box: int) -> StreamedBoxes:
-        """n boxes of `box` voxels; `cut` gives those at an index (M,) as (M, 1, box, box, box)."""
+        """n boxes of `box` voxels; `cut` gives those at an index (M,), the same each time, as (M, 1, box, box, box)."""
         on_cpu = torch.device("cpu")
         made = Tensor._make_wrapper_subclass(cls, (n, 1, box, box, box), dtype=torch.float32, device=on_cpu)
         made._cut = cut
@@ -41,6 +41,9 @@ class StreamedBoxes(Tensor):
                 part = self[start : start + split_size]
                 yield part
                 bar.update(len(part))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return StreamedBoxes, (self._cut, len(self), self.shape[-1])
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
