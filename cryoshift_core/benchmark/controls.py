@@ -1,7 +1,7 @@
 """Negative controls: what a classifier says of particles that are none of its classes, and of boxes without a particle.
 
-Spheres, shells, hearts and mirror images take the place of each molecule, see :mod:`cryoshift_core.simulation.controls`.
-All are imaged like the target, each class as often as in it.
+Spheres, shells, hearts and mirror images take the place of each molecule (see
+:mod:`cryoshift_core.simulation.controls`). All are imaged like the target, each class as often as in it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Controls: a stand-in for each molecule, with its mass and another shape, imaged like the molecule itself.
 
 A sphere, a shell or a heart has the molecule's total and mean potential, so what tells it from the molecule is its
-shape alone. A mirror image has the molecule's shape and the wrong hand. The radial average keeps how far from the centre
-the potential lies, and forgets in which direction. Another molecule, magnified, brings a shape of its own.
+shape alone. A mirror image has the molecule's shape and the wrong hand. The radial average keeps how far from the
+centre the potential lies, and forgets in which direction. Another molecule, magnified, brings a shape of its own.
 """
 
 from __future__ import annotations
