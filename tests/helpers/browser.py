@@ -46,9 +46,10 @@ class Browser:
             pass
         return message.get("result", {})
 
-    def evaluate(self, script):
-        """Value of a JavaScript expression in the page."""
-        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+    def evaluate(self, script, wait=False):
+        """Value of a JavaScript expression in the page, or of the promise that it is, with `wait`."""
+        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=wait)
+        return found["result"].get("value")
 
     def open(self, url, width):
         """Open a page in a window of this many pixels, and wait until it is loaded."""
