@@ -1,8 +1,7 @@
 """Sliders: live in JupyterLab, moving among frames drawn beforehand on a page, and a figure with rows of frames.
 
 A drawing is one function ``draw(axes, **values)``. All three use it. Where a notebook runs without a user, such as
-under papermill, its output holds the page's sliders as HTML that needs neither a kernel nor a network, and the figure as
-PNG.
+under papermill, its output holds the sliders as HTML that needs neither a kernel nor a network, and the figure as PNG.
 """
 
 from __future__ import annotations

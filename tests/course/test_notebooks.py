@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]*_*.ipynb"))
 
 def test_the_series_is_complete():
     numbers = [path.stem.split("_")[0] for path in NOTEBOOKS]
-    assert numbers[:9] == ["00", "01", "02", "03", "04", "05", "06", "06b", "07"]
+    assert numbers[:10] == ["00", "01", "02", "02b", "03", "04", "05", "06", "06b", "07"]
 
 
 # Imported by every Python process of a notebook: notes each file of held-out labels that Python opens.
@@ -48,7 +48,7 @@ def test_a_notebook_runs_alone(source, tmp_path, monkeypatch, opened_labels):
     monkeypatch.chdir(tmp_path)
     result = runner.execute(source, tmp_path / "out", {"profile": "smoke", "device": "cpu"})
     assert result.error == ""
-    opened, number = opened_labels.read_text().splitlines(), source.stem[:2]
+    opened, number = opened_labels.read_text().splitlines(), source.stem.split("_")[0]
     assert bool(opened) == (number in ("02", "05")), "05 opens held-out labels, and 02 those of its practice targets"
     if number == "02":
         assert all(f"_seed{practice.SEED}_" in path for path in opened), "02 opens the practice key alone"
