@@ -77,15 +77,16 @@ maps = {name: structures.template(name, pixel, p.box) for name in molecules}
 # ## 1 · Keep the mass, take the shape away (14 minutes)
 #
 # Each molecule is replaced by a stand-in with its total potential (which is proportional to its mass) and, except for the radial
-# average, its mean density: a sphere, a hollow shell, a heart, its radial average, and its mirror image.
+# average, its mean density: a sphere, a hollow shell, a heart, its radial average, and its mirror image. The sections contain the
+# beam: x to the right, z upwards.
 
 
 # %%
 STAND_INS = ("sphere", "shell", "heart", "radial", "mirror")
-rows = {"molecule": torch.stack(list(maps.values()))[:, None]}
-for name in STAND_INS:
-    rows[name] = torch.stack([controls.shape(volume, name) for volume in maps.values()])[:, None]
-fig = pictures.gallery(rows, molecules)
+rows = {"molecule": list(maps.values())}
+rows |= {name: [controls.shape(volume, name) for volume in maps.values()] for name in STAND_INS}
+along_beam = {name: torch.stack(some)[:, None].flip(2).transpose(2, 3) for name, some in rows.items()}
+fig = pictures.gallery(along_beam, molecules)
 run.save_figure(fig, "stand_ins")
 plt.show()
 
@@ -201,7 +202,10 @@ run.save_figure(fig, "agreement")
 plt.show()
 lesson.checkpoint("share of spheres called by the name of their mass", agree["sphere"])
 print(f"guessing (dotted): {1 / n:.2f}; {boxes} boxes each, so one bar is known to about ±{1 / boxes**0.5:.2f}")
-print(f"without its shape, a molecule keeps its name in {agree['sphere']:.0%} (sphere) to {agree['shell']:.0%} (shell)")
+low, *_, high = sorted(("sphere", "shell", "heart"), key=agree.get)
+print(
+    f"without its shape, a molecule keeps its name in {agree[low]:.0%} ({low}) to {agree[high]:.0%} ({high}) of the boxes"
+)
 unsure = [name for name in STAND_INS if sure[name] < 0.5]
 print(f"mean confidence: {sure['']:.2f} for molecules, at least {min(sure.values()):.2f} for stand-ins", end="; ")
 print(f"below 0.5: {', '.join(unsure) or 'none'}")
