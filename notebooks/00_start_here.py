@@ -99,8 +99,8 @@ plt.show()
 print(f"{shown} listed ribosomes cross this slice, {len(listed)} the whole tomogram")
 
 # %% [markdown]
-# Experts need days for such a list, it names one molecule out of thousands, and it is not complete: some dark blobs without a
-# circle are ribosomes, too. A network could name all particles in minutes, if only somebody gave it labels to learn from.
+# Such a list costs experts days, it names one molecule out of thousands, and it is not complete: some dark blobs without a
+# circle look like ribosomes, too. A network could name all particles in minutes, if only somebody gave it labels to learn from.
 
 # %%
 k = len(p.classes)

@@ -47,7 +47,7 @@ from torch import nn
 
 from cryoshift_core import metrics, models
 from cryoshift_core.application import pictures
-from cryoshift_core.course import exercises, figures, practice
+from cryoshift_core.course import exercises, figures, lasso, practice
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation import datasets, scenarios
 from cryoshift_core.simulation.datasets import DatasetConfig
@@ -318,6 +318,29 @@ print(f"proxy A-distance of the features: {gap:.2f}   (0: indistinguishable, 2: 
 # %% [markdown]
 # The **proxy A-distance** (Ben-David et al. 2007) is 2 (1 - 2 e), with e the error of a linear classifier that is asked to
 # tell the domains apart. It says that they differ, *not* that the difference hurts. The last section measures both.
+#
+# ### Lasso some points
+#
+# What lies behind a group of dots? In JupyterLab, draw a loop around some with the mouse; the subtomograms behind them appear
+# below. Elsewhere a circle is drawn around the target dot that is furthest from the middle of the source. The next cell writes what
+# is chosen as a STAR file with a stack, as for a list of particles to look at or to leave out.
+
+# %%
+chosen = lasso.Selection.of({"source": f_s, "target": f_t}, {"source": validation.x, "target": target.x}, p.voxel_size)
+away = np.hypot(*(chosen.points - chosen.points[: len(f_s)].mean(0)).T)
+away[: len(f_s)] = 0
+chosen.choose(chosen.around(int(away.argmax()), min(20, len(f_t))))
+for number, fig in enumerate(lasso.show(chosen)):
+    run.save_figure(fig, ("lasso", "lasso_boxes")[number])
+plt.show()
+
+# %%
+star = chosen.write(run.folder / "chosen.star")
+print(f"{chosen.summary}; written to {run.final_path(star).name}")
+both = torch.cat([p_val[: len(f_s)], p_t[: len(f_t)]])[torch.from_numpy(chosen.inside)]
+counts = torch.bincount(both.argmax(1), minlength=n)
+print("called", ", ".join(f"{c} {name}" for name, c in zip(p.classes, counts.tolist(), strict=True) if c), end="; ")
+print(f"mean confidence {both.amax(1).mean():.2f}")
 
 # %% [markdown]
 # ### Exercise 2 · A-distance, and its floor

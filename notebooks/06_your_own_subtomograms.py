@@ -170,7 +170,20 @@ run.show(job.judge())
 # the verdict speaks against.
 
 # %%
-run.show(job.classify())
+classified = job.classify()
+run.show(classified)
+
+# %% [markdown]
+# **Threshold against purity.** A least confidence of your choice keeps fewer subtomograms that are more often right. The slider
+# moves it. Left: the expected purity of what is kept and, where there are spike-ins, the share of them that is right, with its 95 %
+# interval; believe the lower one. Right: how many of each class are kept.
+#
+# **What do you expect?** From which confidence on do the spike-ins reach the purity that you need, and how many are then left?
+
+# %%
+sliders = {"confidence": ("least confidence", classified.confidences)}
+start = {"confidence": classified.confidences[0]}
+run.explore(classified.at_confidence, "threshold", sliders, panels=2, start=start, size=3.6, frames=3)
 
 # %% [markdown]
 # ## 8. Report

@@ -19,6 +19,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..fourier import full_from_half, power_spectrum, shell_means, shells
+from .purity import Cut
 
 # Blue and orange stand for source and target, and for nothing else.
 COLOURS = {
@@ -232,6 +233,30 @@ def class_fractions(fractions: Mapping[str, Sequence[float]], classes: Sequence[
     ax.set(ylabel="fraction of the subtomograms")
     fig.legend(fontsize=8, loc="outside upper center", ncols=len(fractions))
     return fig
+
+
+def purity(ax: Axes, cuts: Sequence[Cut], confidence: float) -> None:
+    """Draw the expected purity, and that of the spike-ins with its 95 % interval, against the least confidence.
+
+    A dashed line marks `confidence`, which is that of one of the cuts.
+    """
+    (now,) = [cut for cut in cuts if cut.confidence == confidence]
+    cuts = sorted(cuts, key=lambda cut: cut.confidence)
+    ax.plot([cut.confidence for cut in cuts], [cut.expected for cut in cuts], "o-", ms=3, color="0.4", label="expected")
+    known = [cut for cut in cuts if cut.spike_ins is not None]
+    means = [cut.spike_ins.mean for cut in known if cut.spike_ins]
+    ends = [(cut.spike_ins.low, cut.spike_ins.high) for cut in known if cut.spike_ins]
+    if known:
+        errors = [[m - low for m, (low, _) in zip(means, ends, strict=True)],
+                  [high - m for m, (_, high) in zip(means, ends, strict=True)]]  # fmt: skip
+        at = [cut.confidence for cut in known]
+        ax.errorbar(at, means, yerr=errors, fmt="s--", ms=3, capsize=2, color=OTHERS[0], label="spike-ins")
+    ax.axvline(confidence, ls="--", color="black", lw=1)
+    ax.set(xlabel="least confidence", ylabel="purity", xlim=(-0.03, 1.03), ylim=(0, 1.03))
+    spikes = "" if now.spike_ins is None else f", spike-ins {now.spike_ins.mean:.2f}"
+    expected = f"{now.expected:.2f}" if now.kept else "nothing kept"
+    ax.set_title(f"from {confidence:.2f} on: expected {expected}{spikes}", fontsize=8)
+    ax.legend(fontsize=7, loc="lower left")
 
 
 def radial_spectrum(x: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -96,7 +96,7 @@ def check(profile: str = "laptop", folder: str | Path = "") -> Report:
         ("torch", _torch),
         ("memory", lambda: _room(profile, place)),
         ("write access", lambda: _write_access(place)),
-        ("kept data", lambda: _kept(profile, place)),
+        ("kept data", lambda: _kept(_root() / "runs" / profile)),
         ("shipped data", _shipped),
         ("JupyterLab", _jupyterlab),
         ("other work", _load),
@@ -211,8 +211,7 @@ def _write_access(place: Path) -> Iterator[Row]:
     yield Row("write access", "ok", str(place))
 
 
-def _kept(profile: str, place: Path) -> Iterator[Row]:
-    base = place if place.name == profile else place / profile
+def _kept(base: Path) -> Iterator[Row]:
     data, fits = list((base / "data").glob("*.safetensors")), list((base / "fits").glob("*-*/"))
     size = sum(path.stat().st_size for path in data) / 1e9
     if data or fits:

@@ -219,14 +219,19 @@ def scores(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Interv
     return fig
 
 
-def embedding(features: Mapping[str, Tensor], title: str = "") -> Figure:
-    """Figure with the features (N, F) of several domains on the first two principal axes of all of them together."""
-    fig, ax = plt.subplots(figsize=(3.9, 3.4), layout="constrained")
+def two_directions(features: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Domain -> (N, 2): features (N, F) on the first two principal axes of all domains together."""
     everything = torch.cat(list(features.values())).float()
     centre = everything.mean(0)
     _, _, axes = torch.linalg.svd(everything - centre, full_matrices=False)
-    for (name, f), marker in zip(features.items(), cycle(MARKERS), strict=False):
-        x, y = ((f - centre) @ axes[:2].T).T.numpy()
+    return {name: ((f - centre) @ axes[:2].T).numpy() for name, f in features.items()}
+
+
+def embedding(features: Mapping[str, Tensor], title: str = "") -> Figure:
+    """Figure with the features (N, F) of several domains on the first two principal axes of all of them together."""
+    fig, ax = plt.subplots(figsize=(3.9, 3.4), layout="constrained")
+    for (name, points), marker in zip(two_directions(features).items(), cycle(MARKERS), strict=False):
+        x, y = points.T
         ax.scatter(x, y, s=6, marker=marker, alpha=0.5, label=name, color=COLOURS.get(name), linewidths=0)
     ax.set(xlabel="1st principal axis", ylabel="2nd", title=title, xticks=[], yticks=[])
     ax.legend(markerscale=2)
