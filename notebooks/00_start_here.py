@@ -56,9 +56,7 @@ except ModuleNotFoundError as error:
         "This kernel has no cryoshift_core; expected the kernel of .venv. Choose it in the menu (Kernel, Change Kernel), "
         "or run make venv, then make lab."
     ) from error
-checked = doctor.check(profile, out_dir)
-print(checked)
-checked.require()
+doctor.check(profile, out_dir).show()
 
 # %%
 import time

@@ -33,8 +33,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | not measured yet | not measured yet |
-# | laptop | not measured yet | not measured yet |
+# | smoke | 22 s | 670 MB |
+# | laptop | 1.6 min | 1220 MB |
 
 # %%
 from dataclasses import replace

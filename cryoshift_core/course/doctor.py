@@ -69,8 +69,9 @@ class Report:
 
     __repr__ = __str__
 
-    def require(self) -> None:
-        """Do nothing if no row says stop; otherwise raise InputError, which names the first of them and its way out."""
+    def show(self) -> None:
+        """Print the table; InputError where a row says stop, which names the first of them and its way out."""
+        print(self)
         if stop := self.of("stop"):
             raise InputError(f"{stop[0].name}: {stop[0].found}. The way out: {stop[0].way_out}.")
 

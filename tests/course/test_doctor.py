@@ -24,7 +24,7 @@ def test_a_machine_that_is_ready(tmp_path):
     found = rows(report)
     assert {"Python", "packages", "torch", "memory", "disk", "write access", "kept data", "shipped data"} < set(found)
     assert not report.of("stop") and "This machine is ready." in str(report)
-    report.require()
+    report.show()
     assert all(row.way_out for row in report.of("look"))
     assert "11 molecules; a tomogram of 84 x 256 x 256" in found["shipped data"].found
     assert str(tmp_path / "runs") in found["write access"].found and not list((tmp_path / "runs").iterdir())
@@ -43,7 +43,7 @@ def test_a_missing_package_is_a_row_and_the_others_are_still_shown(tmp_path):
     """torch cannot be imported, as where the notebook has the kernel of another Python."""
     code = (
         "import sys; sys.modules['torch'] = None; from cryoshift_core.course import doctor; "
-        f"report = doctor.check('smoke', {str(tmp_path)!r}); print(report); report.require()"
+        f"report = doctor.check('smoke', {str(tmp_path)!r}); report.show()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert "stop  torch" in done.stdout and "make venv" in done.stdout and "ok    write access" in done.stdout
