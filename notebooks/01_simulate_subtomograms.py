@@ -43,7 +43,7 @@ import numpy as np
 import torch
 
 from cryoshift_core.application import pictures
-from cryoshift_core.course import exercises, explore, figures
+from cryoshift_core.course import exercises, explore, figures, view3d
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation import datasets, imaging, optics, specimens, structures
 from cryoshift_core.simulation.datasets import DatasetConfig
@@ -79,6 +79,15 @@ maps = {name: structures.template(name, pixel, n) for name in p.classes}
 fig = figures.molecules(maps, pixel)
 run.save_figure(fig, "molecules")
 plt.show()
+
+# %% [markdown]
+# The same molecules in space, to turn: with the pointer where k3d is installed, with a slider elsewhere.
+
+# %%
+fig = view3d.molecules(maps, pixel)
+if fig:
+    run.save_figure(fig, "in_space")
+    plt.show()
 
 # %%
 for name in p.classes:

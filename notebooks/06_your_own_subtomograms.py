@@ -42,8 +42,10 @@
 # network is not told which position is which.
 
 # %%
+import matplotlib.pyplot as plt
+
 import cryoshift_core as cs
-from cryoshift_core.course.own import check, compare, inputs
+from cryoshift_core.course.own import check, compare, in_space, inputs
 from cryoshift_core.course.run import begin
 
 # %% tags=["parameters"]
@@ -172,6 +174,15 @@ run.show(job.judge())
 # %%
 classified = job.classify()
 run.show(classified)
+
+# %% [markdown]
+# The same positions in space: turn them and look for classes that lie where they should not, such as ribosomes within a membrane.
+
+# %%
+fig = in_space(classified)
+if fig:
+    run.save_figure(fig, "in_space")
+    plt.show()
 
 # %% [markdown]
 # **Threshold against purity.** A least confidence of your choice keeps fewer subtomograms that are more often right. The slider

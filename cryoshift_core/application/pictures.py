@@ -133,10 +133,10 @@ def tomogram(
         near = np.abs(zyx[:, 0] - z) <= 1
         for group in [None] if groups is None else np.unique(groups):
             shown = near if groups is None else near & (groups == group)
-            colour, marker = (POSITION, "o") if group is None else _group_style(int(group))
+            colour, marker = (POSITION, "o") if group is None else group_style(int(group))
             ax.scatter(zyx[shown, 2], zyx[shown, 1], s=6, linewidths=0, c=colour, marker=marker)
     if names:
-        styles = [_group_style(k) for k in range(len(names))]
+        styles = [group_style(k) for k in range(len(names))]
         marks = [plt.Line2D([], [], ls="", ms=5, mew=0, color=colour, marker=marker) for colour, marker in styles]
         legend = fig.legend(marks, names, loc="outside lower center", ncols=min(len(names), 5), fontsize=8)
         for text in legend.get_texts():
@@ -144,7 +144,7 @@ def tomogram(
     return fig
 
 
-def _group_style(group: int) -> tuple[str, str]:
+def group_style(group: int) -> tuple[str, str]:
     """Colour and marker of a group; both are repeated after 35 groups."""
     n = len(GROUP_COLOURS)
     return GROUP_COLOURS[group % n], GROUP_MARKERS[group // n % len(GROUP_MARKERS)]

@@ -29,7 +29,7 @@ VENV = "run make venv, then make lab; in JupyterLab choose the kernel of .venv"
 WIDGETS = {
     "@jupyter-widgets/jupyterlab-manager": ("jupyterlab-widgets", "sliders"),
     "jupyter-matplotlib": ("ipympl", "the lasso"),
-    "k3d": ("k3d", "3-D views that turn"),
+    "anywidget": ("k3d", "3-D views under the pointer"),
 }
 REQUIRED = ("jupyterlab-widgets",)  # the other front ends are optional: a figure takes their place
 

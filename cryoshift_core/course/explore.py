@@ -56,6 +56,7 @@ def explore(
     start: dict[str, Any] | None = None,
     size: float = 2.6,
     frames: int = 4,
+    projection: str | None = None,
 ) -> Figure | None:
     """Show a drawing with sliders for its inputs; the static figure where there is no user, and None where there is.
 
@@ -70,6 +71,7 @@ def explore(
     start : first values of the sliders; the middle value for sliders that are not named
     size : inches per panel
     frames : values shown per slider in the static figure
+    projection : of the axes; "3d" for a drawing in space
 
     Returns
     -------
@@ -86,9 +88,9 @@ def explore(
         raise KeyError(f"start names {sorted(unknown)}; expected names of sliders: {sorted(sliders)}")
     at = {name: values[len(values) // 2] for name, (_, values) in sliders.items()} | (start or {})
     if not is_live():
-        fig = _frames(draw, sliders, at, panels, size, frames)
+        fig = _frames(draw, sliders, at, panels, size, frames, projection)
         if _kernel():
-            _publish(fig, page(draw, sliders, at, panels=panels, size=size))
+            _publish(fig, page(draw, sliders, at, panels=panels, size=size, projection=projection))
         return fig
 
     import ipywidgets as widgets
@@ -107,7 +109,7 @@ def explore(
     }
 
     def show(**values: Any) -> None:
-        _figure(draw, values, panels, size)
+        _figure(draw, values, panels, size, projection)
         plt.show()
 
     display(widgets.VBox(list(controls.values())), widgets.interactive_output(show, controls))
@@ -118,8 +120,15 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _figure(draw: Draw, values: Mapping[str, Any], panels: int, size: float) -> Figure:
-    fig, axes = plt.subplots(1, panels, figsize=(size * panels, size * 1.15), squeeze=False, layout="constrained")
+def _figure(draw: Draw, values: Mapping[str, Any], panels: int, size: float, projection: str | None) -> Figure:
+    fig, axes = plt.subplots(
+        1,
+        panels,
+        figsize=(size * panels, size * 1.15),
+        squeeze=False,
+        layout="constrained",
+        subplot_kw={"projection": projection},
+    )
     draw(list(axes[0]), **values)
     return fig
 
@@ -145,7 +154,15 @@ def _combinations(lengths: Sequence[int], first: Sequence[int]) -> Iterator[tupl
                 yield (*first[:slider], index, *first[slider + 1 :])
 
 
-def page(draw: Draw, sliders: Sliders, at: Mapping[str, Any], *, panels: int = 1, size: float = 2.6) -> str:
+def page(
+    draw: Draw,
+    sliders: Sliders,
+    at: Mapping[str, Any],
+    *,
+    panels: int = 1,
+    size: float = 2.6,
+    projection: str | None = None,
+) -> str:
     """HTML with sliders that move among frames drawn beforehand; it needs neither a kernel nor a network.
 
     A slider has at most MOST_VALUES values, its start value among them. With few frames in all the sliders mix; with
@@ -153,7 +170,7 @@ def page(draw: Draw, sliders: Sliders, at: Mapping[str, Any], *, panels: int = 1
 
     Parameters
     ----------
-    draw, sliders, panels, size : as in :func:`explore`
+    draw, sliders, panels, size, projection : as in :func:`explore`
     at : start value of each slider
     """
     shown = {}
@@ -164,7 +181,7 @@ def page(draw: Draw, sliders: Sliders, at: Mapping[str, Any], *, panels: int = 1
     pictures: dict[str, Image.Image] = {}
     for indices in _combinations([len(values) for values in shown.values()], first):
         now = {name: values[i] for (name, values), i in zip(shown.items(), indices, strict=True)}
-        fig = _figure(draw, now, panels, size)
+        fig = _figure(draw, now, panels, size, projection)
         fig.savefig(buffer := io.BytesIO(), format="png")
         plt.close(fig)
         pictures[",".join(map(str, indices))] = Image.open(buffer).convert("RGB")
@@ -194,7 +211,9 @@ def _webp(picture: Image.Image, quality: int) -> str:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _frames(draw: Draw, sliders: Sliders, at: dict[str, Any], panels: int, size: float, frames: int) -> Figure:
+def _frames(
+    draw: Draw, sliders: Sliders, at: dict[str, Any], panels: int, size: float, frames: int, projection: str | None
+) -> Figure:
     columns = min(frames, max(len(values) for _, values in sliders.values()))
     fig = plt.figure(figsize=(size * panels * columns * 0.62, size * 0.85 * len(sliders)), layout="constrained")
     rows = fig.subfigures(len(sliders), 1, squeeze=False)[:, 0]
@@ -203,7 +222,7 @@ def _frames(draw: Draw, sliders: Sliders, at: dict[str, Any], panels: int, size:
         shown = _evenly(len(values), columns, first)
         row.suptitle(label, fontsize=9, x=0.01, ha="left", fontweight="bold")
         for cell, index in zip(row.subfigures(1, columns, squeeze=False)[0], shown, strict=False):
-            axes: Sequence[Axes] = cell.subplots(1, panels, squeeze=False)[0]
+            axes: Sequence[Axes] = cell.subplots(1, panels, squeeze=False, subplot_kw={"projection": projection})[0]
             draw(list(axes), **(at | {name: values[index]}))
             cell.suptitle(_text(values[index]), fontsize=8)
             if index == first:

@@ -33,13 +33,18 @@ TITLES = {
 LEAST = 10  # subtomograms in a bin of confidence; the accuracy of fewer is chance
 
 
+def surface_level(data: np.ndarray) -> float:
+    """Level of the surface of a (Z, Y, X) volume: a third of its 99.9th percentile."""
+    return float(np.quantile(data, 0.999)) / 3
+
+
 def isosurface(ax: Axes3D, volume: Tensor, level: float | None = None, colour: str = "#7FA6C9") -> None:
     """Draw the shaded surface of a (Z, Y, X) volume at `level` on a 3-D axis.
 
-    The default level is a third of the 99.9th percentile of the volume.
+    The default level is that of :func:`surface_level`.
     """
     data = np.asarray(volume, dtype=float)
-    level = np.quantile(data, 0.999) / 3 if level is None else level
+    level = surface_level(data) if level is None else level
     step = max(1, data.shape[0] // 48)
     points, faces, *_ = marching_cubes(data, level, step_size=step)
     light = LightSource(azdeg=315, altdeg=45)

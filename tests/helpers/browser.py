@@ -64,13 +64,14 @@ class Browser:
 
 @contextmanager
 def browser(folder):
-    """A browser that keeps its files in `folder`; names of hosts lead nowhere."""
+    """A browser that keeps its files in `folder`; names of hosts lead nowhere, this machine is reached."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [CHROMIUM, "--headless", "--disable-gpu", "--no-first-run", "--remote-allow-origins=*"]
     command += [f"--remote-debugging-port={port}", f"--user-data-dir={folder}"]
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    command += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+    command += ["--no-sandbox"] if os.geteuid() == 0 else []
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     page = None
     try:
