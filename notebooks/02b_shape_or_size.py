@@ -407,8 +407,6 @@ def shape_share(shape_of, mass_of, called):
     return by_shape.sum() / (by_shape.sum() + by_mass.sum())
 
 
-print(f"shape share of this network: {shape_share(shape_of, mass_of, called):.2f}")
-
 # %% [raw] tags=["mistakes", "remove-cell"]
 # name = "shape_share"
 # cases = ['shape_share(np.array([0, 0, 0, 1, 1, 2, 2]), np.array([0, 1, 1, 0, 2, 2, 0]), np.array([0, 0, 1, 0, 0, 2, 0]))', 'shape_share(np.array([0, 1, 2]), np.array([1, 2, 0]), np.array([0, 1, 2]))']
@@ -455,6 +453,8 @@ print(f"shape share of this network: {shape_share(shape_of, mass_of, called):.2f
 
 # %%
 lesson.check("shape_share")
+if lesson.solved("shape_share"):
+    print(f"shape share of this network: {shape_share(shape_of, mass_of, called):.2f}")
 
 # %% [markdown]
 # **Recap**
