@@ -322,14 +322,14 @@ print(f"proxy A-distance of the features: {gap:.2f}   (0: indistinguishable, 2: 
 # ### Lasso some points
 #
 # What lies behind a group of dots? In JupyterLab, draw a loop around some with the mouse; the subtomograms behind them appear
-# below. Elsewhere a circle is drawn around the target dot that is furthest from the middle of the source. The next cell writes what
+# below. Elsewhere a circle is drawn about the target dot that is furthest from any source dot. The next cell writes what
 # is chosen as a STAR file with a stack, as for a list of particles to look at or to leave out.
 
 # %%
 chosen = lasso.Selection.of({"source": f_s, "target": f_t}, {"source": validation.x, "target": target.x}, p.voxel_size)
-away = np.hypot(*(chosen.points - chosen.points[: len(f_s)].mean(0)).T)
-away[: len(f_s)] = 0
-chosen.choose(chosen.around(int(away.argmax()), min(20, len(f_t))))
+at_s, at_t = chosen.points[: len(f_s)], chosen.points[len(f_s) :]
+nearest = np.linalg.norm(at_t[:, None] - at_s[None], axis=-1).min(1)  # source dot of each target dot
+chosen.choose(chosen.around(len(f_s) + int(nearest.argmax()), min(20, len(f_t))))
 for number, fig in enumerate(lasso.show(chosen)):
     run.save_figure(fig, ("lasso", "lasso_boxes")[number])
 plt.show()

@@ -254,8 +254,8 @@ def purity(ax: Axes, cuts: Sequence[Cut], confidence: float) -> None:
     ax.axvline(confidence, ls="--", color="black", lw=1)
     ax.set(xlabel="least confidence", ylabel="purity", xlim=(-0.03, 1.03), ylim=(0, 1.03))
     spikes = "" if now.spike_ins is None else f", spike-ins {now.spike_ins.mean:.2f}"
-    expected = f"{now.expected:.2f}" if now.kept else "nothing kept"
-    ax.set_title(f"from {confidence:.2f} on: expected {expected}{spikes}", fontsize=8)
+    expected = f"expected {now.expected:.2f}" if now.kept else "nothing is kept"
+    ax.set_title(f"from {confidence:.2f} on: {expected}{spikes}", fontsize=8)
     ax.legend(fontsize=7, loc="lower left")
 
 
