@@ -59,13 +59,10 @@ except ModuleNotFoundError as error:
 doctor.check(profile, out_dir).show()
 
 # %%
-import time
-
 import matplotlib.pyplot as plt
 import torch
 
 import data_fetch
-from cryoshift_core import training
 from cryoshift_core.application import pictures
 from cryoshift_core.course import costs, figures
 from cryoshift_core.course.run import begin
@@ -190,30 +187,12 @@ print(f"{6 / k:.1f} of 6 come by guessing. Notebook 02 says how often a trained 
 # all parts fit together.
 
 # %%
-REFERENCE = 2.4  # seconds that this took on the two CPU cores on which the times in the headers were measured
-
-
-def work() -> tuple[float, training.Fit]:
-    """Seconds on the clock, and the tiny fit."""
-    two = ("ribosome_80S", "TRiC")
-    start = time.perf_counter()
-    labelled = datasets.simulate_source(DatasetConfig("source", two, 64, 32, 12.0, "source", 2), progress=False)
-    unlabelled = datasets.simulate_target(DatasetConfig("in_situ_1", two, 32, 32, 12.0, "train", 2), progress=False)
-    config = training.TrainingConfig(steps=4, batch=32, width=16)
-    fit = training.fit("cryoshift_reference", labelled, unlabelled, config=config, device=device, progress=False)
-    return time.perf_counter() - start, fit
-
-
-times = []
-for _ in range(3):  # the first one also fills caches, and another program may get in the way of any
-    seconds, fit = work()
-    times.append(seconds)
-factor = min(times) / REFERENCE
-terms = {name: values for name, values in fit.history.items() if name not in ("step", "seconds", "im_score")}
-losses = {name: next((v for v in reversed(values) if v == v), float("nan")) for name, values in terms.items()}
-print(", ".join(f"{name} {value:.2f}" for name, value in losses.items()))
-print(f"{min(times):.2f} s; the reference machine needs {REFERENCE:.2f} s: this one takes {factor:.1f} times as long")
-assert all(torch.tensor([*losses.values(), terms["source"][-1]]).isfinite()), "a training step gave no finite loss"
+speed = doctor.speed(device)
+print(", ".join(f"{name} {value:.2f}" for name, value in speed.losses.items()))
+print(
+    f"{speed.seconds:.2f} s; this machine takes {speed.factor:.1f} times as long as the one that the times were measured on"
+)
+assert torch.tensor(list(speed.losses.values())).isfinite().all(), "a training step gave no finite loss"
 
 # %% [markdown]
 # The estimate below is each notebook's measured time multiplied by that factor. It is honest to about ± 50 %:
@@ -223,12 +202,12 @@ assert all(torch.tensor([*losses.values(), terms["source"][-1]]).isfinite()), "a
 # %%
 stated = costs.read(p.name)
 for name, cost in stated.items():
-    print(f"{name:34} {cost.seconds * factor / 60:5.1f} min   {cost.memory:>8}")
-series = sum(cost.seconds for cost in stated.values()) * factor / 60
+    print(f"{name:34} {cost.seconds * speed.factor / 60:5.1f} min   {cost.memory:>8}")
+series = sum(cost.seconds for cost in stated.values()) * speed.factor / 60
 print(f"{'together':34} {series:5.1f} min" if stated else f"No times were measured at the profile {p.name}.")
 
 # %%
-run.report(fixed_work_seconds=min(times), slower_than_reference=factor, estimated_minutes=series)
+run.report(fixed_work_seconds=speed.seconds, slower_than_reference=speed.factor, estimated_minutes=series)
 run.finish()
 
 # %% [markdown]

@@ -45,7 +45,7 @@ import torch
 
 from cryoshift_core import models
 from cryoshift_core.application import pictures
-from cryoshift_core.course import exercises, explore, figures
+from cryoshift_core.course import exercises, figures
 from cryoshift_core.course.run import begin
 from cryoshift_core.data import normalize
 from cryoshift_core.simulation import controls, datasets, imaging, scenarios, specimens, structures
@@ -499,10 +499,7 @@ def draw(axes, kda):
     axes[1].invert_yaxis()
 
 
-fig = explore.explore(draw, {"kda": ("mass (kDa)", ladder)}, panels=2, start={"kda": 950}, size=2.8)
-if fig:
-    run.save_figure(fig, "ladder")
-    plt.show()
+run.explore(draw, "ladder", {"kda": ("mass (kDa)", ladder)}, panels=2, start={"kda": 950}, size=2.8)
 
 # %%
 confidence = {kda: float(q.amax(1).mean()) for kda, (_, q) in rungs.items()}

@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from ..errors import InputError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PYTHONS = ((3, 11), (3, 13))  # oldest and newest
+REFERENCE = 2.4  # seconds of `speed` on the two CPU cores on which the times in the notebooks' headers were measured
 VENV = "run make venv, then make lab; in JupyterLab choose the kernel of .venv"
 # Front ends of widgets as they lie in share/jupyter/labextensions -> package, and what is missing without them
 WIDGETS = {
@@ -271,6 +273,38 @@ def _load() -> Iterator[Row]:
         yield Row("other work", "look", f"load {busy:.1f} on {cores} cores", "close other programs, or all times grow")
     else:
         yield Row("other work", "ok", f"load {busy:.1f} on {cores} cores")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a machine is: `seconds` of a fixed piece of work, `factor` to REFERENCE, and the last `losses`."""
+
+    seconds: float
+    factor: float
+    losses: dict[str, float]
+
+
+def speed(device: str = "auto", repeats: int = 3) -> Speed:
+    """The speed of a fixed piece of work, the same for every profile; the fastest of `repeats` counts.
+
+    A few source and target subtomograms of 32 voxels are simulated, and four training steps are taken on them.
+    """
+    from .. import training
+    from ..simulation import datasets
+    from ..simulation.datasets import DatasetConfig
+
+    two, seconds = ("ribosome_80S", "TRiC"), []
+    for _ in range(repeats):  # the first one also fills caches, and another program may get in the way of any
+        start = time.perf_counter()
+        source = datasets.simulate_source(DatasetConfig("source", two, 64, 32, 12.0, "source", 2), progress=False)
+        target = datasets.simulate_target(DatasetConfig("in_situ_1", two, 32, 32, 12.0, "train", 2), progress=False)
+        config = training.TrainingConfig(steps=4, batch=32, width=16)
+        fit = training.fit("cryoshift_reference", source, target, config=config, device=device, progress=False)
+        seconds.append(time.perf_counter() - start)
+    terms = {name: values for name, values in fit.history.items() if name not in ("step", "seconds", "im_score")}
+    losses = {name: next((v for v in reversed(values) if v == v), float("nan")) for name, values in terms.items()}
+    losses["source"] = terms["source"][-1]
+    return Speed(min(seconds), min(seconds) / REFERENCE, losses)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -66,7 +66,7 @@ def molecule_scene(maps: Mapping[str, Tensor], voxel_size: float) -> Any:
         points, faces, *_ = marching_cubes(data, surface_level(data))
         xyz = points[:, ::-1] * voxel_size + [left, 0, 0]
         plot += k3d.mesh(xyz.astype(np.float32), faces.astype(np.uint32), color=GREY, name=name, flat_shading=False)
-        plot += k3d.text(name, position=[left, 0, 0], size=0.7, label_box=False)
+        plot += k3d.text(name, position=[left, 0, 0], size=0.7, label_box=False, is_html=True)
         left += data.shape[2] * voxel_size
     return plot
 

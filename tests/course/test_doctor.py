@@ -7,6 +7,7 @@ import sys
 from collections import namedtuple
 from importlib import metadata
 
+import numpy as np
 import pytest
 from helpers.files import ROOT
 
@@ -105,3 +106,9 @@ def test_an_unknown_profile_is_refused_in_one_line(tmp_path, capsys):
         doctor.check("lapto", tmp_path)
     assert main(["doctor", "--profile", "lapto", "--folder", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("InputError: Expected a profile")
+
+
+def test_the_speed_is_that_of_finite_training_steps():
+    found = doctor.speed("cpu", repeats=1)
+    assert found.seconds > 0 and found.factor == found.seconds / doctor.REFERENCE
+    assert {"source", "warped", "mada"} <= set(found.losses) and all(np.isfinite(list(found.losses.values())))
