@@ -346,13 +346,12 @@ class Classes(Step):
         called = found.probabilities.argmax(1)
         kept = called[known & (found.confidence >= confidence)]
         whole, some = (torch.bincount(y, minlength=len(found.classes)).tolist() for y in (called, kept))
-        axes[1].barh(found.classes, whole, color="0.85", label="all")
-        bars = axes[1].barh(found.classes, some, color="0.4", label="kept")
+        axes[1].barh(found.classes, whole, color="0.85")
+        bars = axes[1].barh(found.classes, some, color="0.4")
         axes[1].bar_label(bars, fontsize=7, padding=2)
         axes[1].invert_yaxis()
         axes[1].set(xlabel="subtomograms", xlim=(0, 1.15 * max(whole)))
-        axes[1].set_title(f"{len(kept)} of {len(found)} kept", fontsize=8)
-        axes[1].legend(fontsize=7)
+        axes[1].set_title(f"{len(kept)} of {len(found)} kept (dark)", fontsize=8)
         for label in axes[1].get_yticklabels():
             label.set_parse_math(False)  # a class may be named after a file with a dollar sign
 
