@@ -147,7 +147,7 @@ def notebook_page(path: Path, executed: Path | None, profile: str, base: Path) -
         else:
             cell.metadata["mystnb"] = {"image": {"alt": f"Figure in the section '{section}'"}}
             if "solution" in tags:
-                cell.metadata["tags"] = [*tags, "hide-cell"]
+                cell.metadata["tags"] = [*dict.fromkeys([*tags, "hide-cell"])]
                 cell.metadata["mystnb"] |= {"code_prompt_show": "Show an answer", "code_prompt_hide": "Hide the answer"}
             for output in cell.outputs:
                 _hide_paths(output, base)
