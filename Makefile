@@ -48,7 +48,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
 	  echo "$(PYTHON) could not create a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing into .venv (a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --disable-pip-version-check --only-binary :all: -c constraints.txt -e '.[test,formats,site]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --only-binary :all: -c constraints.txt -e '.[test,formats,lab,site]'
 	@touch $@
 
 tutorial: $(READY)

@@ -14,6 +14,7 @@ COMMANDS = {
     "tutorial": ("course.runner", "run the notebooks of the course"),
     "site": ("course.site", "write the executed notebooks, the pages and the API as HTML"),
     "bundle": ("course.bundle", "write one archive for a workshop without a network"),
+    "doctor": ("course.doctor", "check in seconds whether this machine is ready for the course"),
     "exercises": ("course.exercises", "write the notebooks with exercises to fill in, and with their solutions"),
     "evidence": ("benchmark.__main__", "train and score methods on scenarios, into one CSV"),
     "structures": ("simulation.structures", "rebuild the shipped density maps from coordinate files"),

@@ -25,9 +25,9 @@
 # label.** By how much that helps is measured in notebook 05.
 #
 # **What you will learn**
-# - the problem and the three ingredients of the answer, in one picture;
-# - what each notebook of the series gives, and what its results can and cannot prove;
-# - whether your machine is ready, and how long the series will take on it.
+# - whether your machine is ready;
+# - the problem in one picture, and the three ingredients of the answer in another;
+# - what each notebook of the series gives, and what its results can and cannot prove.
 #
 # **What you need**: some Python. No cryo-EM, no domain adaptation, no GPU, no data. The words are explained below.
 #
@@ -37,67 +37,10 @@
 # | laptop | 18 s | 910 MB |
 
 # %% [markdown]
-# ## Is everything installed?
+# ## Is this machine ready?
 #
-# This cell uses nothing but Python itself, so that it can say what is missing before something else trips over it.
-# *Other* means a version that this series was not tested with; it may well work.
-
-# %%
-import re
-import sys
-from importlib import metadata
-from importlib.util import find_spec
-from pathlib import Path
-
-
-def installed(name: str) -> str:
-    try:
-        return metadata.version(name).split("+")[0]
-    except metadata.PackageNotFoundError:
-        return "missing"
-
-
-def check_packages() -> None:
-    """Python and each direct dependency against the version that constraints.txt pins."""
-    spec: object = find_spec("cryoshift_core")
-    places: list = [*([Path(spec.origin).parents[1]] if spec else []), Path.cwd(), *Path.cwd().parents]
-    folders: list = [folder for folder in places if (folder / "constraints.txt").is_file()]
-    if not folders:
-        raise RuntimeError(f"No constraints.txt in {Path.cwd()} or above; open this notebook inside the repository.")
-    if not (3, 11) <= sys.version_info < (3, 14):
-        raise RuntimeError(f"This is Python {sys.version.split()[0]}; wanted 3.11 to 3.13: run `make venv`.")
-    pins: dict = dict(line.split("==") for line in (folders[0] / "constraints.txt").read_text().lower().split())
-    section: str = (folders[0] / "pyproject.toml").read_text().split("\ndependencies = [")[1].split("]")[0]
-    found: dict = {name: installed(name) for name in re.findall(r'"([\w.-]+)', section)}
-    print(f"{'Python':14} {sys.version.split()[0]:10} ok")
-    for name, version in found.items():
-        verdict: str = (
-            "ok" if version == pins[name] else "MISSING" if version == "missing" else f"other than {pins[name]}"
-        )
-        print(f"{name:14} {version:10} {verdict}")
-    if "missing" in found.values():
-        raise RuntimeError("Packages are missing: run `make venv`, then `make lab`, or choose the kernel in .venv.")
-
-
-check_packages()
-
-# %%
-import shutil
-import time
-
-import matplotlib.pyplot as plt
-import psutil
-import torch
-
-import data_fetch
-from cryoshift_core import errors, training
-from cryoshift_core.application import pictures
-from cryoshift_core.course import costs
-from cryoshift_core.course.run import begin
-from cryoshift_core.simulation import datasets, imaging, scenarios, specimens, structures
-from cryoshift_core.simulation.datasets import DatasetConfig
-from cryoshift_core.tomography import mrc
-from data_fetch import readers
+# One table of everything that has stopped somebody before. *Look* means that the course runs, but something is slower, older or
+# not shown; *stop* comes with a way out. `python -m cryoshift_core doctor` prints the same table.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
@@ -106,9 +49,55 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = ""  # where to write; empty: runs/<profile>/00_start_here
 
 # %%
+try:
+    from cryoshift_core.course import doctor
+except ModuleNotFoundError as error:
+    raise RuntimeError(
+        "This kernel has no cryoshift_core; expected the kernel of .venv. Choose it in the menu (Kernel, Change Kernel), "
+        "or run make venv, then make lab."
+    ) from error
+doctor.check(profile, out_dir).show()
+
+# %%
+import matplotlib.pyplot as plt
+import torch
+
+import data_fetch
+from cryoshift_core.application import pictures
+from cryoshift_core.course import costs, figures
+from cryoshift_core.course.run import begin
+from cryoshift_core.simulation import datasets, imaging, scenarios, specimens
+from cryoshift_core.simulation.datasets import DatasetConfig
+from cryoshift_core.tomography import mrc
+from data_fetch import readers
+
+# %%
 run = begin("00_start_here", globals())
 pictures.use_style()
 p = run.profile
+
+# %% [markdown]
+# ## The problem in one picture
+#
+# A real tomogram: a slice through a yeast cell, thinned with an ion beam (EMPIAR-11658, 31.36 Å per voxel; protein is dark). Left
+# as it is, right with the 80S ribosomes that experts listed. A circle is as large as a ball of 300 Å is in this slice.
+#
+# **What do you expect?** Look at the left picture first. How many ribosomes would you have marked, and where do you hesitate?
+
+# %%
+lamella = data_fetch.yeast_lamella()
+tomogram = mrc.read_mrc(lamella.tomogram)
+listed = readers.read_picks(lamella.ribosomes, tomogram).zyx
+fig, shown = figures.slice_with_picks(tomogram.data, listed, tomogram.voxel_size)
+run.save_figure(fig, "real_tomogram")
+plt.show()
+print(f"{shown} listed ribosomes cross this slice, {len(listed)} the whole tomogram")
+
+# %% [markdown]
+# Such a list costs experts days, it names one molecule out of thousands, and it is not complete: some dark blobs without a
+# circle look like ribosomes, too. A network could name all particles in minutes, if only somebody gave it labels to learn from.
+
+# %%
 k = len(p.classes)
 asked = {
     name: DatasetConfig(name, p.classes, 4 * k, p.box, p.voxel_size, part, 2, run.params.seed)
@@ -132,48 +121,10 @@ target = datasets.simulate_target(asked["in_situ_1"], progress=False)
 # of a *practice* target, which no evidence uses.)
 
 # %%
-red = pictures.COLOURS["cryoshift_reference"]
-boxes = [  # x, y, text, colour
-    (2.0, 3.1, "source\nsimulated, labelled", pictures.COLOURS["source"]),
-    (2.0, 0.9, "target\nexperimental,\nunlabelled", pictures.COLOURS["target"]),
-    (5.0, 3.1, "warps:\npicking error,\nneighbours,\nspectrum", pictures.COLOURS["warped"]),
-    (7.4, 2.0, "3-D network\nfeatures", "0.45"),
-    (10.0, 3.1, "classifier\nwhich molecule?", "0.45"),
-    (10.0, 0.9, "one discriminator\nper class: source\nor target?", red),
-]
-arrows = [  # from, to, style
-    ((3.15, 3.1), (4.15, 3.1), {}),
-    ((5.9, 2.9), (6.75, 2.35), {}),
-    ((3.05, 1.05), (6.6, 1.85), {}),
-    ((2.6, 1.45), (4.3, 2.65), {"ls": "--", "color": "0.5"}),
-    ((8.2, 2.3), (9.0, 2.8), {}),
-    ((8.2, 1.7), (8.95, 1.3), {}),
-    ((9.0, 0.7), (7.4, 1.6), {"color": red, "connectionstyle": "arc3,rad=-0.4"}),
-]
-notes = [  # x, y, text, colour
-    (6.85, 3.3, "source and\nwarped source", "0.3"),
-    (2.7, 2.2, "spectrum,\ngrey values", "0.4"),
-    (7.1, 0.75, "gradient, reversed", red),
-    (10.0, 2.4, "learns from source labels", "0.3"),
-]
-
-# %%
 clearest = int(source.snr.argmax())  # the same molecule as source and as target
 name = p.classes[int(source.y[clearest])]
 only = DatasetConfig("in_situ_1", (name,), 1, p.box, p.voxel_size, "train", 1, run.params.seed)
-same = datasets.simulate_target(only, progress=False)
-fig, ax = plt.subplots(figsize=(9.6, 3.5))
-for start, end, style in arrows:
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "lw": 1.4, "shrinkA": 0, "shrinkB": 0, **style})
-for x, y, text, colour in boxes:
-    frame = {"boxstyle": "round,pad=0.6", "fc": colour, "lw": 0}
-    ax.text(x, y, text, ha="center", va="center", color="white", bbox=frame)
-for x, y, text, colour in notes:
-    ax.text(x, y, text, ha="center", va="center", color=colour, fontsize=8)
-for cube, y in ((source.x[clearest], 3.1), (same.x[0], 0.9)):
-    pictures.show(ax.inset_axes((-0.4, y - 0.5, 1.2, 1.0), transform=ax.transData), pictures.middle(cube))
-ax.set(xlim=(-0.4, 11.2), ylim=(0.2, 3.8))
-ax.set_axis_off()
+fig = figures.idea(source.x[clearest], datasets.simulate_target(only, progress=False).x[0])
 run.save_figure(fig, "idea")
 plt.show()
 
@@ -229,47 +180,6 @@ print(f"{6 / k:.1f} of 6 come by guessing. Notebook 02 says how often a trained 
 
 
 # %% [markdown]
-# ## Is this machine ready?
-#
-# Everything that has stopped somebody before: threads, memory, room on the disk, the molecular maps and the real
-# sample that ship with the code. What is needed is not guessed: memory is the largest that was measured for a notebook
-# (`notebooks/costs.json`) and a quarter more, room on the disk that of the subtomograms that the profile simulates, twice.
-
-
-# %%
-def maps_in_order() -> str:
-    for name in structures.BUILTIN:
-        volume = structures.template(name, 12.0, 40)
-        assert torch.isfinite(volume).all() and volume.max() > 0, f"the shipped map of {name} is damaged"
-    return f"{len(structures.BUILTIN)} classes"
-
-
-def sample_in_order() -> str:
-    sample = data_fetch.sample()
-    tomogram = mrc.read_mrc(sample.tomogram)
-    positions = readers.read_picks(sample.coordinates, tomogram)
-    shape = " x ".join(map(str, tomogram.data.shape))
-    return f"{shape} voxels of {tomogram.voxel_size:g} A, {len(positions.zyx)} positions"
-
-
-# %%
-stated = costs.read(p.name)
-largest = max(cost.memory_mb for cost in (stated or costs.read("laptop")).values())
-cube_bytes = 4 * p.box**3 * (p.n_source + p.n_validation + p.n_target + p.n_test)
-need = {"memory": 1.25 * largest / 1e3, "disk": 2 * cube_bytes / 1e9 + 0.2}
-have = {"memory": psutil.virtual_memory().available / 1e9, "disk": shutil.disk_usage(run.folder).free / 1e9}
-print(f"device         {run.device}, {torch.get_num_threads()} threads on {psutil.cpu_count()} cores")
-busy = psutil.getloadavg()[0]
-print(f"other work     load {busy:.1f}" + (": close it, or all times grow" if busy > psutil.cpu_count() else ": ok"))
-for name, gigabytes in have.items():
-    verdict = "ok" if gigabytes > need[name] else "TOO LITTLE: close something, or take a smaller profile"
-    print(f"free {name:9} {gigabytes:.1f} GB, {need[name]:.1f} GB needed: {verdict}")
-print(f"shipped maps   {maps_in_order()}: ok")
-print(f"real sample    {sample_in_order()}: ok")
-if short := [name for name in have if have[name] <= need[name]]:
-    raise errors.InputError(f"Too little free {' and '.join(short)} for profile {p.name}; see above for the way out.")
-
-# %% [markdown]
 # ## Does it work, and how fast?
 #
 # A fixed piece of work, the same for every profile: a few source and target subtomograms of 32 voxels are simulated, and
@@ -277,30 +187,12 @@ if short := [name for name in have if have[name] <= need[name]]:
 # all parts fit together.
 
 # %%
-REFERENCE = 2.4  # seconds that this took on the two CPU cores on which the times in the headers were measured
-
-
-def work() -> tuple[float, training.Fit]:
-    """Seconds on the clock, and the tiny fit."""
-    two = ("ribosome_80S", "TRiC")
-    start = time.perf_counter()
-    labelled = datasets.simulate_source(DatasetConfig("source", two, 64, 32, 12.0, "source", 2), progress=False)
-    unlabelled = datasets.simulate_target(DatasetConfig("in_situ_1", two, 32, 32, 12.0, "train", 2), progress=False)
-    config = training.TrainingConfig(steps=4, batch=32, width=16)
-    fit = training.fit("cryoshift_reference", labelled, unlabelled, config=config, device=device, progress=False)
-    return time.perf_counter() - start, fit
-
-
-times = []
-for _ in range(3):  # the first one also fills caches, and another program may get in the way of any
-    seconds, fit = work()
-    times.append(seconds)
-factor = min(times) / REFERENCE
-terms = {name: values for name, values in fit.history.items() if name not in ("step", "seconds", "im_score")}
-losses = {name: next((v for v in reversed(values) if v == v), float("nan")) for name, values in terms.items()}
-print(", ".join(f"{name} {value:.2f}" for name, value in losses.items()))
-print(f"{min(times):.2f} s; the reference machine needs {REFERENCE:.2f} s: this one takes {factor:.1f} times as long")
-assert all(torch.tensor([*losses.values(), terms["source"][-1]]).isfinite()), "a training step gave no finite loss"
+speed = doctor.speed(device)
+print(", ".join(f"{name} {value:.2f}" for name, value in speed.losses.items()))
+print(
+    f"{speed.seconds:.2f} s; this machine takes {speed.factor:.1f} times as long as the one that the times were measured on"
+)
+assert torch.tensor(list(speed.losses.values())).isfinite().all(), "a training step gave no finite loss"
 
 # %% [markdown]
 # The estimate below is each notebook's measured time multiplied by that factor. It is honest to about ± 50 %:
@@ -308,13 +200,14 @@ assert all(torch.tensor([*losses.values(), terms["source"][-1]]).isfinite()), "a
 # subtomograms and fits behind.
 
 # %%
+stated = costs.read(p.name)
 for name, cost in stated.items():
-    print(f"{name:34} {cost.seconds * factor / 60:5.1f} min   {cost.memory:>8}")
-series = sum(cost.seconds for cost in stated.values()) * factor / 60
+    print(f"{name:34} {cost.seconds * speed.factor / 60:5.1f} min   {cost.memory:>8}")
+series = sum(cost.seconds for cost in stated.values()) * speed.factor / 60
 print(f"{'together':34} {series:5.1f} min" if stated else f"No times were measured at the profile {p.name}.")
 
 # %%
-run.report(fixed_work_seconds=min(times), slower_than_reference=factor, estimated_minutes=series)
+run.report(fixed_work_seconds=speed.seconds, slower_than_reference=speed.factor, estimated_minutes=series)
 run.finish()
 
 # %% [markdown]
@@ -324,6 +217,8 @@ run.finish()
 #   missing wedge; as many labelled subtomograms as you like.
 # - 02 [The domain gap](02_the_domain_gap.ipynb). *What breaks on the next data set?* How to see and measure a gap
 #   without labels.
+# - 02b [Shape or size?](02b_shape_or_size.ipynb). *What does the network look at?* Spheres, hearts and mirror images of a
+#   known mass.
 # - 03 [Warp randomization](03_warp_randomization.ipynb). *Can simulated subtomograms be made to look real?* Bounded warps.
 # - 03b [Warping games](03b_warping_games.ipynb). *Can warps be trained?* Against a discriminator, against the classifier; three
 #   published mistakes.

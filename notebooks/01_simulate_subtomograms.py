@@ -43,7 +43,7 @@ import numpy as np
 import torch
 
 from cryoshift_core.application import pictures
-from cryoshift_core.course import exercises, explore, figures
+from cryoshift_core.course import exercises, figures, view3d
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation import datasets, imaging, optics, specimens, structures
 from cryoshift_core.simulation.datasets import DatasetConfig
@@ -79,6 +79,15 @@ maps = {name: structures.template(name, pixel, n) for name in p.classes}
 fig = figures.molecules(maps, pixel)
 run.save_figure(fig, "molecules")
 plt.show()
+
+# %% [markdown]
+# The same molecules in space, to turn: with the pointer where k3d is installed, with a slider elsewhere.
+
+# %%
+fig = view3d.molecules(maps, pixel)
+if fig:
+    run.save_figure(fig, "in_space")
+    plt.show()
 
 # %%
 for name in p.classes:
@@ -117,10 +126,7 @@ def draw_waves(axes, limit):
 
 
 limits = ("smallest spacing (Å)", [26, 40, 60, 100, 200])
-fig = explore.explore(draw_waves, {"limit": limits}, panels=2, start={"limit": 60}, size=2.2)
-if fig:
-    run.save_figure(fig, "waves")
-    plt.show()
+run.explore(draw_waves, "waves", {"limit": limits}, panels=2, start={"limit": 60}, size=2.2)
 
 # %% [markdown]
 # ### A projection is a slice
@@ -272,7 +278,7 @@ lesson.check("first_zero")
 # - The first zero is at the spacing √(λ Δz).
 # - Radiation damage takes high frequencies first.
 #
-# ## 4 · Putting the series together again (10 minutes)
+# ## 4 · Putting the series together again (12 minutes)
 #
 # The slices go back into a 3-D transform. Where no slice passes, there is nothing: the
 # [**missing wedge**](../docs/glossary.md#missing-wedge). Left without noise, in the middle with the noise of this dose. In
@@ -301,6 +307,42 @@ plt.show()
 # %% [markdown]
 # The [SNR](../docs/glossary.md#snr) is *realised*: var(signal) / var(noise) measured in this very box, not a number that was
 # asked for.
+
+# %% [markdown]
+# ### One tilt image after the other
+#
+# The series starts at 0° and goes outwards on both sides. Each image adds one central slice: a line in the kx-kz plane (left). Middle and
+# right: the xz section that is reconstructed from the images so far, without and with noise.
+#
+# **What do you expect?** After how many images do you see the particle's outline along the beam?
+
+# %%
+steps = sorted({min(images, len(setting.tilts)) for images in (1, 3, 5, 9, 15, 21, 31, 41)})
+
+
+def so_far(images, noise):
+    now = replace(setting, tilts=setting.tilts[:images])
+    seeded = torch.Generator().manual_seed(seed)
+    return imaging.image_by_tilt_series(one, bank, now, generator=seeded, noise=noise).x[0, 0]
+
+
+def draw_tilts(axes, images):
+    for angle in np.deg2rad(setting.tilts[:images]):
+        axes[0].plot(*np.outer([np.cos(angle), np.sin(angle)], [-1, 1]), color="black", lw=0.8)
+    axes[0].set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal", xticks=[], yticks=[], xlabel="kx", ylabel="kz (beam)")
+    pictures.show(axes[1], so_far(images, False)[:, n // 2], "noise-free, xz")
+    pictures.show(axes[2], so_far(images, True)[:, n // 2], "with noise, xz")
+
+
+sliders = {"images": ("tilt images", steps)}
+run.explore(draw_tilts, "tilts_one_by_one", sliders, panels=3, start={"images": steps[0]}, size=2.2)
+
+# %%
+whole = so_far(steps[-1], False).flatten()
+like = {images: float(np.corrcoef(so_far(images, False).flatten(), whole)[0, 1]) for images in steps}
+print("correlation with the whole series:", ", ".join(f"{images} {r:.2f}" for images, r in like.items()))
+enough = next(images for images, r in like.items() if r > 0.8)
+print(f"From {enough} images on, to ±{max(map(abs, setting.tilts[:enough])):.0f}°, it is above 0.8.")
 
 # %% [markdown]
 # ### Exercise 2 · How much is missing?
@@ -440,34 +482,24 @@ lesson.check("covered")
 # figure says what comes out.
 
 # %%
-moved = (
-    {
-        "defocus": ("defocus (µm)", [0.5, 1.5, 3.0, 5.0, 8.0]),
-        "dose": ("dose per tilt (e/Å²)", [0.5, 1.0, 2.0, 4.0, 8.0]),
-        "tilts": ("tilt range +- (degrees)", [20, 35, 50, 60, 70]),
-        "thickness": ("ice thickness (nm)", [50, 100, 200, 300, 400]),
-    },
-    {"defocus": 3.0, "dose": 2.0, "tilts": 60, "thickness": 100},
-)
+sliders = {
+    "defocus": ("defocus (µm)", [0.5, 1.5, 3.0, 5.0, 8.0]),
+    "dose": ("dose per tilt (e/Å²)", [0.5, 1.0, 2.0, 4.0, 8.0]),
+    "tilts": ("tilt range +- (degrees)", [20, 35, 50, 60, 70]),
+    "thickness": ("ice thickness (nm)", [50, 100, 200, 300, 400]),
+}
+first = {"defocus": 3.0, "dose": 2.0, "tilts": 60, "thickness": 100}
 
 
 def draw(axes, defocus, dose, tilts, thickness):
-    now = optics.Optics(
-        voxel_size=pixel,
-        defocus=defocus,
-        dose_per_tilt=dose,
-        thickness=thickness,
-        tilts=optics.tilt_scheme(-tilts, tilts),
-    )
+    around = {"voxel_size": pixel, "tilts": optics.tilt_scheme(-tilts, tilts)}
+    now = optics.Optics(**around, defocus=defocus, dose_per_tilt=dose, thickness=thickness)
     cube = imaging.image_by_transfer(one, bank, now, generator=torch.Generator().manual_seed(seed))
     pictures.show(axes[0], cube.x[0, 0, n // 2], "xy")
     pictures.show(axes[1], cube.x[0, 0][:, n // 2], f"xz   SNR {cube.snr[0]:.2g}")
 
 
-fig = explore.explore(draw, moved[0], panels=2, start=moved[1], size=2.4)
-if fig:
-    run.save_figure(fig, "sliders")
-    plt.show()
+run.explore(draw, "sliders", sliders, panels=2, start=first, size=2.4)
 
 # %%
 by_range = {}

@@ -47,7 +47,7 @@ from torch import nn
 
 from cryoshift_core import metrics, models
 from cryoshift_core.application import pictures
-from cryoshift_core.course import exercises, figures, practice
+from cryoshift_core.course import exercises, figures, lasso, practice
 from cryoshift_core.course.run import begin
 from cryoshift_core.simulation import datasets, scenarios
 from cryoshift_core.simulation.datasets import DatasetConfig
@@ -318,6 +318,27 @@ print(f"proxy A-distance of the features: {gap:.2f}   (0: indistinguishable, 2: 
 # %% [markdown]
 # The **proxy A-distance** (Ben-David et al. 2007) is 2 (1 - 2 e), with e the error of a linear classifier that is asked to
 # tell the domains apart. It says that they differ, *not* that the difference hurts. The last section measures both.
+#
+# ### Lasso some points
+#
+# What lies behind a group of dots? In JupyterLab, draw a loop around some with the mouse; the subtomograms behind them appear
+# below. Elsewhere a circle is drawn about the target dot that is furthest from any source dot. The next cell writes what
+# is chosen as a STAR file with a stack, as for a list of particles to look at or to leave out.
+
+# %%
+chosen = lasso.Selection.of({"source": f_s, "target": f_t}, {"source": validation.x, "target": target.x}, p.voxel_size)
+at_s, at_t = chosen.points[: len(f_s)], chosen.points[len(f_s) :]
+nearest = np.linalg.norm(at_t[:, None] - at_s[None], axis=-1).min(1)  # source dot of each target dot
+chosen.choose(chosen.around(len(f_s) + int(nearest.argmax()), min(20, len(f_t))))
+for number, fig in enumerate(lasso.show(chosen)):
+    run.save_figure(fig, ("lasso", "lasso_boxes")[number])
+plt.show()
+star = chosen.write(run.folder / "chosen.star")
+print(f"{chosen.summary}; written to {run.final_path(star).name}")
+both = torch.cat([p_val[: len(f_s)], p_t[: len(f_t)]])[torch.from_numpy(chosen.inside)]
+counts = torch.bincount(both.argmax(1), minlength=n)
+print("called", ", ".join(f"{c} {name}" for name, c in zip(p.classes, counts.tolist(), strict=True) if c), end="; ")
+print(f"mean confidence {both.amax(1).mean():.2f}")
 
 # %% [markdown]
 # ### Exercise 2 · A-distance, and its floor
@@ -483,10 +504,11 @@ lesson.check("harmful")
 
 # %%
 few = max(12, min(84, p.n_target // 10))
-table = []
+table, boxes = [], {}
 for factor in run.progress(scenarios.FACTORS, "factors"):
     ask = practice.config(p, f"{factor}_2", few, tomograms=2)
     cubes = datasets.simulate_target(ask, folder=run.data_folder, progress=False)
+    boxes[factor] = cubes.x
     seen = models.outputs(fit.network, cubes.x, device=run.params.device)
     distance = metrics.a_distance(f_s[:few], seen.features, seed=0)
     sure = seen.probabilities.max(1).values.mean().item()
@@ -523,6 +545,30 @@ print(f"floor, source against source: {floor:.2f}; more than 0.3 above it: {', '
 print(f"cost more than their own uncertainty ({noise:.2f}), the most harmful first: {', '.join(costs_much) or 'none'}")
 for name in [name for name in above if val_accuracy - by_name[name]["accuracy"] < 0.05]:
     print(f"{name} moves the features ({by_name[name]['a_distance']:.2f}), and costs less than 0.05 of accuracy")
+
+# %% [markdown]
+# Choose a factor: one of its subtomograms, its spectrum beside that of the source, and what the network makes of it, the accuracy last.
+
+
+# %%
+def draw(axes, factor):
+    row = by_name[factor]
+    pictures.show(axes[0], pictures.middle(boxes[factor]), factor, spread=4)
+    for name, x in {"source": validation.x[:few], "target": boxes[factor]}.items():
+        k, power = figures.radial_spectrum(x)
+        style = "--" if name == "target" else "-"
+        axes[1].semilogy(k / p.voxel_size, power, style, color=pictures.COLOURS[name], label=name)
+    axes[1].set(xlabel="1/Å", title="mean power", ylim=(0.03, 300))
+    axes[1].legend(fontsize=7)
+    values = {"A-distance / 2": row["a_distance"] / 2, "confidence": row["confidence"], "accuracy": row["accuracy"]}
+    axes[2].barh(list(values), list(values.values()), color=pictures.COLOURS["target"])
+    axes[2].set(xlim=(0, 1))
+    axes[2].tick_params(labelsize=7)
+    axes[2].invert_yaxis()
+
+
+sliders = {"factor": ("one factor at level 2", sorted(by_name, key=lambda name: by_name[name]["accuracy"]))}
+run.explore(draw, "chooser", sliders, panels=3, start={"factor": sliders["factor"][1][0]}, size=2.4)
 
 # %% [markdown]
 # With so few subtomograms a distance moves by about ±0.3 from seed to seed, so a bar that is less than that above the floor says

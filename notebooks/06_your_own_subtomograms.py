@@ -42,8 +42,10 @@
 # network is not told which position is which.
 
 # %%
+import matplotlib.pyplot as plt
+
 import cryoshift_core as cs
-from cryoshift_core.course.own import check, compare, inputs
+from cryoshift_core.course.own import check, compare, in_space, inputs
 from cryoshift_core.course.run import begin
 
 # %% tags=["parameters"]
@@ -170,7 +172,29 @@ run.show(job.judge())
 # the verdict speaks against.
 
 # %%
-run.show(job.classify())
+classified = job.classify()
+run.show(classified)
+
+# %% [markdown]
+# The same positions in space: turn them and look for classes that lie where they should not, such as ribosomes within a membrane.
+
+# %%
+fig = in_space(classified)
+if fig:
+    run.save_figure(fig, "in_space")
+    plt.show()
+
+# %% [markdown]
+# **Threshold against purity.** A least confidence of your choice keeps fewer subtomograms that are more often right. The slider
+# moves it. Left: the expected purity of what is kept and, where there are spike-ins, the share of them that is right, with its 95 %
+# interval; believe the lower one. Right: how many of each class are kept.
+#
+# **What do you expect?** From which confidence on do the spike-ins reach the purity that you need, and how many are then left?
+
+# %%
+sliders = {"confidence": ("least confidence", classified.confidences)}
+start = {"confidence": classified.confidences[0]}
+run.explore(classified.at_confidence, "threshold", sliders, panels=2, start=start, size=3.6, frames=3)
 
 # %% [markdown]
 # ## 8. Report

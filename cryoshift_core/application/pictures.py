@@ -19,6 +19,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..fourier import full_from_half, power_spectrum, shell_means, shells
+from .purity import Cut
 
 # Blue and orange stand for source and target, and for nothing else.
 COLOURS = {
@@ -132,10 +133,10 @@ def tomogram(
         near = np.abs(zyx[:, 0] - z) <= 1
         for group in [None] if groups is None else np.unique(groups):
             shown = near if groups is None else near & (groups == group)
-            colour, marker = (POSITION, "o") if group is None else _group_style(int(group))
+            colour, marker = (POSITION, "o") if group is None else group_style(int(group))
             ax.scatter(zyx[shown, 2], zyx[shown, 1], s=6, linewidths=0, c=colour, marker=marker)
     if names:
-        styles = [_group_style(k) for k in range(len(names))]
+        styles = [group_style(k) for k in range(len(names))]
         marks = [plt.Line2D([], [], ls="", ms=5, mew=0, color=colour, marker=marker) for colour, marker in styles]
         legend = fig.legend(marks, names, loc="outside lower center", ncols=min(len(names), 5), fontsize=8)
         for text in legend.get_texts():
@@ -143,7 +144,7 @@ def tomogram(
     return fig
 
 
-def _group_style(group: int) -> tuple[str, str]:
+def group_style(group: int) -> tuple[str, str]:
     """Colour and marker of a group; both are repeated after 35 groups."""
     n = len(GROUP_COLOURS)
     return GROUP_COLOURS[group % n], GROUP_MARKERS[group // n % len(GROUP_MARKERS)]
@@ -232,6 +233,30 @@ def class_fractions(fractions: Mapping[str, Sequence[float]], classes: Sequence[
     ax.set(ylabel="fraction of the subtomograms")
     fig.legend(fontsize=8, loc="outside upper center", ncols=len(fractions))
     return fig
+
+
+def purity(ax: Axes, cuts: Sequence[Cut], confidence: float) -> None:
+    """Draw the expected purity, and that of the spike-ins with its 95 % interval, against the least confidence.
+
+    A dashed line marks `confidence`, which is that of one of the cuts.
+    """
+    (now,) = [cut for cut in cuts if cut.confidence == confidence]
+    cuts = sorted(cuts, key=lambda cut: cut.confidence)
+    ax.plot([cut.confidence for cut in cuts], [cut.expected for cut in cuts], "o-", ms=3, color="0.4", label="expected")
+    known = [cut for cut in cuts if cut.spike_ins is not None]
+    means = [cut.spike_ins.mean for cut in known if cut.spike_ins]
+    ends = [(cut.spike_ins.low, cut.spike_ins.high) for cut in known if cut.spike_ins]
+    if known:
+        errors = [[m - low for m, (low, _) in zip(means, ends, strict=True)],
+                  [high - m for m, (_, high) in zip(means, ends, strict=True)]]  # fmt: skip
+        at = [cut.confidence for cut in known]
+        ax.errorbar(at, means, yerr=errors, fmt="s--", ms=3, capsize=2, color=OTHERS[0], label="spike-ins")
+    ax.axvline(confidence, ls="--", color="black", lw=1)
+    ax.set(xlabel="least confidence", ylabel="purity", xlim=(-0.03, 1.03), ylim=(0, 1.03))
+    spikes = "" if now.spike_ins is None else f", spike-ins {now.spike_ins.mean:.2f}"
+    expected = f"expected {now.expected:.2f}" if now.kept else "nothing is kept"
+    ax.set_title(f"from {confidence:.2f} on: {expected}{spikes}", fontsize=8)
+    ax.legend(fontsize=7, loc="lower left")
 
 
 def radial_spectrum(x: Tensor) -> tuple[np.ndarray, np.ndarray]:

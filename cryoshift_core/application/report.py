@@ -168,10 +168,10 @@ def write(
     return runtime.write_text(path, page)
 
 
-def page_template(name: str) -> jinja2.Template:
-    """A template of a page in this folder; what is filled in is escaped."""
+def page_template(name: str, folder: Path = Path(__file__).parent) -> jinja2.Template:
+    """A template of a page in a folder, by default in that of this module; what is filled in is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -334,6 +334,28 @@ class Classes(Step):
         )
 
     @property
+    def confidences(self) -> list[float]:
+        """Least confidences of the cuts, for a slider."""
+        return [cut.confidence for cut in self.cuts]
+
+    def at_confidence(self, axes: Sequence[Axes], confidence: float) -> None:
+        """Draw what a least confidence, one of `confidences`, keeps: how pure that is, and how many of each class."""
+        pictures.purity(axes[0], self.cuts, confidence)
+        found = self.predictions
+        known = torch.ones(len(found), dtype=torch.bool) if found.unknown is None else ~found.unknown
+        called = found.probabilities.argmax(1)
+        kept = called[known & (found.confidence >= confidence)]
+        whole, some = (torch.bincount(y, minlength=len(found.classes)).tolist() for y in (called, kept))
+        axes[1].barh(found.classes, whole, color="0.85")
+        bars = axes[1].barh(found.classes, some, color="0.4")
+        axes[1].bar_label(bars, fontsize=7, padding=2)
+        axes[1].invert_yaxis()
+        axes[1].set(xlabel="subtomograms", xlim=(0, 1.15 * max(whole)))
+        axes[1].set_title(f"{len(kept)} of {len(found)} kept (dark)", fontsize=8)
+        for label in axes[1].get_yticklabels():
+            label.set_parse_math(False)  # a class may be named after a file with a dollar sign
+
+    @property
     def at_purity(self) -> str:
         """One sentence: how many subtomograms reach the expected purity, and from which confidence on."""
         if self.least_confidence is None:

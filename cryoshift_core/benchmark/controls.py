@@ -1,18 +1,15 @@
 """Negative controls: what a classifier says of particles that are none of its classes, and of boxes without a particle.
 
-A sphere, a shell or a heart takes the place of each molecule, with its mass and mean density; what tells it from the
-molecule is its shape alone. Mirror images have the molecule's shape and the wrong hand. All are imaged like the
-target, each class as often as in it.
+Spheres, shells, hearts and mirror images take the place of each molecule (see
+:mod:`cryoshift_core.simulation.controls`). All are imaged like the target, each class as often as in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import metrics, models
@@ -20,68 +17,12 @@ from ..application.verdict import FEWEST, Average
 from ..calibration import Calibration, UnknownDetector, assign
 from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
 from ..models import Network
-from ..simulation import datasets, scenarios, structures
+from ..simulation import datasets
+from ..simulation.controls import CONTROLS, scenario
 from ..simulation.datasets import DatasetConfig
-from ..simulation.scenarios import Factor, Scenario
 
-FINE = 4  # samples along the edge of a voxel
-INSIDE = 0.3  # of the highest potential: where a molecule begins
-HOLLOW = 0.7  # inner radius of a shell, relative to the outer one
 DOUBTED = 0.5  # confidence below which a prediction counts as flagged
 DRAWS = 200  # random sets of boxes that show what chance gives
-
-
-def _heart(z: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Negative inside a heart of about unit radius (Taubin 1994, IEEE Comput. Graph. Appl. 14:14)."""
-    return (x**2 + 9 / 4 * y**2 + z**2 - 1) ** 3 - x**2 * z**3 - 9 / 80 * y**2 * z**3
-
-
-# name -> function of unit coordinates (z, y, x), negative inside the shape
-SHAPES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "sphere": lambda z, y, x: z**2 + y**2 + x**2 - 1,
-    "shell": lambda z, y, x: ((z**2 + y**2 + x**2).sqrt() - (1 + HOLLOW) / 2).abs() - (1 - HOLLOW) / 2,
-    "heart": _heart,
-}
-CONTROLS = (*SHAPES, "mirror")
-
-
-def shape(volume: Tensor, name: str) -> Tensor:
-    """A shape in place of a molecule, with its total and its mean potential; "mirror": its mirror image.
-
-    Parameters
-    ----------
-    volume : (n, n, n) potential of the molecule, V, centred at n // 2
-    name : one of `CONTROLS`
-    """
-    if name == "mirror":
-        return volume.flip(2).roll(1 - volume.shape[2] % 2, 2)  # the centre stays at n // 2
-    n, total = volume.shape[0], float(volume.sum())
-    level = float(volume[volume > INSIDE * volume.max()].mean())
-    at = (torch.arange(n * FINE, dtype=torch.float32) + 0.5) / FINE - 0.5 - n // 2
-    z, y, x = torch.meshgrid(at, at, at, indexing="ij")
-
-    def filled(radius: float) -> Tensor:
-        inside = (SHAPES[name](z / radius, y / radius, x / radius) < 0).float()
-        return F.avg_pool3d(inside[None, None], FINE)[0, 0]
-
-    low, high = 0.1, n / 2.0
-    for _ in range(20):  # bisection: the filled volume grows with the radius
-        middle = (low + high) / 2
-        low, high = (middle, high) if level * float(filled(middle).sum()) < total else (low, middle)
-    made = filled(high)
-    return (made * (total / made.sum())).to(volume)
-
-
-def _replace(setting: Scenario, name: str, volume: Tensor, voxel_size: float, generator: torch.Generator) -> Tensor:
-    wanted = setting.value("shape", "")
-    return shape(volume, wanted) if wanted and name in structures.BUILTIN else volume
-
-
-def scenario(base: Scenario, name: str) -> Scenario:
-    """`base` with a control in place of each molecule, its neighbours too; `name` is one of `CONTROLS`."""
-    levels = ({"shape": "sphere"}, {"shape": "shell"}, {"shape": "heart"})
-    scenarios.register_factor("shape", Factor(levels, structure=_replace))
-    return scenarios.changed(base, name=f"{base.name}_{name}", shape=name)
 
 
 def simulate(config: DatasetConfig, name: str, folder: Path | None = None) -> tuple[Unlabelled, HeldOutLabels]:

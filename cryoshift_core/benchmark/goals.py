@@ -10,7 +10,7 @@ import numpy as np
 
 from ..methods import METHODS
 from ..metrics import FRACTION, Interval, interval
-from .controls import SHAPES
+from ..simulation.controls import SHAPES
 from .jobs import BOUNDS, COMPOSITES, FOREIGN, REAL_SEEDS, REFERENCE_SCENARIO, UNSEEN_SCENARIO, Job, tier_jobs
 from .real import DOMINATED, FOLDS, MIXES
 from .statistics import (

@@ -14,7 +14,7 @@ from ..application.accuracy import Estimate, expected_accuracy
 from ..errors import InputError
 from ..methods import METHODS
 from ..metrics import FRACTION, Interval, interval
-from .controls import SHAPES
+from ..simulation.controls import SHAPES
 from .jobs import (
     BOUNDS,
     COMPOSITES,

@@ -35,7 +35,7 @@ from ..support.runtime import atomic, commit, root
 from . import site
 from .parameters import check
 
-EXTRAS = ("test", "formats", "site")  # those of make venv, so that every target of the Makefile works
+EXTRAS = ("test", "formats", "lab", "site")  # those of make venv, so that every target of the Makefile works
 NEVER = re.compile(r"\.(lock|partial|unfinished)$|^(__pycache__|\.ipynb_checkpoints)$")
 
 

@@ -19,7 +19,7 @@ from mpl_toolkits.mplot3d import Axes3D
 from skimage.measure import marching_cubes
 from torch import Tensor
 
-from ..application.pictures import COLOURS, LINES, OTHERS, middle, radial_spectrum, show
+from ..application.pictures import COLOURS, LINES, OTHERS, POSITION, middle, radial_spectrum, show
 from ..application.pictures import learning_curves as learning_curves
 from ..application.pictures import spectra as spectra
 from ..metrics import Interval, Reliability
@@ -33,13 +33,18 @@ TITLES = {
 LEAST = 10  # subtomograms in a bin of confidence; the accuracy of fewer is chance
 
 
+def surface_level(data: np.ndarray) -> float:
+    """Level of the surface of a (Z, Y, X) volume: a third of its 99.9th percentile."""
+    return float(np.quantile(data, 0.999)) / 3
+
+
 def isosurface(ax: Axes3D, volume: Tensor, level: float | None = None, colour: str = "#7FA6C9") -> None:
     """Draw the shaded surface of a (Z, Y, X) volume at `level` on a 3-D axis.
 
-    The default level is a third of the 99.9th percentile of the volume.
+    The default level is that of :func:`surface_level`.
     """
     data = np.asarray(volume, dtype=float)
-    level = np.quantile(data, 0.999) / 3 if level is None else level
+    level = surface_level(data) if level is None else level
     step = max(1, data.shape[0] // 48)
     points, faces, *_ = marching_cubes(data, level, step_size=step)
     light = LightSource(azdeg=315, altdeg=45)
@@ -49,6 +54,72 @@ def isosurface(ax: Axes3D, volume: Tensor, level: float | None = None, colour: s
     ax.set(xlim=(0, n), ylim=(0, n), zlim=(0, n))
     ax.set_box_aspect((1, 1, 1), zoom=1.7)
     ax.set_axis_off()
+
+
+def slice_with_picks(
+    data: np.ndarray, zyx: np.ndarray, voxel_size: float, diameter: float = 300.0
+) -> tuple[Figure, int]:
+    """The slice of a tomogram that most picks cross, without and with them as circles; and how many they are.
+
+    Parameters
+    ----------
+    data : (Z, Y, X), protein dark; shown is the mean of three sections
+    zyx : (N, 3) voxels
+    voxel_size, diameter : A; of a circle in the middle of its particle. The scale bar is 200 nm long
+    """
+    radius = diameter / voxel_size / 2
+    across = [np.abs(zyx[:, 0] - z) < radius for z in range(1, len(data) - 1)]
+    z = 1 + int(np.argmax([one.sum() for one in across]))
+    section, here = np.asarray(data[z - 1 : z + 2], np.float32).mean(0), zyx[across[z - 1]]
+    fig, axes = plt.subplots(1, 2, figsize=(9.4, 4.9), layout="constrained")
+    for ax, title in zip(axes, (f"z = {z}, as it is", f"{len(here)} ribosomes that experts listed"), strict=True):
+        show(ax, section, title)
+        ax.plot([6, 6 + 2000 / voxel_size], [section.shape[0] - 7] * 2, color="white", lw=3)
+        ax.text(6, section.shape[0] - 11, "200 nm", color="white", fontsize=8)
+    for dz, y, x in here - np.array([z, 0, 0]):  # the circle in which the slice cuts a ball
+        axes[1].add_patch(plt.Circle((x, y), math.sqrt(radius**2 - dz**2), fill=False, color=POSITION, lw=1.0))
+    return fig, len(here)
+
+
+def idea(source: Tensor, target: Tensor) -> Figure:
+    """The method as a diagram: a source and a target subtomogram (1, Z, Y, X), warps, network and discriminators."""
+    red = COLOURS["cryoshift_reference"]
+    boxes = [  # x, y, text, colour
+        (2.0, 3.1, "source\nsimulated, labelled", COLOURS["source"]),
+        (2.0, 0.9, "target\nexperimental,\nunlabelled", COLOURS["target"]),
+        (5.0, 3.1, "warps:\npicking error,\nneighbours,\nspectrum", COLOURS["warped"]),
+        (7.4, 2.0, "3-D network\nfeatures", "0.45"),
+        (10.0, 3.1, "classifier\nwhich molecule?", "0.45"),
+        (10.0, 0.9, "one discriminator\nper class: source\nor target?", red),
+    ]
+    arrows: list[tuple[tuple[float, float], tuple[float, float], dict]] = [  # from, to, style
+        ((3.15, 3.1), (4.15, 3.1), {}),
+        ((5.9, 2.9), (6.75, 2.35), {}),
+        ((3.05, 1.05), (6.6, 1.85), {}),
+        ((2.6, 1.45), (4.3, 2.65), {"ls": "--", "color": "0.5"}),
+        ((8.2, 2.3), (9.0, 2.8), {}),
+        ((8.2, 1.7), (8.95, 1.3), {}),
+        ((9.0, 0.7), (7.4, 1.6), {"color": red, "connectionstyle": "arc3,rad=-0.4"}),
+    ]
+    notes = [  # x, y, text, colour
+        (6.85, 3.3, "source and\nwarped source", "0.3"),
+        (2.7, 2.2, "spectrum,\ngrey values", "0.4"),
+        (7.1, 0.75, "gradient, reversed", red),
+        (10.0, 2.4, "learns from source labels", "0.3"),
+    ]
+    fig, ax = plt.subplots(figsize=(9.6, 3.5))
+    for start, end, style in arrows:
+        ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "lw": 1.4, "shrinkA": 0, "shrinkB": 0, **style})
+    for x, y, text, colour in boxes:
+        frame = {"boxstyle": "round,pad=0.6", "fc": colour, "lw": 0}
+        ax.text(x, y, text, ha="center", va="center", color="white", bbox=frame)
+    for x, y, text, colour in notes:
+        ax.text(x, y, text, ha="center", va="center", color=colour, fontsize=8)
+    for subtomogram, y in ((source, 3.1), (target, 0.9)):
+        show(ax.inset_axes((-0.4, y - 0.5, 1.2, 1.0), transform=ax.transData), middle(subtomogram))
+    ax.set(xlim=(-0.4, 11.2), ylim=(0.2, 3.8))
+    ax.set_axis_off()
+    return fig
 
 
 def molecules(templates: Mapping[str, Tensor], voxel_size: float) -> Figure:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
 import data_fetch
@@ -17,6 +18,8 @@ from ..application.job import Classification
 from ..application.job import open as open_job
 from ..application.pictures import use_style
 from ..application.preflight import Preflight
+from ..application.steps import Classes
+from . import view3d
 from .run import Run
 
 LAMELLA, LAMELLA_CLASSES = "the shipped yeast lamella", ("ribosome_80S", "membrane", "ice")
@@ -51,6 +54,18 @@ def check(given: dict[str, Any]) -> Preflight:
     """The table of `cryoshift_core.preflight` for the arguments of :func:`inputs`."""
     taken = inspect.signature(checks.preflight).parameters
     return checks.preflight(**{name: value for name, value in given.items() if name in taken and name != "out_dir"})
+
+
+def in_space(found: Classes) -> Figure | None:
+    """The classes in the (first) tomogram as `view3d.picks` shows them; None, with a line, where there is none."""
+    if not found.target.tomograms:
+        print("These are extracted subtomograms: there are no positions to show in space.")
+        return None
+    one, best = found.target.tomograms[0], found.predictions.probabilities.argmax(1).numpy()
+    mine = best[found.target.subtomograms.groups.numpy() == 0] if found.target.parts else best
+    assert one.tomogram is not None and one.particles.zyx is not None  # as seen there
+    volume, zyx = one.tomogram, one.particles.zyx[one.kept]
+    return view3d.picks(zyx, mine, found.predictions.classes, volume.data.shape, volume.voxel_size)
 
 
 def compare(result: Classification) -> str:

@@ -48,8 +48,8 @@ CSS = """
 .bd-article math[display="block"] { margin: 1rem 0; overflow-x: auto; }
 """
 SLIDERS = (
-    "Sliders move in JupyterLab (`make lab`). On this page each slider is a row of still frames under its label: some "
-    "of its values, the first and the last among them, while the other sliders keep their start values."
+    "Sliders move on this page, too, among frames that were drawn beforehand. Where that would need too many frames, "
+    "moving one slider takes the others back to their start values; in JupyterLab (`make lab`) they mix."
 )
 UNBROKEN = str.maketrans("- ", "\N{NON-BREAKING HYPHEN}\N{NO-BREAK SPACE}")
 # What a browser would load from elsewhere, in CSS and in scripts within a page.
@@ -147,7 +147,7 @@ def notebook_page(path: Path, executed: Path | None, profile: str, base: Path) -
         else:
             cell.metadata["mystnb"] = {"image": {"alt": f"Figure in the section '{section}'"}}
             if "solution" in tags:
-                cell.metadata["tags"] = [*tags, "hide-cell"]
+                cell.metadata["tags"] = [*dict.fromkeys([*tags, "hide-cell"])]
                 cell.metadata["mystnb"] |= {"code_prompt_show": "Show an answer", "code_prompt_hide": "Hide the answer"}
             for output in cell.outputs:
                 _hide_paths(output, base)

@@ -3,11 +3,12 @@
 import csv
 import io
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
-from cryoshift_core.application import purity, spike_in
+from cryoshift_core.application import purity, spike_in, steps
 from cryoshift_core.application.classifier import Predictions
 from cryoshift_core.application.predictions import proportion
 from cryoshift_core.calibration import Calibration
@@ -45,3 +46,21 @@ def test_without_spike_ins_and_as_csv():
     rows = list(csv.DictReader(io.StringIO(purity.table(found))))
     assert [row["kept"] for row in rows] == ["4", "4", "3", "3", "2", "1", "0"]
     assert rows[0]["expected"] == "0.8125" and rows[-1]["expected"] == "" and rows[0]["spike_ins"] == ""
+
+
+def test_the_picture_of_a_threshold_says_what_it_keeps():
+    unknown = torch.tensor([False, False, False, True])
+    found = Predictions(("a", "b$"), P, torch.zeros(4), unknown)
+    cuts = purity.cuts(found, PLAIN, spikes(), (0.9, 0.65))
+    classes = steps.Classes(None, None, found, {}, cuts, 0.8, None, {}, {}, [])
+    fig, axes = plt.subplots(1, 2)
+    classes.at_confidence(axes, 0.65)
+    assert classes.confidences == [0.9, 0.65]
+    assert (
+        axes[0].get_title() == "from 0.65 on: expected 0.88, spike-ins 0.67"
+        and axes[1].get_title() == "2 of 4 kept (dark)"
+    )
+    assert list(axes[0].lines[0].get_xdata()) == [0.65, 0.9], "in the order of the confidence"
+    assert [bar.get_width() for bar in axes[1].containers[1]] == [1, 1]
+    fig.canvas.draw()
+    plt.close(fig)

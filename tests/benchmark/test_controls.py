@@ -10,58 +10,7 @@ from cryoshift_core.application.verdict import Average
 from cryoshift_core.benchmark import controls, goals, runner, statistics, tables
 from cryoshift_core.benchmark.jobs import SIMULATED, Job
 from cryoshift_core.data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
-from cryoshift_core.simulation import structures
-from cryoshift_core.simulation.scenarios import FACTORS, scenario
-
-
-@pytest.fixture
-def molecule():
-    return structures.template("TRiC", 12.0, 32)
-
-
-def offset(volume):
-    """Distance of the centre of mass from index n // 2, voxels."""
-    at = torch.arange(volume.shape[0]) - volume.shape[0] // 2
-    grids = torch.meshgrid(at, at, at, indexing="ij")
-    return math.hypot(*(float((g * volume).sum() / volume.sum()) for g in grids))
-
-
-@pytest.mark.parametrize("name", controls.SHAPES)
-def test_a_shape_has_the_mass_and_the_density_of_the_molecule(molecule, name):
-    made = controls.shape(molecule, name)
-    assert made.shape == molecule.shape and float(made.min()) >= 0
-    assert float(made.sum()) == pytest.approx(float(molecule.sum()), rel=1e-4)
-    level = float(molecule[molecule > controls.INSIDE * molecule.max()].mean())
-    assert float(made.max()) == pytest.approx(level, rel=0.05)
-    assert offset(made) < (3 if name == "heart" else 0.1)
-    similarity = float(torch.corrcoef(torch.stack([made.flatten(), molecule.flatten()]))[0, 1])
-    assert similarity < 0.97, "another shape"
-
-
-def test_a_shell_is_hollow_and_a_heart_has_one_plane_of_symmetry_less_than_a_sphere(molecule):
-    sphere, shell, heart = (controls.shape(molecule, name) for name in ("sphere", "shell", "heart"))
-    assert float(shell[16, 16, 16]) == 0 and float(sphere[16, 16, 16]) > 0
-    # n is even, so a flip about n // 2 is a flip and a shift by one voxel
-    about_z = [float((v - v.flip(0).roll(1, 0)).abs().sum() / v.sum()) for v in (sphere, shell, heart)]
-    assert max(about_z[:2]) < 0.05 < 0.3 < about_z[2]
-
-
-def test_a_mirror_image_is_no_rotation_of_a_chiral_molecule(molecule):
-    made = controls.shape(molecule, "mirror")
-    assert torch.equal(controls.shape(made, "mirror")[:, :, 1:], molecule[:, :, 1:])
-    assert offset(made) < offset(molecule) + 0.1
-    assert not torch.allclose(made, molecule, atol=0.1)
-
-
-def test_controls_replace_molecules_and_leave_other_scenarios_alone(molecule):
-    plain = scenario("in_situ_2")
-    changed = controls.scenario(plain, "sphere")
-    factor = FACTORS["shape"]
-    generator = torch.Generator()
-    assert changed.name == f"{plain.name}_sphere"
-    assert factor.structure(plain, "TRiC", molecule, 12.0, generator) is molecule
-    assert factor.structure(changed, "gold", molecule, 12.0, generator) is molecule, "fiducials stay"
-    assert not torch.allclose(factor.structure(changed, "TRiC", molecule, 12.0, generator), molecule)
+from cryoshift_core.simulation.controls import CONTROLS
 
 
 def test_an_average_of_chosen_noise_looks_like_the_class_and_one_of_random_noise_does_not():
@@ -116,7 +65,7 @@ def row(method, seed, tier="core", scenario="in_situ_2", score=0.5, n_simulated=
 
 
 def control(seed, shape, likeness, chance):
-    names = ("known", *controls.CONTROLS)
+    names = ("known", *CONTROLS)
     fractions = {f"{name}_{kind}": shape for name in names for kind in ("rejected", "flagged")}
     background = {"background_called": 0.5, "background_likeness": likeness, "background_chance": chance}
     return row("cryoshift", seed, "controls", **fractions, **background)

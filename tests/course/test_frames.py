@@ -1,4 +1,4 @@
-"""Static frames show the value that a slider starts with; reliability leaves out what few subtomograms say."""
+"""Frames show the value that a slider starts with, on paper and on a page; reliability leaves out sparse bins."""
 
 import matplotlib
 
@@ -28,6 +28,40 @@ def test_the_start_value_is_among_the_frames_and_framed(start):
     framed = [cell for row in fig.subfigs for cell in row.subfigs if to_hex(cell.patch.get_edgecolor()) == "#d55e00"]
     assert [float(cell.get_suptitle()) for cell in framed] == [start, 0.2]
     plt.close(fig)
+
+
+def test_the_frames_of_a_page_hold_the_start_and_mix_where_they_are_few():
+    drawn = []
+
+    def draw(axes, **values):
+        drawn.append(tuple(values.values()))
+
+    few = {"a": ("first", [1, 2, 3]), "b": ("second", [0.1, 0.2])}
+    html = explore.page(draw, few, {"a": 3, "b": 0.1}, size=0.5)
+    assert sorted(drawn) == [(a, b) for a in (1, 2, 3) for b in (0.1, 0.2)] and "takes the others back" not in html
+    assert 'value="2"' in html and 'alt="first: 3; second: 0.1"' in html and html.count("data:image/webp") == 6 + 1
+
+    drawn.clear()
+    many = {name: (f"<{name}>", list(range(20))) for name in "abc"}
+    html = explore.page(draw, many, {"a": 7, "b": 0, "c": 19}, size=0.5)
+    assert len(drawn) == len(set(drawn)) == 1 + 3 * (explore.MOST_VALUES - 1) and drawn[0] == (7, 0, 19)
+    assert {sum(now != start for now, start in zip(one, (7, 0, 19), strict=True)) for one in drawn} == {0, 1}
+    assert "takes the others back" in html and "&lt;a&gt;" in html and "<a>" not in html
+    assert not plt.get_fignums(), "every frame is closed"
+
+
+def test_a_page_keeps_to_its_limit(monkeypatch):
+    noise = np.random.default_rng(0).normal(size=(200, 200))
+
+    def draw(axes, a):
+        axes[0].imshow(noise + a)
+
+    whole = explore.page(draw, {"a": ("a", [0, 1, 2])}, {"a": 0})
+    monkeypatch.setattr(explore, "LIMIT", len(whole) * 2 // 3)
+    assert len(explore.page(draw, {"a": ("a", [0, 1, 2])}, {"a": 0})) <= explore.LIMIT
+    monkeypatch.setattr(explore, "LIMIT", 1000)
+    with pytest.raises(ValueError, match="3 frames has .* characters; expected at most 1000"):
+        explore.page(draw, {"a": ("a", [0, 1, 2])}, {"a": 0})
 
 
 def test_bins_of_few_subtomograms_are_not_drawn():

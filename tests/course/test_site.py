@@ -16,7 +16,7 @@ from helpers.files import ROOT
 
 import cryoshift_core
 from cryoshift_core.application import profiles
-from cryoshift_core.course import runner, site
+from cryoshift_core.course import explore, runner, site
 from cryoshift_core.errors import InputError
 
 PNG = base64.b64encode(
@@ -25,6 +25,12 @@ PNG = base64.b64encode(
         "f61738550000000049454e44ae426082"
     )
 ).decode()
+
+# What a notebook leaves of an explorer with two sliders.
+MOVING = explore.page(
+    lambda axes, a, b: axes[0].set_title(f"{a} {b}"), {"a": ("first (Å)", [1, 2, 3]), "b": ("<second>", "xyz")},
+    {"a": 2, "b": "z"}, size=1.0,
+)  # fmt: skip
 
 
 def leave_a_run(
@@ -37,6 +43,8 @@ def leave_a_run(
         if cell.cell_type == "code":
             outputs = [nbformat.v4.new_output("stream", text=f"wrote {base}/runs/{profile}/table.csv\n")]
             cell.outputs = [*outputs, nbformat.v4.new_output("display_data", {"image/png": PNG})]
+            if "explore(" in cell.source:
+                cell.outputs.append(nbformat.v4.new_output("display_data", {"text/html": MOVING, "image/png": PNG}))
     notebook.cells[-1].source += change
     if answers:
         stub = nbformat.v4.new_code_cell("share = None", metadata={"tags": ["exercise"]})
@@ -112,7 +120,7 @@ def test_a_notebook_says_how_it_was_run_and_shows_no_path_of_this_machine(built)
         assert ("on 2026-01-02: 1.2 min, 1400 MB" in page) != last
         assert ("wrote runs/laptop/table.csv" in page) != last
         assert ("has been changed since" in page) == (path.stem.startswith("00"))
-        assert ("Sliders move in JupyterLab" in page) == ("explore(" in path.read_text())
+        assert ("Sliders move on this page" in page) == ("explore(" in path.read_text())
         assert last or 'alt="Figure in the section' in page
 
 
@@ -280,6 +288,18 @@ def test_the_pages_show_in_a_browser_without_a_network(built, tmp_path):
         assert not page.evaluate(shown)
         page.evaluate("window.answer.querySelector('summary').click()")
         assert page.evaluate(shown), "a click unfolds the answer"
+        (moving,) = (out / "notebooks").glob("01_*.html")
+        page.open(f"file://{moving}", 1000)
+        page.evaluate("window.box = document.querySelector('.cryoshift-frames')")
+        state = "[box.querySelector('img').src, box.querySelector('img').alt, box.querySelector('output').textContent]"
+        before = page.evaluate(state)
+        page.evaluate("box.querySelector('input').focus()")
+        for kind in ("keyDown", "keyUp"):
+            page.call("Input.dispatchKeyEvent", type=kind, key="ArrowRight", windowsVirtualKeyCode=39)
+        after = page.evaluate(state)
+        assert before[1:] == ["first (Å): 2; <second>: z", "2"] and after[1:] == ["first (Å): 3; <second>: z", "3"]
+        assert before[0] != after[0], "a slider moves the picture"
+        assert page.evaluate("box.querySelector('img').decode().then(() => true)", wait=True)
         page.open(f"file://{out}/search.html?q=spectrum", 1280)
         for _ in range(50):
             if (found := page.evaluate("document.querySelectorAll('#search-results li').length")) >= 5:

@@ -46,9 +46,10 @@ class Browser:
             pass
         return message.get("result", {})
 
-    def evaluate(self, script):
-        """Value of a JavaScript expression in the page."""
-        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+    def evaluate(self, script, wait=False):
+        """Value of a JavaScript expression in the page, or of the promise that it is, with `wait`."""
+        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=wait)
+        return found["result"].get("value")
 
     def open(self, url, width):
         """Open a page in a window of this many pixels, and wait until it is loaded."""
@@ -63,13 +64,14 @@ class Browser:
 
 @contextmanager
 def browser(folder):
-    """A browser that keeps its files in `folder`; names of hosts lead nowhere."""
+    """A browser that keeps its files in `folder`; names of hosts lead nowhere, this machine is reached."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [CHROMIUM, "--headless", "--disable-gpu", "--no-first-run", "--remote-allow-origins=*"]
     command += [f"--remote-debugging-port={port}", f"--user-data-dir={folder}"]
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    command += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+    command += ["--no-sandbox"] if os.geteuid() == 0 else []
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     page = None
     try:

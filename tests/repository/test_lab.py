@@ -1,19 +1,14 @@
 """make lab opens the first notebook, hides the .py twins of the notebooks, and refuses to run as root."""
 
 import fnmatch
-import json
 import os
 import re
-import socket
 import subprocess
-import time
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from helpers.files import ROOT
+from helpers.lab import MAKE, lab
 
-MAKE = ["make", "-o", ".venv/.ready", "lab"]
 NOTEBOOKS = ROOT / "notebooks"
 
 
@@ -42,38 +37,9 @@ def test_root_is_refused_with_the_way_out():
     assert done.returncode != 0 and "Running as root is not recommended. Use --allow-root" in done.stderr
 
 
-@pytest.fixture
-def listing():
-    """Function of a folder: names that the file browser of a running JupyterLab lists."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = f"--no-browser --allow-root --ip=127.0.0.1 --port={port} --IdentityProvider.token=abc"
-    server = subprocess.Popen(
-        [*MAKE, f"LAB={options}"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-    def names(folder):
-        for _ in range(120):
-            try:
-                with urlopen(f"http://127.0.0.1:{port}/api/contents/{folder}?token=abc", timeout=30) as answer:
-                    return {entry["name"] for entry in json.load(answer)["content"]}
-            except URLError:
-                assert server.poll() is None, "JupyterLab has ended"
-                time.sleep(0.5)
-        raise TimeoutError("JupyterLab does not answer")
-
-    yield names
-    os.killpg(server.pid, 15)
-    server.wait(60)
-
-
-def test_the_file_browser_lists_notebooks_without_their_twins(listing):
-    names = listing("notebooks")
-    assert {path.name for path in NOTEBOOKS.glob("*.ipynb")} <= names
-    assert not [name for name in names if name.endswith(".py")]
-    assert "training.py" in listing("cryoshift_core")
+def test_the_file_browser_lists_notebooks_without_their_twins():
+    with lab() as server:
+        names = server.names("notebooks")
+        assert {path.name for path in NOTEBOOKS.glob("*.ipynb")} <= names
+        assert not [name for name in names if name.endswith(".py")]
+        assert "training.py" in server.names("cryoshift_core")

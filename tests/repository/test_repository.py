@@ -39,7 +39,7 @@ def constraints():
 
 def direct():
     extras = PROJECT["optional-dependencies"]
-    wanted = PROJECT["dependencies"] + extras["test"] + extras["formats"] + extras["site"]
+    wanted = PROJECT["dependencies"] + extras["test"] + extras["formats"] + extras["lab"] + extras["site"]
     return {normal(re.match(r"[\w.-]+", requirement)[0]) for requirement in wanted}
 
 
