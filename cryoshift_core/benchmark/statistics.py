@@ -131,8 +131,7 @@ def by_seed(
     """
     expected = (method, scenario, without, rule, str(n_target), str(n_simulated))
     mine = [row for row in rows if tuple(row[n] for n in CONFIGURATION) == expected]
-    mine = [row for row in mine if row["tier"] not in REPEATING] or mine
-    return {row["seed"]: float(row[column]) for row in mine if row.get(column)}
+    return {row["seed"]: float(row[column]) for row in once(mine) or mine if row.get(column)}
 
 
 def paired(*configurations: dict[str, float]) -> list[list[float]]:
@@ -183,6 +182,11 @@ def unchanged(rows: list[Row]) -> list[Row]:
     """Rows of unchanged methods: no part left out, the usual selection, and the profile's numbers of subtomograms."""
     plain = ("", "", "0", "0")
     return [row for row in rows if tuple(row[n] for n in ("without", "rule", "n_target", "n_simulated")) == plain]
+
+
+def once(rows: list[Row]) -> list[Row]:
+    """The rows without those of the tiers in REPEATING."""
+    return [row for row in rows if row["tier"] not in REPEATING]
 
 
 def gap_table(rows: list[Row]) -> list[Gap]:
@@ -494,7 +498,7 @@ def harm(per_class: list[Row], method: str = "cryoshift", scenarios: Sequence[st
     The family of the adjusted p-values is all classes of all scenarios.
     """
     values: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
-    for row in unchanged(per_class):
+    for row in once(unchanged(per_class)):
         if row["scenario"] in scenarios and row["method"] in (method, "source_only") and row["recall"]:
             of_class = values.setdefault((row["scenario"], row["class"]), {"source_only": {}, method: {}})
             of_class[row["method"]][row["seed"]] = float(row["recall"])
@@ -510,7 +514,7 @@ def harm(per_class: list[Row], method: str = "cryoshift", scenarios: Sequence[st
 def recalls(per_class: list[Row]) -> dict[str, dict[str, float]]:
     """method -> class -> mean recall over seeds, of unchanged methods on the reference scenario."""
     values: dict[str, dict[str, list[float]]] = {}
-    for row in unchanged(per_class):
+    for row in once(unchanged(per_class)):
         if row["scenario"] == REFERENCE_SCENARIO and row["recall"]:
             values.setdefault(row["method"], {}).setdefault(row["class"], []).append(float(row["recall"]))
     order = [m for m in METHODS if m in values]
