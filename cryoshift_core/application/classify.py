@@ -95,7 +95,8 @@ def classify(
     candidates : largest number of candidates in a tomogram without coordinates
     purity : least expected purity, the mean calibrated probability, 0 to 1: of the picks listed of each class or,
         where positions were given, of the rows in predictions_purity.star
-    n_picks : list so many picks of each class, the most confident ones, whatever their purity; 0: `purity` decides
+    n_picks : list so many picks of each class in all tomograms, the most confident ones, whatever their purity; 0:
+        `purity` decides
     box : voxels; 0: from the structures or the subtomograms
     profile : amount of simulated data and training: a name in `profiles.PROFILES`, or a Profile
     method : a name in `methods.METHODS`

@@ -308,9 +308,16 @@ class Job:
         for path in [] if self.saved else s.tomograms:
             doubts += pipeline.tilt_warnings(path, s.tilts["tilt_range"], s.tilts["tilt_axis"])
         if self.saved is not None:
-            found = adapted_to.differences(self.saved, self.target, self.unlabelled)
-            doubts += [f"{one.what}: {one.found}. {one.advice}" for one in found if one.advice]
+            for about, part in self._parts():
+                found = adapted_to.differences(self.saved, part, part.subtomograms)
+                doubts += [f"{about}{one.what}: {one.found}. {one.advice}" for one in found if one.advice]
         return Look(self.target, self.names, (*self.target.warnings, *doubts))
+
+    def _parts(self) -> list[tuple[str, TargetData]]:
+        """Each tomogram with a text to begin a warning of it with, and some of its subtomograms; "" for one."""
+        parts = {f"{one.subtomograms.name}: ": one for one in self.target.parts} or {"": self.target}
+        draw = {about: pipeline.adaptation_set(one, adapted_to.SPECTRUM) for about, one in parts.items()}
+        return [(about, replace(one, subtomograms=draw[about])) for about, one in parts.items()]
 
     @_step("simulation")
     def simulate(self) -> Simulation:

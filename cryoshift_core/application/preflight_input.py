@@ -14,11 +14,11 @@ from torch import Tensor
 import data_fetch
 from data_fetch import readers
 
-from ..data import Unlabelled
+from ..data import Unlabelled, normalize
 from ..errors import InputError
 from ..simulation import datasets, structures
 from ..simulation.datasets import DatasetConfig
-from ..tomography import volumes
+from ..tomography import extraction, volumes
 from ..tomography.volumes import ContrastGuess, Particles, Volume
 from ..tomography.wedge import Wedge, fit_wedge
 from . import classify, picks, pipeline, reuse, target_data
@@ -161,6 +161,19 @@ class Given:
             if self.sizes and not self.target.candidates and len(self.some) >= FEWEST:
                 return self._centre(self.some[:, 0].numpy())
         return None
+
+    @cached_property
+    def mirrored(self) -> float:
+        """Standard errors by which the average is denser in its centre than at its faces, z mirrored; 0 for few."""
+        volume, model = self.volume, self.target.subtomograms
+        assert self.target.particles.zyx is not None  # of a tomogram with positions
+        zyx = self.target.particles.zyx[self.target.kept] * (-1, 1, 1) + (volume.data.shape[0] - 1, 0, 0)
+        some = np.linspace(0, len(zyx) - 1, min(len(zyx), PARTICLES)).round().astype(int)
+        n, sizes = model.x.shape[-1], (volume.voxel_size, model.voxel_size)
+        x, _ = extraction.extract(volume.data, zyx[some], n, *sizes, pad=True, drop_bad=True)
+        if len(x) < FEWEST:
+            return 0.0
+        return self._centre(normalize(volumes.to_bright(x, self.target.contrast))[:, 0].numpy()).over_faces
 
     def _centre(self, x: np.ndarray) -> Centre:
         n, width = x.shape[-1], self.sizes[-1] / self.target.subtomograms.voxel_size

@@ -171,18 +171,16 @@ def _positions(given: Given) -> Finding:
     return _row("positions", found, doubts)
 
 
-def _z_flip(given: Given) -> Finding:
-    """Whether the list counts z from the other end than the tomogram; told by the density where that differs."""
-    assert given.particles.zyx is not None  # readers of positions always give them
-    zyx = np.delete(given.particles.zyx, list(given.particles.bad), axis=0)
-    flipped = zyx * (-1, 1, 1) + (given.volume.data.shape[0] - 1, 0, 0)
-    as_read, mirrored = (
-        placement.contrast_at(given.volume, at, np.random.default_rng(given.seed)) for at in (zyx, flipped)
-    )
-    found = f"density at the positions: {as_read:.1f} standard errors from beside them; with z mirrored: {mirrored:.1f}"
-    if mirrored >= max(placement.SURER, 3 * as_read):
+def _z_flip(given: Given) -> Finding | None:
+    """Whether the list counts z from the other end than the tomogram; told by the average particle."""
+    if given.centre is None:
+        return None
+    as_read, mirrored = given.centre.over_faces, given.mirrored
+    found = f"the average particle is denser than its surroundings by {as_read:.1f} standard errors"
+    found += f", with z mirrored by {mirrored:.1f}"
+    if mirrored > CLEAR and mirrored > 3 * abs(as_read):
         return Finding("z flip", "look", found, "z is counted from the other end: give the list of the same tomogram.")
-    if as_read >= max(placement.SURE, 1.5 * mirrored):
+    if as_read > CLEAR and as_read > 1.5 * mirrored:
         return Finding("z flip", "ok", f"{found}: the list fits the tomogram as it is")
     advice = "Open the tomogram with the list in a viewer and look at one position near the top or bottom."
     return Finding("z flip", "ok", f"{found}: cannot be told", advice)
@@ -190,13 +188,14 @@ def _z_flip(given: Given) -> Finding:
 
 def _hand(given: Given) -> Finding:
     """What the list says of the hand; grey values at these voxel sizes do not tell it."""
-    table = given.particles.table
+    listed = given.coordinates or given.subtomograms
+    table = given.particles.table if listed else {}
     for name in ("rlnTomoHand", "rlnTomoHandedness"):
         if name in table:
             return Finding(
                 "hand", "ok", f"the list says {name} = {', '.join(sorted(set(table[name])))[:40]}; not checked"
             )
-    slope = defocus_slope(given)
+    slope = defocus_slope(given) if given.coordinates else None
     if slope is not None:
         value, error = slope
         found = f"defocus in the list changes by {value:.2f} +- {error:.2f} um for each um along z"
