@@ -15,7 +15,12 @@ from .spike_in import SpikeInScore
 
 
 def joined(classifiers: Sequence[Classifier], found: Sequence[Predictions]) -> Classifier:
-    """The classifiers of all seeds as one; the first is that which agrees most with the mean of what they `found`."""
+    """The classifiers of all seeds as one; the first is that which agrees most with the mean of what they `found`.
+
+    A saved one, which can have members already, stays as it is.
+    """
+    if len(classifiers) == 1:
+        return classifiers[0]
     first = nearest(found, average(found))
     others = (one for k, one in enumerate(classifiers) if k != first)
     return replace(classifiers[first], members=tuple(others))
