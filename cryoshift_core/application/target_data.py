@@ -334,7 +334,11 @@ def _stream(
     assert particles.zyx is not None  # readers of coordinates always give positions
     size = (box, tomogram.voxel_size, voxel_size)
     boxes = extraction.plan(tomogram.data.shape, particles.zyx, *size, pad=pad)
-    whole = [_varies(tomogram.data, first, boxes.edge) for first in boxes.first]
+    whole = []
+    for number, first in enumerate(boxes.first):
+        whole.append(_varies(tomogram.data, first, boxes.edge))
+        if number % 64 == 0:  # else the pages of the whole file stay in memory
+            volumes.release(tomogram.data)
     kept = np.sort(boxes.kept[np.array(whole, bool)])
     if not len(kept):
         return _cut(tomogram, particles, box, voxel_size, pad)  # which says why
