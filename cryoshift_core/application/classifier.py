@@ -25,8 +25,8 @@ from ..models import Network, Outputs, outputs
 from ..selection import choose
 from ..support.runtime import atomic
 from ..training import Fit
-from .reference import TargetReference
 from .in_parts import outputs_of
+from .reference import TargetReference
 
 FORMAT = "cryoshift-classifier/2"
 MOST_GROUPS = 1000  # whose distances are measured one by one

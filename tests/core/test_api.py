@@ -49,7 +49,7 @@ def test_a_name_loads_its_own_module_only():
     assert "cryoshift_core.training" in loaded
     others = {name.removeprefix("cryoshift_core.") for name in loaded if name.split(".")[1] in wings}
     # a saved classifier knows the features of the target that it was adapted to, and predicts boxes that are streamed
-    parts = {"classifier", "reference", "streamed"}
+    parts = {"classifier", "in_parts", "reference"}
     assert others == {"application", *(f"application.{name}" for name in parts)}, "no other part of a wing"
 
 
