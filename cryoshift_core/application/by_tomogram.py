@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from .classifier import Predictions
+from .picks import Picks
 from .predictions import predicted_fractions, safe_names
+from .reference import distance_warnings
 from .spike_in import SpikeInScore
 from .target_data import TargetData
 
@@ -27,6 +29,8 @@ class TomogramRow:
     confidence : mean
     recall : fraction of the spike-ins in its boxes that got their own class; NaN without spike-ins
     warnings : of this tomogram
+    shift : how far it is from what a saved model was adapted to, in standard deviations; NaN without a saved model
+    picks : class -> number of its picks; {} where positions were given
     """
 
     name: str
@@ -36,6 +40,8 @@ class TomogramRow:
     confidence: float
     recall: float
     warnings: tuple[str, ...]
+    shift: float = math.nan
+    picks: Mapping[str, int] = field(default_factory=dict)
 
 
 def rows_of(
@@ -44,6 +50,8 @@ def rows_of(
     held_out: Sequence[int],
     spike_in: SpikeInScore | None,
     spiked_in: np.ndarray | None,
+    listed: Mapping[str, Picks] | None = None,
+    reused: bool = False,
 ) -> list[TomogramRow]:
     """A row for each part of the target; [] for one tomogram.
 
@@ -51,6 +59,8 @@ def rows_of(
     ----------
     spike_in : accuracy of the predictions, or None
     spiked_in : (N,) number of the part of each spike-in, or None
+    listed : picks of each class; None where positions were given
+    reused : by a saved model, so that the distance from what it was adapted to counts
     """
     out = []
     for k, part in enumerate(target.parts):
@@ -58,15 +68,20 @@ def rows_of(
         recall = float("nan")
         if spike_in is not None and spiked_in is not None and (spiked_in == k).any():
             recall = float(spike_in.correct[spiked_in == k].mean())
+        shift = predictions.shifts.get(k, predictions.shift) if reused else None
+        name = part.subtomograms.name
+        far = tuple(distance_warnings(shift, name)) if reused else ()
         out.append(
             TomogramRow(
-                part.subtomograms.name,
+                name,
                 k in held_out,
                 int(mine.sum()),
                 tuple(predicted_fractions(predictions.probabilities[mine])),
                 float(predictions.confidence[mine].mean()),
                 recall,
-                tuple(part.of_tomogram),
+                (*part.of_tomogram, *far),
+                math.nan if shift is None else math.sqrt(max(0.0, shift)),
+                {label: len(found.of(k)) for label, found in (listed or {}).items()},
             )
         )
     return out
@@ -79,15 +94,22 @@ def text(rows: Sequence[TomogramRow], classes: Sequence[str]) -> list[str]:
         shares = ", ".join(f"{name} {f:.0%}" for name, f in zip(classes, row.fractions, strict=True))
         recall = "" if math.isnan(row.recall) else f", {row.recall:.2f} of its spike-ins right"
         held = ", held out" if row.held_out else ""
-        lines.append(f"{row.name}{held}: {row.n} subtomograms, {shares}; mean confidence {row.confidence:.2f}{recall}")
+        found = "".join(f", {n} picks of {name}" for name, n in row.picks.items())
+        away = "" if math.isnan(row.shift) else f", {row.shift:.1f} standard deviations from what was adapted to"
+        about = f"{row.n} subtomograms, {shares}; mean confidence {row.confidence:.2f}"
+        lines.append(f"{row.name}{held}: {about}{recall}{away}{found}")
     return lines
 
 
 def table(rows: Sequence[TomogramRow], classes: Sequence[str]) -> str:
     """CSV text with a row per tomogram."""
-    lines = [",".join(["tomogram", "held_out", "subtomograms", *safe_names(classes), "confidence", "spike_ins"])]
+    picked = list(rows[0].picks) if rows else []
+    names = dict(zip(classes, safe_names(classes), strict=True))
+    head = ["tomogram", "held_out", "subtomograms", *names.values(), "confidence", "spike_ins", "distance"]
+    lines = [",".join([*head, *(f"picks_{names[name]}" for name in picked)])]
     for row in rows:
         recall = "" if math.isnan(row.recall) else f"{row.recall:.4f}"
         values = [row.name, str(int(row.held_out)), str(row.n), *(f"{f:.4f}" for f in row.fractions)]
-        lines.append(",".join([*values, f"{row.confidence:.4f}", recall]))
+        values += [f"{row.confidence:.4f}", recall, "" if math.isnan(row.shift) else f"{row.shift:.4f}"]
+        lines.append(",".join([*values, *(str(row.picks[name]) for name in picked)]))
     return "\n".join(lines) + "\n"

@@ -6,7 +6,8 @@ import copy
 import csv
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ from .. import __version__
 from ..calibration import Calibration, UnknownDetector, assign, calibrate
 from ..data import NORMALISATION, UNKNOWN, Labelled, Unlabelled
 from ..errors import InputError
-from ..models import Network, outputs
+from ..models import Network, Outputs, outputs
 from ..selection import choose
 from ..support.runtime import atomic
 from ..training import Fit
+from .in_parts import outputs_of
 from .reference import TargetReference
 
 FORMAT = "cryoshift-classifier/2"
+MOST_GROUPS = 1000  # whose distances are measured one by one
+SEVERAL = "cryoshift-classifier/3"  # of several training seeds; an earlier version would read the first network alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,7 @@ class Predictions:
     unknown : (N,) bool, True where a subtomogram fits no class, or None where the classifier has no detector
     shift : how far they are from those that the classifier was adapted to, see `TargetReference.shift`; None where it
         has no reference
+    shifts : the same for each of several groups, such as tomograms; {} for one group or without a reference
     agreement : (N,) fraction of the training seeds that give the most probable class, where they are means over
         several; None for one network
     """
@@ -51,6 +56,7 @@ class Predictions:
     unknown: Tensor | None = None
     shift: float | None = None
     agreement: Tensor | None = None
+    shifts: Mapping[int, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -98,6 +104,30 @@ class Predictions:
         return Path(path)
 
 
+def average(found: Sequence[Predictions]) -> Predictions:
+    """The mean of the probabilities of several seeds, with the `agreement` of the seeds on each subtomogram.
+
+    A subtomogram is of the unknown class where more than half of the seeds say so. One prediction is returned as it is.
+    """
+    if len(found) == 1:
+        return found[0]
+    each = torch.stack([one.probabilities for one in found])
+    mean = each.mean(0)
+    agreement = (each.argmax(2) == mean.argmax(1)).float().mean(0)
+    marks = [one.unknown for one in found if one.unknown is not None]
+    scores = [one.score for one in found if one.score is not None]
+    shifts = [one.shift for one in found if one.shift is not None]
+    return Predictions(
+        found[0].classes,
+        mean,
+        torch.stack(scores).mean(0) if scores else None,
+        torch.stack(marks).float().mean(0) > 0.5 if marks else None,
+        float(np.mean(shifts)) if shifts else None,
+        agreement,
+        {group: float(np.mean([one.shifts[group] for one in found])) for group in found[0].shifts},
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """A network with all that is needed to use it on other subtomograms of the same kind.
@@ -112,6 +142,8 @@ class Classifier:
     recipe : method, step, seed-free settings of the network and the training
     reference : the target that it was adapted to, or None
     normalisation, version : of the input values, and of the library that made it
+    members : classifiers of further training seeds, for the same classes and boxes; predictions are means over them
+        and this one. () for one seed
     """
 
     network: Network
@@ -125,9 +157,22 @@ class Classifier:
     reference: TargetReference | None = None
     normalisation: str = NORMALISATION
     version: str = __version__
+    members: tuple[Classifier, ...] = ()
 
-    def predict(self, subtomograms: Unlabelled, device: str | torch.device = "auto") -> Predictions:
-        """Class, calibrated probability and unknown class of each subtomogram.
+    @property
+    def each(self) -> tuple[Classifier, ...]:
+        """The classifier of each training seed, without members of its own."""
+        return (replace(self, members=()), *self.members) if self.members else (self,)
+
+    def predict(
+        self, subtomograms: Unlabelled, device: str | torch.device = "auto", keep: Path | None = None
+    ) -> Predictions:
+        """Class, calibrated probability and unknown class of each subtomogram; the mean over training seeds.
+
+        Parameters
+        ----------
+        keep : folder for what is predicted of boxes that are cut when they are used, part by part: an interrupted call
+            goes on from there. None: nowhere
 
         Raises
         ------
@@ -159,19 +204,46 @@ class Classifier:
                 f"Expected protein {self.contrast}, got {subtomograms.contrast} in '{subtomograms.name}': negate x and "
                 f"set contrast='{self.contrast}'."
             )
-        found = outputs(self.network, subtomograms.x, device=device)
-        probabilities = self.calibration.probabilities(found.probabilities)
-        shift = None if self.reference is None else self.reference.shift(found.features, found.logits.argmax(1))
+        networks = [one.network for one in self.each]
+        said = outputs_of(networks, subtomograms.x, device=device, keep=keep)
+        groups = subtomograms.groups
+        return average([one._of(found, groups) for one, found in zip(self.each, said, strict=True)])
+
+    def _of(self, found: Outputs, groups: Tensor) -> Predictions:
+        """The predictions of this one network for subtomograms of these groups (N,)."""
+        probabilities, labels = self.calibration.probabilities(found.probabilities), found.logits.argmax(1)
+        shift, shifts = None, {}
+        if self.reference is not None:
+            shift = self.reference.shift(found.features, labels)
+            numbers = groups.unique().tolist()
+            for group in numbers if 1 < len(numbers) <= MOST_GROUPS else ():
+                mine = groups == group
+                shifts[group] = self.reference.shift(found.features[mine], labels[mine])
         if self.detector is None:
-            return Predictions(self.classes, probabilities, shift=shift)
+            return Predictions(self.classes, probabilities, shift=shift, shifts=shifts)
         score = self.detector.score_features(found.features)
         unknown = assign(probabilities, score, self.detector.thresholds) == UNKNOWN
-        return Predictions(self.classes, probabilities, score, unknown, shift)
+        return Predictions(self.classes, probabilities, score, unknown, shift, None, shifts)
 
     def save(self, path: str | Path) -> Path:
-        """Write the classifier as one safetensors file (tensors, and JSON as metadata), atomically; no pickle."""
-        tensors = {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
-        about: dict[str, Any] = {
+        """Write the classifier as one safetensors file (tensors, and JSON as metadata), atomically; no pickle.
+
+        The tensors of further seeds have names that begin with "member1.", "member2.", ...
+        """
+        tensors = dict(self._tensors())
+        about = self._about()
+        for number, one in enumerate(self.members, 1):
+            tensors |= {f"member{number}.{name}": value for name, value in one._tensors()}
+        if self.members:
+            about["members"] = [one._about() for one in self.members]
+        form = SEVERAL if self.members else FORMAT
+        with atomic(path) as partial:
+            save_file(tensors, partial, metadata={"format": form, "about": json.dumps(about)})
+        return Path(path)
+
+    def _about(self) -> dict[str, Any]:
+        """What is saved of this network as JSON."""
+        return {
             "classes": list(self.classes),
             "box": self.box,
             "voxel_size": self.voxel_size,
@@ -180,18 +252,16 @@ class Classifier:
             "calibration": asdict(self.calibration),
             "recipe": self.recipe,
             "version": self.version,
-            "detector": None,
+            "detector": None if self.detector is None else {"threshold": self.detector.threshold},
         }
-        if self.detector is not None:
-            about["detector"] = {"threshold": self.detector.threshold}
-            arrays = {name: value for name, value in vars(self.detector).items() if isinstance(value, np.ndarray)}
-            tensors |= {f"detector.{name}": torch.from_numpy(value.copy()) for name, value in arrays.items()}
-        if self.reference is not None:
-            arrays = {f"reference.{name}": value for name, value in vars(self.reference).items()}
-            tensors |= {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
-        with atomic(path) as partial:
-            save_file(tensors, partial, metadata={"format": FORMAT, "about": json.dumps(about)})
-        return Path(path)
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Name -> tensor of this network, its detector and its reference."""
+        yield from ((f"network.{name}", value.contiguous()) for name, value in self.network.state_dict().items())
+        for kind, one in (("detector", self.detector), ("reference", self.reference)):
+            for name, value in vars(one).items() if one is not None else ():
+                if isinstance(value, np.ndarray):
+                    yield f"{kind}.{name}", torch.from_numpy(value.copy())
 
     @classmethod
     def load(cls, path: str | Path, encoder: nn.Module | None = None) -> Classifier:
@@ -214,40 +284,54 @@ class Classifier:
                 tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no mapping)
         except SafetensorError as error:
             raise InputError(f"{path} is not a safetensors file ({error}); expected one of Classifier.save.") from error
-        if text.get("format") != FORMAT:
+        if text.get("format") not in (FORMAT, SEVERAL):
             raise InputError(f"Expected the format {FORMAT} in {path}, got {text.get('format', 'none')}: train again.")
         about = json.loads(text["about"])
-        recipe = about["recipe"]
-        if recipe["encoder"] is None and encoder is None:
-            raise InputError(f"{path} was trained with an encoder of its own; pass an untrained copy as encoder=...")
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # the initial weights are replaced below
-            own = copy.deepcopy(encoder) or recipe["encoder"]
-            network = Network(len(about["classes"]), own, recipe["width"], recipe["norm"]).cpu()
-        weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise InputError(f"The weights in {path} do not fit the network ({reason}): pass its encoder.") from error
-        detector = None
-        if about["detector"] is not None:
-            arrays = {n.removeprefix("detector."): t.numpy() for n, t in tensors.items() if n.startswith("detector.")}
-            detector = UnknownDetector(**{"outlier": None} | arrays, **about["detector"])
-        parts = {n.removeprefix("reference."): t.numpy() for n, t in tensors.items() if n.startswith("reference.")}
-        reference = TargetReference(**parts) if parts else None  # an earlier file has none
-        return cls(
-            network=network.eval(),
-            classes=tuple(about["classes"]),
-            box=about["box"],
-            voxel_size=about["voxel_size"],
-            contrast=about["contrast"],
-            calibration=Calibration(**about["calibration"]),
-            detector=detector,
-            recipe=recipe,
-            reference=reference,
-            normalisation=about["normalisation"],
-            version=about["version"],
-        )
+        members = [
+            _restored(path, one, _under(f"member{number}.", tensors), encoder)
+            for number, one in enumerate(about.get("members", ()), 1)
+        ]
+        return replace(_restored(path, about, tensors, encoder), members=tuple(members))
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _restored(
+    path: str | Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor], encoder: nn.Module | None
+) -> Classifier:
+    """The classifier of one network that `Classifier._about` and `Classifier._tensors` describe."""
+    recipe = about["recipe"]
+    if recipe["encoder"] is None and encoder is None:
+        raise InputError(f"{path} was trained with an encoder of its own; pass an untrained copy as encoder=...")
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # the initial weights are replaced below
+        own = copy.deepcopy(encoder) or recipe["encoder"]
+        network = Network(len(about["classes"]), own, recipe["width"], recipe["norm"]).cpu()
+    try:
+        network.load_state_dict(_under("network.", tensors))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"The weights in {path} do not fit the network ({reason}): pass its encoder.") from error
+    detector = None
+    if about["detector"] is not None:
+        arrays: dict[str, Any] = {name: value.numpy() for name, value in _under("detector.", tensors).items()}
+        detector = UnknownDetector(**{"outlier": None} | arrays, **about["detector"])
+    parts = {name: value.numpy() for name, value in _under("reference.", tensors).items()}
+    return Classifier(
+        network=network.eval(),
+        classes=tuple(about["classes"]),
+        box=about["box"],
+        voxel_size=about["voxel_size"],
+        contrast=about["contrast"],
+        calibration=Calibration(**about["calibration"]),
+        detector=detector,
+        recipe=recipe,
+        reference=TargetReference(**parts) if parts else None,  # an earlier file has none
+        normalisation=about["normalisation"],
+        version=about["version"],
+    )
 
 
 def select(

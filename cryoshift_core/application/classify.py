@@ -38,6 +38,7 @@ def classify(
     own_background: bool = True,
     candidates: int = 2000,
     purity: float = 0.8,
+    n_picks: int = 0,
     box: int = 0,
     profile: str | Profile = "laptop",
     method: str = "cryoshift",
@@ -59,7 +60,7 @@ def classify(
 
     A tomogram without coordinates is picked: the candidates of :func:`picks.candidates` take the place of the
     positions, a class "ice" for those without a particle is added, and of each other class the most confident are
-    listed, as many as keep the expected purity.
+    listed, as many as keep the expected purity, or `n_picks`.
 
     With `model`, nothing is simulated or trained: the saved classifier predicts, and its classes, box and voxel size
     are used. A warning says so where the subtomograms are further away than those that the model was adapted to.
@@ -75,7 +76,8 @@ def classify(
     ----------
     out_dir : folder of the results
     tomogram, coordinates : a tomogram (.mrc, .em, .hdf, .zarr) and a list of positions in it (.star, .tbl, .json, ...);
-        or several, as a folder, a sequence or a text with commas, and a STAR that names the tomogram of each row
+        or several, as a folder, a sequence or a text with commas, and a STAR that names the tomogram of each row, or
+        no list: then all are picked
     subtomograms : a stack, a folder or a STAR with _rlnImageName, in place of the two
     model : model.safetensors of an earlier run, to predict without training; "": train
     classes : at least two built-in names, PDB, mmCIF, MRC or EM files, or entries such as pdb:6zu5; a sequence, or a
@@ -93,6 +95,8 @@ def classify(
     candidates : largest number of candidates in a tomogram without coordinates
     purity : least expected purity, the mean calibrated probability, 0 to 1: of the picks listed of each class or,
         where positions were given, of the rows in predictions_purity.star
+    n_picks : list so many picks of each class in all tomograms, the most confident ones, whatever their purity; 0:
+        `purity` decides
     box : voxels; 0: from the structures or the subtomograms
     profile : amount of simulated data and training: a name in `profiles.PROFILES`, or a Profile
     method : a name in `methods.METHODS`
@@ -144,6 +148,7 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     add("--own_background", default=True, action=argparse.BooleanOptionalAction, help="train in own free boxes, too")
     add("--candidates", default=2000, type=int, help="largest number of candidates where it picks (default: 2000)")
     add("--purity", default=0.8, type=float, help="least expected purity of what is listed (default: 0.8)")
+    add("--n_picks", default=0, type=int, help="picks to list of each class, whatever their purity (default: by it)")
     add("--box", default=0, type=int, help="voxels (default: from the structures)")
     add("--profile", default="laptop", help=f"{', '.join(PROFILES)} (default: laptop)")
     add("--method", default="cryoshift", help="default: cryoshift")

@@ -40,13 +40,27 @@ from ..simulation import structures
 from ..simulation.class_files import class_file
 from ..support import runtime
 from ..support.runtime import pick_device
+from ..support.streamed import StreamedBoxes
 from ..tomography.wedge import fit_wedge
-from . import by_tomogram, picks, pipeline, purity, reuse, run_folder, seeds, several, steps, target_data, verdict
+from . import (
+    adapted_to,
+    by_tomogram,
+    picks,
+    pipeline,
+    purity,
+    reuse,
+    run_folder,
+    seeds,
+    several,
+    steps,
+    target_data,
+    verdict,
+)
 from . import manifest as schema
 from . import predictions as tables
 from .accuracy import Estimate, expected_accuracy, fine_power
 from .by_tomogram import TomogramRow
-from .classifier import Classifier, Predictions
+from .classifier import Classifier, Predictions, average
 from .empty import empty_reason, empty_warning, with_background, without_empty
 from .picks import Picks
 from .pipeline import Device
@@ -172,6 +186,7 @@ class Settings:
     model: str
     own_background: bool
     purity: float
+    n_picks: int
     method: str
     seed: int
     n_seeds: int
@@ -245,7 +260,11 @@ class Job:
         """What an interruption at this moment leaves, and how to go on."""
         if self.kept is None:
             return f"Stopped in {self._stage}: nothing is kept, because no out_dir was given."
-        if self._stage == "simulation" or self.saved:
+        if self.saved and not isinstance(self.target.subtomograms.x, StreamedBoxes):
+            return f"Stopped in {self._stage}: nothing had to be kept; the same command starts again."
+        if self.saved:
+            return f"Stopped in {self._stage}: what is predicted so far is kept; the same command goes on."
+        if self._stage == "simulation":
             return f"Stopped in {self._stage}: what is simulated so far is kept; the same command goes on."
         return f"Stopped in {self._stage}: training is kept; the same command goes on."
 
@@ -288,7 +307,17 @@ class Job:
         s = self.settings
         for path in [] if self.saved else s.tomograms:
             doubts += pipeline.tilt_warnings(path, s.tilts["tilt_range"], s.tilts["tilt_axis"])
+        if self.saved is not None:
+            for about, part in self._parts():
+                found = adapted_to.differences(self.saved, part, part.subtomograms)
+                doubts += [f"{about}{one.what}: {one.found}. {one.advice}" for one in found if one.advice]
         return Look(self.target, self.names, (*self.target.warnings, *doubts))
+
+    def _parts(self) -> list[tuple[str, TargetData]]:
+        """Each tomogram with a text to begin a warning of it with, and some of its subtomograms; "" for one."""
+        parts = {f"{one.subtomograms.name}: ": one for one in self.target.parts} or {"": self.target}
+        draw = {about: pipeline.adaptation_set(one, adapted_to.SPECTRUM) for about, one in parts.items()}
+        return [(about, replace(one, subtomograms=draw[about])) for about, one in parts.items()]
 
     @_step("simulation")
     def simulate(self) -> Simulation:
@@ -354,20 +383,21 @@ class Job:
                 )
             )
             chosen = pipeline.select_classifier(fits[-1], s.method, self.unlabelled, outliers, **drawn)
-            chosen.recipe.update(reuse.about_target(self.target, self.names))
+            sure = float(chosen.predict(self.unlabelled, device=s.device).confidence.mean())
+            chosen.recipe.update(adapted_to.about(self.target, self.names, self.unlabelled, sure))
             classifiers.append(chosen)
         return Adaptation(s.method, tuple(fits), tuple(classifiers))
 
     @_step("prediction")
     def predict(self) -> tuple[Predictions, Classifier]:
-        """The mean prediction of all seeds, and the classifier of the seed that agrees most with it."""
-        x, classifiers = self.target.subtomograms, self.adapt().classifiers
-        found = [classifier.predict(x, device=self.settings.device) for classifier in classifiers]
+        """The mean prediction of all seeds, and their classifier; its own network agrees most with the mean."""
+        classifiers, keep = self.adapt().classifiers, self._folder("predictions")
+        how: dict[str, Any] = {"device": self.settings.device, "keep": keep}
+        found = [one.predict(self.target.subtomograms, **how) for one in classifiers]
         found = [
             replace(one, probabilities=with_background(one.probabilities, one.classes, self._empty)) for one in found
         ]
-        mean = seeds.average(found)
-        return mean, classifiers[seeds.nearest(found, mean)]
+        return average(found), seeds.joined(classifiers, found)
 
     @_step("prediction")
     def judge(self) -> Judgement:
@@ -376,7 +406,11 @@ class Job:
         x = self.target.subtomograms.x
         doubts = pipeline.prediction_warnings(classifier, found, s.may_be_absent)
         if self.saved is not None:
-            doubts += distance_warnings(found.shift, self.target.subtomograms.name)
+            shifts = {self.target.subtomograms.name: found.shift}
+            if self.target.parts and found.shifts:
+                shifts = {self.target.parts[k].subtomograms.name: shift for k, shift in found.shifts.items()}
+            for name, shift in shifts.items():
+                doubts += distance_warnings(shift, name)
             return Judgement(verdict.judge(found, x), found, {}, "", {}, x, None, tuple(doubts))
         made, spiked, trained = self.simulate(), self.spike(), self.adapt()
         used, warning = classifier.recipe["method"], classifier.recipe["warning"]
@@ -388,7 +422,7 @@ class Job:
         junk = empty_reason(self._empty) if self._empty and verdict.BACKGROUND not in self.names else ""
         about_all = [*filter(None, [warning, junk])]
         given = verdict.judge(found, x, made.source, scores.get(used), profile=self.profile.name, warnings=about_all)
-        at = trained.classifiers.index(classifier)
+        at = [one.network for one in trained.classifiers].index(classifier.network)
         gap = pipeline.domain_gap(trained.fits[at], made.source, self.unlabelled, seed=s.seed, device=s.device)
         return Judgement(
             given, found, scores, used, gap, x, made.source, tuple(doubts), self._expected(scores.get(used))
@@ -405,7 +439,7 @@ class Job:
     def classify(self) -> Classes:
         """The class of each subtomogram with its confidence, class fractions, and the purity at a confidence."""
         s, (found, classifier), judged = self.settings, self.predict(), self.judge()
-        least = purity.least_confidence(found, s.purity)
+        least, listed = purity.least_confidence(found, s.purity), self._picks(found, classifier)
         calibration = classifier.calibration if found.agreement is None else Calibration(1.0, 0)  # calibrated already
         confidences = sorted({*purity.CONFIDENCES, *([] if least is None else [least])})
         return Classes(
@@ -416,10 +450,18 @@ class Job:
             purity.cuts(found, calibration, judged.scores.get(judged.used), confidences),
             s.purity,
             least,
-            picks.at_purity(self.target, found, s.purity) if self.target.candidates is not None else {},
+            listed,
             steps.fractions(self.adapt(), self.unlabelled, s.device) if not self.saved else {},
-            self._by_tomogram(found, judged),
+            self._by_tomogram(found, judged, listed),
         )
+
+    def _picks(self, found: Predictions, classifier: Classifier) -> dict[str, Picks]:
+        """The picks of each class with a diameter; {} where positions were given."""
+        if self.target.candidates is None:
+            return {}
+        diameters = classifier.recipe.get("diameters") or {}  # an earlier model has none
+        sized = [name for name in found.classes if diameters.get(name, 1)]
+        return picks.at_purity(self.target, found, self.settings.purity, n=self.settings.n_picks, sized=sized)
 
     def report(self, folder: str | Path = "", run: Place | None = None) -> Classification:
         """Write the results: predictions.star, a table for each class, report.html, model.safetensors and others.
@@ -458,7 +500,7 @@ class Job:
         told = {**(manifest or self._manifest or {}), "own_background": own}
         choice = reuse.summary(classifier, s.model) if self.saved else classifier.recipe["reason"] or "as asked for"
         if s.n_seeds > 1:
-            choice += f". Probabilities are means over {s.n_seeds} training seeds; the saved model is one of them"
+            choice += f". Probabilities are means over {s.n_seeds} training seeds; the saved model holds all of them"
         doubts = (*self.look().warnings, *self._doubts, *judged.warnings)
         paths = pipeline.write_results(
             place,
@@ -511,12 +553,13 @@ class Job:
         self._forget()
         return replace(result, moved=moved)
 
-    def _by_tomogram(self, found: Predictions, judged: Judgement) -> list[TomogramRow]:
+    def _by_tomogram(self, found: Predictions, judged: Judgement, listed: Mapping[str, Picks]) -> list[TomogramRow]:
         spikes = None if self.saved else self.spike().spikes
         part = None if self.boxes is None else self.boxes.part
         spiked_in = None if spikes is None or part is None else part[spikes.groups.numpy()]
         score = judged.scores.get(judged.used)
-        return by_tomogram.rows_of(self.target, found, self.settings.held_out, score, spiked_in)
+        reused = self.saved is not None
+        return by_tomogram.rows_of(self.target, found, self.settings.held_out, score, spiked_in, listed, reused)
 
     @property
     def _doubts(self) -> tuple[str, ...]:
@@ -588,8 +631,8 @@ class Job:
         """Delete what was kept for an interruption, unless other jobs use it."""
         if self.kept is None or self.shared or not self.kept.is_dir():
             return
-        for part in (self.kept / "data", self.kept / "fits"):
-            shutil.rmtree(part, ignore_errors=True)
+        for part in ("predictions",) if self.saved else ("data", "fits", "predictions"):
+            shutil.rmtree(self.kept / part, ignore_errors=True)
         if not list(self.kept.iterdir()):
             self.kept.rmdir()
 
@@ -613,6 +656,7 @@ def open(
     own_background: bool = True,
     candidates: int = 2000,
     purity: float = 0.8,
+    n_picks: int = 0,
     box: int = 0,
     profile: str | Profile = "laptop",
     method: str = "cryoshift",
@@ -648,27 +692,29 @@ def open(
     places = several.files(tomogram)
     named: str = places[0] if len(places) == 1 else as_text(tomogram)
     pipeline.check_input(subtomograms, named, coordinates)
-    if len(places) > 1 and (model or not coordinates):
-        raise InputError(
-            f"Expected one tomogram {'with a model' if model else 'without coordinates'}, got {len(places)}: run "
-            "classify for each of them."
-        )
+    if model and held_out_tomograms:
+        raise InputError("Expected no held_out_tomograms with a model, which is not adapted: leave one of them out.")
+    if n_picks < 0:
+        raise InputError(f"Expected n_picks of 0 or more, such as 500, got {n_picks}.")
     picking = not (coordinates or subtomograms)
     given = {"subtomograms": subtomograms, "tomogram": named, "coordinates": coordinates}
     reading: dict[str, Any] = {**given, "voxel_size": voxel_size, "contrast": contrast, "candidates": candidates}
     reading["project_folder"] = project_folder
     names: tuple[str, ...] = ()
     saved = None
+    together: dict[str, Any] = {"voxel_size": voxel_size, "contrast": contrast, "candidates": candidates}
     if model:
         saved = reuse.load(model, classes=as_text(classes), box=box, background=background)
-        target = reuse.read_target(saved, model, **reading)
+        if len(places) > 1:
+            target = several.read(places, coordinates, (), model=reuse.Saved(saved, model), **together)
+        else:
+            target = reuse.read_target(saved, model, **reading)
         _warn(target)
     else:
         names = target_data.read_classes(data_fetch.local(as_text(classes)), budget.classes, background=picking)
         budget = budget.for_classes(names)
         if len(places) > 1:
-            about: dict[str, Any] = {"voxel_size": voxel_size, "contrast": contrast, "box": box}
-            target = several.read(places, coordinates, names, **about)
+            target = several.read(places, coordinates, names, box=box, **together)
         else:
             target = pipeline.read_target(names, box=box, **reading)
         _warn(target)
@@ -678,6 +724,7 @@ def open(
         model=str(model),
         own_background=own_background,
         purity=purity,
+        n_picks=n_picks,
         method=method,
         seed=seed,
         n_seeds=1 if saved else n_seeds,
@@ -691,7 +738,7 @@ def open(
     boxes, without = (None, "") if saved else _boxes(target, budget, settings)
     final = Path(out_dir).expanduser().resolve() if out_dir else None
     kept = Path(keep).expanduser().resolve() if keep else None
-    if kept is None and final is not None and saved is None:
+    if kept is None and final is not None:
         kept = final.with_name(f"{final.name}.kept")
     files = tuple(str(file) for file in (subtomograms, *places, coordinates, background) if file)
     return Job(

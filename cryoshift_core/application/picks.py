@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,15 @@ class Picks:
 
     Attributes
     ----------
-    zyx : (N, 3) voxels of the tomogram, counted from 0 at the first voxel's centre
+    zyx : (N, 3) voxels of their tomogram, counted from 0 at the first voxel's centre
     confidence : (N,) calibrated probability of the class, times the estimated fraction of particles among candidates
         of that density
+    part : (N,) number of the tomogram of each; None for one tomogram
     """
 
     zyx: np.ndarray
     confidence: np.ndarray
+    part: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.zyx)
@@ -47,6 +49,11 @@ class Picks:
     def expected_purity(self) -> float:
         """Mean confidence: the expected fraction of true picks, as far as calibration and estimate hold."""
         return float(self.confidence.mean()) if len(self) else float("nan")
+
+    def of(self, part: int) -> Picks:
+        """Those in one of several tomograms; all where there is one."""
+        mine = np.full(len(self), True) if self.part is None else self.part == part
+        return Picks(self.zyx[mine], self.confidence[mine])
 
 
 def candidates(
@@ -58,6 +65,7 @@ def candidates(
     contrast: str = "auto",
     guess: ContrastGuess | None = None,
     n: int,
+    total: int = 0,
 ) -> TargetData:
     """Subtomograms around the candidate positions of a tomogram, for a classifier of `classes`.
 
@@ -66,7 +74,7 @@ def candidates(
     Parameters
     ----------
     classes : name or file -> diameter in A, 0 for procedural classes
-    box, grid, contrast, guess : as in :func:`target_data.from_tomogram`
+    box, grid, contrast, guess, total : as in :func:`target_data.from_tomogram`
     n : largest number of candidates
 
     Raises
@@ -90,44 +98,54 @@ def candidates(
             f"the noise with protein {sign}; set contrast to {'bright' if sign == 'dark' else 'dark'} if protein is, "
             "or give coordinates."
         )
-    table = _star_columns(found.zyx, volume) | {"csCandidateScore": [f"{value:.3f}" for value in found.score]}
-    particles = Particles(table, found.zyx, kind="star", rest=_optics(volume))
+    table = star_columns(found.zyx, [volume], np.zeros(len(found), int))
+    table |= {"csCandidateScore": [f"{value:.3f}" for value in found.score]}
+    particles = Particles(table, found.zyx, kind="star", rest=optics([volume]))
     return target_data.from_tomogram(
-        volume, particles, list(classes), box=box, grid=grid, contrast=sign, guess=guess, candidates=found
+        volume, particles, list(classes), box=box, grid=grid, contrast=sign, guess=guess, candidates=found, total=total
     )
 
 
-def at_purity(target: TargetData, predictions: Predictions, purity: float) -> dict[str, Picks]:
-    """Class -> its picks: the most confident ones, as many as keep the expected purity at `purity`.
+def at_purity(
+    target: TargetData, predictions: Predictions, purity: float, *, n: int = 0, sized: Sequence[str] | None = None
+) -> dict[str, Picks]:
+    """Class -> its picks: the most confident ones, as many as keep the expected purity at `purity`, or `n` of them.
 
     The network sees normalised boxes, in which a maximum of the noise looks stronger than it is. The confidence of a
     pick is therefore the product of its calibrated probability and of the fraction of particles among candidates of its
-    density.
+    density. A candidate can be listed for the one class with a diameter that it belongs to most probably, also where
+    the background or a class without a diameter, such as a membrane, is more probable: its confidence is low then.
 
-    The class of the background and the unknown class have none. Where most subtomograms are marked as unknown, the
-    mark is not used, because it tells nothing of single ones then.
+    Not listed are candidates of the unknown class (where most are marked as unknown the mark is not used, because it
+    tells nothing of single ones then), and those whose box reaches over the border of the tomogram along y or x: it
+    was padded, and the network was not trained on such boxes.
 
     Parameters
     ----------
     predictions : of the subtomograms of `target`
     purity : least mean confidence of the picks of each class, 0 to 1
+    n : number of picks of each class at most, whatever their purity; 0: `purity` decides
+    sized : classes with a diameter, which candidates are searched at; None: all but the background
     """
     assert target.candidates is not None
     at, real = target.candidates.zyx[target.kept], target.candidates.real[target.kept]
-    best = predictions.probabilities.argmax(1).numpy()
-    usable = np.ones(len(best), bool)
+    names = [name for name in predictions.classes if name != BACKGROUND and (sized is None or name in sized)]
+    columns = [predictions.classes.index(name) for name in names]
+    each = predictions.probabilities[:, columns].double().numpy() * real[:, None]
+    usable = target.whole
     if predictions.unknown is not None and not unspecific(predictions.unknown):
-        usable = ~predictions.unknown.numpy()
+        usable &= ~predictions.unknown.numpy()
+    part = target.subtomograms.groups.numpy() if target.parts else None
     out = {}
-    for k, name in enumerate(predictions.classes):
-        if name == BACKGROUND:
-            continue
-        rows = np.flatnonzero(usable & (best == k))
-        p = predictions.probabilities[:, k].double().numpy()[rows] * real[rows]
+    for k, name in enumerate(names):
+        rows = np.flatnonzero(usable & (each.argmax(1) == k))
+        p = each[rows, k]
         order = np.argsort(-p, kind="stable")
         rows, p = rows[order], p[order]
-        listed = int((np.cumsum(p) / np.arange(1, len(p) + 1) >= purity).sum())  # the mean only falls along the list
-        out[name] = Picks(at[rows[:listed]], p[:listed])
+        # The mean only falls along the list.
+        listed = n or int((np.cumsum(p) / np.arange(1, len(p) + 1) >= purity).sum())
+        rows, p = rows[:listed], p[:listed]
+        out[name] = Picks(at[rows], p, None if part is None else part[rows])
     return out
 
 
@@ -143,75 +161,94 @@ def summary(picks: Mapping[str, Picks]) -> str:
     )
 
 
-def write(folder: Path, volume: Volume, picks: Mapping[str, Picks]) -> list[Path]:
+def write(folder: Path, volumes: Sequence[Volume], picks: Mapping[str, Picks]) -> list[Path]:
     """Paths of the files written: picks.star, picks.tbl, Picks/cryoshift_0_<class>.json and picks.png.
 
     picks.star has the picks of all classes with `_csClass` and `_csConfidence`; positions are voxels of the tomogram
     counted from 0, and A from its centre (RELION 5). picks.tbl is a Dynamo table: voxels counted from 1 in columns 24
-    to 26, the class number in column 22, the confidence in column 10. The folder Picks has a copick file per class: A
-    from the first voxel. A class without picks has no copick file. picks.png is a map of the picks' density.
+    to 26, the class number in column 22, the confidence in column 10, the number of the tomogram in column 20. The
+    folder Picks has a copick file per class: A from the first voxel. A class without picks has no copick file.
+    picks.png is a map of the picks' density.
+
+    Of several tomograms, both lists hold the picks of all. picks.doc has the number and the file of each tomogram, as
+    Dynamo needs them; the copick files are in <tomogram>/Picks, and the maps are picks_<tomogram>.png.
     """
     names = dict(zip(picks, safe_names(list(picks)), strict=True))
-    zyx = np.concatenate([found.zyx for found in picks.values()])
-    p = np.concatenate([found.confidence for found in picks.values()])
-    number = np.repeat(np.arange(1, len(picks) + 1), [len(found) for found in picks.values()])
+    several = len(volumes) > 1
+    rows = [(number, one.of(k), k) for number, one in enumerate(picks.values(), 1) for k in range(len(volumes))]
+    number = np.repeat([number for number, _, _ in rows], [len(found) for _, found, _ in rows])
+    part = np.repeat([k for _, _, k in rows], [len(found) for _, found, _ in rows])
+    zyx = np.concatenate([found.zyx for _, found, _ in rows])
+    p = np.concatenate([found.confidence for _, found, _ in rows])
+    if several:  # the most confident of a class first, whatever their tomogram
+        order = np.lexsort((-p, number))
+        number, part, zyx, p = number[order], part[order], zyx[order], p[order]
     paths = [folder / "picks.star", folder / "picks.tbl"]
-    table = _star_columns(zyx, volume)
+    table = star_columns(zyx, volumes, part)
     table |= {
         "rlnClassNumber": [str(k) for k in number],
         "csClass": [list(names.values())[k - 1] for k in number],
         "csConfidence": [f"{value:.4f}" for value in p],
     }
-    star.write_star(paths[0], _optics(volume) | {"particles": table})
-    runtime.write_text(paths[1], _dynamo(zyx, number, p))
-    for name, found in picks.items():
-        if len(found):
-            path = folder / "Picks" / f"cryoshift_0_{names[name].replace('_', '-')}.json"
-            path.parent.mkdir(exist_ok=True)
-            paths.append(runtime.write_text(path, _copick(names[name].replace("_", "-"), found, volume)))
-    with plt.rc_context():
-        pictures.use_style()
-        figure = pictures.pick_density(
-            volume.data, {name: found.zyx for name, found in picks.items()}, volume.voxel_size
-        )
-        with runtime.atomic(folder / "picks.png") as partial:
-            figure.savefig(partial, format="png", dpi=130)
-        plt.close(figure)
-    return [*paths, folder / "picks.png"]
+    star.write_star(paths[0], optics(volumes) | {"particles": table})
+    runtime.write_text(paths[1], _dynamo(zyx, number, p, part + 1))
+    stems = safe_names([Path(volume.path).stem for volume in volumes])
+    if several:
+        lines = [f"{k} {Path(volume.path).resolve()}\n" for k, volume in enumerate(volumes, 1)]
+        paths.append(runtime.write_text(folder / "picks.doc", "".join(lines)))
+    for k, (stem, volume) in enumerate(zip(stems, volumes, strict=True)):
+        mine = {name: found.of(k) for name, found in picks.items()}
+        place = folder / stem if several else folder
+        for name, found in mine.items():
+            if len(found):
+                path = place / "Picks" / f"cryoshift_0_{names[name].replace('_', '-')}.json"
+                path.parent.mkdir(exist_ok=True, parents=True)
+                paths.append(runtime.write_text(path, _copick(names[name].replace("_", "-"), found, volume)))
+        path = folder / (f"picks_{stem}.png" if several else "picks.png")
+        with plt.rc_context():
+            pictures.use_style()
+            figure = pictures.pick_density(
+                volume.data, {name: found.zyx for name, found in mine.items()}, volume.voxel_size
+            )
+            with runtime.atomic(path) as partial:
+                figure.savefig(partial, format="png", dpi=130)
+            plt.close(figure)
+        paths.append(path)
+    return paths
 
 
-def _optics(volume: Volume) -> dict[str, dict[str, list[str]]]:
-    """Table data_optics. Positions need none, but the programs of RELION 3.1 write an empty file without these columns.
+def optics(volumes: Sequence[Volume]) -> dict[str, dict[str, list[str]]]:
+    """Table data_optics, with a group for each tomogram.
 
     A tomogram does not tell voltage and spherical aberration, so they are those that the simulations assume.
     """
-    group = {
-        "rlnOpticsGroup": "1",
-        "rlnOpticsGroupName": "opticsGroup1",
-        "rlnMicrographPixelSize": f"{volume.voxel_size:.6f}",
-        "rlnVoltage": f"{Optics.voltage:.1f}",
-        "rlnSphericalAberration": f"{Optics.cs:.1f}",
-    }
-    return {"optics": {name: [value] for name, value in group.items()}}
+    sizes = [volume.voxel_size for volume in volumes]
+    return {"optics": star.optics_table(sizes, Optics.voltage, Optics.cs)}
 
 
-def _star_columns(zyx: np.ndarray, volume: Volume) -> dict[str, list[str]]:
-    """Columns of positions (N, 3): voxels counted from 0, and A from the centre, which is half the size (RELION 5)."""
-    columns = {"rlnTomoName": [Path(volume.path).stem] * len(zyx)}
-    centred = (zyx - np.array(volume.data.shape) / 2) * volume.voxel_size
+def star_columns(zyx: np.ndarray, volumes: Sequence[Volume], part: np.ndarray) -> dict[str, list[str]]:
+    """Columns of positions (N, 3): voxels counted from 0, and A from the centre, which is half the size (RELION 5).
+
+    Parameters
+    ----------
+    part : (N,) number of the tomogram of each position
+    """
+    half = np.array([np.array(volume.data.shape) / 2 for volume in volumes])[part]
+    centred = (zyx - half) * np.array([volume.voxel_size for volume in volumes])[part][:, None]
+    columns = {"rlnTomoName": [Path(volumes[k].path).stem for k in part]}
     columns |= {f"rlnCoordinate{axis}": [f"{v:.3f}" for v in zyx[:, 2 - i]] for i, axis in enumerate("XYZ")}
     columns |= {
         f"rlnCenteredCoordinate{axis}Angst": [f"{v:.4f}" for v in centred[:, 2 - i]] for i, axis in enumerate("XYZ")
     }
-    return columns | {"rlnOpticsGroup": ["1"] * len(zyx)}
+    return columns | {"rlnOpticsGroup": [str(k + 1) for k in part]}
 
 
-def _dynamo(zyx: np.ndarray, number: np.ndarray, confidence: np.ndarray) -> str:
-    """Text of a Dynamo table (Dynamo's wiki, "Table convention"): tag, cc, tomogram 1, class and position."""
+def _dynamo(zyx: np.ndarray, number: np.ndarray, confidence: np.ndarray, tomogram: np.ndarray) -> str:
+    """Text of a Dynamo table (Dynamo's wiki, "Table convention"): tag, cc, tomogram, class and position."""
     table = np.zeros((len(zyx), DYNAMO_COLUMNS))
     table[:, 0] = np.arange(1, len(zyx) + 1)
-    table[:, [1, 2, 19]] = 1  # to be aligned and averaged; the number of the tomogram
-    table[:, 9], table[:, 21] = confidence, number
+    table[:, [1, 2]] = 1  # to be aligned and averaged
+    table[:, 9], table[:, 19], table[:, 21] = confidence, tomogram, number
     table[:, 23:26] = zyx[:, ::-1] + 1
     return "".join(" ".join(f"{value:.4f}".rstrip("0").rstrip(".") for value in row) + "\n" for row in table)
 

@@ -233,8 +233,7 @@ def prediction_warnings(
     """
     fractions = predicted_fractions(predictions.probabilities)
     out = target_data.class_fraction_warnings(fractions, classifier.classes, len(predictions), may_be_absent)
-    if classifier.recipe["warning"]:
-        out.append(classifier.recipe["warning"])
+    out += [warning for warning in dict.fromkeys(one.recipe["warning"] for one in classifier.each) if warning]
     if predictions.unknown is not None and tables.unspecific(predictions.unknown):
         out.append(
             f"{int(predictions.unknown.sum())} of {len(predictions)} subtomograms are marked as the unknown class: "
@@ -527,8 +526,9 @@ def write_results(
     paths.append(runtime.write_text(folder / "purity.csv", purity.table(cuts)))
     if tomograms:
         paths.append(runtime.write_text(folder / "tomograms.csv", by_tomogram.table(tomograms, predictions.classes)))
-    if listed and target.tomogram is not None:
-        paths += picks.write(folder, target.tomogram, listed)
+    volumes = [one.tomogram for one in target.tomograms if one.tomogram is not None]
+    if listed and volumes:
+        paths += picks.write(folder, volumes, listed)
     paths.append(
         report.write(
             folder / "report.html",

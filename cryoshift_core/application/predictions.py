@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..metrics import Interval
+from ..simulation.optics import Optics
 from ..support import runtime
 from ..tomography import star
 from ..tomography.volumes import rotation_from_relion
@@ -23,6 +24,12 @@ from .target_data import TargetData
 NOT_CLASSIFIED, UNKNOWN_CLASS = "not_classified", "none_of_these"
 INPUT_CLASS, PROBABILITY = "csInputClassNumber", "csProbability_"
 OURS = ("csClass", "csConfidence", "csNoneOfThese", "csAgreement", INPUT_CLASS)
+PIXEL_SIZES = (
+    "rlnImagePixelSize",
+    "rlnMicrographPixelSize",
+    "rlnMicrographOriginalPixelSize",
+    "rlnTomoTiltSeriesPixelSize",
+)
 DYNAMO_CLASS = 22  # column of a Dynamo table, counted from 1
 
 
@@ -113,8 +120,9 @@ def write(
     of earlier predictions in the same folder are removed. In predictions.tbl, column 22 ("class") is set.
 
     RELION (src/metadata_table.cpp, versions 3.1 to 5) keeps columns that it does not know, with a warning. It reads
-    `data_general`, which has one row, as a list or as a loop. Dynamo: its wiki, "Table convention". Class names are
-    made safe, so that no cell of ours needs quotes, which older programs do not read.
+    `data_general`, which has one row, as a list or as a loop. Its programs write an empty file where `data_optics`
+    lacks a pixel size, the voltage or the spherical aberration, so what is missing is added. Dynamo: its wiki, "Table
+    convention". Class names are made safe, so that no cell of ours needs quotes, which older programs do not read.
 
     Parameters
     ----------
@@ -158,18 +166,19 @@ def write(
         agree[kept] = agreement.double().cpu().numpy()
         table["csAgreement"] = _decimals(agree)
 
+    table, block, rest = _with_optics(table, target)
     rows_of = {folder / "predictions.star": np.arange(len(target))}
     if least_confidence is not None:
         pure = np.flatnonzero((p.max(1) >= least_confidence) & ~is_unknown)
         rows_of[folder / "predictions_purity.star"] = pure[np.isin(pure, kept)]
     parts = {name: (number == k) & ~is_unknown for k, name in enumerate(names, 1)} | {UNKNOWN_CLASS: is_unknown}
     rows_of |= {folder / "classes" / f"{name}.star": np.flatnonzero(rows) for name, rows in parts.items() if rows.any()}
-    single = all(len(values) == 1 for values in particles.rest.get("general", {}).values())
-    lists = {"general"} & particles.rest.keys() if single else ()
+    single = all(len(values) == 1 for values in rest.get("general", {}).values())
+    lists = {"general"} & rest.keys() if single else ()
     (folder / "classes").mkdir(parents=True, exist_ok=True)
     for path, rows in rows_of.items():
         part = {column: [values[row] for row in rows] for column, values in table.items()}
-        star.write_star(path, particles.rest | {particles.block: part}, lists)
+        star.write_star(path, rest | {block: part}, lists)
     for path in set((folder / "classes").glob("*.star")) - set(rows_of):
         if "\n_csConfidence " in path.read_text(errors="replace"):
             path.unlink()
@@ -181,6 +190,40 @@ def write(
         runtime.write_text(tbl, "".join(" ".join(row) + "\n" for row in zip(*columns, strict=True)))
         return [*rows_of, tbl]
     return list(rows_of)
+
+
+def _with_optics(
+    table: dict[str, list[str]], target: TargetData
+) -> tuple[dict[str, list[str]], str, dict[str, dict[str, list[str]]]]:
+    """The table of the particles, its name, and the other tables, with all of data_optics that RELION 3.1 asks for.
+
+    What the input has stays. Without optics, each tomogram is a group, and the particles' table is called "particles",
+    as RELION expects beside optics. Voltage and spherical aberration that are not given are those of the simulations.
+    """
+    particles, model = target.particles, target.subtomograms
+    rest, block = dict(particles.rest), particles.block
+    part = np.zeros(len(target), int)
+    part[target.kept] = model.groups.numpy() if target.parts else 0
+    sizes = [one.tomogram.voxel_size for one in target.parts if one.tomogram is not None]
+    if not sizes:
+        own = particles.voxel_size or model.voxel_size
+        sizes = [target.tomogram.voxel_size if target.tomogram is not None else own]
+    column = "rlnMicrographPixelSize" if target.tomograms else "rlnImagePixelSize"
+    made = star.optics_table(sizes, Optics.voltage, Optics.cs, column)
+    if "optics" not in rest:
+        if particles.subtomograms is not None:
+            made |= {"rlnImageSize": [str(particles.subtomograms.shape[-1])], "rlnImageDimensionality": ["3"]}
+        given = {"rlnOpticsGroup": [str(k + 1) for k in part]}
+        return table | given, "particles" if block in ("", "images") else block, {"optics": made} | rest
+    given = dict(rest["optics"])
+    n = len(next(iter(given.values()), ()))
+    missing = {name: [values[0]] * n for name, values in made.items() if name not in given}
+    missing.pop("rlnOpticsGroup", None)
+    if any(name in given for name in PIXEL_SIZES):
+        missing.pop(column, None)
+    if "rlnOpticsGroupName" in missing:
+        missing["rlnOpticsGroupName"] = [f"opticsGroup{k}" for k in range(1, n + 1)]
+    return table, block, rest | {"optics": given | missing}
 
 
 def _decimals(values: np.ndarray) -> list[str]:

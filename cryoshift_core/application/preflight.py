@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import shutil
-import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -15,7 +14,16 @@ from typing import Any
 from ..errors import InputError, InputWarning
 from . import classify, pipeline, preflight_page, several
 from .preflight_input import Given
-from .preflight_rows import OF_ALL, OF_POSITIONS, OF_SUBTOMOGRAMS, OF_TOMOGRAM, Check, Finding
+from .preflight_rows import (
+    OF_ALL,
+    OF_POSITIONS,
+    OF_SUBTOMOGRAMS,
+    OF_TOMOGRAM,
+    TRAINED,
+    Check,
+    Finding,
+    of_model,
+)
 
 STATUSES = ("ok", "look", "stop")
 
@@ -72,6 +80,7 @@ def preflight(
     profile: str = "laptop",
     project_folder: str | Path = "",
     seed: int = 0,
+    model: str | Path = "",
     out_dir: str | Path = "",
 ) -> Preflight:
     """What speaks for and against the input of :func:`classify`, a row for each check; nothing is trained.
@@ -79,6 +88,10 @@ def preflight(
     A row says "ok", "look" (check this before you use the predictions) or "stop" (`classify` would refuse it, or its
     result would be wrong). An error in one input leaves the rows of the others. Of several tomograms, each has its
     rows, and its page in a folder of its own.
+
+    With `model`, further rows compare the input with what the saved model was made for: voxel size, contrast, tilts,
+    processing, spectrum, normalisation, and how far its features and confidence are from those of the input that it was
+    adapted to.
 
     Parameters
     ----------
@@ -99,10 +112,16 @@ def preflight(
         pipeline.check_input(subtomograms, tomogram, coordinates)
     except InputError as problem:
         return Preflight((Finding("files", "stop", str(problem)),))
-    checks = (OF_TOMOGRAM if tomogram else OF_SUBTOMOGRAMS) | (OF_POSITIONS if coordinates else {}) | OF_ALL
+    checks: dict[str, Check] = (
+        (OF_TOMOGRAM if tomogram else OF_SUBTOMOGRAMS) | (OF_POSITIONS if coordinates else {}) | OF_ALL
+    )
+    if model:
+        checks = {name: check for name, check in checks.items() if name not in TRAINED}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)  # what the readers warn of is in the rows
         findings = _run(given, checks)
+        if model:
+            findings += _of_model(given, findings)
         page = preflight_page.write(Path(out_dir).expanduser() / "preflight.html", given, findings) if out_dir else None
     return Preflight(findings, page)
 
@@ -134,16 +153,19 @@ def _run(given: Given, checks: dict[str, Check]) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
+def _of_model(given: Given, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    try:
+        return tuple(of_model(given))
+    except InputError as problem:
+        told = any(str(problem) == finding.found for finding in findings)
+        return () if told else (Finding("model", "stop", str(problem)),)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line of :func:`preflight`: 0, or 1 where a row says stop. It takes the options of `classify`."""
     reader = classify.parser("check", "Check the input of classify in seconds; nothing is trained.")
     reader.add_argument("--out_dir", "--out", default="", help="folder of preflight.html (default: only the table)")
     options = vars(reader.parse_args(arguments))
-    if options["model"]:
-        print(
-            "InputError: Expected classes to check, got a model: give --classes in place of --model.", file=sys.stderr
-        )
-        return 2
     taken = inspect.signature(preflight).parameters
     result = preflight(**{name: value for name, value in options.items() if name in taken})
     print(result)

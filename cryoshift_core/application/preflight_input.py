@@ -14,13 +14,15 @@ from torch import Tensor
 import data_fetch
 from data_fetch import readers
 
+from ..data import Unlabelled, normalize
 from ..errors import InputError
 from ..simulation import datasets, structures
 from ..simulation.datasets import DatasetConfig
-from ..tomography import volumes
+from ..tomography import extraction, volumes
 from ..tomography.volumes import ContrastGuess, Particles, Volume
 from ..tomography.wedge import Wedge, fit_wedge
-from . import classify, picks, pipeline, target_data
+from . import classify, picks, pipeline, reuse, target_data
+from .classifier import Classifier
 from .target_data import Background, TargetData
 
 SIMULATED, BOXES = 96, 60  # subtomograms to compare the size of the particles with, background boxes of each set
@@ -65,10 +67,18 @@ class Given:
     profile: str
     project_folder: str
     seed: int
+    model: str = ""
+
+    @cached_property
+    def saved(self) -> Classifier:
+        """The saved model; what is given beside it must not contradict it."""
+        return reuse.load(self.model, classes=self.classes, box=self.box, background=self.background)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Names and files of the classes."""
+        if self.model:
+            return self.saved.classes
         picking = not (self.coordinates or self.subtomograms)
         usual = classify.profile_of(self.profile).classes
         return target_data.read_classes(data_fetch.local(self.classes), usual, background=picking)
@@ -77,6 +87,9 @@ class Given:
     def sizes(self) -> list[float]:
         """Diameters of the classes in A, the smallest first; [] where a class but "ice" has none or cannot be read."""
         with suppress(InputError):
+            if self.model:
+                stored = self.saved.recipe.get("diameters", {})
+                return sorted(size for size in stored.values() if size)
             found = sorted(structures.diameter(name) for name in self.names if name != "ice")
             return [] if 0 in found else found
         return []
@@ -97,6 +110,10 @@ class Given:
     @cached_property
     def target(self) -> TargetData:
         """The input as subtomograms for a classifier."""
+        if self.model:
+            given = {name: getattr(self, name) for name in ("subtomograms", "tomogram", "coordinates")}
+            how = {name: getattr(self, name) for name in ("voxel_size", "contrast", "candidates", "project_folder")}
+            return reuse.read_target(self.saved, self.model, **given, **how)
         size: dict[str, Any] = {"box": self.box, "contrast": self.contrast}
         if self.subtomograms:
             return target_data.from_subtomograms(self.particles, self.names, **size)
@@ -106,9 +123,14 @@ class Given:
         return picks.candidates(self.volume, diameters, n=self.candidates, **size)
 
     @cached_property
+    def unlabelled(self) -> Unlabelled:
+        """At most 400 of the target's subtomograms, spread over the list."""
+        return pipeline.adaptation_set(self.target, PARTICLES, self.seed)
+
+    @property
     def some(self) -> Tensor:
-        """At most 400 of the target's subtomograms, (N, 1, n, n, n), spread over the list."""
-        return pipeline.adaptation_set(self.target, PARTICLES, self.seed).x
+        """The boxes (N, 1, n, n, n) of `unlabelled`."""
+        return self.unlabelled.x
 
     @cached_property
     def guess(self) -> ContrastGuess:
@@ -139,6 +161,19 @@ class Given:
             if self.sizes and not self.target.candidates and len(self.some) >= FEWEST:
                 return self._centre(self.some[:, 0].numpy())
         return None
+
+    @cached_property
+    def mirrored(self) -> float:
+        """Standard errors by which the average is denser in its centre than at its faces, z mirrored; 0 for few."""
+        volume, model = self.volume, self.target.subtomograms
+        assert self.target.particles.zyx is not None  # of a tomogram with positions
+        zyx = self.target.particles.zyx[self.target.kept] * (-1, 1, 1) + (volume.data.shape[0] - 1, 0, 0)
+        some = np.linspace(0, len(zyx) - 1, min(len(zyx), PARTICLES)).round().astype(int)
+        n, sizes = model.x.shape[-1], (volume.voxel_size, model.voxel_size)
+        x, _ = extraction.extract(volume.data, zyx[some], n, *sizes, pad=True, drop_bad=True)
+        if len(x) < FEWEST:
+            return 0.0
+        return self._centre(normalize(volumes.to_bright(x, self.target.contrast))[:, 0].numpy()).over_faces
 
     def _centre(self, x: np.ndarray) -> Centre:
         n, width = x.shape[-1], self.sizes[-1] / self.target.subtomograms.voxel_size

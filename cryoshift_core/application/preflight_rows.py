@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import spatial
+from scipy import spatial, stats
 
 from data_fetch import readers
 from data_fetch.readers import evidence, mdoc, placement, positions, stacks, star, tomograms
@@ -16,7 +16,7 @@ from data_fetch.readers.evidence import Stated
 from ..errors import InputError
 from ..simulation import structures
 from ..tomography import mrc
-from . import pipeline, target_data
+from . import adapted_to, pipeline, target_data
 from .preflight_input import BOXES, Given
 
 EMPTY, MASKED = 1e-3, 0.2  # s.d. of an empty region over the usual one; fraction of them that is worth a look
@@ -26,6 +26,15 @@ WIDE = 3.0  # edge of a box in diameters of the largest class, from which its ne
 NARROWER, WIDER = 22, 14  # degrees between the given tilt range and the measured one, which dose weighting narrows
 FITS, BETTER = 0.6, 0.35  # correlation of radial profiles after stretching, and by how much it rises
 LARGEST_DEFOCUS = 20.0  # um
+SLOPE_OFF, FEWEST_DEFOCUS = 0.1, 20  # of the defocus along z, from 1; rows with a defocus
+CANNOT_BE_TOLD = (
+    "cannot be told from this input: mirror images have the same power, and neither .mdoc nor tilts say which way "
+    "round the reconstruction took the tilt axis"
+)
+HAND_ADVICE = (
+    "The classes do not depend on it at these voxel sizes. For averages, reconstruct a particle of known hand, or fit "
+    "the defocus of tilted images (defocus hand) in the program that made the tomogram."
+)
 CLEAR = 6.0  # standard errors of a mean over particles, for the best of many places
 
 
@@ -162,6 +171,61 @@ def _positions(given: Given) -> Finding:
     return _row("positions", found, doubts)
 
 
+def _z_flip(given: Given) -> Finding | None:
+    """Whether the list counts z from the other end than the tomogram; told by the average particle."""
+    if given.centre is None:
+        return None
+    as_read, mirrored = given.centre.over_faces, given.mirrored
+    found = f"the average particle is denser than its surroundings by {as_read:.1f} standard errors"
+    found += f", with z mirrored by {mirrored:.1f}"
+    if mirrored > CLEAR and mirrored > 3 * abs(as_read):
+        return Finding("z flip", "look", found, "z is counted from the other end: give the list of the same tomogram.")
+    if as_read > CLEAR and as_read > 1.5 * mirrored:
+        return Finding("z flip", "ok", f"{found}: the list fits the tomogram as it is")
+    advice = "Open the tomogram with the list in a viewer and look at one position near the top or bottom."
+    return Finding("z flip", "ok", f"{found}: cannot be told", advice)
+
+
+def _hand(given: Given) -> Finding:
+    """What the list says of the hand; grey values at these voxel sizes do not tell it."""
+    listed = given.coordinates or given.subtomograms
+    table = given.particles.table if listed else {}
+    for name in ("rlnTomoHand", "rlnTomoHandedness"):
+        if name in table:
+            return Finding(
+                "hand", "ok", f"the list says {name} = {', '.join(sorted(set(table[name])))[:40]}; not checked"
+            )
+    slope = defocus_slope(given) if given.coordinates else None
+    if slope is not None:
+        value, error = slope
+        found = f"defocus in the list changes by {value:.2f} +- {error:.2f} um for each um along z"
+        if abs(value) > CLEAR * error and abs(abs(value) - 1) > max(3 * error, SLOPE_OFF):
+            advice = "It should be 1 or -1: check the pixel size, or the list's unit."
+            return Finding("hand", "look", found, advice)
+        if abs(value) > CLEAR * error:
+            sign = "+1" if value > 0 else "-1"
+            return Finding("hand", "ok", f"{found}: the program that made the list took a defocus hand of {sign}")
+    return Finding("hand", "ok", CANNOT_BE_TOLD, HAND_ADVICE)
+
+
+def defocus_slope(given: Given) -> tuple[float, float] | None:
+    """Change of the listed defocus with z, without unit, and its standard error; None where the list has none."""
+    table, zyx = given.particles.table, given.particles.zyx
+    if zyx is None or "rlnDefocusU" not in table:
+        return None
+    columns = [name for name in ("rlnDefocusU", "rlnDefocusV") if name in table]
+    try:
+        defocus = np.mean([[float(text) for text in table[name]] for name in columns], axis=0)
+    except ValueError:
+        return None
+    z = zyx[:, 0] * given.volume.voxel_size
+    good = np.isfinite(z) & np.isfinite(defocus)
+    if good.sum() < FEWEST_DEFOCUS or np.ptp(z[good]) == 0 or np.ptp(defocus[good]) == 0:
+        return None
+    fit = stats.linregress(z[good], defocus[good])
+    return float(fit.slope), max(float(fit.stderr), 1e-3)
+
+
 def _name(given: Given) -> Finding | None:
     names = star.names_of(given.particles.table)
     if not names:
@@ -258,10 +322,29 @@ def _size(given: Given) -> Finding:
     return _row("particle size", found, doubts)
 
 
+def of_model(given: Given) -> list[Finding]:
+    """Rows that compare the input with what a saved model was adapted to; the last one says how far away it is."""
+    model, name = given.saved, given.target.subtomograms.name
+    seeds = f", {len(model.each)} training seeds" if model.members else ""
+    knows = f"{Path(given.model).name}: {', '.join(model.classes)}; adapted to {model.recipe.get('adapted_to') or '?'}"
+    rows = [Finding("model", "ok", knows + seeds)]
+    found = adapted_to.differences(model, given.target, given.unlabelled)
+    found.append(adapted_to.distance(model, model.predict(given.unlabelled), name))
+    for one in found:
+        status = "stop" if one.stop else "look" if one.advice else "ok"
+        rows.append(Finding(f"model: {one.what}", status, one.found, one.advice))
+    return rows
+
+
 Check = Callable[[Given], Finding | None]
 OF_TOMOGRAM: dict[str, Check] = {"tomogram": _tomogram, "beam axis": _beam, "empty regions": _empty}
 OF_SUBTOMOGRAMS: dict[str, Check] = {"subtomograms": _subtomograms}
-OF_POSITIONS: dict[str, Check] = {"positions": _positions, "tomogram's name": _name, "duplicates": _duplicates}
+OF_POSITIONS: dict[str, Check] = {
+    "positions": _positions,
+    "z flip": _z_flip,
+    "tomogram's name": _name,
+    "duplicates": _duplicates,
+}
 OF_ALL: dict[str, Check] = {
     "pixel size": _pixel_size,
     "classes": _classes,
@@ -270,7 +353,9 @@ OF_ALL: dict[str, Check] = {
     "particles": _number,
     "centring": _centring,
     "tilts": _tilts,
+    "hand": _hand,
     "defocus": _defocus,
     "background": _background,
     "particle size": _size,
 }
+TRAINED = ("classes", "box", "defocus", "background", "particle size")  # rows that a saved model has no use for

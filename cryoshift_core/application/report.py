@@ -162,6 +162,8 @@ def write(
         cuts=[_cut_row(cut) for cut in cuts],
         classes=classes,
         tomograms=[_tomogram_row(row) for row in tomograms],
+        picked=list(tomograms[0].picks) if tomograms else [],
+        reused=any(not math.isnan(row.shift) for row in tomograms),
         limits=LIMITS,
         made=made or {},
     )
@@ -261,6 +263,8 @@ def _tomogram_row(row: TomogramRow) -> dict[str, Any]:
         "fractions": [f"{fraction:.1%}" for fraction in row.fractions],
         "confidence": f"{row.confidence:.2f}",
         "recall": "" if math.isnan(row.recall) else f"{row.recall:.2f}",
+        "distance": "" if math.isnan(row.shift) else f"{row.shift:.1f}",
+        "picks": list(row.picks.values()),
         "warnings": row.warnings,
     }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import InputError
 from ..simulation import structures
@@ -14,18 +15,7 @@ from . import picks, target_data
 from .classifier import Classifier
 from .target_data import TargetData
 
-Found = TypeVar("Found")
-
 COARSER = 1.05  # voxel size of a tomogram over that of the model, up to which boxes are resampled
-
-
-def about_target(target: TargetData, classes: Sequence[str]) -> dict[str, Any]:
-    """What a model keeps of the input that it was adapted to, in its recipe: name, contrast, diameters in A."""
-    return {
-        "adapted_to": target.subtomograms.name,
-        "input_contrast": target.contrast,
-        "diameters": {structures.class_name(name): structures.diameter(name) for name in classes},
-    }
 
 
 def load(path: str | Path, *, classes: str = "", box: int = 0, background: str | Path = "") -> Classifier:
@@ -61,6 +51,79 @@ def load(path: str | Path, *, classes: str = "", box: int = 0, background: str |
     return model
 
 
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A saved model, and the file that it came from, for messages: what it demands of an input.
+
+    Attributes
+    ----------
+    model : of :func:`load`
+    path : its file
+    """
+
+    model: Classifier
+    path: str | Path
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of its classes."""
+        return self.model.classes
+
+    @property
+    def grid(self) -> tuple[int, float]:
+        """Box in voxels, and voxel size in A."""
+        return self.model.box, self.model.voxel_size
+
+    def check_voxel_size(self, voxel_size: float, name: str | Path) -> None:
+        """Raise InputError where voxels (A) of the input `name` are coarser than the model's."""
+        if voxel_size > COARSER * self.model.voxel_size:
+            raise InputError(
+                f"{name} has voxels of {voxel_size:.4g} A; expected at most the {self.model.voxel_size:.4g} A of "
+                f"{self.path}, as boxes cannot be resampled to finer voxels: give a finer binning, correct voxel_size, "
+                "or leave model out to train."
+            )
+
+    def contrast(self, asked: str, guess: ContrastGuess, name: str | Path) -> str:
+        """The contrast of the input: the one asked for, else the one that the model was adapted to.
+
+        Raises
+        ------
+        InputError
+            the grey values show another one
+        """
+        usual = self.model.recipe.get("input_contrast", "")
+        if asked != "auto" or not usual:
+            return target_data.choose_contrast(asked, guess)
+        if guess.sign not in ("unsure", usual):
+            raise InputError(
+                f"{name} looks as if protein were {guess.sign} ({guess.why}); expected {usual}, as {self.path} was "
+                f"adapted to: set contrast={guess.sign} if it is."
+            )
+        return usual
+
+    def diameters(self, tomogram: str | Path) -> Mapping[str, float]:
+        """Class -> diameter in A to pick with, from the model, or of built-in classes where an older model has none.
+
+        Raises
+        ------
+        InputError
+            the model has no class for candidates without a particle, or does not know its diameters
+        """
+        model = self.model
+        if picks.BACKGROUND not in model.classes:
+            raise InputError(
+                f"{self.path} has no class {picks.BACKGROUND} for candidates without a particle; expected one to pick "
+                f"{tomogram} with: give coordinates, or run classify on the tomogram without model."
+            )
+        stored = model.recipe.get("diameters")
+        if stored is None and not set(model.classes) <= {*structures.BUILTIN, *structures.PROCEDURAL}:
+            raise InputError(
+                f"{self.path} holds no diameters of its classes; expected them to pick with: give coordinates, or "
+                "train again."
+            )
+        return stored if stored is not None else {name: structures.diameter(name) for name in model.classes}
+
+
 def read_target(
     model: Classifier,
     path: str | Path,
@@ -87,61 +150,27 @@ def read_target(
     InputError
         voxels coarser than the model's, another contrast than the model was adapted to, or unreadable input
     """
+    saved = Saved(model, path)
     about: dict[str, Any] = {"voxel_size": voxel_size, "project_folder": project_folder}
     volume, particles = target_data.read_files(subtomograms, tomogram, coordinates, **about)
-    grid: dict[str, Any] = {"grid": (model.box, model.voxel_size)}
+    grid: dict[str, Any] = {"grid": saved.grid}
     if volume is None:
         assert particles is not None and particles.subtomograms is not None  # as `pipeline.check_input` has seen
-        _check_voxel_size(model, path, particles.voxel_size, subtomograms)
+        saved.check_voxel_size(particles.voxel_size, subtomograms)
         guess = volumes.guess_contrast(particles.subtomograms)
-        grid |= {"contrast": _contrast(model, path, contrast, guess, subtomograms), "guess": guess}
+        grid |= {"contrast": saved.contrast(contrast, guess, subtomograms), "guess": guess}
         grid |= {"name": Path(subtomograms).stem}
         return target_data.from_subtomograms(particles, model.classes, **grid)
-    _check_voxel_size(model, path, volume.voxel_size, tomogram)
+    saved.check_voxel_size(volume.voxel_size, tomogram)
     guess = volumes.guess_contrast(volume.data)
-    grid |= {"contrast": _contrast(model, path, contrast, guess, tomogram), "guess": guess}
+    grid |= {"contrast": saved.contrast(contrast, guess, tomogram), "guess": guess}
     if particles is not None:
         return target_data.from_tomogram(volume, particles, model.classes, **grid)
-    if picks.BACKGROUND not in model.classes:
-        raise InputError(
-            f"{path} has no class {picks.BACKGROUND} for candidates without a particle; expected one to pick "
-            f"{tomogram} with: give coordinates, or run classify on the tomogram without model."
-        )
-    return picks.candidates(volume, _diameters(model, path), n=candidates, **grid)
+    return picks.candidates(volume, saved.diameters(tomogram), n=candidates, **grid)
 
 
 def summary(model: Classifier, path: str | Path) -> str:
     """One sentence for the report: nothing was trained, and what the model was adapted to."""
-    return f"nothing was trained: {Path(path).name} was adapted to {model.recipe.get('adapted_to') or 'other data'}"
-
-
-def _check_voxel_size(model: Classifier, path: str | Path, voxel_size: float, name: str | Path) -> None:
-    if voxel_size > COARSER * model.voxel_size:
-        raise InputError(
-            f"{name} has voxels of {voxel_size:.4g} A; expected at most the {model.voxel_size:.4g} A of {path}, as "
-            "boxes cannot be resampled to finer voxels: give a finer binning, correct voxel_size, or leave model out "
-            "to train."
-        )
-
-
-def _contrast(model: Classifier, path: str | Path, asked: str, guess: ContrastGuess, name: str | Path) -> str:
-    """The contrast of the input: the one asked for, else the one that the model was adapted to."""
-    usual = model.recipe.get("input_contrast", "")
-    if asked != "auto" or not usual:
-        return target_data.choose_contrast(asked, guess)
-    if guess.sign not in ("unsure", usual):
-        raise InputError(
-            f"{name} looks as if protein were {guess.sign} ({guess.why}); expected {usual}, as {path} was adapted to: "
-            f"set contrast={guess.sign} if it is."
-        )
-    return usual
-
-
-def _diameters(model: Classifier, path: str | Path) -> Mapping[str, float]:
-    """Class -> diameter in A, from the model, or of built-in classes where an older model has none."""
-    stored = model.recipe.get("diameters")
-    if stored is None and not set(model.classes) <= {*structures.BUILTIN, *structures.PROCEDURAL}:
-        raise InputError(
-            f"{path} holds no diameters of its classes; expected them to pick with: give coordinates, or train again."
-        )
-    return stored if stored is not None else {name: structures.diameter(name) for name in model.classes}
+    said = f"nothing was trained: {Path(path).name} was adapted to {model.recipe.get('adapted_to') or 'other data'}"
+    means = f". Probabilities are means over the {len(model.each)} training seeds in it"
+    return said + (means if model.members else "")

@@ -1,39 +1,29 @@
-"""Several training seeds: their mean prediction, how far they agree, and its accuracy on spike-ins."""
+"""Several training seeds: the network nearest to their mean, and the accuracy of the mean on spike-ins."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from ..data import Labelled
 from . import spike_in
-from .classifier import Classifier, Predictions
+from .classifier import Classifier, Predictions, average
 from .spike_in import SpikeInScore
 
 
-def average(found: Sequence[Predictions]) -> Predictions:
-    """The mean of the probabilities of several seeds, with the `agreement` of the seeds on each subtomogram.
+def joined(classifiers: Sequence[Classifier], found: Sequence[Predictions]) -> Classifier:
+    """The classifiers of all seeds as one; the first is that which agrees most with the mean of what they `found`.
 
-    A subtomogram is of the unknown class where more than half of the seeds say so. One prediction is returned as it is.
+    A saved one, which can have members already, stays as it is.
     """
-    if len(found) == 1:
-        return found[0]
-    each = torch.stack([one.probabilities for one in found])
-    mean = each.mean(0)
-    agreement = (each.argmax(2) == mean.argmax(1)).float().mean(0)
-    marks = [one.unknown for one in found if one.unknown is not None]
-    scores = [one.score for one in found if one.score is not None]
-    shifts = [one.shift for one in found if one.shift is not None]
-    return Predictions(
-        found[0].classes,
-        mean,
-        torch.stack(scores).mean(0) if scores else None,
-        torch.stack(marks).float().mean(0) > 0.5 if marks else None,
-        float(np.mean(shifts)) if shifts else None,
-        agreement,
-    )
+    if len(classifiers) == 1:
+        return classifiers[0]
+    first = nearest(found, average(found))
+    others = (one for k, one in enumerate(classifiers) if k != first)
+    return replace(classifiers[first], members=tuple(others))
 
 
 def nearest(found: Sequence[Predictions], mean: Predictions) -> int:

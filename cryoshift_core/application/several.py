@@ -1,11 +1,12 @@
-"""Several tomograms with one list of positions, as one target with a part for each tomogram."""
+"""Several tomograms, with one list of positions or without, as one target with a part for each tomogram."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,12 @@ from data_fetch.readers import positions, stacks, star
 
 from ..data import Unlabelled
 from ..errors import InputError
+from ..simulation import structures
 from ..support.streamed import StreamedBoxes
 from ..tomography import volumes
+from ..tomography.picking import Candidates
 from ..tomography.volumes import Particles, Volume
-from . import pipeline, target_data
+from . import picks, pipeline, reuse, target_data
 from .target_data import Background, TargetData
 
 
@@ -51,29 +54,82 @@ def read(
     voxel_size: float = 0.0,
     contrast: str = "auto",
     box: int = 0,
+    candidates: int = 2000,
+    model: reuse.Saved | None = None,
 ) -> TargetData:
-    """The rows of a STAR as subtomograms, cut from the tomogram that each names; `parts` has one for each tomogram.
+    """Subtomograms of several tomograms as one target; `parts` has one for each tomogram.
 
-    All have the box and voxel size of the coarsest tomogram. Without a given contrast, all have the one that most of
-    them show. Tomograms without a row are left out, and so are rows of other tomograms; a warning says so.
+    With coordinates, they are cut around the rows of a STAR from the tomogram that each names; tomograms without a row
+    are left out, and so are rows of other tomograms. Without, around the candidates of each tomogram; tomograms in
+    which nothing stands out from the noise are left out. A warning says so.
+
+    All have the box and voxel size of the coarsest tomogram, or of the model. Without a given contrast, all have the
+    one that most of them show, or that the model was adapted to.
+
+    Parameters
+    ----------
+    classes : names or files; those of the model where there is one
+    candidates : largest number of candidates in a tomogram
+    model : a saved model, or None
 
     Raises
     ------
     InputError
-        not a STAR that names at least two tomograms, no rows for any, or what `readers.read_picks` raises
+        not a STAR that names at least two tomograms, no rows for any, no particles in any, or what `readers.read_picks`
+        and `reuse.Saved` raise
     """
+    given, rows, lost = _given(tomograms, coordinates, voxel_size)
+    guesses = [volumes.guess_contrast(volume.data) for volume, _ in given]
+    sure = [guess.sign for guess in guesses if guess.sign != "unsure"]
+    sign = contrast if contrast != "auto" or not sure else max(sorted(set(sure)), key=sure.count)
+    names = model.classes if model else tuple(classes)
+    grid = model.grid if model else target_data.choose_box(names, max(volume.voxel_size for volume, _ in given), box)
+    total = len(rows) if coordinates else candidates * len(given)
+    diameters: Mapping[str, float] = {}
+    if not coordinates:
+        diameters = model.diameters(given[0][0].path) if model else {name: structures.diameter(name) for name in names}
+    parts, problem = [], None
+    for (volume, particles), guess in zip(given, guesses, strict=True):
+        about: dict[str, Any] = {"grid": grid, "guess": guess, "total": total}
+        about["contrast"] = model.contrast(contrast, guess, volume.path) if model else sign
+        if model:
+            model.check_voxel_size(volume.voxel_size, volume.path)
+        if particles is not None:
+            parts.append(target_data.from_tomogram(volume, particles, names, **about))
+            continue
+        try:
+            parts.append(picks.candidates(volume, diameters, n=candidates, **about))
+        except InputError as found:
+            problem = found
+            lost.append(f"{Path(volume.path).name} is left out: {found}")
+    if not parts:
+        raise InputError(f"Expected particles in one of {len(given)} tomograms at least. The last one: {problem}")
+    if not coordinates:
+        rows = np.arange(1, sum(map(len, parts)) + 1)
+    name = Path(coordinates).stem if coordinates else "tomograms"
+    return _joined(parts, rows, name, lost)
+
+
+def _given(
+    tomograms: Sequence[str], coordinates: str | Path, voxel_size: float
+) -> tuple[list[tuple[Volume, Particles | None]], np.ndarray, list[str]]:
+    """Each tomogram with its rows of the list, the numbers of all rows in their file, and what is left out."""
+    if not coordinates:
+        return [(readers.read_tomogram(path, voxel_size or None), None) for path in tomograms], np.zeros(0, int), []
     names = star.tomogram_names(coordinates) if str(coordinates).endswith(".star") else []
     if len({positions.name_of(name) for name in names}) < 2:
         raise InputError(
-            f"{coordinates or 'coordinates'}: expected a STAR with _rlnTomoName or _rlnMicrographName of at least two "
-            f"tomograms for {len(tomograms)} of them, got {len(set(names))}: give one tomogram."
+            f"{coordinates}: expected a STAR with _rlnTomoName or _rlnMicrographName of at least two tomograms for "
+            f"{len(tomograms)} of them, got {len(set(names))}: give one tomogram."
         )
-    given: list[tuple[Volume, Particles]] = []
-    without = []
+    given: list[tuple[Volume, Particles | None]] = []
+    rows, without = [], []
     for path in tomograms:
         volume = readers.read_tomogram(path, voxel_size or None)
         if positions.has_rows(coordinates, names, volume):
-            given.append((volume, readers.read_picks(coordinates, volume)))
+            particles = readers.read_picks(coordinates, volume)
+            given.append((volume, particles))
+            rows.append(np.arange(1, len(particles) + 1) if particles.rows is None else particles.rows)
         else:
             without.append(Path(path).name)
     if not given:
@@ -81,25 +137,12 @@ def read(
             f"{coordinates} names none of {', '.join(without[:3])}; expected _rlnTomoName as the tomograms' files: "
             "rename them."
         )
-    guesses = [volumes.guess_contrast(volume.data) for volume, _ in given]
-    sure = [guess.sign for guess in guesses if guess.sign != "unsure"]
-    sign = contrast if contrast != "auto" or not sure else max(sorted(set(sure)), key=sure.count)
-    grid = target_data.choose_box(classes, max(volume.voxel_size for volume, _ in given), box)
-    total = sum(len(particles) for _, particles in given)
-    parts = [
-        target_data.from_tomogram(volume, particles, classes, grid=grid, contrast=sign, guess=guess, total=total)
-        for (volume, particles), guess in zip(given, guesses, strict=True)
-    ]
-    rows = np.concatenate([_rows(part.particles) for part in parts])
+    numbers = np.concatenate(rows)
     lost = [f"{name} has no row in {Path(coordinates).name} and is left out." for name in without]
-    if len(rows) < len(names):
-        n = len(names) - len(rows)
+    if len(numbers) < len(names):
+        n = len(names) - len(numbers)
         lost.append(f"left out: {n} of {len(names)} rows of {Path(coordinates).name}, which name other tomograms.")
-    return _joined(parts, rows, Path(coordinates).stem, lost)
-
-
-def _rows(particles: Particles) -> np.ndarray:
-    return np.arange(1, len(particles) + 1) if particles.rows is None else particles.rows
+    return given, numbers, lost
 
 
 def _joined(parts: Sequence[TargetData], rows: np.ndarray, name: str, lost: Sequence[str]) -> TargetData:
@@ -114,8 +157,21 @@ def _joined(parts: Sequence[TargetData], rows: np.ndarray, name: str, lost: Sequ
     if all(one.angles is not None for one in each):
         angles = np.concatenate([one.angles for one in each if one.angles is not None])[order]
     bad = {int(place[start + i]): why for start, one in zip(starts, each, strict=False) for i, why in one.bad.items()}
+    found = [part.candidates for part in parts if part.candidates is not None]
+    rest = each[0].rest
+    if found:  # the table of each has one optics group
+        table["rlnOpticsGroup"] = [str(k + 1) for k, part in enumerate(parts) for _ in range(len(part))]
+        rest = picks.optics([part.tomogram for part in parts if part.tomogram is not None])
     particles = replace(
-        each[0], table=table, zyx=None, angles=angles, groups=None, rows=rows[order], bad=bad, warnings=tuple(lost)
+        each[0],
+        table=table,
+        zyx=None,
+        angles=angles,
+        groups=None,
+        rows=rows[order],
+        bad=bad,
+        rest=rest,
+        warnings=tuple(lost),
     )
     kept = np.concatenate([place[start + part.kept] for start, part in zip(starts, parts, strict=False)])
     sequence = np.argsort(kept, kind="stable")
@@ -123,7 +179,15 @@ def _joined(parts: Sequence[TargetData], rows: np.ndarray, name: str, lost: Sequ
     model = parts[0].subtomograms
     x = _boxes([part.subtomograms.x for part in parts], torch.from_numpy(sequence))
     subtomograms = Unlabelled(x, model.voxel_size, torch.from_numpy(number), name)
-    return TargetData(subtomograms, kept[sequence], particles, parts[0].contrast, parts[0].guess, parts=tuple(parts))
+    whole = TargetData(subtomograms, kept[sequence], particles, parts[0].contrast, parts[0].guess, parts=tuple(parts))
+    return replace(whole, candidates=_all(found)) if found else whole
+
+
+def _all(each: Sequence[Candidates]) -> Candidates:
+    """The candidates of several tomograms, in the voxels of each, one tomogram after the other."""
+    arrays = ("zyx", "score", "real", "diameter", "weak")
+    joined = {name: np.concatenate([getattr(one, name) for one in each]) for name in arrays}
+    return Candidates(**joined, stands_out=any(one.stands_out for one in each))
 
 
 def _boxes(each: Sequence[Tensor], sequence: Tensor) -> Tensor:
@@ -141,7 +205,8 @@ def _boxes(each: Sequence[Tensor], sequence: Tensor) -> Tensor:
                 out[mine] = x[at[mine] - start]
         return out
 
-    return StreamedBoxes(cut, len(sequence), each[0].shape[-1])
+    key = " ".join(x.key for x in each if isinstance(x, StreamedBoxes))
+    return StreamedBoxes(cut, len(sequence), each[0].shape[-1], key)
 
 
 def numbers(target: TargetData, held_out: str) -> tuple[int, ...]:

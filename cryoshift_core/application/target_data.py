@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import warnings
@@ -106,6 +107,20 @@ class TargetData:
         """The parts of several tomograms, itself for one with positions, () for extracted subtomograms."""
         single = self.tomogram is not None and self.particles.zyx is not None
         return self.parts or ((self,) if single else ())
+
+    @property
+    def whole(self) -> np.ndarray:
+        """(M,) whether the box of each subtomogram lies within its tomogram along y and x; z is that of a thin sheet.
+
+        All are where nothing was cut from a tomogram.
+        """
+        out = np.ones(len(self.kept), bool)
+        for k, part in enumerate(self.parts):
+            out[self.subtomograms.groups.numpy() == k] = part.whole
+        if self.tomogram is not None and self.particles.zyx is not None:
+            yx, half = self.particles.zyx[self.kept, 1:], self.edge / 2
+            return np.all((yx >= half - 0.5) & (yx <= np.array(self.tomogram.data.shape[1:]) - half - 0.5), axis=1)
+        return out
 
     @property
     def _not_cut(self) -> list[str]:
@@ -319,7 +334,11 @@ def _stream(
     assert particles.zyx is not None  # readers of coordinates always give positions
     size = (box, tomogram.voxel_size, voxel_size)
     boxes = extraction.plan(tomogram.data.shape, particles.zyx, *size, pad=pad)
-    whole = [_varies(tomogram.data, first, boxes.edge) for first in boxes.first]
+    whole = []
+    for number, first in enumerate(boxes.first):
+        whole.append(_varies(tomogram.data, first, boxes.edge))
+        if number % 64 == 0:  # else the pages of the whole file stay in memory
+            volumes.release(tomogram.data)
     kept = np.sort(boxes.kept[np.array(whole, bool)])
     if not len(kept):
         return _cut(tomogram, particles, box, voxel_size, pad)  # which says why
@@ -329,7 +348,10 @@ def _stream(
         x, _ = extraction.extract(tomogram.data, at[rows.numpy()], *size, pad=pad)
         return data.normalize(volumes.to_bright(x, contrast))
 
-    return StreamedBoxes(cut, len(kept), box), kept
+    digest = hashlib.sha256(repr((tomogram.path, tomogram.data.shape, *size, contrast, pad)).encode())
+    middle = tomogram.data.shape[0] // 2
+    digest.update(np.ascontiguousarray(at).tobytes() + np.ascontiguousarray(tomogram.data[middle]).tobytes())
+    return StreamedBoxes(cut, len(kept), box, digest.hexdigest()), kept
 
 
 def _varies(volume: np.ndarray, first: np.ndarray, edge: int) -> bool:

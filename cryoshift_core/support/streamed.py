@@ -14,20 +14,22 @@ class StreamedBoxes(Tensor):
     """A float32 tensor (N, 1, b, b, b) on the CPU without a memory of its own: its rows are made when they are indexed.
 
     It has the shape of a tensor, indexing along the first dimension, and `split`, which shows a progress bar; no other
-    operation. An index gives an ordinary tensor.
+    operation. An index gives an ordinary tensor. `key` names what the boxes are made from, and how.
     """
 
     _cut: Callable[[Tensor], Tensor]
+    key: str
 
     @staticmethod
-    def __new__(cls, cut: Callable[[Tensor], Tensor], n: int, box: int) -> StreamedBoxes:
+    def __new__(cls, cut: Callable[[Tensor], Tensor], n: int, box: int, key: str = "") -> StreamedBoxes:
         """n boxes of `box` voxels; `cut` gives those at an index (M,), the same each time, as (M, 1, box, box, box)."""
         on_cpu = torch.device("cpu")
         made = Tensor._make_wrapper_subclass(cls, (n, 1, box, box, box), dtype=torch.float32, device=on_cpu)
         made._cut = cut
+        made.key = key
         return made
 
-    def __init__(self, cut: Callable[[Tensor], Tensor], n: int, box: int) -> None:
+    def __init__(self, cut: Callable[[Tensor], Tensor], n: int, box: int, key: str = "") -> None:
         super().__init__()
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -43,7 +45,7 @@ class StreamedBoxes(Tensor):
                 bar.update(len(part))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return StreamedBoxes, (self._cut, len(self), self.shape[-1])
+        return StreamedBoxes, (self._cut, len(self), self.shape[-1], self.key)
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]

@@ -18,6 +18,7 @@ RATIO = 1.6  # width of the wide Gaussian over that of the narrow one, where it 
 APART = 0.7  # mean diameters between two candidates
 INSIDE = 0.8  # least fraction of the narrow Gaussian on voxels that hold data
 EXTREME = 3.0  # times the 99.9 % quantile of the grey values: gold, not protein
+MOST = 200_000  # maxima that are looked at, the highest ones; minima down to the same height
 SLAB = 1 << 24  # voxels of one slab, without its margins
 FEWEST = 200  # candidates, where there are twice as many maxima
 TRUNCATE = 3.0  # widths at which a Gaussian ends
@@ -85,6 +86,9 @@ def find_candidates(
     d = np.repeat(sizes, [len(height) for _, height in parts])
     order = np.argsort(-score, kind="stable")
     high, low = order[score[order] > 0], order[score[order] < 0][::-1]
+    if len(high) > (most := max(MOST, 20 * n)):  # what is lower decides nothing about the candidates
+        high = high[:most]
+        low = low[-score[low] >= score[high[-1]]]
     best = high[_apart(zyx[high], d[high] / voxel_size)]
     noise = -score[low[_apart(zyx[low], d[low] / voxel_size)]]
     number = _above_noise(score[best], noise)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,29 @@ def _cell(value: object) -> str:
     plain = text.split() == [text] and text[0] not in "_#'\"$;[]"
     reserved = text[:7].lower().startswith(("data_", "loop_", "save_", "stop_", "global_"))
     return text if plain and not reserved else gemmi.cif.quote(text)
+
+
+def optics_table(
+    voxel_sizes: Sequence[float], voltage: float, spherical_aberration: float, size: str = "rlnMicrographPixelSize"
+) -> dict[str, list[str]]:
+    """Table data_optics with a group for each voxel size, numbered from 1.
+
+    Programs of RELION 3.1 write an empty file without these columns.
+
+    Parameters
+    ----------
+    voxel_sizes : A
+    voltage, spherical_aberration : kV and mm
+    size : name of the column of the voxel size, which is another for images
+    """
+    numbers = range(1, len(voxel_sizes) + 1)
+    return {
+        "rlnOpticsGroup": [str(k) for k in numbers],
+        "rlnOpticsGroupName": [f"opticsGroup{k}" for k in numbers],
+        size: [f"{value:.6f}" for value in voxel_sizes],
+        "rlnVoltage": [f"{voltage:.1f}"] * len(voxel_sizes),
+        "rlnSphericalAberration": [f"{spherical_aberration:.1f}"] * len(voxel_sizes),
+    }
 
 
 def write_star(path: str | Path, tables: dict[str, dict[str, list]], lists: Collection[str] = ()) -> None:

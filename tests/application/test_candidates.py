@@ -70,9 +70,17 @@ def test_a_background_class_is_added_where_there_is_none():
 
 
 def given_target(tomogram, real):
-    """As many candidates as `real`, the estimated fractions of particles among those of their density."""
-    target = candidates(tomogram[0], n=len(real))
-    return replace(target, candidates=replace(target.candidates, real=np.array(real, float)))
+    """Candidates with whole boxes, as many as `real`, the estimated fractions of particles at their density."""
+    target = candidates(tomogram[0])
+    rows = np.flatnonzero(target.whole)[: len(real)]
+    estimated = target.candidates.real.copy()
+    estimated[target.kept[rows]] = real
+    return replace(
+        target,
+        kept=target.kept[rows],
+        subtomograms=target.subtomograms.subset(torch.from_numpy(rows)),
+        candidates=replace(target.candidates, real=estimated),
+    )
 
 
 def test_background_boxes_are_weak_maxima_away_from_the_particles(tomogram):
@@ -92,12 +100,15 @@ def test_picks_are_the_most_confident_that_keep_the_expected_purity(tomogram):
     assert list(found) == ["ribosome_80S"], "no picks of the background"
     listed = found["ribosome_80S"]
     assert listed.confidence.tolist() == pytest.approx([0.95, 0.9, 0.7])  # with 0.6 the mean is 0.79
-    assert np.array_equal(listed.zyx, target.particles.zyx[[2, 0, 5]])
+    assert np.array_equal(listed.zyx, target.particles.zyx[target.kept[[2, 0, 5]]])
     assert listed.expected_purity == pytest.approx(0.85)
     everything = picks.at_purity(target, Predictions(CLASSES, p), 0.0)["ribosome_80S"]
-    assert len(everything) == 5
+    assert len(everything) == 6, "also where ice is more probable, at its low confidence"
+    assert everything.confidence[-1] == pytest.approx(0.2)
+    two = picks.at_purity(target, Predictions(CLASSES, p), 0.99, n=2)["ribosome_80S"]
+    assert two.confidence.tolist() == pytest.approx([0.99, 0.95]), "a number in place of a purity"
     most_unknown = Predictions(CLASSES, p, torch.zeros(6), torch.ones(6, dtype=torch.bool))
-    assert len(picks.at_purity(target, most_unknown, 0.0)["ribosome_80S"]) == 5, "the mark tells nothing then"
+    assert len(picks.at_purity(target, most_unknown, 0.0)["ribosome_80S"]) == 6, "the mark tells nothing then"
     none = picks.at_purity(target, Predictions(CLASSES, p), 1.0)
     assert len(none["ribosome_80S"]) == 0 and "ribosome_80S 0" in picks.summary(none)
     assert "ribosome_80S 3 (0.85)" in picks.summary(found)
@@ -108,7 +119,28 @@ def test_the_confidence_of_a_pick_counts_its_density(tomogram):
     p = torch.tensor([[0.8, 0.2], [0.96, 0.04], [1.0, 0.0]])
     found = picks.at_purity(target, Predictions(CLASSES, p), 0.6)["ribosome_80S"]
     assert found.confidence.tolist() == pytest.approx([0.8, 0.48])
-    assert np.array_equal(found.zyx, target.particles.zyx[:2])
+    assert np.array_equal(found.zyx, target.particles.zyx[target.kept[:2]])
+
+
+def test_a_candidate_is_listed_for_one_class_with_a_diameter(tomogram):
+    target = given_target(tomogram, [1.0, 1.0, 1.0])
+    classes = ("ribosome_80S", "TRiC", "membrane", "ice")
+    p = torch.tensor([[0.3, 0.1, 0.5, 0.1], [0.2, 0.7, 0.0, 0.1], [0.05, 0.1, 0.8, 0.05]])
+    found = picks.at_purity(target, Predictions(classes, p), 0.0, sized=["ribosome_80S", "TRiC"])
+    assert {name: one.confidence.tolist() for name, one in found.items()} == {
+        "ribosome_80S": pytest.approx([0.3]),
+        "TRiC": pytest.approx([0.7, 0.1]),
+    }
+
+
+def test_padded_boxes_at_the_border_are_classified_and_not_listed(tomogram):
+    target = candidates(tomogram[0])
+    p = torch.full((len(target.kept), 2), 0.5)
+    listed = picks.at_purity(target, Predictions(CLASSES, p), 0.0)["ribosome_80S"]
+    at, size, half = target.candidates.zyx[target.kept], target.tomogram.data.shape, target.edge / 2
+    over = ((at[:, 1:] < half - 1) | (at[:, 1:] > np.array(size[1:]) - half)).any(1)
+    assert 0 < over.sum() and len(listed) == target.whole.sum() and not (over & target.whole).any()
+    assert cKDTree(at[over]).query(listed.zyx)[0].min() > 0
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +155,7 @@ def written(tmp_path_factory):
         name: Picks(rng.random((n, 3)) * (30, 43, 56), np.sort(rng.uniform(0.5, 1, n))[::-1])
         for name, n in (("ribosome_80S", 7), ("TRiC", 4), ("apoferritin", 0))
     }
-    return volume, found, folder, picks.write(folder, volume, found)
+    return volume, found, folder, picks.write(folder, [volume], found)
 
 
 def everything(found):
@@ -186,7 +218,7 @@ def test_the_heat_map_is_brightest_where_the_picks_are(written):
 
 def test_empty_lists_of_picks_are_written(tmp_path):
     volume = Volume(np.random.default_rng(0).normal(size=(9, 9, 9)), 10.0, "TS_1.mrc")
-    picks.write(tmp_path, volume, {"TRiC": Picks(np.zeros((0, 3)), np.zeros(0))})
+    picks.write(tmp_path, [volume], {"TRiC": Picks(np.zeros((0, 3)), np.zeros(0))})
     assert (tmp_path / "picks.star").is_file() and (tmp_path / "picks.tbl").read_text() == ""
     assert not (tmp_path / "Picks").exists()
 

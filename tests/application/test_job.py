@@ -14,7 +14,7 @@ import cryoshift_core as cs
 from cryoshift_core import __main__ as command_line
 from cryoshift_core.application import job as jobs
 from cryoshift_core.application import pipeline, seeds, target_data, verdict
-from cryoshift_core.application.classifier import Predictions
+from cryoshift_core.application.classifier import Predictions, average
 from cryoshift_core.application.purity import least_confidence
 from cryoshift_core.errors import InputError
 from cryoshift_core.tomography import mrc
@@ -144,11 +144,11 @@ def test_seeds_are_averaged_and_their_agreement_is_counted():
         predicted([0.8, 0.2], [0.1, 0.9], unknown=torch.tensor([True, False])),
         predicted([0.4, 0.6], [0.3, 0.7], unknown=torch.tensor([False, True])),
     ]
-    mean = seeds.average(each)
+    mean = average(each)
     assert mean.probabilities[:, 0].tolist() == pytest.approx([0.7, 1 / 3])
     assert mean.agreement.tolist() == pytest.approx([2 / 3, 2 / 3]) and mean.unknown.tolist() == [True, False]
     assert seeds.nearest(each, mean) == 1, "the one seed with both classes of the mean"
-    assert seeds.average(each[:1]) is each[0] and each[0].agreement is None
+    assert average(each[:1]) is each[0] and each[0].agreement is None
     assert mean.rows()[0]["agreement"] == pytest.approx(2 / 3) and "agreement" not in each[0].rows()[0]
 
 
@@ -167,9 +167,27 @@ def test_three_seeds_give_a_column_of_agreement(three, tmp_path):
     assert json.loads((three.folder / "manifest.json").read_text())["parameters"]["n_seeds"] == 3
     assert "means over 3 training seeds" in (three.folder / "report.html").read_text()
     assert three.spike_in[three.classifier.recipe["method"]].probabilities.sum(1).numpy() == pytest.approx(1, abs=1e-5)
-    one = cs.load(three.folder / "model.safetensors").predict(three.target.subtomograms, device="cpu")
-    same = (one.probabilities.argmax(1) == three.predictions.probabilities.argmax(1)).float().mean()
-    assert same >= 1 / 2
+
+
+def test_the_saved_model_holds_all_seeds(three, files, tmp_path):
+    path = three.folder / "model.safetensors"
+    model = cs.load(path)
+    assert len(model.each) == 3 == len({one.recipe["step"] is None or id(one.network) for one in model.each})
+    found = model.predict(three.target.subtomograms, device="cpu")
+    torch.testing.assert_close(found.probabilities, three.predictions.probabilities)
+    assert torch.equal(found.agreement, three.predictions.agreement) and torch.equal(
+        found.probabilities.argmax(1), three.predictions.probabilities.argmax(1)
+    )
+    again = cs.load(model.save(tmp_path / "again.safetensors")).predict(three.target.subtomograms, device="cpu")
+    assert torch.equal(again.probabilities, found.probabilities)
+    single = model.each[1].save(tmp_path / "one.safetensors")
+    assert path.stat().st_size > 2.5 * single.stat().st_size and cs.load(single).members == ()
+    given = {name: value for name, value in files.items() if name != "classes"}
+    reused = cs.classify(**given, model=path, device="cpu", out_dir=tmp_path / "out")
+    rows = starfile.read(reused.paths[0])["particles"]
+    assert np.allclose(rows["csAgreement"], three.predictions.agreement.numpy(), atol=1e-4)
+    assert "means over the 3 training seeds" in (reused.folder / "report.html").read_text()
+    assert len(cs.load(reused.folder / "model.safetensors").each) == 3, "the copy of the model is whole, too"
 
 
 def test_rows_of_the_expected_purity_are_written(three):

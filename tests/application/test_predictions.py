@@ -53,7 +53,9 @@ def test_the_table_goes_back_with_its_own_columns_in_its_own_order(tmp_path):
     assert path == tmp_path / "out" / "predictions.star"
     back = star.read_star(path)
     assert list(back) == ["general", "optics", "particles"]
-    assert {name: back[name] for name in data.particles.rest} == data.particles.rest
+    for name, table in data.particles.rest.items():
+        assert {column: back[name][column] for column in table} == table
+    assert set(back["optics"]) - set(data.particles.rest["optics"]) == {"rlnImagePixelSize", "rlnSphericalAberration"}
     own, found = data.particles.table, back["particles"]
     assert {name: found[name] for name in own if name != "rlnClassNumber"} == {
         name: values for name, values in own.items() if name != "rlnClassNumber"
@@ -113,7 +115,7 @@ def test_predictions_for_predicted_input_replace_the_old_columns(tmp_path):
 def test_a_stack_without_a_table_gets_one(tmp_path):
     names = [f"{i + 1:06d}@s.mrcs" for i in range(4)]
     paths = predictions.write(tmp_path, target_of(Particles({"rlnImageName": names}), range(4)), P, CLASSES)
-    rows = starfile.read(paths[0])
+    rows = starfile.read(paths[0])["particles"]
     assert rows["rlnImageName"].tolist() == names and rows["rlnClassNumber"].tolist() == [1, 2, 1, 2]
     assert "csNoneOfThese" not in rows and not [p for p in paths if p.suffix == ".tbl"]
 
@@ -127,7 +129,7 @@ def test_hostile_class_names_stay_in_their_folder(tmp_path):
     paths = predictions.write(tmp_path / "deep" / "out", data, torch.eye(7), hostile)
     assert len(paths) == 8 and all(path.resolve().is_relative_to(tmp_path / "deep" / "out") for path in paths)
     assert {p.parent for p in tmp_path.rglob("*.star")} == {tmp_path / "deep/out", tmp_path / "deep/out/classes"}
-    assert starfile.read(paths[0])["csClass"].tolist() == names
+    assert starfile.read(paths[0])["particles"]["csClass"].tolist() == names
 
 
 @pytest.mark.parametrize("n_columns", [20, 35])

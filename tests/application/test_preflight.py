@@ -366,8 +366,8 @@ def test_the_command_prints_the_table_and_exits_with_1_where_it_says_stop(run, t
     assert all(f"\n{check}" in shown for check in ("pixel size", "contrast", "box", "tilts", "particle size"))
     assert preflight.main([*options, "--defocus", "30000", "--seed", "3"]) == 1
     assert "stop  Expected a defocus in um" in capsys.readouterr().out
-    assert preflight.main([*options, "--model", "model.safetensors"]) == 2
-    assert "give --classes in place of --model" in capsys.readouterr().err
+    assert preflight.main([*options, "--model", "model.safetensors"]) == 1
+    assert "model.safetensors is not a file" in capsys.readouterr().out
 
 
 def test_the_command_takes_the_options_of_classify():
@@ -375,8 +375,8 @@ def test_the_command_takes_the_options_of_classify():
     taken = inspect.signature(cs.preflight).parameters
     assert taken.keys() <= known.keys()
     assert all(taken[name].default == known[name].default for name in taken if name != "out_dir")
-    training = {"model", "method", "device", "spike_snr", "picking_error", "own_background", "n_seeds"}
-    results = {"purity", "may_be_absent", "held_out_tomograms"}
+    training = {"method", "device", "spike_snr", "picking_error", "own_background", "n_seeds"}
+    results = {"purity", "n_picks", "may_be_absent", "held_out_tomograms"}
     assert known.keys() - taken.keys() == training | results, "what no check needs"
 
 
@@ -402,3 +402,34 @@ def test_a_tomogram_without_positions_and_the_shipped_lamella(sound, tmp_path):
     assert {finding.status for finding in result.findings} == {"ok"}, result
     result = cs.preflight(tomogram=lamella.tomogram, coordinates=lamella.ribosomes, classes=CLASSES, contrast="bright")
     assert row(result, "contrast").status == "look"
+
+
+def test_a_mirrored_z_axis_is_told_by_the_density(sound, run, tmp_path):
+    as_is = row(run(), "z flip")
+    assert as_is.status == "ok" and "fits the tomogram as it is" in as_is.found, as_is
+    listed(tmp_path / "TS_1.star", sound.zyx * [-1, 1, 1] + [59, 0, 0])
+    flipped = row(run(), "z flip")
+    assert flipped.status == "look" and "from the other end" in flipped.advice, flipped
+    both = np.concatenate([sound.zyx, sound.zyx * [-1, 1, 1] + [59, 0, 0]])
+    listed(tmp_path / "TS_1.star", both)
+    untold = row(run(), "z flip")
+    assert untold.status == "ok" and "cannot be told" in untold.found and "viewer" in untold.advice
+
+
+def test_what_can_be_told_of_the_hand_is_said(sound, run, tmp_path):
+    untold = row(run(), "hand")
+    assert untold.status == "ok" and "cannot be told" in untold.found and "known hand" in untold.advice
+    z = sound.zyx[:, 0] * VOXEL  # A
+    noise = np.random.default_rng(0).normal(0, 5, len(z))
+
+    def defocused(defocus):
+        listed(tmp_path / "TS_1.star", sound.zyx, rlnDefocusU=(defocus + 300).tolist(), rlnDefocusV=defocus.tolist())
+        return row(run(), "hand")
+
+    assert "a defocus hand of +1" in defocused(30000 + z + noise).found
+    assert "a defocus hand of -1" in defocused(30000 - z + noise).found
+    doubled = defocused(30000 + 2 * z + noise)
+    assert doubled.status == "look" and "check the pixel size" in doubled.advice and "2.00" in doubled.found
+    assert "cannot be told" in defocused(30000 + 0 * z).found, "one defocus for all"
+    listed(tmp_path / "TS_1.star", sound.zyx, rlnTomoHand=[-1] * len(z))
+    assert "rlnTomoHand = -1; not checked" in row(run(), "hand").found

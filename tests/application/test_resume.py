@@ -1,6 +1,7 @@
 """Ctrl-C in the simulation, the training and the prediction: the same command goes on, and earlier results stay."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,13 +39,20 @@ watched(datasets, "_simulate", lambda config, *_: f"simulate {config.split} {con
 watched(training, "_step", lambda *_: "")
 watched(training, "_train", lambda state, *_: f"train {state.config.steps - state.step} steps")
 watched(Classifier, "predict", lambda *_: "predict")
+if "--model" in " ".join(sys.argv):
+    from cryoshift_core.application import in_parts, pipeline, target_data
+
+    target_data.STREAMED, in_parts.PART = 0, 16  # all boxes are cut when they are used, 16 at a time
+    watched(in_parts, "outputs", lambda _, x, **__: f"part of {len(x)}")
+    watched(pipeline, "write_results", lambda *_, **__: "")
 sys.exit(command_line.main(sys.argv[4:]))
 """
 
 
-def start(folder, out, place="", number=0):
-    given = [f"--tomogram={folder / 'tomo_7.mrc'}", f"--coordinates={folder / 'particles.star'}", "--box=24"]
-    given += ["--classes=TRiC,apoferritin", "--profile=smoke", "--device=cpu", f"--out_dir={out}"]
+def start(folder, out, place="", number=0, model=None):
+    given = [f"--tomogram={folder / 'tomo_7.mrc'}", f"--coordinates={folder / 'particles.star'}"]
+    given += ["--device=cpu", f"--out_dir={out}"]
+    given += [f"--model={model}"] if model else ["--box=24", "--classes=TRiC,apoferritin", "--profile=smoke"]
     command = [sys.executable, "-c", WATCHED, place or "nowhere", str(number), str(out.parent / "reached"), "classify"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -54,6 +62,16 @@ def start(folder, out, place="", number=0):
 def finish(process):
     out, errors = process.communicate(timeout=400)
     return process.returncode, out, errors, [line[4:] for line in errors.splitlines() if line.startswith("DID ")]
+
+
+def stopped(process, folder):
+    """What a process has said that was sent ctrl-C when it had reached its place."""
+    deadline = time.monotonic() + 300
+    while not (folder / "reached").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    return finish(process)
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +103,7 @@ def test_the_same_command_goes_on(tomogram_folder, tmp_path, whole, place, numbe
     shutil.copytree(earlier, out)
     (out / "notes.txt").write_text("mine")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    process = start(tomogram_folder, out, place, number)
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "reached").exists():
-        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    code, _, errors, _ = finish(process)
+    code, _, errors, _ = stopped(start(tomogram_folder, out, place, number), tmp_path)
     assert code == 130 and f"{words}the same command goes on." in errors and "Traceback" not in errors
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before, "earlier results stay"
 
@@ -106,3 +118,30 @@ def test_the_same_command_goes_on(tomogram_folder, tmp_path, whole, place, numbe
     names = sorted(path.name for path in tmp_path.iterdir())
     (aside,) = [name for name in names if name.startswith("out.2")]
     assert names == ["out", aside, "reached"] and (tmp_path / aside / "notes.txt").is_file()
+
+
+def parts(errors):
+    """Numbers of the boxes that were predicted together; a progress bar stands in the same lines."""
+    return [int(n) for n in re.findall(r"DID part of (\d+)", errors)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "number", "left"),
+    [("outputs", 1, [16, 16, 16, 12]), ("outputs", 3, [16, 12]), ("write_results", 1, [])],
+)
+def test_a_classification_that_streams_goes_on(tomogram_folder, tmp_path, whole, place, number, left):
+    earlier, _ = whole
+    model = earlier / "model.safetensors"
+    code, _, errors, _ = finish(start(tomogram_folder, tmp_path / "plain", model=model))
+    assert code == 0 and parts(errors) == [16, 16, 16, 12], errors
+    out = tmp_path / "out"
+    shutil.copytree(earlier, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    code, _, errors, _ = stopped(start(tomogram_folder, out, place, number, model), tmp_path)
+    assert code == 130 and "what is predicted so far is kept; the same command goes on." in errors, errors
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before, "earlier results stay"
+    code, _, errors, _ = finish(start(tomogram_folder, out, model=model))
+    assert code == 0 and parts(errors) == left, errors
+    assert (out / "predictions.star").read_bytes() == (tmp_path / "plain" / "predictions.star").read_bytes()
+    assert not list(tmp_path.glob("out.kept")) and len(list(tmp_path.glob("out.2*"))) == 1, "moved aside"

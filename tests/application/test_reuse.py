@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+import cryoshift_core as cs
 from cryoshift_core import __main__ as command_line
-from cryoshift_core.application import classify, target_data
+from cryoshift_core.application import adapted_to, classify, in_parts, target_data
 from cryoshift_core.application.classifier import Classifier
 from cryoshift_core.application.profiles import PROFILES
 from cryoshift_core.application.reference import TargetReference, distance_warnings
@@ -76,7 +77,7 @@ def near(folder, first):
 
 def test_the_model_predicts_the_next_tomogram_without_training(folder, first, near):
     assert near.classifier.classes == first.classifier.classes and near.spike_in == {} == near.gap
-    rows = starfile.read(near.paths[0])
+    rows = starfile.read(near.paths[0])["particles"]
     assert len(rows) == 90 and set(rows["csClass"]) <= set(SIZES)
     names = {path.relative_to(near.folder).as_posix() for path in near.paths}
     assert {"predictions.star", "model.safetensors", "report.html"} <= names
@@ -167,7 +168,7 @@ def older(path, out, **recipe):
     with safe_open(path, framework="pt") as f:
         text = dict(f.metadata())
     about = json.loads(text["about"])
-    for name in ("adapted_to", "input_contrast", "diameters"):
+    for name in ("adapted_to", "input_contrast", "diameters", "input_voxel_size", "spectrum", "fine_power", "tilts"):
         about["recipe"].pop(name)
     tensors = {name: value for name, value in load_file(path).items() if not name.startswith("reference.")}
     save_file(tensors, out, metadata=text | {"about": json.dumps(about)})
@@ -205,6 +206,7 @@ def test_a_model_without_ice_does_not_pick(folder, first, tmp_path):
 def test_many_positions_are_cut_while_they_are_predicted(folder, first, near, monkeypatch, tmp_path):
     """Beyond STREAMED bytes no more than a batch of boxes, or the few of a picture, are in memory."""
     monkeypatch.setattr(target_data, "STREAMED", 0)
+    monkeypatch.setattr(in_parts, "PART", 64)
     sizes = []
     plain = target_data.extraction.extract
     monkeypatch.setattr(
@@ -212,7 +214,7 @@ def test_many_positions_are_cut_while_they_are_predicted(folder, first, near, mo
     )
     found = reuse(folder, "near", tmp_path / "out")
     assert isinstance(found.target.subtomograms.x, StreamedBoxes)
-    assert sum(sizes) >= 90 and max(sizes) <= 64
+    assert sum(sizes) >= 90 and sorted(sizes)[-2:] == [64, 90], "90 to compare the spectra; at most 400 of many"
     torch.testing.assert_close(found.predictions.probabilities, near.predictions.probabilities)
     assert (found.folder / "predictions.star").read_text() == (near.folder / "predictions.star").read_text()
 
@@ -238,3 +240,65 @@ def test_streamed_boxes_behave_as_rows_and_refuse_the_rest():
     assert [len(part) for part in boxes.split(64)] == [64, 36]
     with pytest.raises(TypeError, match="in memory"):
         boxes.mean()
+
+
+def checked(folder, name, **options):
+    """Row -> finding of the check of a tomogram against the model."""
+    files = {"tomogram": folder / f"{name}.mrc", "coordinates": folder / f"{name}.star"}
+    found = cs.preflight(**(files | {"model": folder / "first" / "model.safetensors"} | options))
+    return {finding.check: finding for finding in found.findings}
+
+
+def test_the_check_compares_a_near_tomogram_with_what_the_model_was_made_for(folder, first):
+    rows = checked(folder, "near")
+    compared = {"voxel size", "contrast", "classes", "normalisation", "tilts", "processing", "spectrum", "distance"}
+    assert {f"model: {what}" for what in compared} <= rows.keys()
+    assert all(row.status == "ok" for name, row in rows.items() if name.startswith("model")), rows
+    assert "adapted to first" in rows["model"].found and "TRiC 176 A" in rows["model: classes"].found
+    assert not {"background", "particle size", "defocus"} & rows.keys(), "of training alone"
+    about = first.classifier.recipe
+    assert about["input_voxel_size"] == pytest.approx(VOXEL) and about["tilts"] is not None
+    assert about["confidence"] == pytest.approx(float(first.predictions.confidence.mean()), abs=0.02)
+
+
+def test_the_check_says_that_a_far_tomogram_needs_another_adaptation(folder, first, tmp_path, capsys):
+    rows = checked(folder, "far")
+    for what in ("processing", "spectrum", "distance"):
+        row = rows[f"model: {what}"]
+        assert row.status == "look" and "e-adapt" in row.advice, row
+    command = ["check", "--model", str(folder / "first" / "model.safetensors")]
+    command += ["--tomogram", str(folder / "far.mrc"), "--coordinates", str(folder / "far.star")]
+    assert command_line.main(command) == 0
+    printed = capsys.readouterr().out
+    assert "model: distance" in printed and "Re-adapt" in printed
+    model = folder / "first" / "model.safetensors"
+    job = cs.open(tomogram=folder / "far.mrc", coordinates=folder / "far.star", model=model, device="cpu")
+    assert any("spectra are" in warning for warning in job.look().warnings), "before anything is predicted"
+    assert set(job._done) == {"look"}
+    (few,) = cs.open(tomogram=folder / "near.mrc", coordinates=folder / "near.star", model=model).look().warnings
+    assert few.startswith("90 subtomograms are few")
+
+
+def test_the_check_refuses_what_classify_refuses(folder, first, tmp_path):
+    coarse = checked(folder, "near", voxel_size=30.0)
+    assert any(row.status == "stop" and "at most the 20 A" in row.found for row in coarse.values()), coarse
+    other = checked(folder, "near", classes="TRiC,ribosome_80S")
+    assert any(row.status == "stop" and "TRiC, apoferritin, ice" in row.found for row in other.values()), other
+    old = older(folder / "first" / "model.safetensors", tmp_path / "old.safetensors")
+    rows = checked(folder, "near", model=old)
+    assert rows["model: adapted to"].status == "look" and "model: spectrum" not in rows
+
+
+def test_tilts_of_another_series_are_seen(folder, first):
+    model = first.classifier
+    target = first.target
+    told = dataclasses.replace(model, recipe=model.recipe | {"tilts": [-40.0, 40.0, 0.0]})
+    found = {one.what: one for one in adapted_to.differences(told, target, target.subtomograms)}
+    assert "missing wedges differ" in found["tilts"].advice and not found["spectrum"].advice
+    binned = dataclasses.replace(model, recipe=model.recipe | {"input_voxel_size": 10.0})
+    found = {one.what: one for one in adapted_to.differences(binned, target, target.subtomograms)}
+    assert "binned differently" in found["voxel size"].advice
+    other = dataclasses.replace(model, normalisation="none")
+    assert {one.what for one in adapted_to.differences(other, target, target.subtomograms) if one.stop} == {
+        "normalisation"
+    }

@@ -9,11 +9,15 @@ import pytest
 import starfile
 import torch
 from helpers.files import mrc, says, star
-from helpers.tomograms import made
+from helpers.tomograms import made, noise
+from scipy import ndimage
+from scipy.spatial import cKDTree
 
 import cryoshift_core as cs
 from cryoshift_core.application import several, target_data
 from cryoshift_core.support.streamed import StreamedBoxes
+from data_fetch import readers
+from data_fetch.readers import star as star_files
 
 VOXEL, SHAPE, PER = 20.0, (64, 220, 220), 38  # A, voxels, particles of each tomogram
 NAMES = ("TS_1", "TS_2", "TS_3")
@@ -79,7 +83,6 @@ def test_what_does_not_fit_is_said(folder, tmp_path):
     star(one, rlnCoordinateX=[30.0], rlnCoordinateY=[30.0], rlnCoordinateZ=[20.0])
     given = {"classes": CLASSES, "profile": "smoke"}
     says(lambda: cs.open(tomogram=tomograms, coordinates=one, **given), "TS_1.star", "at least two tomograms")
-    says(lambda: cs.open(tomogram=tomograms, **given), "one tomogram without coordinates", "got 3", "each of them")
     whole = {"tomogram": tomograms, "coordinates": folder / "all.star", **given}
     says(lambda: cs.open(**whole, held_out_tomograms="TS_4"), "held_out_tomograms", "TS_4")
     says(lambda: cs.open(**whole, held_out_tomograms=NAMES), "a tomogram to adapt to")
@@ -102,7 +105,7 @@ def result(folder):
 
 
 def test_the_report_has_a_row_for_each_tomogram(result):
-    rows = starfile.read(result.paths[0])
+    rows = starfile.read(result.paths[0])["particles"]
     assert len(rows) == 3 * PER and set(rows["csClass"]) <= set(CLASSES)
     with (result.folder / "tomograms.csv").open() as file:
         table = {row["tomogram"]: row for row in csv.DictReader(file)}
@@ -157,3 +160,113 @@ def test_a_warning_names_its_tomogram(folder, tmp_path):
     assert len(found) == 3 * PER == len(found.kept) + 1 and row not in found.kept and row in found.particles.bad
     (warning,) = [sentence for sentence in found.warnings if "not classified" in sentence]
     assert warning.startswith("TS_2: ") and f"row {row + 1} " in warning
+
+
+@pytest.fixture(scope="module")
+def picked(folder):
+    """The three tomograms without coordinates, and one more without a particle."""
+    three = folder / "picking"
+    three.mkdir()
+    for name in NAMES:
+        (three / f"{name}.mrc").symlink_to(folder / "tomograms" / f"{name}.mrc")
+    mrc(three / "TS_0.mrc", noise(SHAPE, VOXEL, 11), VOXEL)
+    return cs.classify(
+        tomogram=three,
+        classes=(*CLASSES, "ice"),
+        contrast="dark",
+        purity=0.0,
+        profile="smoke",
+        device="cpu",
+        candidates=120,
+        out_dir=folder / "picked",
+    )
+
+
+def listed(path, folder):
+    """Name of a tomogram -> positions (N, 3) zyx that a list has in it."""
+    out = {}
+    for name in NAMES:
+        volume = readers.read_tomogram(folder / "tomograms" / f"{name}.mrc")
+        rows = star_files.tomogram_names(path)
+        out[name] = readers.read_picks(path, volume).zyx if name in rows else np.zeros((0, 3))
+    return out
+
+
+def test_tomograms_without_coordinates_are_picked_in_one_run(folder, picked):
+    assert [part.subtomograms.name for part in picked.target.parts] == list(NAMES)
+    assert any("TS_0.mrc is left out: " in warning and "stands out" in warning for warning in picked.warnings)
+    names = {path.relative_to(picked.folder).as_posix() for path in picked.paths}
+    assert {"picks.star", "picks.tbl", "picks.doc", *(f"picks_{name}.png" for name in NAMES)} <= names
+    by_name = listed(picked.folder / "picks.star", folder)
+    tables = starfile.read(picked.folder / "picks.star")
+    assert len(tables["optics"]) == 3 and sum(map(len, by_name.values())) == len(tables["particles"])
+    truth = starfile.read(folder / "all.star")
+    for k, name in enumerate(NAMES):
+        rows = truth[truth["rlnTomoName"] == name][[f"rlnCoordinate{a}" for a in "ZYX"]].to_numpy()
+        inside = rows[((rows[:, 1:] > 16) & (rows[:, 1:] < SHAPE[1] - 17)).all(1)]
+        assert (cKDTree(by_name[name]).query(inside)[0] * VOXEL < 100).mean() > 0.8, name
+        copick = readers.read_picks(
+            picked.folder / name / "Picks", readers.read_tomogram(folder / "tomograms" / f"{name}.mrc")
+        )
+        assert len(copick) == len(by_name[name]) == sum(len(one.of(k)) for one in picked.picks.values())
+        tree = cKDTree(copick.zyx)
+        assert tree.query(by_name[name])[0].max() < 0.01, "both files have the same positions"
+    confidence = tables["particles"].groupby("csClass", sort=False)["csConfidence"]
+    assert all((np.diff(values) <= 1e-6).all() for _, values in confidence), "the most confident first"
+    with (picked.folder / "tomograms.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert sum(int(row["picks_TRiC"]) for row in table) == len(picked.picks["TRiC"])
+    assert re.search(r"TS_2: \d+ subtomograms, .* \d+ picks of TRiC, \d+ picks of apoferritin", str(picked))
+    assert "picks of TRiC" in (picked.folder / "report.html").read_text()
+
+
+def test_the_picks_of_several_tomograms_are_read_as_their_positions(folder, picked):
+    back = several.read(several.files(folder / "tomograms"), picked.folder / "picks.star", CLASSES)
+    assert len(back) == sum(map(len, picked.picks.values()))
+    assert set(back.particles.table["csClass"]) <= set(CLASSES)
+
+
+def test_a_model_classifies_and_picks_several_tomograms(folder, picked, tmp_path):
+    model = picked.folder / "model.safetensors"
+    given = {"model": model, "tomogram": folder / "tomograms", "device": "cpu", "contrast": "dark"}
+    found = cs.classify(**given, coordinates=folder / "all.star", out_dir=tmp_path / "listed")
+    assert len(found.predictions) == 3 * PER and "nothing was trained" in str(found)
+    alone = cs.classify(**given | {"tomogram": folder / "tomograms" / "TS_2.mrc"}, coordinates=folder / "all.star",
+                        out_dir=tmp_path / "alone")  # fmt: skip
+    mine = found.predictions.probabilities[found.target.subtomograms.groups == 1]
+    assert torch.allclose(mine, alone.predictions.probabilities, atol=1e-5), "as one by one"
+    with (found.folder / "tomograms.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["tomogram"] for row in table] == list(NAMES)
+    assert all(float(row["distance"]) < 1 for row in table), "of the same kind as those it was adapted to"
+    assert set(found.predictions.shifts) == {0, 1, 2}
+    again = cs.classify(**given, candidates=120, purity=0.0, out_dir=tmp_path / "picks")
+    for name in CLASSES:
+        assert np.allclose(again.picks[name].zyx, picked.picks[name].zyx), "the same files, the same model"
+    says(
+        lambda: cs.open(**given, coordinates=folder / "all.star", held_out_tomograms="TS_1"),
+        "no held_out_tomograms with a model",
+    )
+
+
+def test_a_far_one_of_several_tomograms_is_named(folder, picked, tmp_path):
+    for name in NAMES:
+        volume = readers.read_tomogram(folder / "tomograms" / f"{name}.mrc").data
+        mrc(tmp_path / f"{name}.mrc", ndimage.gaussian_filter(volume, 2.5) if name == "TS_3" else volume, VOXEL)
+    found = cs.classify(
+        model=picked.folder / "model.safetensors",
+        tomogram=[tmp_path / f"{name}.mrc" for name in NAMES],
+        coordinates=folder / "all.star",
+        contrast="dark",
+        device="cpu",
+        out_dir=tmp_path / "out",
+    )
+    away = [warning for warning in found.warnings if "further away" in warning]
+    assert len(away) == 1 and away[0].startswith("TS_3 is further away"), found.predictions.shifts
+
+
+def test_nothing_to_pick_in_any_tomogram_is_refused(tmp_path):
+    for seed in (1, 2):
+        mrc(tmp_path / f"N_{seed}.mrc", noise((40, 96, 96), VOXEL, seed), VOXEL)
+    given = {"tomogram": tmp_path, "classes": (*CLASSES, "ice"), "contrast": "dark", "profile": "smoke"}
+    says(lambda: cs.open(**given), "one of 2 tomograms at least", "N_2.mrc")

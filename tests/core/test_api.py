@@ -48,8 +48,9 @@ def test_a_name_loads_its_own_module_only():
     wings = ("application", "benchmark", "course", "simulation", "tomography")
     assert "cryoshift_core.training" in loaded
     others = {name.removeprefix("cryoshift_core.") for name in loaded if name.split(".")[1] in wings}
-    # a saved classifier knows the features of the target that it was adapted to
-    assert others == {"application", "application.classifier", "application.reference"}, "no other part of a wing"
+    # a saved classifier knows the features of the target that it was adapted to, and predicts boxes that are streamed
+    parts = {"classifier", "in_parts", "reference"}
+    assert others == {"application", *(f"application.{name}" for name in parts)}, "no other part of a wing"
 
 
 @pytest.mark.parametrize("name", cryoshift_core.__all__)

@@ -76,7 +76,7 @@ def test_copick_reads_our_picks_to_a_hundredth_of_a_voxel(tomogram, tmp_path):
         "ribosome_80S": Picks(RNG.random((7, 3)) * (30, 43, 56), np.linspace(0.99, 0.6, 7)),
         "TRiC": Picks(RNG.random((4, 3)) * (30, 43, 56), np.linspace(0.9, 0.5, 4)),
     }
-    picks.write(tmp_path, tomogram, found)
+    picks.write(tmp_path, [tomogram], found)
     project = tmp_path / "project"
     with_copick(MAKE_PROJECT, str(project))
     shutil.copytree(tmp_path / "Picks", project / "overlay" / "ExperimentRuns" / "TS_3" / "Picks")

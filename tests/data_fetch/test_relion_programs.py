@@ -57,7 +57,7 @@ def tomogram(tmp_path):
 def test_picks_come_back_from_the_star_handler(tomogram, tmp_path):
     found = {name: Picks(RNG.random((n, 3)) * (30, 43, 56), np.linspace(0.99, 0.6, n)) for name, n in
              zip(CLASSES, (7, 4), strict=True)}  # fmt: skip
-    picks.write(tmp_path, tomogram, found)
+    picks.write(tmp_path, [tomogram], found)
     back, messages = rewritten(tmp_path / "picks.star")
     assert_equal(star.read_star(tmp_path / "picks.star"), back)
     assert "could not read optics" not in messages
@@ -74,6 +74,26 @@ def test_a_star_without_optics_comes_out_empty_which_is_why_picks_have_them(tmp_
     )
     relion("star_handler", tmp_path, i="bare.star", o="out.star")
     assert (tmp_path / "out.star").read_text() == ""
+
+
+@pytest.mark.parametrize("head", ["data_", "data_images", "data_particles", "optics"])
+def test_predictions_of_a_list_without_optics_come_back_whole(tomogram, tmp_path, head):
+    """RELION 3.0 and other programs write no optics table, or less of it than RELION 3.1 asks for."""
+    rows = "".join(f"{5 + i}.0 {6 + i}.0 {7 + i}.0 TS_3\n" for i in range(8))
+    columns = "_rlnCoordinateX #1\n_rlnCoordinateY #2\n_rlnCoordinateZ #3\n_rlnTomoName #4\n"
+    optics = "data_optics\n\nloop_\n_rlnOpticsGroup #1\n1\n\n" if head == "optics" else ""
+    name = "data_particles" if head == "optics" else head
+    (tmp_path / "list.star").write_text(f"{optics}\n{name}\n\nloop_\n{columns}{rows}\n")
+    particles = readers.read_picks(tmp_path / "list.star", tomogram)
+    target = target_data.from_tomogram(tomogram, particles, CLASSES, box=6, grid=(6, VOXEL), contrast="bright")
+    p = torch.linspace(0.1, 0.9, len(target.kept))
+    predictions.write(tmp_path, target, torch.stack([p, 1 - p], 1), CLASSES)
+    ours = star.read_star(tmp_path / "predictions.star")
+    back, _ = rewritten(tmp_path / "predictions.star")
+    assert len(back["particles"]["csClass"]) == 8 and back["particles"]["csClass"] == ours["particles"]["csClass"]
+    assert_equal(ours, back)
+    again = readers.read_picks(tmp_path / "predictions.star", tomogram)
+    assert np.allclose(again.zyx, particles.zyx) and not again.warnings, "our own reader takes it, too"
 
 
 def subtomogram_star(folder, n=6):

@@ -23,7 +23,7 @@ def test_picks_as_dynamotable_reads_them(tmp_path):
         "ribosome_80S": Picks(RNG.random((7, 3)) * (30, 43, 56), np.linspace(0.99, 0.6, 7)),
         "TRiC": Picks(RNG.random((4, 3)) * (30, 43, 56), np.linspace(0.9, 0.5, 4)),
     }
-    picks.write(tmp_path, readers.read_tomogram(path), found)
+    picks.write(tmp_path, [readers.read_tomogram(path)], found)
     table = dynamotable.read(tmp_path / "picks.tbl")
     zyx = np.concatenate([one.zyx for one in found.values()])
     assert np.abs(table[["z", "y", "x"]].to_numpy() - zyx - 1).max() < 0.01, "Dynamo counts voxels from 1"

@@ -68,6 +68,17 @@ def test_slabs_give_the_same_as_the_whole(tomogram):
     assert np.allclose(whole.score, slabs.score, rtol=1e-3)
 
 
+def test_low_maxima_of_a_large_tomogram_decide_nothing(tomogram, monkeypatch):
+    volume, _ = tomogram
+    given = (volume, VOXEL, SIZES)
+    whole = picking.find_candidates(*given, contrast="bright", n=10)
+    monkeypatch.setattr(picking, "MOST", 200)
+    cut = picking.find_candidates(*given, contrast="bright", n=10)
+    assert len(cut.weak) < len(whole.weak), "fewer were looked at"
+    assert np.array_equal(cut.zyx, whole.zyx) and np.array_equal(cut.score, whole.score)
+    assert np.allclose(cut.real, whole.real, atol=0.02) and cut.stands_out == whole.stands_out
+
+
 def test_a_binned_search_finds_the_same_positions(tomogram):
     """Four times finer voxels, as of a tomogram that is not binned: positions are in those voxels."""
     volume, at = tomogram

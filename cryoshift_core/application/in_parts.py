@@ -1,0 +1,79 @@
+"""What networks say of streamed boxes, part by part, so that an interrupted prediction goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..models import Network, Outputs, outputs
+from ..support.runtime import atomic
+from ..support.streamed import StreamedBoxes
+
+PART = 256  # subtomograms that are cut, predicted and kept together
+
+
+def outputs_of(
+    networks: Sequence[Network], x: Tensor, *, device: str | torch.device = "auto", keep: Path | None = None
+) -> list[Outputs]:
+    """Logits and features of subtomograms (N, 1, Z, Y, X) for each network, on the CPU.
+
+    Streamed boxes are cut once for all networks, in parts. A network with batch normalisation takes its statistics
+    from all subtomograms, so it cuts them itself.
+
+    Parameters
+    ----------
+    keep : folder where each part of streamed boxes is kept, and looked for; None: nowhere
+    """
+    whole = any(isinstance(module, nn.BatchNorm3d) for network in networks for module in network.modules())
+    if whole or not isinstance(x, StreamedBoxes):
+        return [outputs(network, x, device=device) for network in networks]
+    name = _digest(networks, x)
+    parts: list[list[Outputs]] = []
+    with tqdm(total=len(x), desc="cut and predict", mininterval=1, ascii=True, unit="box") as bar:
+        for start in range(0, len(x), PART):
+            end = min(start + PART, len(x))
+            path = None if keep is None else keep / f"{name}_{start}_{end}.safetensors"
+            found = None if path is None else _read(path)
+            if found is None:
+                boxes = x[start:end]
+                found = [outputs(network, boxes, device=device) for network in networks]
+                if path is not None:
+                    _write(path, found)
+            parts.append(found)
+            bar.update(end - start)
+    return [
+        Outputs(torch.cat([one.logits for one in each]), torch.cat([one.features for one in each]))
+        for each in zip(*parts, strict=True)
+    ]
+
+
+def _digest(networks: Sequence[Network], x: StreamedBoxes) -> str:
+    """Name of what these networks say of these boxes."""
+    digest = hashlib.sha256(f"{x.key} {tuple(x.shape)}".encode())
+    for network in networks:
+        for name, value in network.state_dict().items():
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _write(path: Path, found: Sequence[Outputs]) -> None:
+    with atomic(path) as partial:
+        save_file({f"{name}{k}": value for k, one in enumerate(found) for name, value in vars(one).items()}, partial)
+
+
+def _read(path: Path) -> list[Outputs] | None:
+    """The outputs of a part; None where it is missing, or no such file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = sorted(file.keys())
+            count = len(names) // 2
+            return [Outputs(file.get_tensor(f"logits{k}"), file.get_tensor(f"features{k}")) for k in range(count)]
+    except (OSError, SafetensorError):
+        return None
