@@ -520,6 +520,7 @@ def write_results(
         agreement=predictions.agreement,
         least_confidence=least_confidence,
     )
+    paths += [path for path in (folder / tables.FOR_RELION,) if path.is_file()]
     paths.append(classifier.save(folder / "model.safetensors"))
     if scores:
         paths.append(runtime.write_text(folder / "spike_in.csv", spike_in.table(scores)))

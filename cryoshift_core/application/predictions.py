@@ -30,6 +30,7 @@ PIXEL_SIZES = (
     "rlnMicrographOriginalPixelSize",
     "rlnTomoTiltSeriesPixelSize",
 )
+FOR_RELION = "predictions_relion.star"
 DYNAMO_CLASS = 22  # column of a Dynamo table, counted from 1
 
 
@@ -121,8 +122,8 @@ def write(
 
     RELION (src/metadata_table.cpp, versions 3.1 to 5) keeps columns that it does not know, with a warning. It reads
     `data_general`, which has one row, as a list or as a loop. Its programs write an empty file where `data_optics`
-    lacks a pixel size, the voltage or the spherical aberration, so what is missing is added. Dynamo: its wiki, "Table
-    convention". Class names are made safe, so that no cell of ours needs quotes, which older programs do not read.
+    lacks a pixel size, the voltage or the spherical aberration; where the input has no such table or lacks these,
+    FOR_RELION, which is not in the list returned, is predictions.star with them. Dynamo: its wiki, "Table convention". Class names are made safe, so that no cell of ours needs quotes, which older programs do not read.
 
     Parameters
     ----------
@@ -166,19 +167,23 @@ def write(
         agree[kept] = agreement.double().cpu().numpy()
         table["csAgreement"] = _decimals(agree)
 
-    table, block, rest = _with_optics(table, target)
     rows_of = {folder / "predictions.star": np.arange(len(target))}
     if least_confidence is not None:
         pure = np.flatnonzero((p.max(1) >= least_confidence) & ~is_unknown)
         rows_of[folder / "predictions_purity.star"] = pure[np.isin(pure, kept)]
     parts = {name: (number == k) & ~is_unknown for k, name in enumerate(names, 1)} | {UNKNOWN_CLASS: is_unknown}
     rows_of |= {folder / "classes" / f"{name}.star": np.flatnonzero(rows) for name, rows in parts.items() if rows.any()}
-    single = all(len(values) == 1 for values in rest.get("general", {}).values())
-    lists = {"general"} & rest.keys() if single else ()
+    single = all(len(values) == 1 for values in particles.rest.get("general", {}).values())
+    lists = {"general"} & particles.rest.keys() if single else ()
     (folder / "classes").mkdir(parents=True, exist_ok=True)
     for path, rows in rows_of.items():
         part = {column: [values[row] for row in rows] for column, values in table.items()}
-        star.write_star(path, rest | {block: part}, lists)
+        star.write_star(path, particles.rest | {particles.block: part}, lists)
+    whole, block, rest = _with_optics(table, target)
+    if rest != particles.rest:
+        star.write_star(folder / FOR_RELION, rest | {block: whole}, lists)
+    else:
+        (folder / FOR_RELION).unlink(missing_ok=True)
     for path in set((folder / "classes").glob("*.star")) - set(rows_of):
         if "\n_csConfidence " in path.read_text(errors="replace"):
             path.unlink()

@@ -168,7 +168,7 @@ def test_a_dark_map_without_a_voxel_size_is_a_class_and_said_everywhere(tmp_path
     for text in (printed, page):
         assert text.count("from map average.mrc, voxels of 8 A, protein dark (inverted)") == 1
         assert text.count("average.mrc: protein is dark in this map") == 1
-    rows = starfile.read(tmp_path / "out" / "predictions.star")["particles"]
+    rows = starfile.read(tmp_path / "out" / "predictions.star")
     assert set(rows["csClass"]) <= {"TRiC", "average", "not_classified", "unknown"}
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert {path.rsplit("/", 1)[-1] for path in manifest["inputs"]} == {"s.mrcs", "average.mrc"}
@@ -252,7 +252,7 @@ def test_the_notebook_classifies_a_stack_with_a_structure_from_a_file(tmp_path, 
     spikes = (tmp_path / "out" / "spike_in.csv").read_text().splitlines()
     assert spikes[0] == "method,class,cubes,recall" and len(spikes) == 1 + 2 * 3
     assert result.manifest["scores"]["spike_snr"] == pytest.approx(0.5, rel=1e-3)
-    rows = starfile.read(tmp_path / "out" / "predictions.star")["particles"]
+    rows = starfile.read(tmp_path / "out" / "predictions.star")
     assert rows["rlnImageName"].tolist() == [f"{i + 1:06d}@mine.mrcs" for i in range(24)]
     assert set(rows["csClass"]) <= {"TRiC", "apoferritin", "rod"} and rows["csConfidence"].between(1 / 3, 1).all()
     assert result.manifest["scores"]["contrast"] == "dark"
@@ -272,7 +272,7 @@ def test_the_notebook_takes_a_tomogram_with_coordinates(tmp_path, monkeypatch):
         box=26,
     )
     assert result.error == ""
-    rows = starfile.read(tmp_path / "out" / "predictions.star")["particles"]
+    rows = starfile.read(tmp_path / "out" / "predictions.star")
     assert len(rows) == 5377 and set(rows["csClass"]) <= {"membrane", "ice", "not_classified"}
 
 

@@ -53,9 +53,7 @@ def test_the_table_goes_back_with_its_own_columns_in_its_own_order(tmp_path):
     assert path == tmp_path / "out" / "predictions.star"
     back = star.read_star(path)
     assert list(back) == ["general", "optics", "particles"]
-    for name, table in data.particles.rest.items():
-        assert {column: back[name][column] for column in table} == table
-    assert set(back["optics"]) - set(data.particles.rest["optics"]) == {"rlnImagePixelSize", "rlnSphericalAberration"}
+    assert {name: back[name] for name in data.particles.rest} == data.particles.rest
     own, found = data.particles.table, back["particles"]
     assert {name: found[name] for name in own if name != "rlnClassNumber"} == {
         name: values for name, values in own.items() if name != "rlnClassNumber"
@@ -115,9 +113,19 @@ def test_predictions_for_predicted_input_replace_the_old_columns(tmp_path):
 def test_a_stack_without_a_table_gets_one(tmp_path):
     names = [f"{i + 1:06d}@s.mrcs" for i in range(4)]
     paths = predictions.write(tmp_path, target_of(Particles({"rlnImageName": names}), range(4)), P, CLASSES)
-    rows = starfile.read(paths[0])["particles"]
+    rows = starfile.read(paths[0])
     assert rows["rlnImageName"].tolist() == names and rows["rlnClassNumber"].tolist() == [1, 2, 1, 2]
     assert "csNoneOfThese" not in rows and not [p for p in paths if p.suffix == ".tbl"]
+
+
+def test_what_relion_asks_for_is_added_in_a_file_of_its_own(tmp_path):
+    names = [f"{i + 1:06d}@s.mrcs" for i in range(4)]
+    predictions.write(tmp_path, target_of(Particles({"rlnImageName": names}), range(4)), P, CLASSES)
+    plain, added = (star.read_star(tmp_path / f"predictions{end}.star") for end in ("", "_relion"))
+    assert len(plain) == 1 and list(added) == ["optics", "particles"], "scripts read one table from the former"
+    (table,) = plain.values()
+    assert {name: added["particles"][name] for name in table} == table
+    assert added["particles"]["rlnOpticsGroup"] == ["1"] * 4
 
 
 def test_hostile_class_names_stay_in_their_folder(tmp_path):
@@ -129,7 +137,7 @@ def test_hostile_class_names_stay_in_their_folder(tmp_path):
     paths = predictions.write(tmp_path / "deep" / "out", data, torch.eye(7), hostile)
     assert len(paths) == 8 and all(path.resolve().is_relative_to(tmp_path / "deep" / "out") for path in paths)
     assert {p.parent for p in tmp_path.rglob("*.star")} == {tmp_path / "deep/out", tmp_path / "deep/out/classes"}
-    assert starfile.read(paths[0])["particles"]["csClass"].tolist() == names
+    assert starfile.read(paths[0])["csClass"].tolist() == names
 
 
 @pytest.mark.parametrize("n_columns", [20, 35])

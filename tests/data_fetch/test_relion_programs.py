@@ -88,11 +88,11 @@ def test_predictions_of_a_list_without_optics_come_back_whole(tomogram, tmp_path
     target = target_data.from_tomogram(tomogram, particles, CLASSES, box=6, grid=(6, VOXEL), contrast="bright")
     p = torch.linspace(0.1, 0.9, len(target.kept))
     predictions.write(tmp_path, target, torch.stack([p, 1 - p], 1), CLASSES)
-    ours = star.read_star(tmp_path / "predictions.star")
-    back, _ = rewritten(tmp_path / "predictions.star")
+    ours = star.read_star(tmp_path / "predictions_relion.star")
+    back, _ = rewritten(tmp_path / "predictions_relion.star")
     assert len(back["particles"]["csClass"]) == 8 and back["particles"]["csClass"] == ours["particles"]["csClass"]
     assert_equal(ours, back)
-    again = readers.read_picks(tmp_path / "predictions.star", tomogram)
+    again = readers.read_picks(tmp_path / "predictions_relion.star", tomogram)
     assert np.allclose(again.zyx, particles.zyx) and not again.warnings, "our own reader takes it, too"
 
 
