@@ -122,8 +122,9 @@ def write(
 
     RELION (src/metadata_table.cpp, versions 3.1 to 5) keeps columns that it does not know, with a warning. It reads
     `data_general`, which has one row, as a list or as a loop. Its programs write an empty file where `data_optics`
-    lacks a pixel size, the voltage or the spherical aberration; where the input has no such table or lacks these,
-    FOR_RELION, which is not in the list returned, is predictions.star with them. Dynamo: its wiki, "Table convention". Class names are made safe, so that no cell of ours needs quotes, which older programs do not read.
+    lacks a pixel size, the voltage or the spherical aberration. Where the input has no such table or lacks these,
+    FOR_RELION, which is not in the list returned, is predictions.star with them. Dynamo: its wiki, "Table convention".
+    Class names are made safe, so that no cell of ours needs quotes, which older programs do not read.
 
     Parameters
     ----------
