@@ -33,8 +33,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 14 s | 880 MB |
-# | laptop | 18 s | 910 MB |
+# | smoke | 18 s | 880 MB |
+# | laptop | 18 s | 920 MB |
 
 # %% [markdown]
 # ## Is this machine ready?

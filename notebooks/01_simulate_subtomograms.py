@@ -31,8 +31,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 8 s | 550 MB |
-# | laptop | 22 s | 1210 MB |
+# | smoke | 17 s | 640 MB |
+# | laptop | 25 s | 1250 MB |
 
 # %%
 import time

@@ -34,8 +34,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 10 s | 610 MB |
-# | laptop | 1.7 min | 1460 MB |
+# | smoke | 21 s | 720 MB |
+# | laptop | 1.7 min | 1620 MB |
 
 # %%
 import matplotlib.pyplot as plt

@@ -33,8 +33,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 22 s | 670 MB |
-# | laptop | 1.6 min | 1220 MB |
+# | smoke | 20 s | 650 MB |
+# | laptop | 39 s | 1230 MB |
 
 # %%
 from dataclasses import replace

@@ -35,8 +35,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 18 s | 690 MB |
-# | laptop | 1.8 min | 2060 MB |
+# | smoke | 22 s | 680 MB |
+# | laptop | 1.6 min | 1760 MB |
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 import copy

@@ -34,7 +34,7 @@
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 12 s | 660 MB |
-# | laptop | 41 s | 1770 MB |
+# | laptop | 28 s | 1770 MB |
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 import copy

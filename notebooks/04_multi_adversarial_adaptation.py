@@ -34,7 +34,7 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 21 s | 610 MB |
+# | smoke | 22 s | 640 MB |
 # | laptop | 1.3 min | 1560 MB |
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}

@@ -33,8 +33,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 20 s | 620 MB |
-# | laptop | 36 s | 1480 MB |
+# | smoke | 15 s | 620 MB |
+# | laptop | 34 s | 1480 MB |
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 import copy

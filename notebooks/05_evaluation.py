@@ -34,8 +34,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 8 s | 600 MB |
-# | laptop | 58 s | 1620 MB |
+# | smoke | 10 s | 630 MB |
+# | laptop | 57 s | 1610 MB |
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 from dataclasses import replace

@@ -34,8 +34,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 10 s | 520 MB |
-# | laptop | 11 s | 520 MB |
+# | smoke | 10 s | 530 MB |
+# | laptop | 12 s | 530 MB |
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 import numpy as np

@@ -32,8 +32,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 22 s | 790 MB |
-# | laptop | 1.9 min | 1130 MB |
+# | smoke | 23 s | 750 MB |
+# | laptop | 2.1 min | 1150 MB |
 #
 # **The default** is a yeast lamella (EMPIAR-11658, 31.36 Å per voxel) with 943 positions and three classes, `ribosome_80S`,
 # `membrane` and `ice` (no particle). *What is known*: 267 positions come from the depositors' list of ribosomes, 276 lie on

@@ -34,8 +34,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 20 s | 1150 MB |
-# | laptop | 2.1 min | 1780 MB |
+# | smoke | 23 s | 1060 MB |
+# | laptop | 2.1 min | 1790 MB |
 
 # %%
 import matplotlib.pyplot as plt

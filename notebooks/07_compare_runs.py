@@ -31,8 +31,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 10 s | 500 MB |
-# | laptop | 11 s | 520 MB |
+# | smoke | 13 s | 560 MB |
+# | laptop | 13 s | 560 MB |
 
 # %%
 from pathlib import Path
