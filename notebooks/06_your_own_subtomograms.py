@@ -42,8 +42,6 @@
 # network is not told which position is which.
 
 # %%
-import matplotlib.pyplot as plt
-
 import cryoshift_core as cs
 from cryoshift_core.course.own import check, compare, in_space, inputs
 from cryoshift_core.course.run import begin
@@ -182,7 +180,6 @@ run.show(classified)
 fig = in_space(classified)
 if fig:
     run.save_figure(fig, "in_space")
-    plt.show()
 
 # %% [markdown]
 # **Threshold against purity.** A least confidence of your choice keeps fewer subtomograms that are more often right. The slider

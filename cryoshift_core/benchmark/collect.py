@@ -13,6 +13,7 @@ from ..application.run_folder import MANIFEST, running_elsewhere
 from ..errors import InputError
 from ..support.runtime import PACKAGE
 from . import runner
+from .statistics import without_repeats
 
 TABLE = "compare.csv"
 # Columns of the evidence that describe a run and are no score
@@ -88,7 +89,7 @@ def collect(path: str | Path) -> list[Scored]:
         if rows and {"run", "model", "status"} <= set(rows[0]):
             return _of_comparison(rows)
         if rows and {"method", "scenario", "seed", "balanced_accuracy"} <= set(rows[0]):
-            return _of_evidence(rows, path.with_name("per_class.csv"))
+            return _of_evidence(without_repeats(rows), path.with_name("per_class.csv"))
         columns = ", ".join(rows[0])[:200] if rows else "none"
         raise InputError(f"{path}: expected rows of a table of `compare` or `evidence`, got the columns {columns}.")
     found = sorted(path.rglob(MANIFEST)) if path.is_dir() else []

@@ -189,6 +189,14 @@ def once(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row["tier"] not in REPEATING]
 
 
+def without_repeats(rows: list[Row]) -> list[Row]:
+    """The rows without those of the tiers in REPEATING whose configuration another tier has."""
+    elsewhere = {tuple(row[n] for n in CONFIGURATION) for row in once(rows)}
+    return [
+        row for row in rows if row["tier"] not in REPEATING or tuple(row[n] for n in CONFIGURATION) not in elsewhere
+    ]
+
+
 def gap_table(rows: list[Row]) -> list[Gap]:
     """One Gap for each pair of unchanged method and scenario in the rows."""
     pairs = dict.fromkeys((row["method"], row["scenario"]) for row in unchanged(rows))

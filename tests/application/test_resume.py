@@ -93,7 +93,7 @@ SIMULATED = ["simulate source 48", "simulate validation 24"]
         ("_simulate", 2, "Stopped in simulation: what is simulated so far is kept; ", SIMULATED[1:]),
         ("_train", 2, "Stopped in training: training is kept; ", ["train 0 steps", "train 6 steps", "train 6 steps"]),
         ("_step", 11, "Stopped in training: training is kept; ", ["train 0 steps", "train 2 steps", "train 6 steps"]),
-        ("predict", 1, "Stopped in prediction: training is kept; ", ["train 0 steps"] * 3),
+        ("predict", 2, "Stopped in prediction: training is kept; ", ["train 0 steps"] * 3),
     ],
 )
 def test_the_same_command_goes_on(tomogram_folder, tmp_path, whole, place, number, words, again):

@@ -105,7 +105,7 @@ def result(folder):
 
 
 def test_the_report_has_a_row_for_each_tomogram(result):
-    rows = starfile.read(result.paths[0])["particles"]
+    rows = starfile.read(result.paths[0])
     assert len(rows) == 3 * PER and set(rows["csClass"]) <= set(CLASSES)
     with (result.folder / "tomograms.csv").open() as file:
         table = {row["tomogram"]: row for row in csv.DictReader(file)}
