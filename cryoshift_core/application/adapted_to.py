@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from ..data import NORMALISATION, Unlabelled
-from ..fourier import shell_means
 from ..simulation import structures
 from ..tomography.background import FEWEST
 from ..tomography.wedge import fit_wedge
 from .accuracy import DENOISED, fine_power
 from .classifier import Classifier, Predictions
+from .pictures import radial_spectrum
 from .reference import FURTHER, distance_warnings
 from .target_data import TargetData
 
@@ -77,12 +77,8 @@ def input_voxel_size(target: TargetData) -> float:
 
 def spectrum(x: Tensor) -> list[float]:
     """Mean power of subtomograms (N, 1, n, n, n) in shells 1 to n // 2 - 1, in dB of their mean."""
-    n, x = x.shape[-1], x[:SPECTRUM]
-    power = torch.fft.fftn(x[:, 0], dim=(1, 2, 3)).abs().square().mean(0)
-    k = torch.fft.fftfreq(n, 1 / n, device=x.device)
-    shell = (k[:, None, None] ** 2 + k[:, None] ** 2 + k**2).sqrt().round().long()
-    means = shell_means(power, shell)[0][1 : n // 2].double()
-    decibel = 10 * means.clamp_min(1e-12).log10()
+    _, power = radial_spectrum(x[:SPECTRUM])
+    decibel = 10 * np.log10(np.maximum(power.astype(float), 1e-12))
     return (decibel - decibel.mean()).tolist()
 
 
@@ -96,8 +92,7 @@ def tilts(some: Unlabelled) -> list[float] | None:
 
 def apart(one: Sequence[float], other: Sequence[float]) -> float:
     """Root mean square difference of two spectra in dB."""
-    a, b = torch.tensor(one), torch.tensor(other)
-    return float((a - b).square().mean().sqrt())
+    return float(np.sqrt(np.square(np.subtract(one, other)).mean()))
 
 
 def differences(model: Classifier, target: TargetData, some: Unlabelled) -> list[Difference]:

@@ -18,7 +18,7 @@ MOST, CHANCE, FEWEST_KEPT = 0.5, 0.05, 100  # empty fraction that is borne; empt
 FEWEST_BOXES = 100  # particle-free: on the shipped lamella 36 to 68 boxes gave fractions from 0.5 to 1
 
 
-def radial_profile(x: Tensor) -> Tensor:
+def profiles(x: Tensor) -> Tensor:
     """Mean grey value of low-passed subtomograms (N, 1, n, n, n) in shells about the centre, (N, BINS)."""
     n = x.shape[-1]
     line = torch.arange(n, device=x.device) - n // 2
@@ -28,11 +28,11 @@ def radial_profile(x: Tensor) -> Tensor:
     return torch.stack([shell_means(one, shell)[0][:BINS] for one in smooth])
 
 
-def _distance(profiles: Tensor, null: Tensor) -> Tensor:
+def _distance(found: Tensor, null: Tensor) -> Tensor:
     """Squared Mahalanobis distance of profiles (N, BINS) from the mean of those of particle-free boxes (M, BINS)."""
     centred = null - null.mean(0)
     covariance = centred.T @ centred / len(null) + 1e-3 * centred.var() * torch.eye(BINS, device=null.device)
-    off = profiles - null.mean(0)
+    off = found - null.mean(0)
     return (off * torch.linalg.solve(covariance, off.T).T).sum(1)
 
 
@@ -46,8 +46,9 @@ def emptiness(x: Tensor, fitted: Tensor, compared: Tensor) -> Tensor:
     x : (N, 1, n, n, n), normalised
     fitted, compared : particle-free boxes (M, 1, n, n, n): those that the distance is fitted on, and others
     """
-    null, ours = radial_profile(fitted), _distance(radial_profile(x), radial_profile(fitted))
-    theirs = _distance(radial_profile(compared), null).sort().values
+    null = profiles(fitted)
+    ours, theirs = (_distance(profiles(boxes), null) for boxes in (x, compared))
+    theirs = theirs.sort().values
     return 1 - torch.searchsorted(theirs, ours) / len(theirs)
 
 

@@ -127,11 +127,11 @@ def by_seed(
 ) -> dict[str, float]:
     """seed -> value of a column, for the rows of one configuration; empty cells are left out.
 
-    Rows of the tiers in REPEATING count only where no other tier has the configuration.
+    See :func:`without_repeats`.
     """
     expected = (method, scenario, without, rule, str(n_target), str(n_simulated))
     mine = [row for row in rows if tuple(row[n] for n in CONFIGURATION) == expected]
-    return {row["seed"]: float(row[column]) for row in once(mine) or mine if row.get(column)}
+    return {row["seed"]: float(row[column]) for row in without_repeats(mine) if row.get(column)}
 
 
 def paired(*configurations: dict[str, float]) -> list[list[float]]:
@@ -178,23 +178,22 @@ class Gap:
         return self.over is not None and self.over.mean < 0 and self.p is not None and self.p < 0.05
 
 
-def unchanged(rows: list[Row]) -> list[Row]:
-    """Rows of unchanged methods: no part left out, the usual selection, and the profile's numbers of subtomograms."""
-    plain = ("", "", "0", "0")
-    return [row for row in rows if tuple(row[n] for n in ("without", "rule", "n_target", "n_simulated")) == plain]
-
-
-def once(rows: list[Row]) -> list[Row]:
-    """The rows without those of the tiers in REPEATING."""
-    return [row for row in rows if row["tier"] not in REPEATING]
-
-
 def without_repeats(rows: list[Row]) -> list[Row]:
     """The rows without those of the tiers in REPEATING whose configuration another tier has."""
-    elsewhere = {tuple(row[n] for n in CONFIGURATION) for row in once(rows)}
+    elsewhere = {tuple(row[n] for n in CONFIGURATION) for row in rows if row["tier"] not in REPEATING}
     return [
         row for row in rows if row["tier"] not in REPEATING or tuple(row[n] for n in CONFIGURATION) not in elsewhere
     ]
+
+
+def unchanged(rows: list[Row]) -> list[Row]:
+    """Rows of unchanged methods, without repeats.
+
+    No part is left out, the selection is the usual one, and the numbers of subtomograms are those of the profile.
+    """
+    plain = ("", "", "0", "0")
+    names = ("without", "rule", "n_target", "n_simulated")
+    return without_repeats([row for row in rows if tuple(row[n] for n in names) == plain])
 
 
 def gap_table(rows: list[Row]) -> list[Gap]:
@@ -506,7 +505,7 @@ def harm(per_class: list[Row], method: str = "cryoshift", scenarios: Sequence[st
     The family of the adjusted p-values is all classes of all scenarios.
     """
     values: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
-    for row in once(unchanged(per_class)):
+    for row in unchanged(per_class):
         if row["scenario"] in scenarios and row["method"] in (method, "source_only") and row["recall"]:
             of_class = values.setdefault((row["scenario"], row["class"]), {"source_only": {}, method: {}})
             of_class[row["method"]][row["seed"]] = float(row["recall"])
@@ -522,7 +521,7 @@ def harm(per_class: list[Row], method: str = "cryoshift", scenarios: Sequence[st
 def recalls(per_class: list[Row]) -> dict[str, dict[str, float]]:
     """method -> class -> mean recall over seeds, of unchanged methods on the reference scenario."""
     values: dict[str, dict[str, list[float]]] = {}
-    for row in once(unchanged(per_class)):
+    for row in unchanged(per_class):
         if row["scenario"] == REFERENCE_SCENARIO and row["recall"]:
             values.setdefault(row["method"], {}).setdefault(row["class"], []).append(float(row["recall"]))
     order = [m for m in METHODS if m in values]

@@ -51,7 +51,6 @@ from .statistics import (
     gap_table,
     harm,
     lamella_scores,
-    once,
     over_seeds,
     p_text,
     particle_scores,
@@ -122,7 +121,7 @@ class Drawing:
 
 def _where(rows: list[Row], methods: Iterable[str], scenarios: Iterable[str]) -> list[Row]:
     methods, scenarios = tuple(methods), tuple(scenarios)
-    return [row for row in once(unchanged(rows)) if row["method"] in methods and row["scenario"] in scenarios]
+    return [row for row in unchanged(rows) if row["method"] in methods and row["scenario"] in scenarios]
 
 
 def _draw_gap_closed(rows: list[Row], per_class: list[Row]) -> Figure | None:
