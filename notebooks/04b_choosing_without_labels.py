@@ -507,7 +507,8 @@ print(f"methods that fell back to source_only: {', '.join(n for n, c in chosen.i
 
 # %% [markdown]
 # What does choosing this way cost, and what does it save? From the evidence, where it is measured: `cryoshift` as it is chosen,
-# against the same fits with one of the rules changed. A point near zero is a rule that made no difference on this scenario.
+# against runs of the same seeds with one of the rules changed. These were trained on another machine, where a seed can score
+# otherwise by 0.03. Rules with equal values made equal choices, and a value near zero is one that made no difference here.
 
 # %%
 rules = {k: found for k, found in statistics.ablation(evidence.rows).items() if not k.startswith("without ")}

@@ -256,14 +256,18 @@ def baselines(rows: list[Row]) -> dict[str, Comparison]:
     return against(rows, {m: dict(method=m, scenario=REFERENCE_SCENARIO) for m in methods})
 
 
+def beside(rows: list[Row]) -> list[Row]:
+    """The rows of the ablation, where unchanged `cryoshift` is among them; else none."""
+    of_tier = [row for row in rows if row["tier"] == "ablation"]
+    return of_tier if any(row["method"] == "cryoshift" for row in unchanged(of_tier)) else []
+
+
 def ablation(rows: list[Row]) -> dict[str, Comparison]:
     """Changed part -> cryoshift with that change - cryoshift as it is, trained beside it where that has been done.
 
     Runs of one seed on two machines differ by up to 0.03, as much as what is compared.
     """
-    beside = [row for row in rows if row["tier"] == "ablation"]
-    if any(row["method"] == "cryoshift" for row in unchanged(beside)):
-        rows = beside
+    rows = beside(rows) or rows
     changes = dict.fromkeys((row["without"], row["rule"]) for row in rows if row["without"] or row["rule"])
     return against(
         rows,

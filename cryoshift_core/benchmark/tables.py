@@ -44,6 +44,7 @@ from .statistics import (
     Row,
     ablation,
     baselines,
+    beside,
     by_seed,
     control_scores,
     curves,
@@ -319,6 +320,9 @@ their own.
     page += _comparisons(f"Other methods - cryoshift ({REFERENCE_SCENARIO})", "method", baselines(rows))
     page += _figure("baselines", images)
     page += _comparisons(f"Changed cryoshift - cryoshift ({REFERENCE_SCENARIO})", "change", ablation(rows))
+    if any(row["tier"] == "ablation" for row in rows) and not beside(rows):
+        page += "\n`cryoshift` as it is was not trained anew beside these runs. The same seed on another machine "
+        page += "differs by up to 0.03: changes with equal values chose the same checkpoints.\n"
     page += _figure("ablation", images)
     if by_class := harm(per_class):
         page += (
