@@ -104,8 +104,7 @@ def forest(found: Mapping[str, Comparison], title: str, label: str) -> Figure:
     kinds = {"worse": ("<", PURPLE), "better": (">", SKY), "not distinguishable": ("o", "0.45")}
     for i, (_, comparison) in enumerate(rows):
         value = comparison.interval
-        kind = "worse" if value.high < 0 else "better" if value.low > 0 else "not distinguishable"
-        marker, colour = kinds[kind]
+        marker, colour = kinds[comparison.outcome]
         _point(ax, value, i, colour, marker)
         _values_at_the_right(ax, [(i, f"{value.mean:+.3f} (n = {comparison.seeds})")])
     ax.axvline(0, color="black", lw=1)

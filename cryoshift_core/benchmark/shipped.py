@@ -55,14 +55,7 @@ class Evidence:
 
 def verdict(found: Comparison, label: str) -> str:
     """Words for a paired difference: worse or better than `label`, or not distinguishable from it."""
-    low, high = found.interval.low, found.interval.high
-    return (
-        f"worse than {label}"
-        if high < 0
-        else f"better than {label}"
-        if low > 0
-        else f"not distinguishable from {label}"
-    )
+    return f"{found.outcome} {'from' if found.outcome == 'not distinguishable' else 'than'} {label}"
 
 
 def evidence(show: Callable[[Figure, str], object], profile: str = "laptop") -> Evidence:

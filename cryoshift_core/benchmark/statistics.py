@@ -148,6 +148,11 @@ class Comparison:
     seeds: int
     p: float = float("nan")
 
+    @property
+    def outcome(self) -> str:
+        """Whether it is worse, better, or not distinguishable because the interval holds zero."""
+        return "worse" if self.interval.high < 0 else "better" if self.interval.low > 0 else "not distinguishable"
+
 
 @dataclass(frozen=True)
 class Gap:

@@ -104,10 +104,8 @@ def average_particles(source_x: Tensor, target_x: Tensor, fitted: Tensor, voxel_
 
 
 def half_space_plane(half: Tensor) -> Tensor:
-    """The kx-kz plane of a map (Z, Y, X // 2 + 1), DC in the middle; the other half is filled in by symmetry."""
-    right = torch.fft.fftshift(half[:, 0], dim=0)
-    left = right.flip(0, 1)[:, :-1]
-    return torch.cat([left.roll(1, 0) if len(half) % 2 == 0 else left, right], dim=1)
+    """The kx-kz plane (Z, X) of an even map on the half grid (n, n, n // 2 + 1), DC in the middle."""
+    return torch.fft.fftshift(fourier.full_from_half(half)[:, 0])
 
 
 def spectrum_maps(powers: Mapping[str, Tensor], gain: Tensor) -> Figure:
