@@ -14,7 +14,7 @@ from .verdict import BACKGROUND
 
 BINS, BLUR = 8, 1.5  # spherical shells of a box; standard deviation of the low-pass, voxels
 ADVICE = f"Name the class {BACKGROUND!r}, too"
-MOST, CHANCE, FEWEST_KEPT = 0.5, 0.05, 100  # empty fraction that is borne; emptiness of what is kept, and how many
+MOST, CHANCE, FEWEST_KEPT = 0.5, 0.01, 100  # empty fraction that is borne; emptiness of what is kept, and how many
 FEWEST_BOXES = 100  # particle-free: on the shipped lamella 36 to 68 boxes gave fractions from 0.5 to 1
 
 
