@@ -205,7 +205,8 @@ class Classifier:
                 f"set contrast='{self.contrast}'."
             )
         networks = [one.network for one in self.each]
-        said = outputs_of(networks, subtomograms.x, device=device, keep=keep)
+        rotations = self.recipe.get("averaged_rotations", (0,))  # an earlier file has none
+        said = outputs_of(networks, subtomograms.x, device=device, keep=keep, rotations=rotations)
         groups = subtomograms.groups
         return average([one._of(found, groups) for one, found in zip(self.each, said, strict=True)])
 
@@ -342,6 +343,7 @@ def select(
     unaligned: Fit | None = None,
     outliers: Labelled | None = None,
     rule: str = "im",
+    average_rotations: bool = False,
     seed: int = 0,
     device: str | torch.device = "auto",
 ) -> Classifier:
@@ -359,6 +361,7 @@ def select(
     unaligned : a fit without adversaries, used where these change the class fractions; see `choose`
     outliers : simulated source subtomograms of other things (`simulation.structures.outliers`), for the unknown class
     rule : a name in selection.VALIDATORS
+    average_rotations : see :func:`finish`
     seed : of the warps' draws
     """
     choice = choose(fit, target, rule=rule, fallback=fallback, unaligned=unaligned, device=device)
@@ -371,6 +374,7 @@ def select(
         step=choice.step,
         warning=choice.warning,
         reason=choice.reason,
+        average_rotations=average_rotations,
     )
 
 
@@ -384,12 +388,14 @@ def finish(
     step: int | None = None,
     warning: str = "",
     reason: str = "",
+    average_rotations: bool = False,
 ) -> Classifier:
     """The calibrated classifier of one candidate of a fit: `step`, or the one that the fit has selected.
 
     Parameters as in :func:`select`; `target` raises thresholds of the unknown class, see `UnknownDetector.fit`, and the
     classifier keeps how far its subtomograms are from each other, to compare others with; `warning` and the `reason` of
-    the choice are kept in the recipe.
+    the choice are kept in the recipe. With `average_rotations`, probabilities are means over the 180-degree rotations
+    that the fit has trained with, which keep the missing wedge; prediction takes as many times as long.
     """
     network = fit.restore(fit.selected if step is None else step)
     generator = torch.Generator("cpu").manual_seed(seed)
@@ -415,6 +421,7 @@ def finish(
         "encoder": fit.config.encoder if named else None,
         "width": fit.config.width,
         "norm": network.normalisation,
+        "averaged_rotations": list(fit.config.rotations) if average_rotations else [0],
         "warning": warning,
         "reason": reason,
     }

@@ -44,6 +44,7 @@ def classify(
     method: str = "cryoshift",
     project_folder: str | Path = "",
     n_seeds: int = 1,
+    average_rotations: bool = False,
     may_be_absent: str | Sequence[str] = "",
     held_out_tomograms: str | Sequence[str] = "",
     seed: int = 0,
@@ -104,6 +105,8 @@ def classify(
         such as RELION's project folder
     n_seeds : networks are trained with so many seeds from `seed` on; probabilities are their means, and the column
         _csAgreement says which fraction of them gives the class. model.safetensors is the network nearest to the mean
+    average_rotations : predict each subtomogram in the two or four orientations that 180-degree rotations give it, and
+        average: some 0.01 more balanced accuracy for as many times the time of prediction (docs/search.md)
     may_be_absent : classes that may not occur, a sequence or a text with commas: no warning demands them
     held_out_tomograms : names of some of several tomograms, that are classified and not adapted to
     seed : of every random draw
@@ -154,6 +157,7 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     add("--method", default="cryoshift", help="default: cryoshift")
     add("--project_folder", default="", help="that a STAR's _rlnImageName are relative to (default: the STAR's own)")
     add("--n_seeds", default=1, type=int, help="training seeds whose probabilities are averaged (default: 1)")
+    add("--average_rotations", action="store_true", help="average predictions over 180-degree rotations (slower)")
     add("--may_be_absent", default="", help="classes that may not occur, by commas")
     add("--held_out_tomograms", default="", help="of several, by commas: classified, and not adapted to")
     add("--seed", default=0, type=int, help="of every random draw (default: 0)")

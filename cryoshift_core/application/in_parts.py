@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..data import ROTATIONS_180
 from ..models import Network, Outputs, outputs
 from ..support.runtime import atomic
 from ..support.streamed import StreamedBoxes
@@ -20,7 +21,12 @@ PART = 256  # subtomograms that are cut, predicted and kept together
 
 
 def outputs_of(
-    networks: Sequence[Network], x: Tensor, *, device: str | torch.device = "auto", keep: Path | None = None
+    networks: Sequence[Network],
+    x: Tensor,
+    *,
+    device: str | torch.device = "auto",
+    keep: Path | None = None,
+    rotations: Sequence[int] = (0,),
 ) -> list[Outputs]:
     """Logits and features of subtomograms (N, 1, Z, Y, X) for each network, on the CPU.
 
@@ -30,11 +36,13 @@ def outputs_of(
     Parameters
     ----------
     keep : folder where each part of streamed boxes is kept, and looked for; None: nowhere
+    rotations : names out of `data.ROTATIONS_180`: the logits are the logarithm of the mean probability over these
+        rotations of each subtomogram, and the features those of the first
     """
     whole = any(isinstance(module, nn.BatchNorm3d) for network in networks for module in network.modules())
     if whole or not isinstance(x, StreamedBoxes):
-        return [outputs(network, x, device=device) for network in networks]
-    name = _digest(networks, x)
+        return [_averaged(network, x, device, rotations) for network in networks]
+    name = _digest(networks, x, rotations)
     parts: list[list[Outputs]] = []
     with tqdm(total=len(x), desc="cut and predict", mininterval=1, ascii=True, unit="box") as bar:
         for start in range(0, len(x), PART):
@@ -43,7 +51,7 @@ def outputs_of(
             found = None if path is None else _read(path)
             if found is None:
                 boxes = x[start:end]
-                found = [outputs(network, boxes, device=device) for network in networks]
+                found = [_averaged(network, boxes, device, rotations) for network in networks]
                 if path is not None:
                     _write(path, found)
             parts.append(found)
@@ -54,9 +62,21 @@ def outputs_of(
     ]
 
 
-def _digest(networks: Sequence[Network], x: StreamedBoxes) -> str:
+def _averaged(network: Network, x: Tensor, device: str | torch.device, rotations: Sequence[int]) -> Outputs:
+    """Outputs of one network, averaged over rotations as in :func:`outputs_of`."""
+    first, *others = (
+        outputs(network, x[:].flip(ROTATIONS_180[name]) if name else x, device=device) for name in rotations
+    )
+    if not others:
+        return first
+    mean = torch.stack([one.probabilities for one in (first, *others)]).mean(0)
+    return Outputs(mean.log(), first.features)
+
+
+def _digest(networks: Sequence[Network], x: StreamedBoxes, rotations: Sequence[int]) -> str:
     """Name of what these networks say of these boxes."""
-    digest = hashlib.sha256(f"{x.key} {tuple(x.shape)}".encode())
+    averaged = f" {rotations}" if len(rotations) > 1 else ""
+    digest = hashlib.sha256(f"{x.key} {tuple(x.shape)}{averaged}".encode())
     for network in networks:
         for name, value in network.state_dict().items():
             digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

@@ -190,6 +190,7 @@ class Settings:
     method: str
     seed: int
     n_seeds: int
+    average_rotations: bool
     picking_error: float
     may_be_absent: tuple[str, ...]
     device: Device
@@ -382,7 +383,9 @@ class Job:
                     **training,
                 )
             )
-            chosen = pipeline.select_classifier(fits[-1], s.method, self.unlabelled, outliers, **drawn)
+            chosen = pipeline.select_classifier(
+                fits[-1], s.method, self.unlabelled, outliers, average_rotations=s.average_rotations, **drawn
+            )
             sure = float(chosen.predict(self.unlabelled, device=s.device).confidence.mean())
             chosen.recipe.update(adapted_to.about(self.target, self.names, self.unlabelled, sure))
             classifiers.append(chosen)
@@ -662,6 +665,7 @@ def open(
     method: str = "cryoshift",
     project_folder: str | Path = "",
     n_seeds: int = 1,
+    average_rotations: bool = False,
     may_be_absent: str | Sequence[str] = "",
     held_out_tomograms: str | Sequence[str] = "",
     seed: int = 0,
@@ -728,6 +732,7 @@ def open(
         method=method,
         seed=seed,
         n_seeds=1 if saved else n_seeds,
+        average_rotations=average_rotations,
         picking_error=picking_error,
         may_be_absent=_absent(as_text(may_be_absent), known),
         device=device,

@@ -206,20 +206,25 @@ def select_classifier(
     target: Unlabelled,
     outliers: Labelled | None,
     *,
+    average_rotations: bool = False,
     seed: int = 0,
     device: Device = "auto",
 ) -> Classifier:
     """The calibrated classifier of the best checkpoint of `method`, or of another fit where a check speaks against it.
 
     That is the one without adversaries where these change the class fractions, or source_only. The recipe of the
-    classifier has the method, the step, the reason and a warning.
+    classifier has the method, the step, the reason and a warning. `average_rotations` as in `classifier.finish`.
     """
+    options: dict[str, Any] = {
+        "outliers": outliers,
+        "average_rotations": average_rotations,
+        "seed": seed,
+        "device": device,
+    }
     if method == "source_only":
-        return finish(fits[method], outliers=outliers, seed=seed, device=device, target=target)
+        return finish(fits[method], target=target, **options)
     fallback, unaligned = fits["source_only"], fits.get(resolve(method)[1].unaligned)
-    return select(
-        fits[method], target, fallback=fallback, unaligned=unaligned, outliers=outliers, seed=seed, device=device
-    )
+    return select(fits[method], target, fallback=fallback, unaligned=unaligned, **options)
 
 
 def prediction_warnings(

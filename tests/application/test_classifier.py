@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 from helpers.files import ROOT
@@ -51,6 +52,27 @@ def made(adapted):
 def plain():
     """A classifier without warps, hence without a detector."""
     return classifier.finish(trained("adabn"), device="cpu")
+
+
+@pytest.mark.parametrize("turns", [(0, 1, 2, 3), (0, 1)])
+def test_probabilities_can_be_means_over_rotations_that_keep_the_missing_wedge(adapted, turns, tmp_path):
+    """By NumPy's rotations by 180 degrees; a tilted axis of the tilts leaves only the rotation about the beam."""
+    one = replace(adapted, config=replace(adapted.config, rotations=turns))
+    made = classifier.finish(one, average_rotations=True, seed=3, device="cpu")
+    planes = {0: None, 1: (3, 4), 2: (2, 4), 3: (2, 3)}
+    each = []
+    for turn in turns:
+        x = TARGET.x if planes[turn] is None else torch.from_numpy(np.rot90(TARGET.x.numpy(), 2, planes[turn]).copy())
+        each.append(outputs(made.network, x, device="cpu").probabilities)
+    expected = made.calibration.probabilities(torch.stack(each).mean(0))
+    found = made.predict(TARGET, device="cpu")
+    torch.testing.assert_close(found.probabilities, expected, atol=1e-5, rtol=0)
+    plain = classifier.finish(one, seed=3, device="cpu").predict(TARGET, device="cpu")
+    assert (found.probabilities - plain.probabilities).abs().max() > 1e-3 and torch.equal(found.score, plain.score)
+    turned = replace(TARGET, x=TARGET.x.flip(3, 4))
+    torch.testing.assert_close(made.predict(turned, device="cpu").probabilities, expected, atol=1e-5, rtol=0)
+    again = Classifier.load(made.save(tmp_path / "model.safetensors")).predict(TARGET, device="cpu")
+    assert torch.equal(again.probabilities, found.probabilities)
 
 
 def test_predictions_are_those_of_the_parts(adapted, made):
