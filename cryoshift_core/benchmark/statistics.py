@@ -285,6 +285,18 @@ def ablation(rows: list[Row]) -> dict[str, Comparison]:
     )
 
 
+def retrained(rows: list[Row]) -> float:
+    """Largest difference in balanced accuracy between last checkpoints of the ablation that were trained alike.
+
+    Rules of selection do not change the training of a seed, so it is 0 for runs of one machine.
+    """
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["tier"] == "ablation" and not row["without"]:
+            found.setdefault(row["seed"], []).append(float(row["balanced_accuracy_last"]))
+    return max((max(each) - min(each) for each in found.values()), default=0.0)
+
+
 def transfer(rows: list[Row]) -> dict[str, Comparison]:
     """ "method, scenario" -> its difference to source_only on each named scenario; below 0 is negative transfer."""
     return {

@@ -319,6 +319,16 @@ def test_tiers_that_repeat_the_core_tier_do_not_mix_with_it(tmp_path):
     assert len(statistics.by_seed(only, "cryoshift", "in_situ_2")) == 3, "where no other tier has them"
 
 
+def test_rules_of_selection_show_what_training_again_changes(tmp_path):
+    def ablation(seed, score, **changed):
+        return row("cryoshift", "in_situ_2", seed, score, tier="ablation", **changed)
+
+    alike = [ablation(21, 0.5), ablation(21, 0.5, rule="last checkpoint"), ablation(21, 0.1, without="shift")]
+    assert statistics.retrained(written(tmp_path, alike)) == 0.0, "without a warp it is another training"
+    again = [ablation(22, 0.75), ablation(22, 0.875, rule="no fallback")]
+    assert statistics.retrained(written(tmp_path, alike + again)) == 0.125
+
+
 def test_the_cost_is_that_of_whole_recipes(tmp_path):
     part = {**row("cryoshift", "in_situ_2", 21, 0.5, tier="ablation", without="spectrum"), "cpu_seconds": 400.0}
     assert (
