@@ -436,6 +436,8 @@ class Job:
         if score is None or self.boxes is None:
             return None
         confidence = float(self.predict()[0].confidence.mean())
+        if self._empty and verdict.BACKGROUND not in self.names:  # of empty boxes it says nothing about right answers
+            confidence = float(np.mean([one.recipe["confidence"] for one in self.adapt().classifiers]))
         return expected_accuracy(score.balanced_accuracy, score.far, confidence, fine_power(self.boxes.spike_ins))
 
     @_step("prediction")

@@ -412,9 +412,13 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     scored = score_candidates(
         fit, selected, step, target.test, target.test_labels, generator=generator, device=context.device
     )
+    seen, empty = without_empty(target.test, target.background, shared.source.classes)
+    sure = scored.calibrated
+    if empty:  # how sure a network is of an empty box says nothing about its right answers
+        sure = scored.calibration.probabilities(models.predict(selected.network, seen.x, device=context.device))
     measured: dict[str, Any] = {
         **scored.scores,
-        "expected_accuracy": float(scored.calibrated.amax(1).mean()),
+        "expected_accuracy": float(sure.amax(1).mean()),
         "a_distance_before": target.a_distance_before,
         "a_distance_after": target.a_distance(selected.network),
     }

@@ -8,6 +8,7 @@ import torch
 
 import cryoshift_core as cs
 from cryoshift_core.application import empty
+from cryoshift_core.application import job as job_module
 from cryoshift_core.application.target_data import Background
 from cryoshift_core.data import Unlabelled, normalize
 from cryoshift_core.fourier import gaussian_low_pass
@@ -130,7 +131,14 @@ def mostly_empty(tomogram_folder, classes):
 
 def test_a_job_advises_against_predictions_without_a_class_for_empty_boxes(tomogram_folder, monkeypatch):
     monkeypatch.setattr(empty, "FEWEST_BOXES", 40)
-    given = mostly_empty(tomogram_folder, CLASSES).judge().verdict
+    sure = []
+    real = job_module.expected_accuracy
+    monkeypatch.setattr(job_module, "expected_accuracy", lambda *given: (sure.append(given[2]), real(*given))[1])
+    job = mostly_empty(tomogram_folder, CLASSES)
+    given = job.judge().verdict
+    (one,) = job.adapt().classifiers
+    confidence = one.predict(job.unlabelled, device="cpu").confidence.mean()
+    assert sure == [pytest.approx(float(confidence))], "of the boxes that do not look empty"
     assert given.level == "do not use" and any("Name the class 'ice'" in reason for reason in given.reasons)
 
 
