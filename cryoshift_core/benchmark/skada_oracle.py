@@ -103,7 +103,7 @@ def estimates(features: Features) -> dict[str, Any]:
             "plain": (),
             "coral": (skada.CORALAdapter(),),
             "subspace": (skada.SubspaceAlignmentAdapter(n_components=width),),
-            "linear_ot": (skada.LinearOTMappingAdapter(),),
+            "linear_ot": (skada.LinearOTMappingAdapter(reg=1e-3),),
             "ot": (skada.OTMappingAdapter(),),
             "density": (skada.DensityReweightAdapter(),),
             "discriminator": (skada.DiscriminatorReweightAdapter(),),

@@ -26,6 +26,7 @@ def features(n=90, m=60, shift=0.5, seed=0):
     y, y_t = torch.arange(n) % K, torch.arange(m) % K
     source = centres[y] + 0.7 * torch.randn(n, F, generator=g)
     target = 1.3 * centres[y_t] + 0.9 * torch.randn(m, F, generator=g) + shift
+    source, target = (torch.nn.functional.layer_norm(x, (F,)) for x in (source, target))  # as features of our networks
     return skada_oracle.Features(source, y, target), y_t
 
 
