@@ -228,9 +228,10 @@ def augment(
     pick = torch.randint(len(rotations), (len(rows),), generator=generator, device=generator.device).tolist()
     out = x.new_empty(len(rows), *x.shape[1:])
     own = x.device.type == "cpu"
-    given, made = (t.numpy() if own else t for t in (x.detach(), out))  # numpy copies reversed views in one pass
+    given: Any = x.detach().numpy() if own else x  # numpy copies reversed views in one pass
+    made: Any = out.numpy() if own else out
     for i, (row, which) in enumerate(zip(rows, pick, strict=True)):
-        axes = [axis - 1 for axis in ROTATIONS_180[rotations[which]]]
+        axes = tuple(axis - 1 for axis in ROTATIONS_180[rotations[which]])
         made[i] = np.flip(given[row], axes) if own else given[row].flip(axes)
     return out
 
