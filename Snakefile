@@ -1,15 +1,20 @@
-# The notebooks as a workflow: the series, or a sweep of many runs. On a cluster, or several at once on one machine.
+# The notebooks as a workflow: the series, a sweep of many runs, or tiers of the benchmark. On a cluster, or several at
+# once on one machine.
 #
 #   pip install -c constraints.txt -e '.[benchmark]'
 #   snakemake --profile cryoshift_core/course/workflow/local --cores 2 --config profile=laptop
 #   snakemake --profile cryoshift_core/course/workflow/local --cores 2 --config sweep=notebooks/sweeps/methods.yaml
 #   snakemake --profile cryoshift_core/course/workflow/slurm --config sweep=notebooks/sweeps/methods.yaml
+#   snakemake --profile cryoshift_core/course/workflow/slurm --config tiers=core,mixes parts=30
 #
 # Snakemake may be installed elsewhere: notebooks run with the Python of .venv, or --config python=/path/to/python.
 #
 # A run is done when its folder has done.json, which is written last. A run that was killed or failed has none, so it
 # runs again. Code is an input: after a change of the library or of a notebook, what was made with the old code runs
 # again. A sweep is checked before anything starts. Runs share data and fits in runs/<profile>/data and fits, under locks.
+#
+# Tiers write to the one CSV of `evidence`, a row as soon as its fit is scored. They are no results of this state of the
+# code alone: a row that is there stays, whatever code made it (its commit is beside it). Delete a row to repeat it.
 import json
 import shlex
 import subprocess
@@ -34,18 +39,37 @@ if config.get("sweep"):
     PLAN = json.loads(planned.stdout)
 SWEPT = str(Path(PLAN["folder"]).absolute().relative_to(Path.cwd()))
 
+TIERS = [name for name in str(config.get("tiers", "")).split(",") if name]
+PARTS = int(config.get("parts", 10))  # jobs of each tier; those on one target stay together
+SEEDS = " ".join(str(config.get("seeds", "")).replace(",", " ").split())
+EVIDENCE = f"runs/evidence/{PROFILE}/workflow" + "".join(f"_{seed}" for seed in SEEDS.split())
+if TIERS:
+    checked = [PYTHON, "-m", "cryoshift_core", "evidence", "--list", "--profile", PROFILE, "--tier", *TIERS]
+    planned = subprocess.run(checked, capture_output=True, text=True)
+    if planned.returncode:
+        raise WorkflowError((planned.stderr.strip().splitlines() or ["the tiers could not be read"])[-1])
+
+
+def wanted():
+    """What the workflow makes: the report of the tiers, the runs of the sweep, or the series."""
+    if TIERS:
+        return f"{EVIDENCE}/report.txt"
+    if PLAN["runs"]:
+        return expand("{folder}/{run}/done.json", folder=SWEPT, run=PLAN["runs"])
+    return expand("runs/{profile}/{name}/done.json", profile=PROFILE, name=SERIES)
+
 
 wildcard_constraints:
     profile="[a-z]+",
     name="[0-9]{2}b?_[a-z_]+",
     run="[^/]+",
+    tier="[a-z]+",
+    part="[0-9]+",
 
 
 rule all:
     input:
-        expand("{folder}/{run}/done.json", folder=SWEPT, run=PLAN["runs"])
-        if PLAN["runs"]
-        else expand("runs/{profile}/{name}/done.json", profile=PROFILE, name=SERIES),
+        wanted(),
 
 
 def earlier(wildcards):
@@ -92,3 +116,32 @@ rule run:
         runtime=60,
     shell:
         "{PYTHON} -m cryoshift_core run {input.notebook} {params.given} --out {params.folder} > {log:q} 2>&1"
+
+
+rule tier:
+    output:
+        touch(EVIDENCE + "/{tier}_{part}_of_" + str(PARTS)),
+    log:
+        EVIDENCE + "/logs/{tier}_{part}_of_" + str(PARTS) + ".txt",
+    params:
+        seeds=f"--seeds {SEEDS}" if SEEDS else "",
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=600,
+    shell:
+        "{PYTHON} -m cryoshift_core evidence --profile {PROFILE} {params.seeds} --tier {wildcards.tier}"
+        " --part {wildcards.part}/{PARTS} > {log} 2>&1"
+
+
+rule report:
+    input:
+        expand(EVIDENCE + "/{tier}_{part}_of_{parts}", tier=TIERS, part=range(PARTS), parts=PARTS),
+    output:
+        EVIDENCE + "/report.txt",
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    shell:
+        "{PYTHON} -m cryoshift_core evidence --profile {PROFILE} --report > {output}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -226,8 +227,12 @@ def augment(
     rows = range(len(x)) if index is None else index.tolist()
     pick = torch.randint(len(rotations), (len(rows),), generator=generator, device=generator.device).tolist()
     out = x.new_empty(len(rows), *x.shape[1:])
-    for i, (row, which) in enumerate(zip(rows, pick, strict=True)):  # one copy of each, while it is in the cache
-        out[i] = x[row].flip([axis - 1 for axis in ROTATIONS_180[rotations[which]]])
+    own = x.device.type == "cpu"
+    given: Any = x.detach().numpy() if own else x  # numpy copies reversed views in one pass
+    made: Any = out.numpy() if own else out
+    for i, (row, which) in enumerate(zip(rows, pick, strict=True)):
+        axes = tuple(axis - 1 for axis in ROTATIONS_180[rotations[which]])
+        made[i] = np.flip(given[row], axes) if own else given[row].flip(axes)
     return out
 
 

@@ -356,7 +356,7 @@ def _start(
     group.same_start(modules.state_dict().values())
     learners = [p for name in ("network", "adversaries") if name in modules for p in modules[name].parameters()]
     optimisers: dict[str, torch.optim.Optimizer] = {
-        "task": torch.optim.AdamW(learners, lr=config.lr, weight_decay=config.weight_decay)
+        "task": torch.optim.AdamW(learners, lr=config.lr, weight_decay=config.weight_decay, foreach=True)
     }
     for name, rate in ADVERSARIAL_LR.items() if method.warp_training else ():
         if name in modules and list(modules[name].parameters()):

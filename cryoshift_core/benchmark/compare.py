@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ from ..metrics import FRACTION, interval
 from ..support import runtime
 from ..training import Fit, TrainingConfig
 from ..warps import WARPS
-from . import runner
+from . import runner, skada_oracle
 from .jobs import BOUNDS, Job, find_scenario
 from .tables import table as markdown
 
@@ -62,7 +62,8 @@ SCORING = (
     "application.profiles",
     "application.spike_in",
 )
-CODE = (*training.CODE, "simulation", "selection", "calibration", "metrics", *SCORING, "benchmark.compare")
+OWN = ("benchmark.compare", "benchmark.skada_oracle")
+CODE = (*training.CODE, "simulation", "selection", "calibration", "metrics", *SCORING, *OWN)
 Value = str | int | float
 
 
@@ -87,6 +88,7 @@ class Setting:
     device: str
     modules: tuple[str, ...] = ()
     own: Mapping[str, OwnData] = field(default_factory=dict)
+    skada: bool = False
 
     @property
     def table(self) -> Path:
@@ -172,6 +174,7 @@ def compare(
     out: str | Path = "runs/compare",
     jobs: int = 1,
     modules: Sequence[str | Path] = (),
+    skada: bool = False,
     device: str = "cpu",
     progress: bool = True,
 ) -> Compared:
@@ -197,15 +200,20 @@ def compare(
     jobs : processes. With 1, all runs in this one. With more, a method from a script takes part if the script
         registers it at its top level and calls `compare` below ``if __name__ == "__main__":``, or stands in `modules`
     modules : names or paths of Python files that register methods, imported by every process
+    skada : beside each run of source_only, rows of skada's estimators on its features ("skada_coral" and others), and
+        in all rows skada's scores without labels; see :mod:`skada_oracle`. Needs the extra `skada`
 
     Raises
     ------
     InputError
-        before anything runs: an unknown method, scenario or parameter, a value of the wrong type, or a method that
-        the other processes do not know
+        before anything runs: an unknown method, scenario or parameter, a value of the wrong type, a method that the
+        other processes do not know, or no skada
     """
     load_modules(modules)
+    if skada:
+        skada_oracle.check_installed()
     setting, names = _setting(profile, out, device, modules, targets, source, classes, background, labels)
+    setting = replace(setting, skada=skada)
     todo = runs(methods, names, seeds, grid or {}, profile)
     if own := [run for run in todo if run.target in setting.own and run.method == "oracle"]:
         raise InputError(f"The oracle trains on target labels; {own[0].target} has none to train on. Leave it out.")
@@ -402,9 +410,11 @@ def run_id(run: OneRun, setting: Setting) -> str:
 
 
 def _done(run: OneRun, setting: Setting) -> bool:
-    """Whether the table has both rows of a run, finished, and made with the present code."""
+    """Whether the table has both rows of a run, finished, and made with the present code; with skada, its scores."""
     mine, code = run_id(run, setting), code_of(run.method)
     rows = [row for row in _rows(setting.table) if row["run"] == mine]
+    if setting.skada:
+        rows = [row for row in rows if row.get(f"skada_{skada_oracle.SCORES[0]}")]
     return {row["model"] for row in rows if row["status"] == "finished" and row["code"] == code} == set(MODELS)
 
 
@@ -472,12 +482,11 @@ def _unknown(methods: Sequence[str]) -> list[str]:
 
 def run_one(run: OneRun, setting: Setting) -> tuple[str, str]:
     """The result of one run in words, and its error, of which one is empty. Its rows are in the table afterwards."""
+    own = [(run.method, model) for model in MODELS]
     mine, code, began = run_id(run, setting), code_of(run.method), time.monotonic()
     (setting.work / "runs").mkdir(parents=True, exist_ok=True)
     about = {
-        "run": mine,
         "profile": setting.profile,
-        "method": run.method,
         "target": run.target,
         "seed": run.seed,
         "data_seed": run.data_seed,
@@ -491,7 +500,7 @@ def run_one(run: OneRun, setting: Setting) -> tuple[str, str]:
                 found = _score(run, setting)
             error = ""
         except Exception as problem:  # one failing run must not stop the others; its row says why
-            found = dict.fromkeys(MODELS, {})
+            found = dict.fromkeys(own, {})
             error = " ".join(str(problem).split()) or type(problem).__name__
             if not isinstance(problem, InputError):
                 traceback.print_exc()
@@ -504,9 +513,16 @@ def run_one(run: OneRun, setting: Setting) -> tuple[str, str]:
             "error": error,
         }
         status = {"status": "failed" if error else "finished"}
-        rows = [about | {"model": model} | status | found[model] | last for model in MODELS]
+        rows = [
+            {"run": run_id(replace(run, method=method), setting), "method": method, "model": model}
+            | about
+            | status
+            | columns
+            | last
+            for (method, model), columns in found.items()
+        ]
         runner.add(setting.table, rows, KEYS)
-    chosen = found["as chosen"]
+    chosen = found[own[1]]
     score = "balanced_accuracy" if "balanced_accuracy" in chosen else "confidence"
     result = "" if error else f"{score} {chosen[score]:.3f} as chosen, {chosen['cpu_seconds']:.0f} CPU-s"
     return result, error
@@ -653,8 +669,8 @@ def _fit(name: str, run: OneRun, setting: Setting, problem: Problem) -> Fit:
         )
 
 
-def _score(run: OneRun, setting: Setting) -> dict[str, dict[str, Any]]:
-    """Model -> the columns with its scores."""
+def _score(run: OneRun, setting: Setting) -> dict[tuple[str, str], dict[str, Any]]:
+    """Method and model -> the columns with its scores."""
     problem = _problem(run, setting)
     fit = _fit(run.method, run, setting, problem)
     last = max(fit.candidates)
@@ -666,33 +682,77 @@ def _score(run: OneRun, setting: Setting) -> dict[str, dict[str, Any]]:
             others["unaligned"] = _fit(name, run, setting, problem)
     options: dict[str, Any] = {"seed": run.seed, "device": setting.device}
     trained = finish(fit, step=last, **options)
-    found = {"as trained": _columns(trained, problem, setting) | {"used": run.method, "step": last, "fell_back": 0}}
-    found["as chosen"] = found["as trained"]
+    own = _columns(trained, problem, setting, run.seed) | {"used": run.method, "step": last, "fell_back": 0}
+    found = {(run.method, model): own for model in MODELS}
     if run.method not in BOUNDS:
         choice = selection.choose(fit, problem.train, device=setting.device, **others)
         chosen = finish(choice.fit, step=choice.step, **options)
         about = {"used": choice.fit.method, "step": choice.step, "fell_back": int(choice.fell_back)}
-        found["as chosen"] = _columns(chosen, problem, setting) | about | {"warning": choice.warning}
+        own = _columns(chosen, problem, setting, run.seed) | about | {"warning": choice.warning}
+        found[run.method, "as chosen"] = own
+    if setting.skada and run.method == "source_only":
+        for name, columns in _outside(trained.network, problem, setting, run.seed).items():
+            about = {"used": run.method, "step": last, "fell_back": 0}
+            found |= {(name, model): columns | about for model in MODELS}  # nothing is selected
     spent = fit.cpu_seconds + (others["unaligned"].cpu_seconds if "unaligned" in others else 0.0)
     amounts = {"n_source": len(problem.source), "n_target": len(problem.train), "n_scored": len(problem.test)}
     return {model: columns | amounts | {"last_step": last, "cpu_seconds": spent} for model, columns in found.items()}
 
 
-def _columns(classifier: Classifier, problem: Problem, setting: Setting) -> dict[str, Any]:
+def _columns(classifier: Classifier, problem: Problem, setting: Setting, seed: int) -> dict[str, Any]:
     """Scores of one model: without labels, and with held-out labels where there are any."""
     raw = models.predict(classifier.network, problem.test.x, device=setting.device)
     calibrated = with_background(classifier.calibration.probabilities(raw), classifier.classes, problem.empty)
     on_source = models.predict(classifier.network, problem.validation.x, device=setting.device)
+    spiked = None
+    if problem.spike_ins is not None:
+        spiked = models.predict(classifier.network, problem.spike_ins.x, device=setting.device)
+    found = _scores(problem, raw, calibrated, on_source, spiked)
+    if setting.skada:
+        head, seen = skada_oracle.Head.of(classifier.network), _features(classifier.network, problem, setting)
+        found |= {f"skada_{name}": value for name, value in skada_oracle.scores(head, seen, seed).items()}
+    return found
+
+
+def _scores(
+    problem: Problem, raw: Tensor, calibrated: Tensor, on_source: Tensor, spiked: Tensor | None
+) -> dict[str, Any]:
+    """Scores of predictions of the scored target, of source-validation subtomograms, and of spike-ins."""
     found = {
         "confidence": float(calibrated.amax(1).mean()),
         "im_score": float(information_maximisation(raw)),
         "source_accuracy": metrics.balanced_accuracy(on_source, problem.validation.y),
     }
-    if problem.spike_ins is not None:
-        spiked = models.predict(classifier.network, problem.spike_ins.x, device=setting.device)
+    if problem.spike_ins is not None and spiked is not None:
         found["spike_balanced_accuracy"] = metrics.balanced_accuracy(spiked, problem.spike_ins.y)
     if problem.labels is not None:
         found |= metrics.scores(calibrated, problem.labels)
         recall = metrics.recall(calibrated, problem.labels)
         found |= {f"recall:{n}": float(r) for n, r in zip(problem.labels.classes, recall, strict=True)}
+    return found
+
+
+def _features(network: models.Network, problem: Problem, setting: Setting) -> skada_oracle.Features:
+    """Features of source-validation subtomograms and of those to adapt to."""
+    embed = partial(models.embed, network, device=setting.device)
+    return skada_oracle.Features(embed(problem.validation.x), problem.validation.y, embed(problem.train.x))
+
+
+def _outside(network: models.Network, problem: Problem, setting: Setting, seed: int) -> dict[str, dict[str, Any]]:
+    """Name of each of skada's estimators on the features of source_only -> the columns with its scores."""
+    embed = partial(models.embed, network, device=setting.device)
+    seen = _features(network, problem, setting)
+    on = {"test": embed(problem.test.x), "spiked": None if problem.spike_ins is None else embed(problem.spike_ins.x)}
+    found = {}
+    trained_on = skada_oracle.Features(embed(problem.source.x), problem.source.y, seen.target)
+    for name, estimator in skada_oracle.estimates(trained_on).items():
+        raw, spiked = (
+            None if x is None else torch.from_numpy(skada_oracle.probabilities(estimator, x)).float()
+            for x in on.values()
+        )
+        assert raw is not None
+        on_source = torch.from_numpy(skada_oracle.probabilities(estimator, seen.source, source=True)).float()
+        columns = _scores(problem, raw, with_background(raw, problem.source.classes, problem.empty), on_source, spiked)
+        scored = skada_oracle.scores(estimator, seen, seed)
+        found[f"skada_{name}"] = columns | {f"skada_{key}": value for key, value in scored.items()}
     return found

@@ -76,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--out", type=Path, default=Path("runs/compare"), help="folder of compare.csv (default: runs/compare)")
     add("--jobs", type=int, default=1, help="processes, each with one thread (default: 1)")
     add("--modules", nargs="+", default=[], help="Python files or modules that register methods")
+    add("--skada", action="store_true", help="beside source_only, skada's estimators; skada's scores in all rows")
     add("--device", default="cpu", help="cpu, auto, cuda or mps (default: cpu)")
     options = parser.parse_args(arguments)
     try:
@@ -84,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError(f"Expected a profile out of {', '.join(PROFILES)}, got '{options.profile}'.")
         own = options.subtomograms or options.tomogram
         chosen = _own_data(options) if own else {"targets": options.scenarios}
-        names = ("profile", "out", "jobs", "modules", "device")
+        names = ("profile", "out", "jobs", "modules", "skada", "device")
         table = compare(
             options.methods,
             seeds=options.seeds,

@@ -1,7 +1,8 @@
 """Training step beside its convolutions, a default fit, files to predictions with their memory, and growth.
 
 Prints one line per measurement, `name value unit`, in CPU time of one thread. The floor of a training step is the time
-of its convolutions alone, forward and backward, on the tensors of the step. Files are read, predicted and written in
+of its convolutions alone, forward and backward, on the tensors of the step; the network's passes with all layers, and
+the warps, are printed beside it. Files are read, predicted and written in
 processes of their own, whose peak memory is printed. A growth is the exponent b of time = a n^b, fitted over the sizes
 that are named.
 """
@@ -29,7 +30,7 @@ from cryoshift_core.simulation import imaging, optics, specimens
 from cryoshift_core.support.processes import Group
 from cryoshift_core.tomography import mrc
 
-N, MANY, FEW, STEPS = 700, 4000, 100, 40
+N, MANY, FEW, STEPS = 700, 4000, 1000, 40
 
 
 def white(n: int, box: int = 32, n_classes: int = 7) -> tuple[data.Labelled, data.Unlabelled]:
@@ -76,6 +77,22 @@ def convolutions(state: training._State, step: Callable[[], None]) -> Callable[[
     return run
 
 
+def parts(state: training._State, source: data.Labelled) -> dict[str, Callable[[], object]]:
+    """What a step cannot do without: the network's passes with all of its layers, and the warps."""
+    network, x = state.modules["network"], source.x[:32].clone()
+    passes = 3 if "warps" in state.modules else 1  # source, warped source, target
+
+    def layers() -> None:
+        for _ in range(passes):
+            network.features(x).sum().backward()  # type: ignore[operator]
+
+    found: dict[str, Callable[[], object]] = {"network": layers}
+    if "warps" in state.modules:
+        generator = torch.Generator().manual_seed(0)
+        found["warps"] = torch.no_grad()(lambda: state.modules["warps"](x, generator=generator))
+    return found
+
+
 def steps() -> None:
     source, target = white(N)
     for method in ("source_only", "cryoshift"):
@@ -86,6 +103,9 @@ def steps() -> None:
         print(f"step_{method}_32_batch32 {1e3 * whole:.0f} CPU-ms")
         print(f"step_{method}_32_batch32_floor {1e3 * floor:.0f} CPU-ms")
         print(f"step_{method}_32_batch32_over_floor {np.median([a / b for a, b in pairs]):.2f} times")
+        for part, work in parts(state, source).items():
+            ratios = [cpu_seconds(work, 5) / cpu_seconds(alone, 5) for _ in range(3)]
+            print(f"step_{method}_32_batch32_{part}_over_floor {np.median(ratios):.2f} times")
 
 
 def default_fit() -> None:

@@ -85,6 +85,33 @@ def test_the_series_is_no_chain():
     assert found == steps
 
 
+def tiers(project, *config):
+    """What one run of the workflow asks of `evidence`, and its exit status and output."""
+    (project / "tiers").unlink(missing_ok=True)
+    workflow = start(*config)
+    text, _ = workflow.communicate(timeout=120)
+    asked = (project / "tiers").read_text().splitlines() if (project / "tiers").exists() else []
+    return [line for line in asked if "--list" not in line], workflow.returncode, text
+
+
+def test_tiers_run_in_parts_go_on_and_end_with_the_report(project):
+    given = ("tiers=core,mixes", "parts=2", "seeds=21,22")
+    (project / "lost").write_text("--tier core --part 1/2")
+    asked, status, text = tiers(project, *given)
+    parts = {f"--profile smoke --seeds 21 22 --tier {t} --part {k}/2" for t in ("core", "mixes") for k in (0, 1)}
+    assert status and set(asked) == parts, text
+    (project / "lost").unlink()
+    asked, status, text = tiers(project, *given)
+    assert asked == ["--profile smoke --seeds 21 22 --tier core --part 1/2", "--profile smoke --report"]
+    assert status == 0, text
+    assert tiers(project, *given)[:2] == ([], 0)
+
+
+def test_an_unknown_tier_is_refused_before_anything_starts(project):
+    asked, status, text = tiers(project, "tiers=core,nothing")
+    assert status and not asked and "invalid choice: 'nothing'" in text and "Traceback" not in text
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

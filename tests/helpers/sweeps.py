@@ -48,10 +48,17 @@ run.finish()
 )
 
 
-# In place of Python: `sweep` prints plan.json. `run` notes its name in `calls`, takes as long as `slow` says, and has
+# In place of Python: `sweep` prints plan.json. `evidence` notes its arguments in `tiers`; a part that the file `lost`
+# names is killed. `run` notes its name in `calls`, takes as long as `slow` says, and has
 # a folder that has another name until it is complete, and done.json, written last, as a real run.
 STUB = """#!/bin/sh
 if [ "$3" = sweep ]; then exec cat plan.json; fi
+if [ "$3" = evidence ]; then
+  case "$*" in *nothing*) echo "argument --tier: invalid choice: 'nothing'" >&2; exit 2;; esac
+  echo "$*" | cut -d' ' -f4- >> tiers
+  case "$*" in *"$(cat lost 2>/dev/null || echo none)"*) kill -9 $$;; esac
+  exit
+fi
 for folder; do true; done
 name=$(basename $folder)
 echo $name >> calls

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import platform
 import subprocess
 import sys
 import textwrap
@@ -20,6 +21,27 @@ def test_the_automatic_device_is_the_best_one_there_is(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
         assert pick_device("auto").type == expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back to be cleared again")
+@pytest.mark.parametrize(("variable", "kept"), [("", True), ("MALLOC_MMAP_THRESHOLD_", False)])
+def test_tensors_take_the_memory_of_freed_ones(variable, kept):
+    """20 tensors of 16 MB, one after the other, have 80,000 pages; a user's own setting goes before."""
+    code = """
+        import resource, torch
+        from cryoshift_core.support.runtime import pick_device
+        pick_device("cpu")
+        def faults():
+            torch.ones(4 << 20)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        first = max(faults() for _ in range(3))
+        print(max(faults() for _ in range(20)) - first)
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment |= {"PYTHONPATH": str(ROOT)} | ({variable: "131072"} if variable else {})
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert (int(done.stdout) < 40_000) == kept
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
