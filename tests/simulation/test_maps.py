@@ -107,6 +107,13 @@ def test_a_dark_map_is_the_same_class_as_a_bright_one_and_said(tmp_path):
     assert "protein is dark in this map" in structures.warnings([dark])[0]
 
 
+def test_two_molecules_in_one_map_are_said(tmp_path):
+    one = density("TRiC", 8.0, 32)
+    says_so = maps.read_map(str(mrc(tmp_path / "two.mrc", np.concatenate([one, one], 2), 8.0))).doubts
+    assert "2 separate parts were drawn as one" in says_so[0]
+    assert maps.read_map(str(mrc(tmp_path / "one.mrc", one, 8.0))).doubts == ()
+
+
 def test_noise_outside_of_the_molecule_is_not_drawn(tmp_path):
     path = mrc(tmp_path / "noisy.mrc", density("TRiC", 8.0, 48, 0.5), 8.0)
     drawn = template(path, 8.0, 48).numpy()
