@@ -22,6 +22,7 @@ INSIDE = 0.8  # least fraction of the narrow Gaussian on voxels that hold data
 EXTREME = 3.0  # times the 99.9 % quantile of the grey values: gold, not protein
 MOST = 200_000  # maxima that are looked at, the highest ones; minima down to the same height
 BLOCK = 224  # edge in voxels of what is filtered at a time, without margins
+AT_A_TIME = 4096  # positions whose neighbours are listed at a time
 LONG = 16  # blocks from which on their number is shown
 FEWEST = 200  # candidates, where there are twice as many maxima
 TRUNCATE = 3.0  # widths at which a Gaussian ends
@@ -267,14 +268,19 @@ def _apart(zyx: np.ndarray, diameter: np.ndarray) -> np.ndarray:
     """Indices of positions (M, 3) in their order, each at least 0.7 mean diameters from those before it."""
     if not len(zyx):
         return np.zeros(0, int)
-    tree, free, kept = spatial.cKDTree(zyx), np.ones(len(zyx), bool), []
-    for i in range(len(zyx)):
-        if free[i]:
-            kept.append(i)
-            near = np.array(tree.query_ball_point(zyx[i], APART * (diameter[i] + diameter.max()) / 2))
-            distance = np.linalg.norm(zyx[near] - zyx[i], axis=1)
-            free[near[distance < APART * (diameter[i] + diameter[near]) / 2]] = False
-    return np.array(kept)
+    tree, free = spatial.cKDTree(zyx), np.ones(len(zyx), bool)
+    for first in range(0, len(zyx), AT_A_TIME):
+        rows = first + np.flatnonzero(free[first : first + AT_A_TIME])
+        near = spatial.cKDTree(zyx[rows]).sparse_distance_matrix(tree, APART * diameter.max(), output_type="ndarray")
+        one, other = rows[near["i"]], near["j"]
+        close = (other > one) & (near["v"] < APART * (diameter[one] + diameter[other]) / 2)
+        one, other = one[close], other[close]
+        order = np.argsort(one, kind="stable")
+        ends = np.cumsum(np.bincount(one, minlength=len(zyx))[rows])
+        for row, others in zip(rows, np.split(other[order], ends[:-1]), strict=True):
+            if free[row]:
+                free[others] = False
+    return np.flatnonzero(free)
 
 
 def _above_noise(found: np.ndarray, null: np.ndarray) -> int:
