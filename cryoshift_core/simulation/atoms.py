@@ -20,6 +20,8 @@ from .residues import Cleaned, clean
 LARGEST_FILE = 1 << 30  # bytes of an unpacked coordinate file
 MOST_ATOMS = 20_000_000
 SAME_PLACE = 0.1  # A: two atoms that are closer are one atom twice
+ALTERNATIVE = "_atom_site.label_alt_id"
+NEIGHBOURS = (0.7, 8.0)  # A, median distance between an atom and the nearest one; 1.3 with all atoms, 3.8 of a trace
 SAMPLE = 20_000  # atoms that are compared to find copies
 
 
@@ -58,8 +60,14 @@ def _parts(path: str | Path) -> list[gemmi.Structure]:
     start = re.sub(r"\A(\s|#[^\n]*\n)*", "", text[:10000])[:5].lower()
     try:
         if start == "data_":
-            blocks = gemmi.cif.read_string(text)
-            return [gemmi.make_structure_from_block(block) for block in blocks if block.find_loop("_atom_site.Cartn_x")]
+            out = []
+            for block in gemmi.cif.read_string(text):
+                if column := block.find_loop("_atom_site.Cartn_x"):
+                    loop = column.get_loop()
+                    if loop is not None and ALTERNATIVE not in loop.tags:  # gemmi reads no atoms without it
+                        loop.add_columns([ALTERNATIVE], ".")
+                    out.append(gemmi.make_structure_from_block(block))
+            return out
         if start[:1] == "{":
             return [gemmi.make_structure_from_block(gemmi.cif.read_mmjson_string(text).sole_block())]
         if bad := re.search(r"(?m)^(ATOM  |HETATM).{24}(?P<xyz>.{0,23}[^ 0-9.+\-eEnaif\r\n].{0,23})", text):
@@ -81,6 +89,20 @@ def _parts(path: str | Path) -> list[gemmi.Structure]:
 
 def _positions(model: gemmi.Model) -> np.ndarray:
     return np.array([site.atom.pos.tolist() for site in model.all()]).reshape(-1, 3)
+
+
+def _check_unit(path: str | Path, model: gemmi.Model) -> None:
+    """Return None; raise InputError where the distances between neighbouring atoms cannot be in A."""
+    xyz = _positions(model)
+    apart = cKDTree(xyz).query(_spaced(xyz), k=2)[0][:, 1]
+    apart = apart[apart > 0]
+    found = float(np.median(apart)) if len(apart) > 10 else 1.5
+    if not NEIGHBOURS[0] <= found <= NEIGHBOURS[1]:
+        unit = " They may be in nm: multiply them by 10." if found < NEIGHBOURS[0] else ""
+        raise InputError(
+            f"{path}: expected atoms {NEIGHBOURS[0]:g} to {NEIGHBOURS[1]:g} A from the next, got {found:.2g} A: "
+            f"convert the coordinates to A.{unit}"
+        )
 
 
 def _spaced(xyz: np.ndarray) -> np.ndarray:
@@ -225,6 +247,12 @@ def _doubts(path: str | Path, cleaned: list[Cleaned]) -> list[str]:
             f"{path} gives one atom for each of {traces} residues: a mean residue was drawn at each; give a model with "
             "all atoms if there is one."
         )
+    short, told = sum((c.incomplete for c in cleaned), np.zeros(2, int))
+    if short > told / 2:
+        out.append(
+            f"{path}: {short} of {told} residues lack a quarter of their mass or more, such as their side chains; give "
+            "a model with all atoms if there is one."
+        )
     return out
 
 
@@ -251,7 +279,10 @@ def read_atoms(path: str | Path, chains: str | None = None, assembly: str | None
     parts = _parts(path)
     models = [model for part in parts for model in part]
     if not models:
-        raise InputError(f"{path}: expected a PDB or mmCIF file with coordinates, or a map, got no atoms.")
+        raise InputError(
+            f"{path}: expected a PDB or mmCIF file with coordinates, or a map whose name ends in .mrc, .map, .ccp4, "
+            ".rec or .em (also .gz), got no atoms: convert it."
+        )
     for part in parts:
         part.setup_entities()
     cleaned = [clean(model) for model in models]
@@ -264,6 +295,7 @@ def read_atoms(path: str | Path, chains: str | None = None, assembly: str | None
     models, cleaned = [models[i] for i in full], [cleaned[i] for i in full]
     if not all(np.isfinite(_positions(model)).all() for model in models):
         raise InputError(f"{path}: expected finite atom positions, got NaN or infinite ones. Repair the file.")
+    _check_unit(path, models[0])
     kept, doubt = _choose_models(path, parts, models)
     doubts = [doubt] if doubt else []
     structure = parts[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ DIAMETERS = (30.0, 5000.0)  # A, of molecules
 INSIDE = 2.5  # V, mean potential of a molecule relative to ice
 VOLUME_PER_DALTON = 1.21  # A^3, of protein
 CLEAR = 0.6  # of the third moment: bright and dark parts in the ratio 4 : 1
+SOFT_RIM = 0.5  # of a mask's depth, at most
 NOISE_BLURS = (0.0, 1.0, 1.5, 2.0)  # voxels, tried until noise is low enough to outline the molecule
 
 
@@ -95,8 +97,9 @@ def _corners(shape: tuple[int, ...]) -> np.ndarray:
 def _background(data: np.ndarray, corners: np.ndarray) -> tuple[float, np.ndarray]:
     """Grey value of the ice, and the voxels (Z, Y, X) that a mask has left.
 
-    Where the corners hold one value, a mask has set it. Inside a ball, the ice keeps its own grey value, which is then
-    that of the mask's rim and of most voxels. A mask that follows the molecule sets the ice to the value outside.
+    Where the corners hold one value, a mask has set it. Inside a ball or a box, the ice keeps its own grey value, which
+    is then that of the mask's rim and of most voxels; behind a soft rim, if a molecule stands out from it there. A mask
+    that follows the molecule sets the ice to the value outside.
     """
     level = float(np.median(data[corners]))
     outside = ndimage.binary_opening(data == level)
@@ -106,12 +109,56 @@ def _background(data: np.ndarray, corners: np.ndarray) -> tuple[float, np.ndarra
     rim = live & ~ndimage.binary_erosion(live, iterations=2)
     middle, edge = float(np.median(data[live])), float(np.median(data[rim]))
     spread = 1.4826 * float(np.median(np.abs(data[live] - middle)))
-    radius = (3 * live.sum() / 4 / math.pi) ** (1 / 3)
-    centre = np.argwhere(live).mean(0)
-    grid = np.ogrid[tuple(map(slice, data.shape))]
-    ball = sum((axis - c) ** 2 for axis, c in zip(grid, centre, strict=True)) <= radius**2
-    is_ball = (ball & live).sum() > 0.95 * (ball | live).sum()
-    return (edge if is_ball and abs(edge - middle) <= spread / 2 > 0 else level), live
+    if not (spread > 0 and _is_ball_or_box(live)):
+        return level, live
+    if abs(edge - middle) <= spread / 2:
+        return edge, live
+    return _behind_soft_rim(data, level, live) or (level, live)
+
+
+def _behind_soft_rim(data: np.ndarray, level: float, live: np.ndarray) -> tuple[float, np.ndarray] | None:
+    """Grey value of the ice behind a mask's soft rim, and the voxels behind it; None where the mask may be a molecule.
+
+    The rim ends where layers have one grey value. That is the ice if a molecule stands out from it further inside: away
+    from the value outside of the mask, or less than half the way towards it, because the inside of a hollow molecule
+    has that value.
+
+    Parameters
+    ----------
+    level : grey value outside of the mask
+    live : voxels within it
+    """
+    depth = ndimage.distance_transform_edt(live)
+    layers = [
+        float(np.median(data[(depth > i) & (depth <= i + 1)])) for i in range(max(2, int(SOFT_RIM * depth.max())))
+    ]
+    even = [
+        i for i, (one, next_) in enumerate(itertools.pairwise(layers)) if abs(next_ - one) < 0.03 * abs(one - level)
+    ]
+    if not even:
+        return None
+    ice, inside = layers[even[0] + 1], depth > even[0] + 1
+    coarse = ndimage.gaussian_filter(np.where(inside, data - ice, 0), max(1.0, min(data.shape) / 24))
+    third, size = _third_moment(coarse), np.abs(coarse)
+    hollow = third * (ice - level) < 0 and size.max() > 0.5 * abs(ice - level)
+    return (ice, inside) if abs(third) >= CLEAR and not hollow else None
+
+
+def _is_ball_or_box(where: np.ndarray) -> bool:
+    """Whether voxels (Z, Y, X) fill a ball, or a box along the axes, as a mask that does not follow the molecule."""
+    at = np.argwhere(where)
+    if len(at) > 0.95 * np.prod(np.ptp(at, axis=0) + 1):
+        return True
+    radius = (3 * len(at) / 4 / math.pi) ** (1 / 3)
+    grid = np.ogrid[tuple(map(slice, where.shape))]
+    ball = np.asarray(sum((axis - c) ** 2 for axis, c in zip(grid, at.mean(0), strict=True)) <= radius**2)
+    return bool((ball & where).sum() > 0.95 * (ball | where).sum())
+
+
+def _third_moment(density: np.ndarray) -> float:
+    """Third moment over that of the absolute values: 1 or -1 where all deviations have one sign, 0 for noise."""
+    size = (np.abs(density) ** 3).sum()
+    return float((density**3).sum() / size) if size > 0 else 0.0
 
 
 def _noise(density: np.ndarray, where: np.ndarray) -> float:
@@ -145,8 +192,7 @@ def find_molecule(data: np.ndarray) -> tuple[int, np.ndarray, np.ndarray] | None
     density = np.clip(density, -highest, highest)  # single voxels of extreme value
     coarse = ndimage.gaussian_filter(density, max(1.0, min(data.shape) / 24))
     coarse -= np.median(coarse[corners])
-    size = (np.abs(coarse) ** 3).sum()
-    third = (coarse**3).sum() / size if size > 0 else 0.0
+    third = _third_moment(coarse)
     if abs(third) < CLEAR:
         return None
     sign = 1 if third > 0 else -1
@@ -218,6 +264,9 @@ def read_map(path: str, voxel_size: float | None = None, finest: float = 0.0) ->
         )
     soft = ndimage.gaussian_filter(ndimage.binary_dilation(outline, iterations=2).astype(np.float32), 0.7)
     doubts = [] if sign > 0 else [f"{path}: protein is dark in this map; it was inverted."]
+    parts, n = ndimage.label(ndimage.binary_dilation(outline))
+    if n > 1 and (sizes := sorted(np.bincount(parts[outline])[1:]))[-2] > 0.3 * sizes[-1]:
+        doubts.append(f"{path}: {n} separate parts were drawn as one molecule; if they are several, mask the others.")
     if _touches(outline):
         doubts.append(f"{path}: the molecule reaches the border of the map, and is cut off there.")
     mass = outline.sum() * size**3 / VOLUME_PER_DALTON / 1000

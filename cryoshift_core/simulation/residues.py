@@ -27,7 +27,7 @@ AMPHIPHILES = frozenset(
 # Mean heavy atoms of a residue of which only one atom is given: for protein and for nucleic acid.
 AMINO_ACID = ("C",) * 5 + ("N",) + ("O",) * 2
 NUCLEOTIDE = ("P",) + ("C",) * 10 + ("N",) * 4 + ("O",) * 7
-TRACE = ("CA", "P", "C1'", "C3'", "C4'", "C5'")
+TRACE = ("CA", "BB", "P", "C1'", "C3'", "C4'", "C5'")
 SUGARS = (gemmi.ResidueKind.PYR, gemmi.ResidueKind.KET)
 
 
@@ -43,6 +43,8 @@ class Cleaned:
     elements : atoms whose element was taken from their name
     unoccupied : more than half of the atoms have an occupancy of zero, so it was not used
     traces : residues of one atom, drawn as whole residues
+    incomplete : residues of which less than three quarters of the mass are given, as without side chains, and residues
+        of which this can be told
     """
 
     left_out: Counter[str] = field(default_factory=Counter)
@@ -50,6 +52,7 @@ class Cleaned:
     elements: int = 0
     unoccupied: bool = False
     traces: int = 0
+    incomplete: np.ndarray = field(default_factory=lambda: np.zeros(2, int))
 
 
 def is_polymer(residue: gemmi.Residue) -> bool:
@@ -176,6 +179,14 @@ def _draws(residues: list[gemmi.Residue], found: Cleaned) -> list[bool]:
     return out
 
 
+def _merge_beads(chain: gemmi.Chain) -> None:
+    """Remove the side chains of a coarse-grained model (Martini), whose backbone beads BB stand for the residues."""
+    for residue in chain:
+        if any(atom.name == "BB" for atom in residue):
+            _keep(residue, [atom.name == "BB" for atom in residue])
+            residue[0].element = gemmi.Element("C")
+
+
 def _fill_traces(chain: gemmi.Chain) -> int:
     """Number of residues of one atom in a chain of such; the mean heavy atoms of a residue are put around each atom."""
     polymer = [residue for residue in chain if is_polymer(residue)]
@@ -184,7 +195,7 @@ def _fill_traces(chain: gemmi.Chain) -> int:
         return 0  # single stubs of a chain that is whole otherwise
     for residue in traces:
         atom = residue[0].clone()  # adding atoms moves those of the residue in memory
-        elements, radius = (AMINO_ACID, 2.2) if atom.name == "CA" else (NUCLEOTIDE, 4.5)
+        elements, radius = (AMINO_ACID, 2.2) if atom.name in ("CA", "BB") else (NUCLEOTIDE, 4.5)
         rest = list(elements)
         rest.remove(atom.element.name)
         for i, element in enumerate(rest):
@@ -195,6 +206,17 @@ def _fill_traces(chain: gemmi.Chain) -> int:
             more.pos = atom.pos + gemmi.Position(ring * math.cos(angle), ring * math.sin(angle), height) * radius
             residue.add_atom(more)
     return len(traces)
+
+
+def _incomplete(chain: gemmi.Chain) -> np.ndarray:
+    """(2,) residues of several atoms with less than three quarters of their mass, and all standard ones of several."""
+    out = np.zeros(2, int)
+    for residue in chain:
+        info = gemmi.find_tabulated_residue(residue.name)
+        if len(residue) > 1 and info.is_standard() and (info.is_amino_acid() or info.is_nucleic_acid()):
+            whole = info.weight - 1.008 * info.hydrogen_count - 16.0  # an oxygen leaves with the water
+            out += (sum(atom.element.weight for atom in residue) < 0.75 * whole, 1)
+    return out
 
 
 def clean(model: gemmi.Model) -> Cleaned:
@@ -209,6 +231,7 @@ def clean(model: gemmi.Model) -> Cleaned:
     """
     found = Cleaned(elements=mend_elements(model))
     for chain in model:
+        _merge_beads(chain)
         for residue in chain:
             found.left_out["atom without element"] += sum(atom.element.name == "X" for atom in residue)
             _keep(residue, [not atom.element.is_hydrogen and atom.element.name != "X" for atom in residue])
@@ -220,6 +243,7 @@ def clean(model: gemmi.Model) -> Cleaned:
         for i, keep in reversed(list(enumerate(wanted))):
             if not keep:
                 del chain[i]
+        found.incomplete += _incomplete(chain)
         found.traces += _fill_traces(chain)
     for name in [chain.name for chain in model if not len(chain)]:
         if not any(len(chain) for chain in model if chain.name == name):

@@ -54,8 +54,14 @@ class Header:
     range: tuple[float, float] | None = None
 
 
+def _is_gzipped(path: Path) -> bool:
+    """Whether a file is gzipped, whatever its name: it begins with 1f 8b."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
 def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
+    return cast(BinaryIO, gzip.open(path, "rb")) if _is_gzipped(path) else path.open("rb")
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
@@ -76,7 +82,7 @@ def read_start(path: Path, n: int) -> tuple[bytes, int]:
             raw = file.read(n)
     except GZIP_DAMAGE as error:
         raise _damaged(path, error) from error
-    return raw, path.stat().st_size * (MOST_GZIP if path.suffix.lower() == ".gz" else 1)
+    return raw, path.stat().st_size * (MOST_GZIP if _is_gzipped(path) else 1)
 
 
 def _byte_order(raw: bytes, held: int) -> Literal["<", ">"]:
@@ -150,7 +156,7 @@ def read_header(path: Path) -> Header:
 
 def _stored(path: Path, header: Header) -> np.ndarray:
     """(nz, ny, nx) voxels as stored: memory-mapped, or unpacked into memory if the file is gzipped."""
-    if path.suffix.lower() != ".gz":
+    if not _is_gzipped(path):
         return np.memmap(path, header.dtype, "r", header.offset, header.shape)
     check_fits(path, header.shape)
     size = int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize

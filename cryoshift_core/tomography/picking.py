@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage, spatial
 from sklearn.isotonic import IsotonicRegression
+from tqdm import tqdm
 
 from ..errors import InputError
 from .volumes import release
@@ -19,7 +21,9 @@ APART = 0.7  # mean diameters between two candidates
 INSIDE = 0.8  # least fraction of the narrow Gaussian on voxels that hold data
 EXTREME = 3.0  # times the 99.9 % quantile of the grey values: gold, not protein
 MOST = 200_000  # maxima that are looked at, the highest ones; minima down to the same height
-SLAB = 1 << 24  # voxels of one slab, without its margins
+BLOCK = 224  # edge in voxels of what is filtered at a time, without margins
+AT_A_TIME = 4096  # positions whose neighbours are listed at a time
+LONG = 16  # blocks from which on their number is shown
 FEWEST = 200  # candidates, where there are twice as many maxima
 TRUNCATE = 3.0  # widths at which a Gaussian ends
 
@@ -50,15 +54,15 @@ class Candidates:
 
 
 def find_candidates(
-    volume: np.ndarray, voxel_size: float, diameters: Sequence[float], *, contrast: str, n: int, slab: int = SLAB
+    volume: np.ndarray, voxel_size: float, diameters: Sequence[float], *, contrast: str, n: int, block: int = BLOCK
 ) -> Candidates:
     """At most `n` local maxima of differences of Gaussians of a tomogram, at least 0.7 mean diameters apart.
 
     For a structure of diameter d the filter has its strongest response to a ball of that diameter: widths of
     d / (2 sqrt(3)) times and over sqrt(1.6) (Lindeberg 1998, Int. J. Comput. Vis. 30:79). Constant regions, such as a
     padded rim, and what lies beyond the border have no weight in the Gaussians; positions there, and at gold, are left
-    out. The list ends where half of the maxima may be noise. The volume is read in slabs along z, once per diameter,
-    in voxels binned to at most a sixth of it.
+    out. The list ends where half of the maxima may be noise. The volume is read in blocks, once per diameter, in voxels
+    binned to at most a sixth of it.
 
     Parameters
     ----------
@@ -67,7 +71,7 @@ def find_candidates(
     diameters : A, of the structures, at least one
     contrast : "bright" or "dark", of protein
     n : largest number of candidates
-    slab : voxels to filter at a time, without margins
+    block : edge of the part that is filtered at a time, in voxels, without margins
 
     Raises
     ------
@@ -81,7 +85,7 @@ def find_candidates(
             f"{n} candidates: name a molecule, or raise the number."
         )
     sign = -1.0 if contrast == "dark" else 1.0
-    parts = [_extrema(volume, size / voxel_size, sign, slab) for size in sizes]
+    parts = [_extrema(volume, size / voxel_size, sign, block) for size in sizes]
     zyx, score = np.concatenate([at for at, _ in parts]), np.concatenate([height for _, height in parts])
     d = np.repeat(sizes, [len(height) for _, height in parts])
     order = np.argsort(-score, kind="stable")
@@ -112,29 +116,36 @@ def _distinct(diameters: Sequence[float]) -> list[float]:
     return kept
 
 
-def _binned(volume: np.ndarray, first: int, last: int, step: int) -> np.ndarray:
-    """Layers `first` to `last` of the volume in voxels of `step`^3, (last - first, Y // step, X // step) float32."""
-    height, width = (size // step for size in volume.shape[1:])
-    out = np.empty((last - first, height, width), np.float32)
-    for i in range(first, last):
-        layer = np.asarray(volume[i * step : (i + 1) * step, : height * step, : width * step], np.float32)
-        out[i - first] = layer.reshape(step, height, step, width, step).mean((0, 2, 4))
+def _binned(volume: np.ndarray, part: Sequence[slice], step: int) -> np.ndarray:
+    """A part of the volume, given in voxels of `step`^3, as their means (Z, Y, X) float32."""
+    out = np.empty([edge.stop - edge.start for edge in part], np.float32)
+    rows, columns = (slice(edge.start * step, edge.stop * step) for edge in part[1:])
+    for i in range(len(out)):
+        first = (part[0].start + i) * step
+        layer = np.asarray(volume[first : first + step, rows, columns], np.float32)
+        out[i] = layer if step == 1 else layer.reshape(step, out.shape[1], step, out.shape[2], step).mean((0, 2, 4))
         release(volume)
     return out
 
 
 def _blank(data: np.ndarray) -> np.ndarray:
     """Voxels of constant regions (Z, Y, X) bool: those in a 3^3 block of equal values."""
+    if min(data.shape) > 1:  # a constant block, or its part at the border, has two squares of equal values in a row
+        square = data[:, :, 1:] == data[:, :, :-1]
+        square = square[:, 1:] & square[:, :-1] & (data[:, 1:, 1:] == data[:, :-1, 1:])
+        if not (square[1:] & square[:-1]).any():
+            return np.zeros(data.shape, bool)
     flat = ndimage.maximum_filter(data, 3) == ndimage.minimum_filter(data, 3)
     return ndimage.maximum_filter(flat, 3)
 
 
 def _grey_values(volume: np.ndarray, step: int, sign: float) -> tuple[float, float]:
     """Median of the grey values, and the distance from it on the side of protein that only gold exceeds."""
-    depth = volume.shape[0] // step
+    depth, height, width = (size // step for size in volume.shape)
     values = []
     for at in np.unique(np.linspace(1, max(1, depth - 2), 16).round().astype(int)):
-        part = _binned(volume, max(0, at - 1), min(depth, at + 2), step)
+        layers = slice(max(0, at - 1), min(depth, at + 2))
+        part = _binned(volume, (layers, slice(0, height), slice(0, width)), step)
         values.append(part[~_blank(part) & np.isfinite(part)])
     grey = np.concatenate(values)
     if not len(grey):
@@ -143,26 +154,41 @@ def _grey_values(volume: np.ndarray, step: int, sign: float) -> tuple[float, flo
     return level, EXTREME * float(np.quantile(sign * (grey - level), 0.999))
 
 
-def _extrema(volume: np.ndarray, diameter: float, sign: float, slab: int) -> tuple[np.ndarray, np.ndarray]:
+def _blocks(shape: Sequence[int], edge: int, margin: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Parts that cover a volume of `shape`: each with its margins, and the part itself within these."""
+    for corner in itertools.product(*(range(0, size, edge) for size in shape)):
+        ends = [min(size, at + edge) for at, size in zip(corner, shape, strict=True)]
+        low = [max(0, at - margin) for at in corner]
+        yield (
+            tuple(slice(a, min(size, b + margin)) for a, b, size in zip(low, ends, shape, strict=True)),
+            tuple(slice(at - a, b - a) for at, a, b in zip(corner, low, ends, strict=True)),
+        )
+
+
+def _extrema(volume: np.ndarray, diameter: float, sign: float, block: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions (M, 3) of maxima and minima of the filter for one diameter (voxels), and their heights (M,).
 
     Heights are above the median, in robust standard deviations; those of minima are negative.
     """
     step = min(max(1, int(diameter / COARSE)), *volume.shape)
-    depth, height, width = (size // step for size in volume.shape)
+    shape = [size // step for size in volume.shape]
     level, extreme = _grey_values(volume, step, sign)
     sigma = diameter / step / (2 * math.sqrt(3))
-    margin, core = math.ceil(TRUNCATE * sigma * math.sqrt(RATIO)) + 2, max(1, slab // (height * width))
+    margin = math.ceil(TRUNCATE * sigma * math.sqrt(RATIO)) + 2
     positions, heights, samples = [np.zeros((0, 3))], [np.zeros(0)], [np.zeros(0, np.float32)]
-    for first in range(0, depth, core):
-        low, last = max(0, first - margin), min(depth, first + core)
-        response, inside = _respond(_binned(volume, low, min(depth, last + margin), step), level, extreme, sign, sigma)
-        inside[: first - low] = inside[last - low :] = False
-        for extremum in (1, -1):
-            at = np.argwhere((extremum * response == ndimage.maximum_filter(extremum * response, 3)) & inside)
-            positions.append((at + _offset(response, at) + (low + 0.5, 0.5, 0.5)) * step - 0.5)
+    blocks = list(_blocks(shape, block, margin))
+    bar = tqdm(blocks, "find candidates", mininterval=1, ascii=True, unit="block", disable=len(blocks) < LONG)
+    for part, core in bar:
+        response, usable = _respond(_binned(volume, part, step), level, extreme, sign, sigma)
+        inside = np.zeros_like(usable)
+        inside[core] = usable[core]
+        corner = np.array([edge.start for edge in part])
+        for above in (np.greater_equal, np.less_equal):
+            at = _peaks(response, inside, above)
+            positions.append((at + _offset(response, at) + corner + 0.5) * step - 0.5)
             heights.append(response[tuple(at.T)] * 1.0)
-            samples.append(response[:, ::3, ::3][inside[:, ::3, ::3]])
+        every = (slice(None), *(slice(-low % 3, None, 3) for low in corner[1:].tolist()))
+        samples.append(response[every][inside[every]])
     values, zyx, found = np.concatenate(samples), np.concatenate(positions), np.concatenate(heights)
     if not len(values):
         return zyx, found
@@ -177,21 +203,49 @@ def _respond(
     bright = sign * (data - np.float32(level))
     gold = bright > extreme
     usable = ~(_blank(data) | gold) & np.isfinite(data)
-    response, inside = _filter(np.where(usable, bright, np.float32(0)), usable.astype(np.float32), sigma)
+    response, inside = _filter(np.where(usable, bright, np.float32(0)), usable, sigma)
     if gold.any():
         inside &= ndimage.gaussian_filter(gold.astype(np.float32), sigma, truncate=TRUNCATE) < 0.01
     return response, inside
 
 
-def _filter(data: np.ndarray, weight: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Difference of Gaussians (Z, Y, X) of the voxels with weight, and where enough of the narrow one has weight."""
+def _filter(data: np.ndarray, usable: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Difference of Gaussians (Z, Y, X) of the usable voxels, and where enough of the narrow one lies on them."""
 
     def mean(s: float) -> tuple[np.ndarray, np.ndarray]:
-        total, share = (ndimage.gaussian_filter(part, s, mode="constant", truncate=TRUNCATE) for part in (data, weight))
-        return total / np.maximum(share, 0.05), share
+        share = _share(usable, s)
+        total = ndimage.gaussian_filter(data, s, mode="constant", truncate=TRUNCATE)
+        return np.divide(total, np.maximum(share, np.float32(0.05)), out=total), share
 
     narrow, share = mean(sigma / math.sqrt(RATIO))
-    return narrow - mean(sigma * math.sqrt(RATIO))[0], share >= INSIDE
+    inside = share >= INSIDE
+    del share
+    narrow -= mean(sigma * math.sqrt(RATIO))[0]
+    return narrow, inside
+
+
+def _share(usable: np.ndarray, sigma: float) -> np.ndarray:
+    """Fraction (Z, Y, X) of a Gaussian about each voxel that lies on usable ones; those beyond the border are not."""
+    if not usable.all():
+        return ndimage.gaussian_filter(usable.astype(np.float32), sigma, mode="constant", truncate=TRUNCATE)
+    along = [
+        ndimage.gaussian_filter1d(np.ones(n, np.float32), sigma, mode="constant", truncate=TRUNCATE)
+        for n in usable.shape
+    ]
+    return along[0][:, None, None] * along[1][:, None] * along[2]
+
+
+def _peaks(response: np.ndarray, inside: np.ndarray, above: np.ufunc) -> np.ndarray:
+    """Voxels (M, 3) that are `above` (or equal to) each of their 26 neighbours; not those on the faces of the array."""
+    peak = inside[1:-1, 1:-1, 1:-1].copy()
+    middle, steps = response[1:-1, 1:-1, 1:-1], [np.array(s) for s in itertools.product((-1, 0, 1), repeat=3)]
+    for step in (s for s in steps if np.abs(s).sum() == 1):
+        beside = tuple(slice(1 + d, n - 1 + d) for d, n in zip(step, response.shape, strict=True))
+        peak &= above(middle, response[beside])
+    at = np.argwhere(peak) + 1
+    for step in (s for s in steps if np.abs(s).sum() > 1):  # few are left
+        at = at[above(response[tuple(at.T)], response[tuple((at + step).T)])]
+    return at
 
 
 def _offset(response: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -214,14 +268,19 @@ def _apart(zyx: np.ndarray, diameter: np.ndarray) -> np.ndarray:
     """Indices of positions (M, 3) in their order, each at least 0.7 mean diameters from those before it."""
     if not len(zyx):
         return np.zeros(0, int)
-    tree, free, kept = spatial.cKDTree(zyx), np.ones(len(zyx), bool), []
-    for i in range(len(zyx)):
-        if free[i]:
-            kept.append(i)
-            near = np.array(tree.query_ball_point(zyx[i], APART * (diameter[i] + diameter.max()) / 2))
-            distance = np.linalg.norm(zyx[near] - zyx[i], axis=1)
-            free[near[distance < APART * (diameter[i] + diameter[near]) / 2]] = False
-    return np.array(kept)
+    tree, free = spatial.cKDTree(zyx), np.ones(len(zyx), bool)
+    for first in range(0, len(zyx), AT_A_TIME):
+        rows = first + np.flatnonzero(free[first : first + AT_A_TIME])
+        near = spatial.cKDTree(zyx[rows]).sparse_distance_matrix(tree, APART * diameter.max(), output_type="ndarray")
+        one, other = rows[near["i"]], near["j"]
+        close = (other > one) & (near["v"] < APART * (diameter[one] + diameter[other]) / 2)
+        one, other = one[close], other[close]
+        order = np.argsort(one, kind="stable")
+        ends = np.cumsum(np.bincount(one, minlength=len(zyx))[rows])
+        for row, others in zip(rows, np.split(other[order], ends[:-1]), strict=True):
+            if free[row]:
+                free[others] = False
+    return np.flatnonzero(free)
 
 
 def _above_noise(found: np.ndarray, null: np.ndarray) -> int:

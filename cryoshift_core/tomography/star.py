@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def read_star(path: str | Path) -> dict[str, dict[str, list[str]]]:
     check_file(path)
     tables: dict[str, dict[str, list[str]]] = {}
     try:
-        for block in gemmi.cif.read_file(str(path)):
+        for block in _document(Path(path)):
             table = tables.setdefault(block.name.strip(), {})
             item: Any  # gemmi's types leave the items of a block open
             for item in block:
@@ -35,10 +36,20 @@ def read_star(path: str | Path) -> dict[str, dict[str, list[str]]]:
                         cells = range(item.loop.length())
                         table[tag[1:]] = [gemmi.cif.as_string(item.loop[row, column]) for row in cells]
     except (RuntimeError, ValueError) as error:  # a cell that is not text raises UnicodeDecodeError, a ValueError
-        raise InputError(
-            f"{path} is not a STAR file ({str(error).splitlines()[0]}); expected RELION's format: check the file."
-        ) from error
+        reason = str(error).splitlines()[0]
+        way_out = "copy it again, or correct the row" if "number of values" in reason else "check the file"
+        raise InputError(f"{path} is not a STAR file ({reason}); expected RELION's format: {way_out}.") from error
     return tables
+
+
+def _document(path: Path) -> gemmi.cif.Document:
+    """The parsed file, also where a Windows program has put a byte order mark before it."""
+    with path.open("rb") as file:
+        start = file.read(3)
+    marked = start == codecs.BOM_UTF8 or start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if not marked:
+        return gemmi.cif.read_file(str(path))
+    return gemmi.cif.read_string(path.read_bytes().decode("utf-8-sig" if start == codecs.BOM_UTF8 else "utf-16"))
 
 
 def _cell(value: object) -> str:

@@ -60,6 +60,12 @@ SUBTOMOGRAMS: dict[str, stacks.StackReader] = {
 WAYS_OUT = {
     ".gz": "is compressed and cannot be read in place; run gunzip -k on it",
     ".bz2": "is compressed and cannot be read in place; run bunzip2 -k on it",
+    ".xz": "is compressed and cannot be read in place; run unxz -k on it",
+    ".zst": "is compressed and cannot be read in place; run unzstd on it",
+    ".zip": "is compressed and cannot be read in place; unpack it",
+    ".h5": "has an ending of several formats; if EMAN2 wrote it, rename it to .hdf, else convert it to MRC",
+    ".tif": "has no voxel size; convert it to MRC (IMOD: tif2mrc)",
+    ".tiff": "has no voxel size; convert it to MRC (IMOD: tif2mrc)",
     ".mod": "is an IMOD model; convert its points to text: model2point -object model.mod points.txt",
 }
 
@@ -73,9 +79,7 @@ def _check_ending(path: Path, ending: str, known: list[str], what: str) -> None:
         raise InputError(f"{path} {WAYS_OUT[last]}.")
     if ending not in known:
         expected = ", ".join(e for e in known if e) + (" or a folder" if "" in known else "")
-        raise InputError(
-            f"{path}: expected a {what} whose name ends in {expected}, got '{ending}'; convert it, or rename it."
-        )
+        raise InputError(f"{path}: expected a {what} whose name ends in {expected}, got '{ending}'; convert it.")
 
 
 def _reader(path: Path, readers: Mapping[str, Reader], what: str) -> Reader:

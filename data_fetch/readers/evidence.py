@@ -16,10 +16,17 @@ import numpy as np
 from cryoshift_core.errors import InputError
 from cryoshift_core.tomography.checks import checked_voxel_size, cubic_step
 
+from .positions import name_of
+
 TOLERANCE = 0.01
 PLAUSIBLE = (0.2, 500.0)  # A per pixel
-# As in TS_1_10.00Apx.mrc and TS_1_0000005_10.00A.mrc (Warp), and VoxelSpacing10.012 (CryoET Data Portal).
-NAMED = re.compile(r"(?<![\d.])(?:(\d+(?:\.\d+)?)_?Apx|(\d+\.\d\d)A)(?![A-Za-z])")
+# As in TS_1_10.00Apx.mrc and TS_1_0000005_10.00A.mrc (Warp), TS_1_apix10.5.mrc, tomo_1.05nm.mrc, and VoxelSpacing10.012
+# (CryoET Data Portal). A number of A behind "lowpass" or the like is a resolution.
+NAMED = re.compile(
+    r"(?<![\d.])(?<!lp)(?<!lp_)(?<!pass)(?<!pass_)(?<!filt)(?<!filt_)(?<!res)(?<!res_)"
+    r"(?:(\d+(?:\.\d+)?)_?(?i:apx|apix|angpix|a_px)|(\d+\.\d{1,3})(?:A|Ang|ang)|(\d+\.\d{2,4})nm)(?![A-Za-z])"
+    r"|(?<![A-Za-z])(?i:apx|apix|angpix|pixelsize|voxelsize)[_-]?(\d+(?:\.\d+)?)(?![\dA-Za-z])"
+)
 SPACING = re.compile(r"VoxelSpacing(\d+(?:\.\d+)?)")
 
 
@@ -44,7 +51,8 @@ def same(one: float, other: float) -> bool:
 def in_names(path: str | Path) -> list[Stated]:
     """Pixel sizes that the name of a file, or of the folders that it lies in, states."""
     path = Path(path)
-    found = [Stated(float(a or b), "its name") for a, b in NAMED.findall(path.name)[-1:]]
+    named = NAMED.findall(name_of(path.name))[-1:]
+    found = [Stated(10 * float(nm) if nm else float(a or b or c), "its name") for a, b, nm, c in named]
     folders = [part for part in path.absolute().parts[:-1] if SPACING.fullmatch(part)]
     found += [Stated(float(SPACING.fullmatch(part)[1]), f"its folder {part}") for part in folders[-1:]]  # type: ignore[index]
     return [one for one in found if is_stated(one.value)]

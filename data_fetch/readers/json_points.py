@@ -28,12 +28,18 @@ def _parse(path: str | Path, text: str, where: str = "") -> Any:
         raise InputError(f"{path} is not JSON{where} ({reason}); write it again.") from error
 
 
-def _number(path: str | Path, value: Any, where: str) -> float:
+def _finite(value: Any) -> float:
+    """A JSON value as a number; NaN where it is none, or not finite."""
     try:
         number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else np.nan
     except OverflowError:
         number = np.nan
-    if not np.isfinite(number):
+    return number if np.isfinite(number) else np.nan
+
+
+def _number(path: str | Path, value: Any, where: str) -> float:
+    number = _finite(value)
+    if np.isnan(number):
         raise InputError(f"{path}: {where} is {_text(path, value)[:40]!r}; expected a number: correct it.")
     return number
 
@@ -47,39 +53,41 @@ def _text(path: str | Path, value: Any) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _is_missing(value: Any) -> bool:
-    """Whether a JSON value stands for a number that a program could not compute."""
-    return value is None or (isinstance(value, float) and not np.isfinite(value))
-
-
 def _positions(path: str | Path, rows: Sequence[Sequence[Any]], where: Sequence[Sequence[str]]) -> np.ndarray:
-    """(N, 3) x, y, z; NaN for missing numbers, unless they are in half of the rows or more.
+    """(N, 3) x, y, z; NaN for what is no number, unless that is in half of the rows or more.
 
     Parameters
     ----------
     where : (N, 3) words for the InputError
     """
-    lost = sum(any(map(_is_missing, row)) for row in rows)
-    allowed = 2 * lost < len(rows)
-    return np.array(
-        [
-            [np.nan if allowed and _is_missing(v) else _number(path, v, w) for v, w in zip(row, words, strict=True)]
-            for row, words in zip(rows, where, strict=True)
-        ]
-    )
+    out = np.array([[_finite(value) for value in row] for row in rows])
+    if 2 * np.isnan(out).any(1).sum() >= len(rows):
+        for row, words in zip(rows, where, strict=True):
+            for value, word in zip(row, words, strict=True):
+                _number(path, value, word)
+    return out
+
+
+def _location(point: Any) -> dict[str, Any]:
+    """The location of a point; empty where it has none."""
+    found = point.get("location") if isinstance(point, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _locations(path: str | Path, points: Sequence[Any]) -> np.ndarray:
     """(N, 3) x, y, z of points with a location."""
-    for number, point in enumerate(points, 1):
-        if not isinstance(point, dict) or not isinstance(point.get("location"), dict):
-            raise InputError(f"{path}: point {number} has no location; expected one with x, y and z: correct it.")
-    rows = [[point["location"].get(axis) for axis in "xyz"] for point in points]
+    lost = [number for number, point in enumerate(points, 1) if not _location(point)]
+    if lost and 2 * len(lost) >= len(points):
+        raise InputError(f"{path}: point {lost[0]} has no location; expected one with x, y and z: correct it.")
+    rows = [[_location(point).get(axis) for axis in "xyz"] for point in points]
     return _positions(path, rows, [[f"{a} of point {n}" for a in "xyz"] for n in range(1, len(points) + 1)])
 
 
-def _matrices(path: str | Path, values: Sequence[Any], n: int) -> np.ndarray | None:
-    """(N, n, n) numbers from nested lists; None if any is missing."""
+def _matrices(path: str | Path, points: Sequence[Any], key: str, n: int) -> np.ndarray | None:
+    """(N, n, n) numbers from nested lists; None if any point with a position has none."""
+    placed = [not np.isnan([_finite(_location(point).get(axis)) for axis in "xyz"]).any() for point in points]
+    identity = np.eye(n).tolist()
+    values = [point.get(key) if known else identity for point, known in zip(points, placed, strict=True)]
     if any(value is None for value in values):
         return None
     out = np.empty((len(values), n, n))
@@ -94,12 +102,13 @@ def _matrices(path: str | Path, values: Sequence[Any], n: int) -> np.ndarray | N
     return out
 
 
-def _columns(path: str | Path, points: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+def _columns(path: str | Path, points: Sequence[Any]) -> dict[str, list[str]]:
     """All fields of the points as texts, the location as x, y and z; names are made valid labels of a STAR."""
+    points = [point if isinstance(point, dict) else {} for point in points]
     keys = dict.fromkeys(key for point in points for key in point)
     if len(keys) > MAX_KEYS:
         raise InputError(f"{path} names {len(keys)} different fields; expected at most {MAX_KEYS}: remove some.")
-    table = {axis: [_text(path, point["location"].get(axis)) for point in points] for axis in "xyz"}
+    table = {axis: [_text(path, _location(point).get(axis)) for point in points] for axis in "xyz"}
     fields = (key for key in keys if key not in ("location", *table))
     texts = {key: [_text(path, point.get(key)) for point in points] for key in fields}
     return table | {re.sub(r"\W", "_", key) or "_": column for key, column in texts.items()}
@@ -116,7 +125,8 @@ def _particles(
 ) -> Particles:
     """Particles from points of the portal or of copick; `rotations` (N, 3, 3) map the reference into the tomogram."""
     angles = None if rotations is None else relion_from_rotation(rotation_from_matrices(path, rotations))
-    groups = group_numbers([_text(path, point.get("instance_id")) or "0" for point in points])
+    instances = [point.get("instance_id") if isinstance(point, dict) else None for point in points]
+    groups = group_numbers([_text(path, instance) or "0" for instance in instances])
     particles = Particles(_columns(path, points), zyx, angles=angles, groups=groups)
     return placed(particles, path, tomogram, unit, name=name)
 
@@ -138,9 +148,17 @@ def read_portal(path: str | Path, tomogram: Volume) -> Particles:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise InputError(f"{path} holds no points; expected one JSON object per line: check the file.")
-    points = [_parse(path, line, f" in line {number}") for number, line in lines]
+    points, broken = [], []
+    for number, line in lines:
+        try:
+            points.append(_parse(path, line, f" in line {number}"))
+        except InputError as error:
+            points.append(None)
+            broken.append(error)
+    if 2 * len(broken) >= len(points):
+        raise broken[0]
     xyz = _locations(path, points)
-    rotations = _matrices(path, [point.get("xyz_rotation_matrix") for point in points], 3)
+    rotations = _matrices(path, points, "xyz_rotation_matrix", 3)
     spacing = next((s for s in evidence.in_names(path) if "VoxelSpacing" in s.where), None)
     if spacing is None or evidence.same(spacing.value, tomogram.voxel_size):
         return _particles(path, points, xyz[:, ::-1], "", tomogram, rotations)
@@ -179,9 +197,10 @@ def _read_eman2(path: str | Path, content: dict[str, Any], tomogram: Volume) -> 
     it, in older files, they are voxels of the tomogram, counted from 0 (e2spt_boxer.py, on the metadata of 2018-09).
     """
     boxes, listed = content["boxes_3d"], content.get("class_list")
-    bad = next((row for row, box in enumerate(boxes, 1) if not isinstance(box, list) or len(box) < 3), None)
-    if bad:
-        raise InputError(f"{path}: box {bad}: expected a list of x, y, z, method, score and class; correct it.")
+    bad = [row for row, box in enumerate(boxes, 1) if not isinstance(box, list) or len(box) < 3]
+    if bad and 2 * len(bad) >= len(boxes):
+        raise InputError(f"{path}: box {bad[0]}: expected a list of x, y, z, method, score and class; correct it.")
+    boxes = [[None] * 3 if row in bad else box for row, box in enumerate(boxes, 1)]
     xyz = _positions(path, [box[:3] for box in boxes], [[f"box {row}"] * 3 for row in range(1, len(boxes) + 1)])
     unit, stated = "", evidence.in_names(path)
     if "apix_unbin" in content:
@@ -211,7 +230,7 @@ def _read_copick(path: str | Path, content: dict[str, Any], tomogram: Volume) ->
     if unit != "angstrom":
         raise InputError(f"{path} has positions in {_text(path, unit)[:40]!r}; expected angstrom: convert them.")
     xyz = _locations(path, points)
-    rotations = _matrices(path, [point.get("transformation_") for point in points], 4)
+    rotations = _matrices(path, points, "transformation_", 4)
     if rotations is not None:
         xyz = xyz + rotations[:, :3, 3]
         rotations = rotations[:, :3, :3]

@@ -13,6 +13,9 @@ from cryoshift_core.errors import InputError
 COMPANION = re.compile(r"(?:(?<=[_.-])|^)(ctf|weights?|wedge|multi(?:plicity)?)(?=[_.\d-]|$)", re.I)
 
 
+NO_PARTICLE = re.compile(r"(?:(?<=[_.-])|^)(average|avg|mask|ref|reference|template|half\d?|unfil)(?=[_.-]|\d|$)", re.I)
+
+
 def _partners(stem: str) -> set[str]:
     """Names, without ending, that the particle of a CTF or weight volume may have."""
     match = COMPANION.search(stem)
@@ -41,8 +44,21 @@ def _without_companions(folder: Path, files: list[Path]) -> tuple[list[Path], li
     return [file for file in files if file not in left_out], others
 
 
+def _without_others(files: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Particles, and volumes that are none by their name: an average, a mask, a reference, a half map.
+
+    Nothing is left out where more than a tenth of the files, and more than three, have such names.
+    """
+    others = [file for file in files if NO_PARTICLE.search(file.stem)]
+    if len(others) > max(3, len(files) / 10) or len(others) == len(files):
+        return files, []
+    return [file for file in files if file not in others], others
+
+
 def particle_files(folder: Path, formats: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """Files of a folder, or of its sub-folders if it has none of its own, sorted, and CTF and weight volumes beside.
+    """Files of a folder, or of its sub-folders if it has none of its own, sorted, and others that lie beside them.
+
+    The others are CTF and weight volumes, averages and masks. Hidden files are not looked at.
 
     Raises
     ------
@@ -51,13 +67,16 @@ def particle_files(folder: Path, formats: Sequence[str]) -> tuple[list[Path], li
     """
     endings = [ending for ending in formats if not ending.startswith(".mrcs")]
     for pattern in ("*", "*/*"):
-        found = {ending: sorted(folder.glob(pattern + ending)) for ending in endings}
+        listed = sorted(file for file in folder.glob(pattern) if not file.name.startswith(".") and file.is_file())
+        found = {ending: [file for file in listed if file.name.lower().endswith(ending)] for ending in endings}
         kinds = [ending for ending, files in found.items() if files]
         kinds = [ending for ending in kinds if ending != ".png"] or kinds  # PNGs beside volumes are previews
         if len(kinds) > 1:
             raise InputError(f"Folder {folder} holds {' and '.join(kinds)} files; expected one kind: move the others.")
         if kinds:
-            return _without_companions(folder, found[kinds[0]])
+            files, companions = _without_companions(folder, found[kinds[0]])
+            files, others = _without_others(files)
+            return files, sorted([*companions, *others])
     raise InputError(
         f"Folder {folder} holds no {' files, no '.join(endings)} files; expected one per subtomogram: check the path."
     )
@@ -72,6 +91,8 @@ def _file_of(path: Path, name: str, project: Path | None) -> Path:
         No such file, one outside these folders, or two different ones.
     """
     home = path.parent.resolve()
+    if "\\" in name and not (home / name).exists():
+        name = name.replace("\\", "/")  # as programs on Windows write it
     roots = [home] if project is None else [project.resolve(), home]
     candidates = list(dict.fromkeys((root / name).resolve() for root in roots))
     inside = [file for file in candidates if any(file.is_relative_to(root) for root in roots)]
@@ -84,8 +105,8 @@ def _file_of(path: Path, name: str, project: Path | None) -> Path:
     if project is not None and not inside:
         what = f"leaves the project folder {roots[0]} and the STAR's"
     way_out = "correct it, or pass as project_folder the folder that the names are relative to"
-    near = _project_of(home, name) if project is None else None
-    if near is not None:
+    near = _project_of(home, name)
+    if near is not None and near != project:
         way_out = f"pass project_folder={near}, in which it lies"
     raise InputError(f"{path}: _rlnImageName '{name}' {what}; {way_out}.")
 

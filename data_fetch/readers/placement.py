@@ -107,6 +107,11 @@ def _alternatives(zyx: np.ndarray, tomogram: Volume, stated: Sequence[Stated]) -
     size = np.array(tomogram.data.shape)
     factors = {s.value / tomogram.voxel_size for s in stated} | {2.0, 0.5}
     scaled = {f"multiplied by {factor:.4g}": zyx * factor for factor in sorted(factors)}
+    scaled |= {  # nm instead of A, and the reverse
+        "multiplied by 10": zyx * 10,
+        "divided by 10": zyx / 10,
+        "multiplied by 10 about the centre": (zyx - size / 2) * 10 + size / 2,
+    }
     swapped = {"with y and z swapped": [1, 0, 2], "with x and z swapped": [2, 1, 0], "with x and y swapped": [0, 2, 1]}
     turned = {"with z counted from the other end": 0, "with y counted from the other end": 1}
     return (
@@ -155,11 +160,14 @@ def doubts(path: str | Path, zyx: np.ndarray, tomogram: Volume, stated: Sequence
             f"{path} lists positions of '{name_of(name)[:40]}', and the density of {tomogram.path} at them is as "
             "beside them: check that they belong to this tomogram."
         ]
-    first = zyx.max(0) < 0.55 * np.array(tomogram.data.shape)
-    if len(_one_a_cell(zyx, tomogram.voxel_size)) >= 10 and first.all() and as_read < UNSURE:
+    part = float((zyx.max(0) / np.array(tomogram.data.shape)).max()) if len(zyx) else 1.0
+    # Positions of one cell are not independent, as on one membrane, but few of these lie in a corner.
+    wide = part > 0.2
+    independent = len(_one_a_cell(zyx, tomogram.voxel_size) if wide else np.unique(zyx.round(), axis=0))
+    if independent >= 10 and part < 0.55 and as_read < UNSURE:
         return [
-            f"{path}: all {len(zyx)} positions lie in the first half of {tomogram.path} along x, y and z, and the "
-            "density at them is as beside them: they may count voxels of a smaller tomogram."
+            f"{path}: all {len(zyx)} positions lie in the first {'half' if wide else 'fifth'} of {tomogram.path} along "
+            "x, y and z, and the density at them is as beside them: they may count voxels of a smaller tomogram."
         ]
     return []
 
@@ -207,7 +215,9 @@ def placed(
         As `bad_rows`.
     """
     assert particles.zyx is not None  # readers of positions always give them
-    bad = bad_rows(path, particles.zyx, tomogram, unit, rows)
+    other = next((s for s in stated if is_stated(s.value) and not same(s.value, tomogram.voxel_size)), None)
+    says = f" ({other.value:.4g} A per pixel in {other.where})" if other else ""
+    bad = bad_rows(path, particles.zyx, tomogram, unit + says, rows)
     good = np.delete(particles.zyx, list(bad), axis=0)
     warnings = not_classified(path, bad, rows) + doubts(path, good, tomogram, stated, name)
     numbers = np.arange(len(particles)) if rows is None else np.asarray(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import re
 import warnings
@@ -16,7 +17,6 @@ from cryoshift_core.tomography.checks import check_file
 from cryoshift_core.tomography.volumes import Volume
 
 MAX_BYTES = 1 << 26  # of a table of positions, about 200,000 rows; text and JSON need about 20 times as much memory
-MISSING = ("nan", "inf", "infinity", "<na>", "na", "none", "null")  # numbers that a program could not compute
 FILE_ENDING = re.compile(r"(\.(tomostar|star|xml|mrcs?|rec|map|st|ali|em|hdf5?|h5|zarr|ome|tiff?|gz)(:mrcs?)?)+$", re.I)
 
 
@@ -29,11 +29,16 @@ def check_size(path: str | Path, limit: int = MAX_BYTES) -> None:
 
 
 def read_text(path: str | Path, what: str, limit: int = MAX_BYTES) -> str:
-    """Text of a file in UTF-8, at most `limit` bytes; `what` names the expected content in the InputError."""
+    """Text of a file in UTF-8, or UTF-16 with a mark, of at most `limit` bytes.
+
+    Parameters
+    ----------
+    what : the expected content, for the InputError
+    """
     check_size(path, limit)
     raw = Path(path).read_bytes()
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not text (byte {error.start} is {raw[error.start]:#04x}); expected {what}: check the file."
@@ -45,7 +50,7 @@ def floats(path: str | Path, column: str, texts: Sequence[str], missing: bool = 
 
     Parameters
     ----------
-    missing : NaN, infinite and missing numbers become NaN, unless they are half of the texts or more
+    missing : what is not a finite number becomes NaN, unless that is half of the texts or more
     """
     out, lost = np.full(len(texts), np.nan), []
     for row, text in enumerate(texts):
@@ -54,11 +59,9 @@ def floats(path: str | Path, column: str, texts: Sequence[str], missing: bool = 
         if not np.isfinite(out[row]):
             out[row] = np.nan
             lost.append(row)
-    allowed = missing and 2 * len(lost) < len(texts)
-    wrong = [row for row in lost if not (allowed and texts[row].lower().lstrip("+-") in MISSING)]
-    if wrong:
-        text = texts[wrong[0]]
-        raise InputError(f"{path}: {column} is {text[:40]!r} in row {wrong[0] + 1}; expected a number: correct it.")
+    if lost and not (missing and 2 * len(lost) < len(texts)):
+        text = texts[lost[0]]
+        raise InputError(f"{path}: {column} is {text[:40]!r} in row {lost[0] + 1}; expected a number: correct it.")
     return out
 
 

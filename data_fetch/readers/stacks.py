@@ -118,8 +118,12 @@ def _of_folder(path: Path, formats: Mapping[str, StackReader]) -> _Listed:
     table = {"rlnImageName": [file.relative_to(path).as_posix() for file in files]}
     if files[0].parent != path:
         table["csFolder"] = [file.parent.name for file in files]
+    companions = [file for file in others if members.COMPANION.search(file.stem)]
+    rest = [file for file in others if file not in companions]
     left_out = [
-        f"{path}: {len(others)} CTF or weight volumes, such as {file.name}, were left out." for file in others[:1]
+        f"{path}: {len(found)} {what}, such as {found[0].name}, were left out."
+        for what, found in (("CTF or weight volumes", companions), ("averages, masks or references", rest))
+        if found
     ]
     return _Listed({file: [(row, 0)] for row, file in enumerate(files)}, Particles(table, warnings=tuple(left_out)))
 
@@ -172,14 +176,16 @@ def _open(file: Path, reader: StackReader, voxel_size: float | None, stated: Sta
     return stack, stated.value
 
 
-def _usual_edge(files: Mapping[Path, object], formats: Mapping[str, StackReader]) -> int:
-    """Most frequent edge in voxels among the first files, of which one may be wrong."""
+def _usual(opened: Callable[[Path], Stack], files: Mapping[Path, object]) -> tuple[int, float]:
+    """Most frequent edge in voxels, and voxel size in A, among the first files, of which some may be wrong."""
     edges: Counter[int] = Counter()
+    sizes: list[float] = []
     for file in list(files)[:9]:
         with contextlib.suppress(InputError):
-            stack, _ = formats.get(ending(file), read_mrc_stack)(file, 1.0)  # any voxel size
+            stack, size = opened(file)
             edges[stack[0].shape[-1]] += 1
-    return edges.most_common(1)[0][0]
+            sizes.append(size)
+    return edges.most_common(1)[0][0], max(sizes, key=lambda one: sum(evidence.same(one, other) for other in sizes))
 
 
 def _check_size(
@@ -217,13 +223,14 @@ def read_subtomograms(
 ) -> Particles:
     """Subtomograms from a stack, a folder of one file per subtomogram, or a STAR with _rlnImageName.
 
-    Files of a folder are taken in the order of their names, without CTF and weight volumes. If they lie in sub-folders,
-    such as one per class, the name of each file's sub-folder becomes the column csFolder: a classification by hand,
-    kept as a held-out label and never used for training. Names in a STAR are "000001@stack.mrcs" or "one.mrc", relative
-    to the STAR and in its folder, or relative to `project_folder` and in that.
+    Files of a folder are taken in the order of their names, without CTF and weight volumes, averages and masks. If they
+    lie in sub-folders, such as one per class, the name of each file's sub-folder becomes the column csFolder: a
+    classification by hand, kept as a held-out label and never used for training. Names in a STAR are
+    "000001@stack.mrcs" or "one.mrc", relative to the STAR and in its folder, or relative to `project_folder` and in
+    that.
 
-    A volume that is constant or not finite, and a file of a STAR or a folder that cannot be read, become a row of `bad`
-    (NaN in `subtomograms`), unless they are half of all or more.
+    A volume that is constant or not finite, and a file of a STAR or a folder that cannot be read or has another box or
+    voxel size than most, become a row of `bad` (NaN in `subtomograms`), unless they are half of all or more.
 
     Parameters
     ----------
@@ -250,12 +257,17 @@ def read_subtomograms(
         listed = _of_star(path, voxel_size, project_folder)
     else:
         listed = _Listed({path: []}, Particles({"rlnImageName": [""]}))
-    from_star, table = listed.particles.kind == "star", listed.particles.table
+    table = listed.particles.table
     problems, out, first, edge = dict(listed.problems), None, 0.0, 0
+
+    def opened(file: Path) -> Stack:
+        rows = listed.files[file]
+        reader = formats.get(ending(file), read_mrc_stack)
+        return _open(file, reader, voxel_size, listed.stated(rows[0][0] if rows else 0))
+
     for file, rows in listed.files.items():
         try:
-            reader = formats.get(ending(file), read_mrc_stack)
-            stack, size = _open(file, reader, voxel_size, listed.stated(rows[0][0] if rows else 0))
+            stack, size = opened(file)
         except InputError as problem:
             if not rows:
                 raise
@@ -270,24 +282,21 @@ def read_subtomograms(
                 _refuse_one_volume(path, stack, ending(path) in volumes)
                 table["rlnImageName"] = [f"{i + 1:06d}@{path.name}" for i in range(len(stack))]
                 rows = [(i, i) for i in range(len(stack))]
-            first, edge = size, box or (_usual_edge(listed.files, formats) if from_star else stack[0].shape[-1])
+            usual, first = _usual(opened, listed.files)
+            edge = box or usual
             check_fits(path, (len(table["rlnImageName"]), edge, edge, edge))
             out = torch.full((len(table["rlnImageName"]), 1, edge, edge, edge), math.nan)
         if not evidence.same(size, first):
-            raise InputError(
-                f"{file}: expected {first:.3g} A per voxel, as in the first file, got {size:.3g} A; keep files of one "
+            odd = InputError(
+                f"{file}: expected {first:.3g} A per voxel, as in most files, got {size:.3g} A; keep files of one "
                 "voxel size."
             )
+            problems |= {row: odd for row, _ in rows}
+            continue
         for row, index in rows:
             name = table["rlnImageName"][row]
             try:
                 _check_size(file, name, stack, index, box, edge)
-            except InputError as problem:
-                if not from_star:  # a file that is no particle may have come into the folder
-                    raise
-                problems[row] = problem
-                continue
-            try:
                 out[row, 0] = _values(file, name, stack[index], edge)
             except InputError as problem:
                 problems[row] = problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,12 @@ def numbers(path: str | Path, table: Table, column: str, missing: bool = False) 
 
 def _vectors(path: str | Path, table: Table, columns: tuple[str, ...] | list[str]) -> np.ndarray:
     """(N, 3) numbers; all three are NaN where one is missing."""
+    absent = next((column for column in columns if column not in table), None)
+    if absent:
+        raise InputError(
+            f"{path} has _{columns[0]} and no _{absent}; expected both, because positions are 3-D: give the list of "
+            "particles of a tomogram."
+        )
     out = np.stack([numbers(path, table, column, missing=True) for column in columns], 1)
     out[~np.isfinite(out).all(1)] = np.nan
     return out
@@ -77,30 +84,35 @@ def _vectors(path: str | Path, table: Table, columns: tuple[str, ...] | list[str
 def per_row(path: str | Path, table: Table, optics: Table, column: str, unknown: bool = False) -> np.ndarray | None:
     """(N,) values of `column`, from the table or from the optics group of each row; None if neither has it.
 
+    NaN in rows whose value is no number, or whose optics group is not in the table, unless they are half or more.
+
     Parameters
     ----------
-    unknown : allow 0 and less, which programs write for values that they do not know
+    unknown : allow 0 and less, which programs write for values that they do not know; if not, NaN stands for them, too
     """
     if column in table:
-        values = numbers(path, table, column)
+        values = numbers(path, table, column, missing=True)
     elif column in optics:
-        of_groups = numbers(path, optics, column)
+        of_groups = numbers(path, optics, column, missing=True)
         own, ids = table.get("rlnOpticsGroup", [""]), optics.get("rlnOpticsGroup", [])
         if len(of_groups) == 1 and (own == [""] or not ids):
             return per_row(path, {column: optics[column] * len(next(iter(table.values())))}, {}, column, unknown)
         groups = dict(zip(ids, of_groups, strict=False))
-        lost = next((group for group in own if group not in groups), None)
-        if lost is not None:
+        lost = [group for group in own if group not in groups]
+        if lost and 2 * len(lost) >= len(own):
             raise InputError(
-                f"{path}: the optics table has no row for the group {lost[:40]!r} of a particle; expected "
+                f"{path}: the optics table has no row for the group {lost[0][:40]!r} of a particle; expected "
                 f"_rlnOpticsGroup in both tables, for _{column}: add the row."
             )
-        values = np.array([groups[group] for group in own])
+        values = np.array([groups.get(group, np.nan) for group in own])
     else:
         return None
-    if not unknown and (values <= 0).any():
-        raise InputError(f"{path}: _{column} is {values.min():g}; expected a pixel size in A above 0: correct it.")
-    return values
+    wrong = values <= 0
+    if not unknown and 2 * wrong.sum() >= len(values):
+        raise InputError(
+            f"{path}: _{column} is {values[wrong].min():g}; expected a pixel size in A above 0: correct it."
+        )
+    return values if unknown else np.where(wrong, np.nan, values)
 
 
 def image_pixel(path: str | Path, table: Table, optics: Table) -> tuple[np.ndarray, str] | None:
@@ -194,9 +206,39 @@ def _positions(path: str | Path, table: Table, optics: Table, tomogram: Volume) 
     pixel, stated = _unit(path, table, optics)
     if pixel is None:
         return xyz, "", stated
-    was = f"{pixel.min():g}" if np.ptp(pixel) < 1e-6 else f"{pixel.min():g} to {pixel.max():g}"
+    low, high = np.nanmin(pixel), np.nanmax(pixel)
+    was = f"{low:g}" if high - low < 1e-6 else f"{low:g} to {high:g}"
     unit = f" (scaled from {was} to {tomogram.voxel_size:g} A)"
     return xyz * (pixel / tomogram.voxel_size)[:, None], unit, []
+
+
+def _two_positions(path: str | Path, table: Table, optics: Table, xyz: np.ndarray, tomogram: Volume) -> list[str]:
+    """A sentence where _rlnCoordinateX/Y/Z place the particles elsewhere than _rlnCenteredCoordinateX/Y/ZAngst.
+
+    Both may differ by as much as tomograms of another size are cut: a tenth of the tomogram along each axis.
+
+    Parameters
+    ----------
+    xyz : (N, 3) voxels, from the latter
+    """
+    if not {one.format(axis) for one in (CENTRED, PIXELS) for axis in "XYZ"} <= table.keys():
+        return []
+    pixels = _vectors(path, table, [PIXELS.format(axis) for axis in "XYZ"])
+    both = np.isfinite(xyz).all(1) & np.isfinite(pixels).all(1)
+    unit = _unit(path, table, optics)[0]
+    if unit is None:  # they count pixels of an unknown size: the one that fits best
+        spread = np.ptp(pixels[both], axis=0) if both.any() else np.zeros(3)
+        widest = int(spread.argmax())
+        scale = np.ptp(xyz[both, widest]) / spread[widest] if spread[widest] > 0 else 1.0
+    else:
+        scale = (unit / tomogram.voxel_size)[:, None]
+    away = np.abs((pixels * scale - xyz)[both]) / tomogram.data.shape[::-1]
+    if 2 * (away > 0.1).any(1).sum() < max(1, len(away)):
+        return []
+    return [
+        f"{path}: _rlnCoordinateX/Y/Z and _rlnCenteredCoordinateX/Y/ZAngst place the particles differently; the latter "
+        "were taken: remove the columns that are wrong."
+    ]
 
 
 def _shifts(path: str | Path, table: Table, optics: Table, tomogram: Volume) -> np.ndarray:
@@ -264,6 +306,7 @@ def read_picks(path: str | Path, tomogram: Volume) -> Particles:
         mine = rows_of(path, names, tomogram)
     optics = rest.get("optics", {})
     xyz, unit, stated = _positions(path, table, optics, tomogram)
+    differ = _two_positions(path, table, optics, xyz, tomogram)
     shift = _shifts(path, table, optics, tomogram)
     if set(SUBTOMOGRAM) <= table.keys():
         shift = rotation_from_relion(np.nan_to_num(_vectors(path, table, SUBTOMOGRAM))).apply(shift)
@@ -274,4 +317,5 @@ def read_picks(path: str | Path, tomogram: Volume) -> Particles:
     angles = None if angles is None else angles[mine]
     found = Particles(table, zyx, angles=angles, groups=groups, kind="star", block=block, rest=rest)
     name = names[mine[0]] if names else ""
-    return placed(found, path, tomogram, unit, rows=mine, stated=stated, name=name)
+    found = placed(found, path, tomogram, unit, rows=mine, stated=stated, name=name)
+    return replace(found, warnings=(*found.warnings, *differ))

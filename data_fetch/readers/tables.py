@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -26,21 +27,28 @@ MAX_COLUMNS = 200
 
 
 def _rows(path: str | Path, text: str, what: str) -> list[list[str]]:
-    """The words of each line that is not empty; all lines must have the same number."""
+    """The words of each line that is not empty, as many in each; "nan" in lines with more or fewer words than most.
+
+    Raises
+    ------
+    InputError
+        Half of the lines or more have another number of words than the others.
+    """
     lines = (line.strip() for line in text.splitlines())
     # Splitting stops after the allowed number, so that a line of millions of words needs little memory.
     rows = [line.split(maxsplit=MAX_COLUMNS) for line in lines if line and line[0] not in "#%"]
     if not rows:
         raise InputError(f"{path} holds no rows; expected {what}: check the file.")
+    (n, usual), *_ = Counter(map(len, rows)).most_common(1)
     odd = next((number for number, row in enumerate(rows) if len(row) != len(rows[0])), None)
-    if odd is not None:
+    if 2 * (len(rows) - usual) >= len(rows) and odd is not None:
         raise InputError(
             f"{path} has {len(rows[0])} columns in its first row and {len(rows[odd])} in row {odd + 1}; expected "
             f"{what}: correct the row."
         )
-    if len(rows[0]) > MAX_COLUMNS:
+    if n > MAX_COLUMNS:
         raise InputError(f"{path} has more than {MAX_COLUMNS} columns; expected {what}: check the file.")
-    return rows
+    return [row if len(row) == n else ["nan"] * n for row in rows]
 
 
 def _table_map(path: Path) -> dict[float, str]:
@@ -82,17 +90,17 @@ def read_dynamo(path: str | Path, tomogram: Volume) -> Particles:
     names = [*DYNAMO[:n], *(f"column{number}" for number in range(len(DYNAMO) + 1, n + 1))]
     table = {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
-    def vectors(*columns: str, missing: bool = True) -> np.ndarray:
+    def vectors(*columns: str) -> np.ndarray:
         named = {c: f"column {DYNAMO.index(c) + 1} ({c})" for c in columns}
-        return np.stack([floats(path, name, table[c], missing) for c, name in named.items()], 1)
+        return np.stack([floats(path, name, table[c], missing=True) for c, name in named.items()], 1)
 
     mine = list(range(len(rows)))
-    tomograms = vectors("tomo", missing=False)[:, 0].tolist()
-    if len(set(tomograms)) > 1:
+    tomograms = vectors("tomo")[:, 0].tolist()
+    if (several := len({number for number in tomograms if number == number})) > 1:  # NaN is no tomogram
         known = _table_map(Path(path))
         if not known:
             raise InputError(
-                f"{path} lists {len(set(tomograms))} tomograms by number (column 20); expected a table map beside "
+                f"{path} lists {several} tomograms by number (column 20); expected a table map beside "
                 f"it: write {Path(path).stem}.doc with lines such as '1 {Path(tomogram.path).name}'."
             )
         mine = rows_of(path, [known.get(number, f"{number:g}") for number in tomograms], tomogram)

@@ -64,6 +64,17 @@ def test_names_state_pixel_sizes():
 
     for name in ("TS_1_10.00Apx.mrc", "TS_1_0000005_10.00A.mrc", "a_10Apx_denoised.mrc", "TS_1_10.00_Apx.mrc"):
         assert found(name) == [10.0], name
+    for name in (
+        "TS_1_10.0A.mrc",
+        "a_10.0apx.mrc.gz",
+        "a_apix10.0.rec",
+        "angpix_10_a.mrc",
+        "a_1.00nm.mrc",
+        "a-10.00Ang.em",
+    ):
+        assert found(name) == [10.0], name
+    for name in ("a_lp40.0A.mrc", "a_lowpass_40.0A.mrc", "v1.2a.mrc", "10nm_gold.mrc", "capix4.mrc", "a_5.0ABC.mrc"):
+        assert found(name) == [], name
     assert found("x/VoxelSpacing10.012/Tomograms/TS_1.mrc") == [10.012]
     for name in ("TS_1.mrc", "lamella_4A.mrc", "TS_10A_2.mrc", "20.00Angle.mrc", "map_1.00A.mrc", "x10.00Alpha.mrc"):
         assert found(name) == [], name

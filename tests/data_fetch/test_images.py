@@ -24,7 +24,7 @@ from helpers.files import (
 )
 from PIL import Image
 
-from cryoshift_core.errors import InputError
+from cryoshift_core.errors import InputError, InputWarning
 from cryoshift_core.tomography import extraction, star, volumes
 from cryoshift_core.tomography.mrc import write_mrc
 from cryoshift_core.tomography.volumes import Volume
@@ -98,10 +98,10 @@ def test_folder_of_dynamos_particles(tmp_path):
     np.testing.assert_array_equal(
         readers.read_subtomograms(tmp_path, box=6).subtomograms[:, 0], SUBTOMOGRAMS[:, 1:7, 1:7, 1:7]
     )
-    em(tmp_path / "particle_000004.em", SUBTOMOGRAMS[0], 5.0)
-    says(lambda: readers.read_subtomograms(tmp_path), "particle_000004.em", "5 A", "10 A")
-    em(tmp_path / "particle_000004.em", VOLUME)
-    says(lambda: readers.read_subtomograms(tmp_path), "particle_000004.em", "8 x 7 x 6", "cubic")
+    for data, size, words in ((SUBTOMOGRAMS[0], 5.0, "expected 10 A .* got 5 A"), (VOLUME, 10.0, "8 x 7 x 6 .* cubic")):
+        em(tmp_path / "particle_000004.em", data, size)
+        with pytest.warns(InputWarning, match=f"row 4 .*particle_000004.em.* {words}"):
+            assert list(readers.read_subtomograms(tmp_path).bad) == [3]
 
 
 def test_hdf_tomogram_stays_on_disk(tmp_path):

@@ -149,6 +149,16 @@ def test_gzipped_mrc_files_are_read(tmp_path, ending):
     np.testing.assert_array_equal(read_mrc(path).data, volume)
 
 
+def test_a_file_is_gzipped_by_its_content_not_by_its_name(tmp_path):
+    plain = mrc(tmp_path / "plain.mrc", STACK[:6])
+    (tmp_path / "zipped.mrc").write_bytes(gzip.compress(plain.read_bytes()))
+    (tmp_path / "unzipped.mrc.gz").write_bytes(plain.read_bytes())
+    for name in ("zipped.mrc", "unzipped.mrc.gz"):
+        np.testing.assert_array_equal(readers.read_tomogram(tmp_path / name).data, STACK[:6])
+    (tmp_path / "zipped.mrcs").write_bytes(gzip.compress(mrc(tmp_path / "a.mrcs", STACK, ispg=401, mz=12).read_bytes()))
+    assert len(readers.read_subtomograms(tmp_path / "zipped.mrcs")) == 2
+
+
 def test_gzipped_subtomograms_are_read_from_stack_folder_and_star(tmp_path):
     (tmp_path / "s.mrcs.gz").write_bytes(gzip.compress(mrc(tmp_path / "s.mrcs", CUBES[:, None]).read_bytes()))
     np.testing.assert_array_equal(readers.read_subtomograms(tmp_path / "s.mrcs.gz").subtomograms[:, 0], CUBES)

@@ -162,3 +162,39 @@ def test_single_volumes_of_stacks_and_folders_without_contrast_are_left_out(tmp_
             found = readers.read_subtomograms(path)
         assert list(found.bad) == bad and len(found) == 5
     says(lambda: readers.read_subtomograms(mrc(tmp_path / "s.mrcs", stack.reshape(32, 8, 8))), "constant")
+
+
+def test_averages_masks_hidden_files_and_other_cases_of_an_ending(tmp_path):
+    cubes = RNG.normal(size=(6, 8, 8, 8)).astype(np.float32)
+    for i, cube in enumerate(cubes):
+        mrc(tmp_path / f"p{i}.MRC", cube)
+    for name in ("average.mrc", "mask.mrc", "TS_1_reference_2.mrc"):
+        mrc(tmp_path / name, cubes[0])
+    for name in ("._p0.mrc", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"no volume")
+    with pytest.warns(
+        InputWarning, match="3 averages, masks or references, such as TS_1_reference_2.mrc, were left out"
+    ):
+        found = readers.read_subtomograms(tmp_path)
+    assert found.table["rlnImageName"] == [f"p{i}.MRC" for i in range(6)]
+    for i in range(6):
+        (tmp_path / f"p{i}.MRC").rename(tmp_path / f"avg_{i}.mrc")
+    assert len(readers.read_subtomograms(tmp_path)) == 9, "names that most files have tell nothing"
+
+
+def test_names_with_backslashes_and_links_out_of_the_folder(tmp_path):
+    for name in ("data", "job"):
+        (tmp_path / name).mkdir()
+    for i in range(4):
+        mrc(tmp_path / "data" / f"p{i}.mrc", RNG.normal(size=(8, 8, 8)).astype(np.float32))
+        (tmp_path / "job" / f"p{i}.mrc").symlink_to(tmp_path / "data" / f"p{i}.mrc")
+    windows = star(tmp_path / "data" / "w.star", rlnImageName=[f"..\\data\\p{i}.mrc" for i in range(4)])
+    assert len(readers.read_subtomograms(windows)) == 4
+    linked = star(tmp_path / "job" / "l.star", rlnImageName=[f"p{i}.mrc" for i in range(4)])
+    for project in (None, tmp_path / "job"):
+        says(
+            lambda p=project: readers.read_subtomograms(linked, project_folder=p),
+            "l.star",
+            f"project_folder={tmp_path}",
+        )
+    assert len(readers.read_subtomograms(linked, project_folder=tmp_path)) == 4, "the way out"

@@ -93,7 +93,7 @@ def test_relion_5_counts_from_the_centre_and_rotates_origins_with_the_subtomogra
     box, particle = [[20.0, 70.0, -50.0], [0, 90, 10]], [[-126.0, 66.0, 99.0], [141, 132, 105]]
     shifts = np.array([[12.0, -7.0, 3.0], [1, 2, 3]])
     table = {"rlnTomoName": "TS_1"} | axes("rlnCenteredCoordinate{}Angst", [[-180, 100, -55], [200, -115, 65]])
-    table |= axes("rlnOrigin{}Angst", shifts) | axes("rlnCoordinate{}", [[9e3, 9e3, 9e3], [9e3, 9e3, 9e3]])
+    table |= axes("rlnOrigin{}Angst", shifts)
     names = ("Rot", "Tilt", "Psi")
     table |= {f"rlnTomoSubtomogram{n}": np.array(box)[:, i] for i, n in enumerate(names)}
     table |= {f"rlnAngle{n}": np.array(particle)[:, i] for i, n in enumerate(names)}

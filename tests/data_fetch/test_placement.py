@@ -128,6 +128,41 @@ def test_positions_all_in_one_corner_give_a_warning_without_density(tmp_path):
     assert read(points(tmp_path / "a.coords", cluster), ICE).warnings == (), "one cluster may lie anywhere"
 
 
+@pytest.mark.parametrize("columns", ["wrpCoordinate{}1", "rlnCenteredCoordinate{}Angst"])
+def test_nm_instead_of_angstrom_give_a_warning(tmp_path, columns):
+    start = SHAPE / 2 if "Centered" in columns else 0
+    nm = (ZYX - start)[:, ::-1] * TOMOGRAM.voxel_size / 10
+    with pytest.warns(InputWarning, match="multiplied by 10|first fifth|first half"):
+        read(star(tmp_path / "a.star", **coordinates(nm, columns)))
+    angstrom = star(tmp_path / "a.star", **coordinates(10 * nm, columns))
+    assert read(angstrom).warnings == (), "the way out"
+
+
+def test_two_kinds_of_coordinates_in_one_list_that_differ(tmp_path):
+    centred = coordinates(((ZYX - SHAPE / 2)[:, ::-1] * TOMOGRAM.voxel_size).tolist(), "rlnCenteredCoordinate{}Angst")
+    for scale, warned in ((1.0, False), (8.0, False), (-1.0, True)):
+        pixels = (ZYX * scale if scale > 0 else SHAPE - ZYX)[:, ::-1].tolist()  # voxels, unbinned pixels, or mirrored
+        path = star(tmp_path / "a.star", **centred, **coordinates(pixels))
+        if not warned:
+            assert np.allclose(read(path).zyx, ZYX)
+            continue
+        with pytest.warns(InputWarning, match="a.star: _rlnCoordinateX/Y/Z and _rlnCentered.* place .* differently"):
+            assert np.allclose(read(path).zyx, ZYX)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["a.star", "a.coords"])
+def test_the_marks_and_line_ends_of_windows(tmp_path, encoding, name):
+    path = star(tmp_path / name, **coordinates(ZYX[:, ::-1])) if name == "a.star" else points(tmp_path / name, ZYX)
+    path.write_bytes(path.read_text().replace("\n", "\r\n").encode(encoding))
+    assert np.allclose(read(path).zyx, ZYX, atol=0.001)
+
+
+def test_a_list_of_2_d_positions_is_refused(tmp_path):
+    flat = {f"rlnCoordinate{axis}": [1.0, 2.0] for axis in "XY"}
+    says(lambda: read(star(tmp_path / "a.star", **flat)), "a.star", "_rlnCoordinateX and no _rlnCoordinateZ", "3-D")
+
+
 def test_a_list_of_another_tomogram_gives_a_warning_unless_the_density_agrees(tmp_path):
     for name, warned in (("TS_2", True), ("TS_1_10.00Apx", False), ("rec_TS_1.mrc", False)):
         path = star(tmp_path / "a.star", **coordinates(ZYX[:, ::-1]), rlnTomoName=[name] * 25)

@@ -318,6 +318,51 @@ def test_a_trace_is_drawn_with_the_density_of_its_residues(tmp_path):
     assert nucleic.mass_kda == pytest.approx(3.2, abs=0.3), "a nucleotide has about 320 Da"
 
 
+def scaled(rows, factor):
+    """The PDB lines with all coordinates multiplied."""
+    moved = (
+        row[:30] + "".join(f"{factor * float(row[c : c + 8]):8.3f}" for c in (30, 38, 46)) + row[54:] for row in rows
+    )
+    return "".join(moved)
+
+
+def test_coordinates_in_another_unit_are_refused_and_read_when_converted(tmp_path):
+    rows = [row for row in capsid_lines() if row[21] == "A"]
+    whole = read_atoms(write(tmp_path / "a.pdb", "".join(rows)))
+    nm = write(tmp_path / "nm.pdb", scaled(rows, 0.1))
+    says(lambda: read_atoms(nm), "nm.pdb", "0.7 to 8 A", "got 0.1", "nm: multiply them by 10")
+    says(lambda: read_atoms(write(tmp_path / "pm.pdb", scaled(rows, 10))), "pm.pdb", "got 1", "convert")
+    back = read_atoms(write(tmp_path / "back.pdb", scaled(nm.read_text().splitlines(keepends=True), 10)))
+    assert back.diameter == pytest.approx(whole.diameter, rel=0.01) and back.mass_kda == whole.mass_kda
+
+
+@pytest.mark.parametrize("beads", [(" BB ",), (" BB ", " SC1")])
+def test_a_coarse_grained_model_is_drawn_as_a_trace(tmp_path, beads):
+    rows = [row for row in capsid_lines() if row[21] == "A"]
+    whole = read_atoms(write(tmp_path / "whole.pdb", "".join(rows)))
+    trace = [row for row in rows if row[12:16] == " CA "]
+    text = "".join(f"{row[:12]}{bead}{row[16:66]}\n" for row in trace for bead in beads)
+    found = read_atoms(write(tmp_path / "martini.pdb", text))
+    assert found.mass_kda == pytest.approx(whole.mass_kda, rel=0.1) and "one atom for each of" in found.doubts[0]
+
+
+def test_residues_without_their_side_chains_are_said(tmp_path):
+    rows = [row for row in capsid_lines() if row[21] == "A"]
+    backbone = "".join(row for row in rows if row[12:16].strip() in ("N", "CA", "C", "O"))
+    (doubt,) = read_atoms(write(tmp_path / "b.pdb", backbone)).doubts
+    assert "b.pdb: 144 of 163 residues lack a quarter of their mass" in doubt
+    assert read_atoms(write(tmp_path / "a.pdb", "".join(rows))).doubts == ()
+
+
+def test_an_mmcif_with_few_columns_is_read(tmp_path):
+    rows = [row for row in capsid_lines() if row[21] == "A"]
+    labels = "group_PDB id type_symbol label_atom_id label_comp_id label_asym_id label_seq_id Cartn_x Cartn_y Cartn_z"
+    cells = [[row[:4], str(i), row[76:78], row[12:16], row[17:20], "A", row[22:26], row[30:38], row[38:46], row[46:54]]
+             for i, row in enumerate(rows, 1)]  # fmt: skip
+    loop = "".join(f"_atom_site.{label}\n" for label in labels.split()) + "".join(" ".join(c) + "\n" for c in cells)
+    assert read_atoms(write(tmp_path / "few.cif", "data_x\nloop_\n" + loop)).count == len(rows)
+
+
 def test_nothing_of_the_shipped_capsid_is_in_doubt():
     found = read_atoms(CAPSID)
     assert found.doubts == () and found.left_out == "" and "assembly 1" in found.source

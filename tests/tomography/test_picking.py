@@ -61,11 +61,11 @@ def test_candidates_are_apart_and_no_more_than_asked_for(tomogram):
     assert len(few) == 20 and np.array_equal(few.zyx, found.zyx[:20])
 
 
-def test_slabs_give_the_same_as_the_whole(tomogram):
+def test_blocks_give_the_same_as_the_whole(tomogram):
     volume, _ = tomogram
-    whole, slabs = candidates(volume), candidates(volume, slab=5 * 112 * 112)
-    assert len(whole) == len(slabs) and np.allclose(whole.zyx, slabs.zyx, atol=1e-3)
-    assert np.allclose(whole.score, slabs.score, rtol=1e-3)
+    whole, blocks = candidates(volume), candidates(volume, block=24)
+    assert len(whole) == len(blocks) and np.allclose(whole.zyx, blocks.zyx, atol=1e-3)
+    assert np.allclose(whole.score, blocks.score, rtol=1e-3)
 
 
 def test_low_maxima_of_a_large_tomogram_decide_nothing(tomogram, monkeypatch):
@@ -187,8 +187,8 @@ def test_close_diameters_share_a_filter():
     assert picking._distinct([0.0, 300.0, 310.0, 120.0, 400.0]) == [120.0, 300.0, 400.0]
 
 
-def test_memory_grows_with_the_slab_not_with_the_tomogram(tmp_path):
-    """1000 x 1000 x 500 voxels in slabs of 2^24: about 60 bytes for each of their voxels and their margins."""
+def test_memory_grows_with_the_block_not_with_the_tomogram(tmp_path):
+    """1000 x 1000 x 500 voxels in blocks of 224^3: about 60 bytes for each of their voxels and their margins."""
     peaks = []
     for depth in (40, 160):
         stored = np.lib.format.open_memmap(tmp_path / f"{depth}.npy", "w+", np.int8, (depth, 160, 160))
@@ -196,7 +196,7 @@ def test_memory_grows_with_the_slab_not_with_the_tomogram(tmp_path):
         stored.flush()
         volume = np.load(tmp_path / f"{depth}.npy", mmap_mode="r")
         tracemalloc.start()
-        found = find_candidates(volume, 20.0, [160.0], contrast="dark", n=100, slab=16 * 160 * 160)
+        found = find_candidates(volume, 20.0, [160.0], contrast="dark", n=100, block=40)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len(found) == 100
