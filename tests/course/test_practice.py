@@ -77,7 +77,7 @@ def test_the_domains_of_a_run_are_those_of_its_scenario(tmp_path, monkeypatch, c
 def test_checks_know_what_is_solved(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     checks = lesson(tmp_path, capsys)
-    assert checks.unsolved() == ["balanced", "my_a_distance", "harmful"] and not checks.solved("balanced")
+    assert checks.unsolved() == ["normalised", "balanced", "must_be_wrong"] and not checks.solved("balanced")
     with pytest.raises(InputError, match="Expected an exercise"):
         checks.check("unbalanced")
 
