@@ -62,7 +62,8 @@ def test_a_checkpoint_says_whether_to_go_on(tmp_path, monkeypatch, capsys):
 def test_a_figure_is_saved_where_the_run_writes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     made = lesson(tmp_path, capsys)
-    made.figure(plt.figure(), "empty")
+    made.figure(fig := plt.figure(), "empty")
+    plt.close(fig)
     assert (made.run.folder / "figures" / "empty.png").stat().st_size > 100
 
 
