@@ -58,6 +58,8 @@ def explore(
     size: float = 2.6,
     frames: int = 4,
     projection: Projection = None,
+    mixed: bool = False,
+    most: int = MOST_VALUES,
 ) -> Figure | None:
     """Show a drawing with sliders for its inputs; the static figure where there is no user, and None where there is.
 
@@ -73,6 +75,8 @@ def explore(
     size : inches per panel
     frames : values shown per slider in the static figure
     projection : of the axes; "3d" for a drawing in space. A sequence has one for each panel
+    mixed : on a page, too, the sliders mix: there they have fewer values, evenly chosen, the first one among them
+    most : values of a slider on a page
 
     Returns
     -------
@@ -91,7 +95,9 @@ def explore(
     if not is_live():
         fig = _frames(draw, sliders, at, panels, size, frames, projection)
         if _kernel():
-            _publish(fig, page(draw, sliders, at, panels=panels, size=size, projection=projection))
+            _publish(
+                fig, page(draw, sliders, at, panels=panels, size=size, projection=projection, mixed=mixed, most=most)
+            )
         return fig
 
     import ipywidgets as widgets
@@ -161,20 +167,25 @@ def page(
     panels: int = 1,
     size: float = 2.6,
     projection: Projection = None,
+    mixed: bool = False,
+    most: int = MOST_VALUES,
 ) -> str:
     """HTML with sliders that move among frames drawn beforehand; it needs neither a kernel nor a network.
 
-    A slider has at most MOST_VALUES values, its start value among them. With few frames in all the sliders mix; with
+    A slider has at most `most` values, its start value among them. With few frames in all the sliders mix; with
     more, moving one takes the others back to their start values. The HTML has at most LIMIT characters.
 
     Parameters
     ----------
-    draw, sliders, panels, size, projection : as in :func:`explore`
+    draw, sliders, panels, size, projection, mixed, most : as in :func:`explore`
     at : start value of each slider
     """
+    numbers = {name: min(len(values), most) for name, (_, values) in sliders.items()}
+    while mixed and np.prod(list(numbers.values())) > MOST_MIXED:
+        numbers[max(numbers, key=lambda name: numbers[name])] -= 1
     shown = {}
     for name, (_, values) in sliders.items():
-        kept = _evenly(len(values), MOST_VALUES, list(values).index(at[name]))
+        kept = _evenly(len(values), numbers[name], list(values).index(at[name]))
         shown[name] = [values[i] for i in kept]
     first = [values.index(at[name]) for name, values in shown.items()]
     pictures: dict[str, Image.Image] = {}
