@@ -22,7 +22,7 @@ PYTHON = config.get("python", next((p for p in (".venv/bin/python",) if Path(p).
 SERIES = sorted(path.stem for path in Path("notebooks").glob("0[0-7]*_*.ipynb"))
 LIBRARY = sorted(str(path) for folder in ("cryoshift_core", "data_fetch") for path in Path(folder).rglob("*.py"))
 # Which notebook leaves the data and fits that another one uses; a notebook that finds none makes its own.
-REUSES = {"02": "01b", "02b": "02", "02c": "02", "03": "02", "03b": "03", "04": "03", "04b": "04", "05": "03"}
+REUSES = json.loads(Path("notebooks/reuses.json").read_text())
 PLAN = {"notebook": [], "folder": "runs/sweeps/none", "runs": {}}  # without a sweep
 
 if config.get("sweep"):
