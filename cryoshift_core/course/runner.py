@@ -120,7 +120,7 @@ def execute(source: Path, folder: Path, parameters: dict[str, Any], position: st
     declared = papermill.inspect_notebook(str(source))
     given = {name: value for name, value in {"out_dir": str(folder), **parameters}.items() if name in declared}
     earlier = {read_manifest(place).get("id") for place in (folder, unfinished)}
-    result = Result(source.stem, _title(notebook), folder)
+    result = Result(source.stem, title(notebook), folder)
     start = time.monotonic()
     # Papermill writes elsewhere: the run renames its folder while papermill still writes after each cell.
     with tempfile.TemporaryDirectory(prefix="cryoshift-") as temporary:
@@ -185,7 +185,8 @@ def _first_line(error: Any) -> str:
     return (str(error).strip().splitlines() or [""])[0]
 
 
-def _title(notebook: nbformat.NotebookNode) -> str:
+def title(notebook: nbformat.NotebookNode) -> str:
+    """The first heading of a notebook."""
     lines = (line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
     return next((line.lstrip("# ") for line in lines if line.startswith("# ")), "untitled")
 

@@ -158,7 +158,7 @@ def mixing_desk(
     axes[2].tick_params(labelsize=6)
     axes[2].get_yticklabels()[true].set_fontweight("bold")
     axes[2].invert_yaxis()
-    axes[2].set_title("probability of each class", fontsize=8)
+    axes[2].set_title("probability", fontsize=8)
     axes[2].legend(fontsize=5, loc="lower right")
 
 
