@@ -24,7 +24,7 @@ SIZE, QUALITY = (560, 400), 70  # pixels and JPEG quality of a picture
 SHOWN: Mapping[str, Mapping[str, str]] = {
     "00_start_here": {
         "real_tomogram": "A slice through a yeast cell, without and with the ribosomes that experts listed",
-        "idea": "Simulated, warped and target subtomograms, and what is trained on them",
+        "idea": "The idea: warps change the images, class-wise discriminators the features",
     },
     "01_simulate_subtomograms": {
         "tilts_one_by_one": "Planes fill Fourier space, tilt by tilt; the view turns",
@@ -71,11 +71,11 @@ SHOWN: Mapping[str, Mapping[str, str]] = {
         "evidence_recall": "Recall of each class",
     },
     "06_your_own_subtomograms": {
-        "tomogram": "The shipped lamella with its particles, classified",
+        "places": "Predicted classes in the shipped lamella",
         "threshold": "A threshold against the purity of a class",
     },
     "06b_hiv_by_particle": {
-        "places": "Where the classes are in a tomogram of HIV-1 particles",
+        "places": "Predicted classes in a tomogram of HIV-1 particles",
         "scores": "Balanced accuracy over held-out particles",
     },
     "07_compare_runs": {"scores": "Many runs in one figure, with intervals"},
