@@ -582,8 +582,7 @@ def draw(axes, **amounts):
 
 sliders = {name: (f"{name}: amount", [0.0, 0.25, 0.5, 0.75, 1.0]) for name in warps}
 run.explore(draw, "mixing_desk", sliders, panels=3, start=dict.fromkeys(warps, 0.0), size=2.3, frames=3)
-print("true class:", p.classes[true])
-for name in ("no warp", *warps):
+for name in (f"{p.classes[true]}, unwarped", *warps):
     print(f"{name}: {draw((), **{one: float(one == name) for one in warps})}")
 
 # %% [markdown]

@@ -102,7 +102,8 @@ def write(runs: Path, notebooks: Path, docs: Path) -> list[Path]:
         old.unlink()
     written = []
     for (name, one), path in pictures.items():
-        picture = Image.open(path).convert("RGB")
+        with Image.open(path) as whole:
+            picture = whole.convert("RGB")
         picture.thumbnail(SIZE, Image.Resampling.LANCZOS)
         with atomic(docs / FOLDER / f"{name}_{one}.jpg") as partial:
             picture.save(partial, format="JPEG", quality=QUALITY, optimize=True)

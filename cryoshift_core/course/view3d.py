@@ -57,6 +57,12 @@ def molecules(maps: Mapping[str, Tensor], voxel_size: float) -> Figure | None:
     return explore(draw, sliders, start=start, size=3.0, projection="3d")
 
 
+def tilt_disc(tilt: float) -> np.ndarray:
+    """(49, 3) rim of the central slice of a tilt image: unit vectors (kx, ky, kz); `tilt` in degrees about ky."""
+    around, angle = np.linspace(0, 2 * np.pi, 49), np.deg2rad(tilt)
+    return np.stack([np.cos(around) * np.cos(angle), np.sin(around), np.cos(around) * np.sin(angle)], 1)
+
+
 def tilt_planes(ax: Axes, tilts: Sequence[float], azimuth: float) -> None:
     """Draw the central slices of tilt images in Fourier space on a 3-D axis: discs up to the Nyquist frequency.
 
@@ -66,12 +72,11 @@ def tilt_planes(ax: Axes, tilts: Sequence[float], azimuth: float) -> None:
     azimuth : of the view about the beam kz, degrees; at 0 it is along ky
     """
     space: Any = ax
-    around = np.linspace(0, 2 * np.pi, 49)
-    for angle in np.deg2rad(tilts):
-        disc = np.stack([np.cos(around) * np.cos(angle), np.sin(around), np.cos(around) * np.sin(angle)], 1)
-        last = angle == np.deg2rad(tilts[-1])
-        edge, width = ("black", 1.4) if last else ("#4C7FA6", 0.5)
-        space.add_collection3d(Poly3DCollection([disc], facecolor=("#7FA6C9", 0.35), edgecolor=edge, linewidth=width))
+    for tilt in tilts:
+        edge, width = ("black", 1.4) if tilt == tilts[-1] else ("#4C7FA6", 0.5)
+        space.add_collection3d(
+            Poly3DCollection([tilt_disc(tilt)], facecolor=("#7FA6C9", 0.35), edgecolor=edge, linewidth=width)
+        )
     space.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1), xticks=[], yticks=[], zticks=[])
     space.set(xlabel="kx", ylabel="ky", zlabel="kz")
     for axis in (space.xaxis, space.yaxis, space.zaxis):

@@ -40,4 +40,5 @@ def test_it_comes_from_the_figures_of_a_run(tmp_path):
     (tmp_path / "docs" / "gallery" / "old.jpg").touch()
     page, *pictures = gallery.write(tmp_path / "runs", ROOT / "notebooks", tmp_path / "docs")
     assert page.name == "gallery.md" and set(pictures) == set((tmp_path / "docs" / "gallery").iterdir())
-    assert Image.open(pictures[0]).size == (311, 400)
+    with Image.open(pictures[0]) as picture:
+        assert picture.size == (311, 400)
