@@ -326,9 +326,9 @@ def draw_fit(axes, gain, blur, highpass):
 
 
 sliders = {
-    "gain": ("gain", [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0]),
+    "gain": ("gain", [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]),
     "blur": ("blur (voxels)", [0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4]),
-    "highpass": ("high-pass (voxels; 0: none)", [0.0, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0]),
+    "highpass": ("high-pass (voxels; 0: none)", [0.0, 2.0, 2.5, 4.0, 8.0]),
 }
 start = {"gain": 1.0, "blur": 0.0, "highpass": 0.0}
 run.explore(draw_fit, "fitted_by_hand", sliders, start=start, size=3.4, mixed=True)

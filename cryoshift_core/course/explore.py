@@ -182,7 +182,7 @@ def page(
     """
     numbers = {name: min(len(values), most) for name, (_, values) in sliders.items()}
     while mixed and np.prod(list(numbers.values())) > MOST_MIXED:
-        numbers[max(numbers, key=lambda name: numbers[name])] -= 1
+        numbers[max(reversed(numbers), key=lambda name: numbers[name])] -= 1  # of equals, the last slider
     shown = {}
     for name, (_, values) in sliders.items():
         kept = _evenly(len(values), numbers[name], list(values).index(at[name]))
