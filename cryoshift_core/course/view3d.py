@@ -81,7 +81,7 @@ def tilt_planes(ax: Axes, tilts: Sequence[float], azimuth: float) -> None:
     space.set(xlabel="kx", ylabel="ky", zlabel="kz")
     for axis in (space.xaxis, space.yaxis, space.zaxis):
         axis.labelpad = -14
-    space.set_box_aspect((1, 1, 1), zoom=1.1)
+    space.set_box_aspect((1, 1, 1), zoom=0.95)
     space.view_init(elev=12, azim=azimuth - 90)
 
 
