@@ -16,13 +16,14 @@ export PYTHONNOUSERSITE := 1
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tutorial site bundle test lint format lab bench evidence compare sweep sync relion copick clean
+.PHONY: help venv tutorial site bundle gallery test lint format lab bench evidence compare sweep sync relion copick clean
 
 help:
 	@echo "make tutorial   run notebooks 00 to 07, then open runs/$(PROFILE)/index.html   (PROFILE=smoke|laptop|gpu|paper)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make site       write the executed notebooks, the pages and the API into site/, to read without a network"
 	@echo "make bundle     write one archive for a workshop without a network: wheels, notebooks as run, data, fits, site"
+	@echo "make gallery    renew docs/gallery.md, small figures of the notebooks, from a finished make tutorial"
 	@echo "make test       check the style, run the unit tests, and run every notebook at the smoke profile"
 	@echo "make lint       check style, types and import contracts only"
 	@echo "make format     format the code, and bring the .py and .ipynb of each notebook together"
@@ -59,6 +60,9 @@ site: $(READY)
 
 bundle: $(READY)
 	@$(BIN)/python -m cryoshift_core bundle --profile $(PROFILE)
+
+gallery: $(READY)
+	@$(BIN)/python -m cryoshift_core.course.gallery --profile $(PROFILE)
 
 # One thread per worker: two workers use two cores fully.
 test: lint

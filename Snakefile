@@ -27,7 +27,7 @@ PYTHON = config.get("python", next((p for p in (".venv/bin/python",) if Path(p).
 SERIES = sorted(path.stem for path in Path("notebooks").glob("0[0-7]*_*.ipynb"))
 LIBRARY = sorted(str(path) for folder in ("cryoshift_core", "data_fetch") for path in Path(folder).rglob("*.py"))
 # Which notebook leaves the data and fits that another one uses; a notebook that finds none makes its own.
-REUSES = {"02": "01", "02b": "02", "03": "02", "03b": "03", "04": "03", "04b": "04", "05": "03"}
+REUSES = json.loads(Path("notebooks/reuses.json").read_text())
 PLAN = {"notebook": [], "folder": "runs/sweeps/none", "runs": {}}  # without a sweep
 
 if config.get("sweep"):
@@ -61,7 +61,7 @@ def wanted():
 
 wildcard_constraints:
     profile="[a-z]+",
-    name="[0-9]{2}b?_[a-z_]+",
+    name="[0-9]{2}[a-z]?_[a-z_]+",
     run="[^/]+",
     tier="[a-z]+",
     part="[0-9]+",

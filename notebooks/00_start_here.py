@@ -112,13 +112,13 @@ target = datasets.simulate_target(asked["in_situ_1"], progress=False)
 # Follow the solid arrows from left to right. The **source** is simulated and labelled, the **target** experimental
 # and unlabelled.
 #
-# 1. **Simulation** (notebook 01) gives as many labelled subtomograms as one likes.
+# 1. **Simulation** (notebooks 01 and 01b) gives as many labelled subtomograms as one likes.
 # 2. **Warps** (03) alter simulated subtomograms, within bounds, until they look like target subtomograms.
 # 3. **Class-wise discriminators** (04) try to tell source from target by the features, one of them for each class.
 #    Their gradient reaches the network *reversed* (red): it learns features in which they fail.
 #
-# A target subtomogram has no arrow to any label, from here to notebook 05. Its only arrows carry its pixels. (Notebook 02 opens the labels
-# of a *practice* target, which no evidence uses.)
+# A target subtomogram has no arrow to any label, from here to notebook 05. Its only arrows carry its pixels. (Notebooks 02 and 02c open the labels
+# of *practice* targets, which no evidence uses.)
 
 # %%
 clearest = int(source.snr.argmax())  # the same molecule as source and as target
@@ -214,11 +214,14 @@ run.finish()
 # ## The series
 #
 # - 01 [Simulate subtomograms](01_simulate_subtomograms.ipynb). *Where does a subtomogram come from?* Potential, CTF, dose,
-#   missing wedge; as many labelled subtomograms as you like.
+#   missing wedge.
+# - 01b [A source domain](01b_a_source_domain.ipynb). *How does one become thousands?* One multiplication for a whole series; what
+#   such a source contains.
 # - 02 [The domain gap](02_the_domain_gap.ipynb). *What breaks on the next data set?* How to see and measure a gap
-#   without labels.
+#   without labels, and how wrong a sure network can be.
 # - 02b [Shape or size?](02b_shape_or_size.ipynb). *What does the network look at?* Spheres, hearts and mirror images of a
 #   known mass.
+# - 02c [Which factor hurts?](02c_which_factor_hurts.ipynb). *Where does the failure come from?* Dose, defocus, neighbours, one at a time.
 # - 03 [Warp randomization](03_warp_randomization.ipynb). *Can simulated subtomograms be made to look real?* Bounded warps.
 # - 03b [Warping games](03b_warping_games.ipynb). *Can warps be trained?* Against a discriminator, against the classifier; three
 #   published mistakes.

@@ -23,20 +23,20 @@
 # **What you will learn**
 # - how coordinates become an electrostatic potential map;
 # - what one tilt image, a tilt series and a reconstruction look like, and where the missing wedge comes from;
-# - how defocus, dose and tilt range change a subtomogram (with sliders);
-# - why a whole tilt series can be replaced by one multiplication, and how well that works.
+# - what the tilts leave unmeasured: how much, in which directions, and when averaging brings it back.
 #
 # **What you need**: nothing but this repository, and about 40 minutes to read and try. Everything here is simulated; the
-# molecular maps derive from public PDB entries. Words in links are explained in the [glossary](../docs/glossary.md).
+# molecular maps derive from public PDB entries. Words in links are explained in the [glossary](../docs/glossary.md). How
+# thousands of labelled subtomograms are made of one is the subject of [01b](01b_a_source_domain.ipynb).
 #
 # | profile | time | memory |
 # |---|---|---|
 # | smoke | 17 s | 640 MB |
 # | laptop | 25 s | 1250 MB |
 
-# %%
-import time
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 from dataclasses import replace
+from functools import cache
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,12 +45,11 @@ import torch
 from cryoshift_core.application import pictures
 from cryoshift_core.course import exercises, figures, view3d
 from cryoshift_core.course.run import begin
-from cryoshift_core.simulation import datasets, imaging, optics, specimens, structures
-from cryoshift_core.simulation.datasets import DatasetConfig
+from cryoshift_core.simulation import imaging, optics, specimens, structures
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # how much work: smoke, laptop, gpu or paper
-molecule: str = "ribosome_80S"  # the class that the sliders show
+molecule: str = "ribosome_80S"  # the class whose tilt series is shown
 defocus: float = 3.0  # um, underfocus positive
 dose: float = 3.0  # e/A^2 per tilt image
 tilt_range: float = 60.0  # the series runs from minus to plus this angle, degrees
@@ -76,9 +75,11 @@ print(f"boxes of {n}^3 voxels of {pixel:g} Å: {n * pixel:.0f} Å wide")
 
 # %%
 maps = {name: structures.template(name, pixel, n) for name in p.classes}
-fig = figures.molecules(maps, pixel)
-run.save_figure(fig, "molecules")
-plt.show()
+lesson.figure(figures.molecules(maps, pixel), "molecules")
+for name in p.classes:
+    if name in structures.BUILTIN:
+        entry = structures.BUILTIN[name]
+        print(f"{name:14} PDB {entry.pdb_id}  {entry.mass_kda:6.0f} kDa  {entry.diameter:4.0f} A  {entry.description}")
 
 # %% [markdown]
 # The same molecules in space, to turn: with the pointer where k3d is installed, with a slider elsewhere.
@@ -86,14 +87,7 @@ plt.show()
 # %%
 fig = view3d.molecules(maps, pixel)
 if fig:
-    run.save_figure(fig, "in_space")
-    plt.show()
-
-# %%
-for name in p.classes:
-    if name in structures.BUILTIN:
-        entry = structures.BUILTIN[name]
-        print(f"{name:14} PDB {entry.pdb_id}  {entry.mass_kda:6.0f} kDa  {entry.diameter:4.0f} A  {entry.description}")
+    lesson.figure(fig, "in_space")
 
 # %% [markdown]
 # **Recap**
@@ -278,7 +272,7 @@ lesson.check("first_zero")
 # - The first zero is at the spacing √(λ Δz).
 # - Radiation damage takes high frequencies first.
 #
-# ## 4 · Putting the series together again (12 minutes)
+# ## 4 · Putting the series together again (15 minutes)
 #
 # The slices go back into a 3-D transform. Where no slice passes, there is nothing: the
 # [**missing wedge**](../docs/glossary.md#missing-wedge). Left without noise, in the middle with the noise of this dose. In
@@ -311,31 +305,33 @@ plt.show()
 # %% [markdown]
 # ### One tilt image after the other
 #
-# The series starts at 0° and goes outwards on both sides. Each image adds one central slice: a line in the kx-kz plane (left). Middle and
-# right: the xz section that is reconstructed from the images so far, without and with noise.
+# The series starts at 0° and goes outwards on both sides. Each image adds one central slice to Fourier space: a plane that
+# contains the tilt axis ky (left, in space; kz is the beam). The second slider turns the view. Middle and right: the xz section
+# that is reconstructed from the images so far, without and with noise.
 #
-# **What do you expect?** After how many images do you see the particle's outline along the beam?
+# **What do you expect?** After how many images do you see the particle's outline along the beam? And once all planes are in: what
+# shape has the space between them that stays empty?
 
 # %%
 steps = sorted({min(images, len(setting.tilts)) for images in (1, 3, 5, 9, 15, 21, 31, 41)})
 
 
+@cache
 def so_far(images, noise):
     now = replace(setting, tilts=setting.tilts[:images])
     seeded = torch.Generator().manual_seed(seed)
     return imaging.image_by_tilt_series(one, bank, now, generator=seeded, noise=noise).x[0, 0]
 
 
-def draw_tilts(axes, images):
-    for angle in np.deg2rad(setting.tilts[:images]):
-        axes[0].plot(*np.outer([np.cos(angle), np.sin(angle)], [-1, 1]), color="black", lw=0.8)
-    axes[0].set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal", xticks=[], yticks=[], xlabel="kx", ylabel="kz (beam)")
+def draw_tilts(axes, images, azimuth):
+    view3d.tilt_planes(axes[0], setting.tilts[:images], azimuth)
     pictures.show(axes[1], so_far(images, False)[:, n // 2], "noise-free, xz")
     pictures.show(axes[2], so_far(images, True)[:, n // 2], "with noise, xz")
 
 
-sliders = {"images": ("tilt images", steps)}
-run.explore(draw_tilts, "tilts_one_by_one", sliders, panels=3, start={"images": steps[0]}, size=2.2)
+sliders = {"images": ("tilt images", steps), "azimuth": ("view turned by (degrees)", [0, 20, 45, 70, 90])}
+first = {"images": steps[len(steps) // 2 + 1], "azimuth": 20}
+run.explore(draw_tilts, "tilts_one_by_one", sliders, panels=3, start=first, size=2.4, projection=("3d", None, None))
 
 # %%
 whole = so_far(steps[-1], False).flatten()
@@ -343,8 +339,14 @@ like = {images: float(np.corrcoef(so_far(images, False).flatten(), whole)[0, 1])
 print("correlation with the whole series:", ", ".join(f"{images} {r:.2f}" for images, r in like.items()))
 enough = next(images for images, r in like.items() if r > 0.8)
 print(f"From {enough} images on, to ±{max(map(abs, setting.tilts[:enough])):.0f}°, it is above 0.8.")
+nine = like[max(images for images in steps if images <= 9)]
+lesson.checkpoint("correlation of nine tilt images with the whole series", nine)
 
 # %% [markdown]
+# Turned by 0° the view is along the tilt axis, and the planes look like the blades of a fan. The **missing wedge** is the empty space
+# above and below: a double wedge along the whole tilt axis. From the side (90°) nothing seems to be missing, because planes
+# stand before and behind the gap.
+#
 # ### Exercise 2 · How much is missing?
 #
 # A series runs from minus to plus a largest tilt, about one axis. Write a function that returns the share of Fourier space
@@ -468,192 +470,28 @@ print(f"three alike: {covered([0, 0, 0], 60):.0%}; two at right angles: {covered
 # %%
 lesson.check("covered")
 
+# %% tags=["solution", "remove-cell"]
+assert not lesson.unsolved(), lesson.unsolved()
+
+# %%
+run.report(correlation_of_nine_images=nine)
+run.finish()
+
 # %% [markdown]
 # **Recap**
 # - Tilting about one axis leaves a double wedge: a third of all directions at ±60°.
 # - It is lost in a particle, and filled by particles in other orientations.
 # - Noise in the reconstruction has the wedge, too, so it looks streaky along the beam.
 #
-# ## 5 · Your turn (5 minutes)
-#
-# In JupyterLab these are sliders; in a static copy, each row moves one of them, and the framed picture is where the others stand.
-#
-# **What do you expect?** With the dose per tilt fixed, does a wider tilt range raise the SNR in the box? The line below the
-# figure says what comes out.
-
-# %%
-sliders = {
-    "defocus": ("defocus (µm)", [0.5, 1.5, 3.0, 5.0, 8.0]),
-    "dose": ("dose per tilt (e/Å²)", [0.5, 1.0, 2.0, 4.0, 8.0]),
-    "tilts": ("tilt range +- (degrees)", [20, 35, 50, 60, 70]),
-    "thickness": ("ice thickness (nm)", [50, 100, 200, 300, 400]),
-}
-first = {"defocus": 3.0, "dose": 2.0, "tilts": 60, "thickness": 100}
-
-
-def draw(axes, defocus, dose, tilts, thickness):
-    around = {"voxel_size": pixel, "tilts": optics.tilt_scheme(-tilts, tilts)}
-    now = optics.Optics(**around, defocus=defocus, dose_per_tilt=dose, thickness=thickness)
-    cube = imaging.image_by_transfer(one, bank, now, generator=torch.Generator().manual_seed(seed))
-    pictures.show(axes[0], cube.x[0, 0, n // 2], "xy")
-    pictures.show(axes[1], cube.x[0, 0][:, n // 2], f"xz   SNR {cube.snr[0]:.2g}")
-
-
-run.explore(draw, "sliders", sliders, panels=2, start=first, size=2.4)
-
-# %%
-by_range = {}
-for tilts in (20, 40, 60, 70):
-    now = optics.Optics(voxel_size=pixel, dose_per_tilt=2.0, tilts=optics.tilt_scheme(-tilts, tilts))
-    several = [imaging.image_by_transfer(one, bank, now, generator=generator).snr[0] for _ in range(4)]
-    by_range[tilts] = float(torch.stack(several).mean())
-print("SNR in the box:", ", ".join(f"±{tilts}°: {snr:.3f}" for tilts, snr in by_range.items()))
-change = by_range[70] / by_range[20]
-verdict = "rises" if change > 1.1 else "falls" if change < 0.9 else "hardly changes"
-print(
-    f"From ±20° to ±70° it {verdict} (a factor {change:.2f}). New tilts bring new frequencies, with signal and with noise."
-)
-
-# %% [markdown]
-# **Recap**
-# - SNR is measured in the box.
-# - Dose, defocus and ice thickness change it; the tilt range hardly does.
-# - More tilts bring signal and noise at once.
-#
-# ## 6 · Two roads to the same subtomogram (5 minutes)
-#
-# Tilting, imaging and reconstructing are all *linear*. So the whole series is one transfer function H(k) and one noise
-# spectrum S(k) in 3-D. Both are computed once per microscope setting; then a subtomogram costs one gather, one multiplication
-# and a few FFTs. The slow path checks the fast one. The fast one makes the source, the slow one the target.
-#
-# **What do you expect?** In which [shells](../docs/glossary.md#shell) do the two paths differ most: coarse shape, or fine detail?
-
-# %%
-n_check = 4 if p.name == "smoke" else 16
-three = [name for name in p.classes if name in structures.BUILTIN][:3]
-bank3 = specimens.templates(three, pixel, n, generator=generator)
-many = specimens.specimens(torch.arange(3 * n_check) % 3, bank3, generator=generator)
-cubes, seconds = {}, {}
-for name, path in (("transfer", imaging.image_by_transfer), ("tilt series", imaging.image_by_tilt_series)):
-    path(many[:3], bank3, setting, generator=generator, noise=False)  # fills the caches: settings are computed once
-    start = time.process_time()
-    cubes[name] = path(many, bank3, setting, generator=generator, noise=False).x
-    seconds[name] = (time.process_time() - start) / len(many)
-agreement = [float(np.corrcoef(a.flatten(), b.flatten())[0, 1]) for a, b in zip(*cubes.values(), strict=True)]
-lesson.checkpoint("mean correlation of the two paths", float(np.mean(agreement)))
-print(f"least correlation {min(agreement):.3f}")
-print(", ".join(f"{name}: {1e3 * s:.1f} CPU-ms per subtomogram" for name, s in seconds.items()))
-_, power = figures.radial_spectrum(cubes["tilt series"])
-_, off = figures.radial_spectrum(cubes["transfer"] - cubes["tilt series"])
-for word, part in (("lowest", slice(0, 3)), ("middle", slice(4, 10)), ("highest", slice(-4, None))):
-    share = (off[part].sum() / power[part].sum()) ** 0.5
-    print(f"difference of the two paths in the {word} shells: {share:.1%} of the amplitude")
-
-# %%
-rows = {name: x[:3] for name, x in cubes.items()}
-rows["difference"] = rows["transfer"] - rows["tilt series"]
-fig = pictures.gallery(rows, three)
-run.save_figure(fig, "two_paths")
-plt.show()
-assert min(agreement) > 0.97, "both paths must show the same molecule"
-
-# %% [markdown]
-# The rows share no grey scale: the difference is stretched to be seen. The printed shares say at which frequencies the
-# paths differ, and by how much. Their causes are interpolation, and the width of the slices at the rim of the wedge.
-#
-# **Recap**
-# - Imaging is linear, so one transfer function replaces a tilt series.
-# - Both paths are compared shell by shell, not by eye.
-# - Source and target come from different paths.
-#
-# ## 7 · The source domain (5 minutes)
-#
-# Thousands of labelled subtomograms, each with a random pose, from two dozen microscope settings. The boxes show the realised
-# SNR of each class.
-#
-# **What do you expect?** Is the heaviest molecule the one with the best SNR?
-
-# %%
-source = datasets.simulate_source(DatasetConfig.of(p, "source", "source", run.params.seed), folder=run.data_folder)
-fig = pictures.gallery(
-    {f"cube {i + 1}": torch.stack([source.x[source.y == c][i] for c in range(len(source.classes))]) for i in range(3)},
-    source.classes,
-)
-run.save_figure(fig, "source_cubes")
-plt.show()
-
-# %%
-fig, ax = plt.subplots(figsize=(6, 2.7), layout="constrained")
-ax.boxplot(
-    [source.snr[source.y == c].log10().numpy() for c in range(len(source.classes))],
-    tick_labels=source.classes,
-    whis=(5, 95),
-    showfliers=False,
-)
-ax.tick_params(axis="x", rotation=25)
-ax.set(ylabel="log10 realised SNR", title="Box: half of the subtomograms; whiskers: 5th to 95th percentile")
-run.save_figure(fig, "snr")
-plt.show()
-median = {name: float(source.snr[source.y == c].median()) for c, name in enumerate(source.classes)}
-weighed = [name for name in source.classes if name in structures.BUILTIN]
-heaviest, lightest = (f(weighed, key=lambda name: structures.BUILTIN[name].mass_kda) for f in (max, min))
-best = max(median, key=median.get)
-print(f"best SNR: {best} ({median[best]:.2f}); heaviest: {heaviest} ({median[heaviest]:.2f}); ", end="")
-print(f"lightest: {lightest} ({median[lightest]:.2f})")
-masses, levels = ([f(name) for name in weighed] for f in (lambda name: structures.BUILTIN[name].mass_kda, median.get))
-print(
-    f"rank correlation of mass and SNR: {np.corrcoef(np.argsort(np.argsort(masses)), np.argsort(np.argsort(levels)))[0, 1]:.2f}"
-)
-
-# %% [markdown]
-# **Recap**
-# - Labels are free in simulation.
-# - The SNR differs between classes.
-# - Light molecules have the lowest SNR; the line above says how well mass and SNR agree.
-#
-# ## 8 · From one to many: neighbours (3 minutes)
-#
-# In a cell a molecule is not alone. Neighbours are imaged in a field wider than the box and cropped *afterwards*, because
-# defocus spreads their signal into the box. Left to right: the same particles with none, 10 %, 20 % and 30 % of the
-# volume filled. The pictures are sums along the beam, because a neighbour need not lie in the central section.
-#
-# **What do you expect?** From which fraction on would you not be sure which particle is meant?
-
-# %%
-rows = {}
-for percent in (0, 10, 20, 30):
-    g = torch.Generator().manual_seed(seed)
-    crowd = specimens.specimens(torch.arange(3), bank3, generator=g, crowding=percent / 100)
-    x = imaging.image_by_transfer(crowd, bank3, setting, generator=g).x
-    rows[f"{percent} %"] = x
-crowded = {name: torch.stack([rows[q][i] for q in rows]) for i, name in enumerate(three)}
-fig = pictures.gallery(crowded, list(rows), projection=True)
-run.save_figure(fig, "crowding")
-plt.show()
-
-# %% tags=["solution", "remove-cell"]
-assert not lesson.unsolved(), lesson.unsolved()
-
-# %%
-run.report(path_correlation=float(np.mean(agreement)), speed_up=seconds["tilt series"] / seconds["transfer"])
-run.finish()
-
-# %% [markdown]
-# **Recap**
-# - Neighbours are imaged before the box is cut.
-# - A neighbour may be outside the central section.
-# - The label names the particle in the centre.
-#
 # ## What to take away
 #
 # - A subtomogram is potential x CTF x dose filter, in as many slices as there are tilts, plus shot noise.
 # - The missing wedge and the zeros of the CTF are *lost* in a single particle, not noisy. Averaging fills the wedge as soon as
 #   particles lie in other orientations. It fills a zero of the CTF only with images of another defocus.
-# - The series is linear: one transfer function replaces it, which makes thousands of subtomograms a matter of seconds.
-# - SNR here always means what was measured in the box.
+# - Everything that happens to the signal on the way is linear: [01b](01b_a_source_domain.ipynb) uses that.
 #
 # ## Questions to think about
 #
 # 1. Why does the noise in the xz slice look streaky although every tilt image has white noise?
 # 2. At which defocus is the 80S ribosome easiest to see, and is that where its finest detail survives?
-# 3. The source is made by the fast path and the target by the slow one. What would go unnoticed if both used the fast one?
+# 3. A stage that tilts about two axes leaves a smaller gap. Which shape has it?

@@ -36,7 +36,7 @@
 # | smoke | 20 s | 650 MB |
 # | laptop | 39 s | 1230 MB |
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 from dataclasses import replace
 
 import matplotlib.pyplot as plt

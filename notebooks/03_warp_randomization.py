@@ -26,6 +26,7 @@
 #   that each one keeps;
 # - to build the one that comes nearest to the target, the spectrum warp, from averages alone: which noise is missing, and how much of the
 #   *signal* survives in the target;
+# - to mix warps, and watch what two classifiers call the result;
 # - to ask without a target label what a classifier gains, and how much of a warp it tolerates.
 #
 # **What you need**: notebook 02 helps, but this one runs alone; about 45 minutes to read and try. Everything here is simulated,
@@ -50,6 +51,7 @@ from cryoshift_core.application import pictures
 from cryoshift_core.course import exercises, figures, warping
 from cryoshift_core.course.run import begin
 from cryoshift_core.warps import (
+    Envelope,
     HistogramWarp,
     SpectrumWarp,
     mean_spectrum,
@@ -292,7 +294,7 @@ print(f"shift {largest_shift:.3f} of 2 voxels, optics: a frequency times {larges
 # - Some warps change the spectrum, some only phases: each has its own picture.
 # - The bounds are in the last layer, and hold for wild weights, too.
 #
-# ## 2 · Spectrum: the warp that measures what is missing (16 minutes)
+# ## 2 · Spectrum: the warp that measures what is missing (19 minutes)
 #
 # The warps so far prepare for *any* target. This one uses the unlabelled target subtomograms. It needs two averages.
 #
@@ -304,15 +306,37 @@ print(f"shift {largest_shift:.3f} of 2 voxels, optics: a frequency times {larges
 # [*average* of a domain](../docs/glossary.md#average-particle) the noise cancels, and the average particle stays. No label is
 # needed, as long as the classes are about as frequent in both domains.
 #
+# `warps.shell_amplitude` reads the average's amplitude shell by shell. Which transfer carries the source's curve to the target's?
+#
+# $$ a(k) = gain \cdot e^{-2 (\pi \cdot blur \cdot k)^2} \cdot (1 - e^{-2 (\pi \cdot highpass \cdot k)^2}) $$
+#
+# The blur (voxels) takes high frequencies, the high-pass a background of that width (voxels; at 0 nothing is taken off).
+# **Fit it by hand**: move the dashed line onto the orange dots. The title says how far it is from them, in per cent of their
+# length.
+#
 # **What do you expect?** Is the gain below or above 1 for this target, which was filtered and clipped?
-#
-# `warps.shell_amplitude` reads the average's amplitude shell by shell, and `warps.signal_envelope` finds the simplest
-# transfer that carries the source's curve to the target's:
-#
-# a(k) = gain · exp(-b_factor_voxels k²) · (1 - exp(-2 (π highpass k)²))
-#
-# The b_factor_voxels is a blur. The last factor, a background taken off, is used only if it explains more than chance would.
-# The orange dots took no part in the fit. The last printed line says how far the dashed line is from them.
+
+# %%
+amplitudes = {"source": shell_amplitude(measured_s), "target": shell_amplitude(measured_t)}
+
+
+def draw_fit(axes, gain, blur, highpass):
+    tried = Envelope(gain, 2 * (math.pi * blur) ** 2, highpass)
+    warping.fit_by_hand(axes[0], amplitudes, tried, p.box, p.voxel_size)
+
+
+sliders = {
+    "gain": ("gain", [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]),
+    "blur": ("blur (voxels)", [0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4]),
+    "highpass": ("high-pass (voxels; 0: none)", [0.0, 2.0, 2.5, 4.0, 8.0]),
+}
+start = {"gain": 1.0, "blur": 0.0, "highpass": 0.0}
+run.explore(draw_fit, "fitted_by_hand", sliders, start=start, size=3.4, mixed=True)
+
+# %% [markdown]
+# `warps.signal_envelope` fits the same three numbers by least squares. Blur and high-pass are used only if they explain more than
+# chance would (`b_factor_voxels` is 2 (π blur)²). Below, the orange dots are of the other half of the subtomograms, which took no part
+# in the fit. The last printed line says how far the dashed line is from them.
 
 # %%
 envelope = signal_envelope(measured_s, measured_t)
@@ -331,6 +355,8 @@ misfit = {
 }
 stronger = "stronger" if envelope.gain > 1 else "weaker"
 print(f"the signal of the target is {stronger} than that of the source, before the blur")
+seen = warping.misfit(amplitudes, envelope, p.box)
+print(f"on the half that was fitted: off by {seen:.0%}; that is the distance to compare yours with")
 print(f"off the target's average particle: {misfit['before']:.0%} before, {misfit['after']:.0%} after")
 
 # %% [markdown]
@@ -385,20 +411,17 @@ off_before, off_after = (
 print(f"mean distance to the target's power: a factor {math.exp(off_before):.2f} before the warp")
 lesson.checkpoint("factor to the target's power, after the warp", math.exp(off_after))
 print(f"off the target's average particle: {misfit['before']:.0%} before, {misfit['after']:.0%} after")
+warps["spectrum"] = SpectrumWarp.estimate(measured_s, measured_t)
+warped = picture("spectrum")
+print(f"mean power of a voxel: {few.square().mean():.2f} before the core's warp, {warped.square().mean():.2f} after")
 
 # %% [markdown]
-# `SpectrumWarp` is this, and four things more. Each subtomogram follows *one drawn target subtomogram's* deviation from the mean,
+# The second figure is the core's `SpectrumWarp`. It is what was built here, and four things more. Each subtomogram follows *one drawn target subtomogram's* deviation from the mean,
 # for target subtomograms differ among themselves. The gain varies by up to a factor of 1.3 either way. A random part of
 # the b_factor_voxels is taken, because an average is also blurred by picking errors, which no single subtomogram has. Realism
 # training (03b) may bend P_t by up to a factor of 2. The mean source spectrum is used, not the subtomogram's own.
 # Otherwise every molecule would be scaled to the same brightness, and a mark of its class would be gone.
-
-# %%
-warps["spectrum"] = SpectrumWarp.estimate(measured_s, measured_t)
-warped = picture("spectrum")
-print(f"mean power of a voxel: {few.square().mean():.2f} before, {warped.square().mean():.2f} after")
-
-# %% [markdown]
+#
 # ### Exercise 2 · The arithmetic of the spectrum warp
 #
 # Now on your own, for one frequency: given the powers of source and target and the signal's gain `a`, return the gain that is used
@@ -495,38 +518,7 @@ print(f"the warped tail ends {'nearer to' if nearer else 'no nearer to'} the tar
 # - Both are fitted without labels, and tested on subtomograms that took no part in the fit.
 # - Clipping needs a warp of grey values, because no filter can imitate it.
 #
-# ## 3 · Your turn: the mixing desk (5 minutes)
-#
-# One slider per warp. In JupyterLab you can move them all, and mix; in a static copy each row turns up one warp, with the
-# others at 0 (framed). Of each pair, left is the subtomogram in the xy plane and right in the xz plane, where the wedge is.
-#
-# **What do you expect?** At which amount of which warp would you no longer put your name under the label?
-
-# %%
-warps = {name: warps[name] for name in warping.ORDER}  # in which recipes apply them
-typical = source.x[source.snr.argsort()[[int(0.7 * len(source))]]]
-typical = torch.cat([typical, held_s[:3]])
-
-
-@torch.no_grad()
-def draw(axes, **amounts):
-    x = typical
-    for name, how_much in amounts.items():
-        x = warps[name](x, how_much, torch.Generator().manual_seed(seed))
-    pictures.show(axes[0], x[0, 0, p.box // 2], spread=4)
-    pictures.show(axes[1], x[0, 0][:, p.box // 2], spread=4)
-
-
-sliders = {name: (f"{name}: amount", [0.0, 0.25, 0.5, 0.75, 1.0]) for name in warps}
-run.explore(draw, "sliders", sliders, panels=2, start=dict.fromkeys(warps, 0.0), size=2.0)
-
-# %% [markdown]
-# **Recap**
-# - Amount 0 is the identity for every warp.
-# - Warps can be mixed.
-# - A label is a promise that the warp must keep.
-#
-# ## 4 · Does a classifier gain? (12 minutes)
+# ## 3 · Does a classifier gain? (14 minutes)
 #
 # `cryoshift` learns from the source as it is and warped: shifted, crowded, with the target's spectrum and grey values; its
 # class-wise adversaries are the subject of notebook 04. Compare it with `source_only`, which has seen the same subtomograms as
@@ -563,6 +555,37 @@ lesson.checkpoint("target-styled accuracy of cryoshift", adapted["accuracy, targ
 # The first panel is the price, the second the promise. The other two are read off the target itself. Notebook 05 opens the
 # held-out labels.
 #
+# ### Your turn: the mixing desk
+#
+# One slider per warp, and one subtomogram that neither network was trained on. Left it is in the xy plane, beside it in the xz plane, where
+# the wedge is. Right are the probabilities that both classifiers give each class; the true one is in bold. At amount 0 every warp
+# is the identity. In JupyterLab you can mix them all; in a static copy each row turns up one warp, with the others at 0 (framed).
+#
+# **What do you expect?** Which warp makes `source_only` change its mind? And at which amount would you no longer put your name under the label?
+
+# %%
+warps = {name: warps[name] for name in warping.ORDER}  # in which recipes apply them
+row = int(validation.snr.argsort()[int(0.7 * len(validation))])  # a clear one
+typical, true = torch.cat([validation.x[row : row + 1], held_s[:3]]), int(validation.y[row])
+
+
+@torch.no_grad()
+def draw(axes, **amounts):
+    x = typical
+    for name, how_much in amounts.items():
+        x = warps[name](x, how_much, torch.Generator().manual_seed(seed))
+    both = {name: models.predict(fits[name].network, x[:1], device=run.params.device)[0] for name in list(names)[:2]}
+    if axes:
+        warping.mixing_desk(axes, x[0, 0], both, p.classes, true)
+    return ", ".join(f"{name} {p.classes[int(q.argmax())]} {float(q.max()):.0%}" for name, q in both.items())
+
+
+sliders = {name: (f"{name}: amount", [0.0, 0.25, 0.5, 0.75, 1.0]) for name in warps}
+run.explore(draw, "mixing_desk", sliders, panels=3, start=dict.fromkeys(warps, 0.0), size=2.3, frames=3)
+for name in (f"{p.classes[true]}, unwarped", *warps):
+    print(f"{name}: {draw((), **{one: float(one == name) for one in warps})}")
+
+# %% [markdown]
 # ### Exercise 3 · The largest amount
 #
 # How much of a warp may there be? As long as some classifier reads the class from the warped subtomogram, the label is kept; the

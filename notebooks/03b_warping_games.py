@@ -304,7 +304,7 @@ lesson.check("harder")
 #
 # ## 2 · Are warped subtomograms nearer to the target? (8 minutes)
 #
-# The [**proxy A-distance**](../docs/glossary.md#a-distance) of notebook 02 (Ben-David et al. 2007): 0 if a linear rule cannot tell
+# The [**proxy A-distance**](../docs/glossary.md#a-distance) of notebook 02c (Ben-David et al. 2007): 0 if a linear rule cannot tell
 # warped source from target, 2 if it always can. Left, the rule sees each subtomogram's power in eight bands of frequency. Right, it
 # sees the features of a classifier trained on the source alone. The bottom row compares one half of the target with the other: the
 # best that can be had (a bar of length 0 cannot be seen).

@@ -216,6 +216,7 @@ def draw(axes, target, kind):
     ax.set_title(f"{target}, {kind}", fontsize=8)
 
 
+# %%
 kinds = [kind for kind in known if any(score in one.values for one in found if one.model == kind)]
 every = [one.values[score] for one in found if one.status == "finished" and score in one.values]
 span = (min(every) - 0.05 * (max(every) - min(every) or 1), max(every) + 0.05 * (max(every) - min(every) or 1))

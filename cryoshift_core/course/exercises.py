@@ -30,10 +30,9 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -42,6 +41,9 @@ from ..errors import InputError
 from ..support.runtime import check_known, root, write_text
 from . import costs
 from .run import Run
+
+if TYPE_CHECKING:
+    import nbformat
 
 CHECKPOINTS = "checkpoints.json"
 SETS = {"participant": ("solution", "mistakes"), "solutions": ("exercise", "mistakes")}  # set -> tags that it lacks
@@ -99,6 +101,15 @@ class _Raised:
     error: str
 
 
+def _cells(path: Path) -> Iterator[tuple[str, list[str], str]]:
+    """Type, tags and text of each cell of a notebook (.ipynb).
+
+    Without nbformat, whose import takes longer than that of matplotlib: every notebook of the course reads itself.
+    """
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        yield cell["cell_type"], cell["metadata"].get("tags", []), "".join(cell["source"])
+
+
 def read(path: Path) -> list[Exercise]:
     """The exercises of a master (.ipynb), in order.
 
@@ -109,15 +120,15 @@ def read(path: Path) -> list[Exercise]:
     """
     found: list[Exercise] = []
     cells: dict[str, str] = {}
-    for cell in nbformat.read(path, as_version=4).cells:
-        (tag,) = {"given", "exercise", "solution", "mistakes"}.intersection(cell.metadata.get("tags", [])) or {""}
+    for _, tags, source in _cells(path):
+        (tag,) = {"given", "exercise", "solution", "mistakes"}.intersection(tags) or {""}
         if tag in cells and tag != "given":
             raise InputError(f"{path}: expected one {tag} cell per exercise, got a second one before mistakes.")
         if tag != "mistakes":
-            cells |= {tag: cells.get(tag, "") + cell.source + "\n"} if tag else {}
+            cells |= {tag: cells.get(tag, "") + source + "\n"} if tag else {}
             continue
         try:
-            table = tomllib.loads(cell.source)
+            table = tomllib.loads(source)
             mistakes = tuple(Mistake(**mistake) for mistake in table["mistake"])
             name, cases, wrong = table["name"], tuple(table["cases"]), tuple(table["wrong"])
         except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
@@ -141,12 +152,10 @@ def read(path: Path) -> list[Exercise]:
 def imports(path: Path) -> str:
     """The import statements of a notebook's code cells: with them, its exercises can be judged alone."""
     lines = []
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "code":
+    for kind, _, source in _cells(path):
+        if kind == "code":
             lines += [
-                ast.unparse(node)
-                for node in ast.parse(cell.source).body
-                if isinstance(node, ast.Import | ast.ImportFrom)
+                ast.unparse(node) for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)
             ]
     return "\n".join(lines)
 
@@ -286,6 +295,8 @@ def notebooks(folder: Path) -> Iterator[Path]:
 
 def without(notebook: nbformat.NotebookNode, tags: Sequence[str], links: Mapping[str, str]) -> nbformat.NotebookNode:
     """A copy of a notebook without the cells that have one of the tags; in its text, `links` are replaced."""
+    import nbformat
+
     made = nbformat.from_dict(json.loads(json.dumps(notebook)))
     made.cells = [cell for cell in made.cells if not set(tags).intersection(cell.metadata.get("tags", []))]
     for cell in made.cells:
@@ -298,6 +309,8 @@ def without(notebook: nbformat.NotebookNode, tags: Sequence[str], links: Mapping
 
 def write(masters: Path, out: Path) -> list[Path]:
     """Paths of the notebooks in out/participant and out/solutions, made from the masters and replaced if they exist."""
+    import nbformat
+
     written = []
     for name, tags in SETS.items():
         folder = out / name

@@ -17,13 +17,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
 from ..application.report import page_template
 
 Draw = Callable[..., None]
 Sliders = Mapping[str, tuple[str, Sequence[Any]]]
+Projection = str | Sequence[str | None] | None
 LIMIT = 2_000_000  # characters of the HTML of one explorer
 MOST_VALUES = 12  # of a slider on a page
 MOST_MIXED = 40  # frames up to which the sliders of a page mix; above, one slider at a time leaves its start value
@@ -56,7 +57,9 @@ def explore(
     start: dict[str, Any] | None = None,
     size: float = 2.6,
     frames: int = 4,
-    projection: str | None = None,
+    projection: Projection = None,
+    mixed: bool = False,
+    most: int = MOST_VALUES,
 ) -> Figure | None:
     """Show a drawing with sliders for its inputs; the static figure where there is no user, and None where there is.
 
@@ -71,7 +74,9 @@ def explore(
     start : first values of the sliders; the middle value for sliders that are not named
     size : inches per panel
     frames : values shown per slider in the static figure
-    projection : of the axes; "3d" for a drawing in space
+    projection : of the axes; "3d" for a drawing in space. A sequence has one for each panel
+    mixed : on a page, too, the sliders mix: there they have fewer values, evenly chosen, the first one among them
+    most : values of a slider on a page
 
     Returns
     -------
@@ -90,7 +95,9 @@ def explore(
     if not is_live():
         fig = _frames(draw, sliders, at, panels, size, frames, projection)
         if _kernel():
-            _publish(fig, page(draw, sliders, at, panels=panels, size=size, projection=projection))
+            _publish(
+                fig, page(draw, sliders, at, panels=panels, size=size, projection=projection, mixed=mixed, most=most)
+            )
         return fig
 
     import ipywidgets as widgets
@@ -120,16 +127,14 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _figure(draw: Draw, values: Mapping[str, Any], panels: int, size: float, projection: str | None) -> Figure:
-    fig, axes = plt.subplots(
-        1,
-        panels,
-        figsize=(size * panels, size * 1.15),
-        squeeze=False,
-        layout="constrained",
-        subplot_kw={"projection": projection},
-    )
-    draw(list(axes[0]), **values)
+def _axes(parent: Figure | SubFigure, panels: int, projection: Projection) -> list[Axes]:
+    each = [projection] * panels if projection is None or isinstance(projection, str) else projection
+    return [parent.add_subplot(1, panels, i, projection=one) for i, one in enumerate(each, 1)]
+
+
+def _figure(draw: Draw, values: Mapping[str, Any], panels: int, size: float, projection: Projection) -> Figure:
+    fig = plt.figure(figsize=(size * panels, size * 1.15), layout="constrained")
+    draw(_axes(fig, panels, projection), **values)
     return fig
 
 
@@ -161,21 +166,26 @@ def page(
     *,
     panels: int = 1,
     size: float = 2.6,
-    projection: str | None = None,
+    projection: Projection = None,
+    mixed: bool = False,
+    most: int = MOST_VALUES,
 ) -> str:
     """HTML with sliders that move among frames drawn beforehand; it needs neither a kernel nor a network.
 
-    A slider has at most MOST_VALUES values, its start value among them. With few frames in all the sliders mix; with
+    A slider has at most `most` values, its start value among them. With few frames in all the sliders mix; with
     more, moving one takes the others back to their start values. The HTML has at most LIMIT characters.
 
     Parameters
     ----------
-    draw, sliders, panels, size, projection : as in :func:`explore`
+    draw, sliders, panels, size, projection, mixed, most : as in :func:`explore`
     at : start value of each slider
     """
+    numbers = {name: min(len(values), most) for name, (_, values) in sliders.items()}
+    while mixed and np.prod(list(numbers.values())) > MOST_MIXED:
+        numbers[max(reversed(numbers), key=lambda name: numbers[name])] -= 1  # of equals, the last slider
     shown = {}
     for name, (_, values) in sliders.items():
-        kept = _evenly(len(values), MOST_VALUES, list(values).index(at[name]))
+        kept = _evenly(len(values), numbers[name], list(values).index(at[name]))
         shown[name] = [values[i] for i in kept]
     first = [values.index(at[name]) for name, values in shown.items()]
     pictures: dict[str, Image.Image] = {}
@@ -212,7 +222,7 @@ def _webp(picture: Image.Image, quality: int) -> str:
 
 
 def _frames(
-    draw: Draw, sliders: Sliders, at: dict[str, Any], panels: int, size: float, frames: int, projection: str | None
+    draw: Draw, sliders: Sliders, at: dict[str, Any], panels: int, size: float, frames: int, projection: Projection
 ) -> Figure:
     columns = min(frames, max(len(values) for _, values in sliders.values()))
     fig = plt.figure(figsize=(size * panels * columns * 0.62, size * 0.85 * len(sliders)), layout="constrained")
@@ -222,8 +232,7 @@ def _frames(
         shown = _evenly(len(values), columns, first)
         row.suptitle(label, fontsize=9, x=0.01, ha="left", fontweight="bold")
         for cell, index in zip(row.subfigures(1, columns, squeeze=False)[0], shown, strict=False):
-            axes: Sequence[Axes] = cell.subplots(1, panels, squeeze=False, subplot_kw={"projection": projection})[0]
-            draw(list(axes), **(at | {name: values[index]}))
+            draw(_axes(cell, panels, projection), **(at | {name: values[index]}))
             cell.suptitle(_text(values[index]), fontsize=8)
             if index == first:
                 cell.patch.set(edgecolor="#D55E00", linewidth=2)

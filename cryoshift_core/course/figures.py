@@ -22,6 +22,7 @@ from torch import Tensor
 from ..application.pictures import COLOURS, LINES, OTHERS, POSITION, middle, radial_spectrum, show
 from ..application.pictures import learning_curves as learning_curves
 from ..application.pictures import spectra as spectra
+from ..data import Labelled
 from ..metrics import Interval, Reliability
 
 MARKERS = ("o", "^", "s", "v")
@@ -266,6 +267,18 @@ def before_and_after(
     ax.set_ylim(top=1.03)
     ax.legend(fontsize=7, loc="lower left")
     return fig
+
+
+def snr_of_classes(source: Labelled) -> tuple[Figure, dict[str, float]]:
+    """Figure with the realised SNR of each class of simulated subtomograms, and the median of each class by name."""
+    assert source.snr is not None  # simulated
+    by_class = {name: source.snr[source.y == c] for c, name in enumerate(source.classes)}
+    fig, ax = plt.subplots(figsize=(6, 2.7), layout="constrained")
+    values = [snr.log10().numpy() for snr in by_class.values()]
+    ax.boxplot(values, tick_labels=list(by_class), whis=(5, 95), showfliers=False)
+    ax.tick_params(axis="x", rotation=25)
+    ax.set(ylabel="log10 realised SNR", title="Box: half of the subtomograms; whiskers: 5th to 95th percentile")
+    return fig, {name: float(snr.median()) for name, snr in by_class.items()}
 
 
 def warp_sheet(before: Tensor, after: Tensor, title: str, names: Sequence[str], voxel_size: float) -> Figure:

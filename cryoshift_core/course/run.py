@@ -223,7 +223,12 @@ class Run:
         plt.show()
 
     def explore(self, draw: Draw, name: str, sliders: dict[str, tuple[str, Sequence[Any]]], **options: Any) -> None:
-        """Show a drawing with sliders, or its static figure, which is saved; options as in :func:`explore.explore`."""
+        """Show a drawing with sliders, or its static figure, which is saved; options as in :func:`explore.explore`.
+
+        At the smoke profile figure and page have at most three values of each slider.
+        """
+        if self.profile.name == "smoke":
+            options |= {"most": 3, "frames": min(3, options.get("frames", 3))}
         fig = explore(draw, sliders, **options)
         if fig is not None:
             self.save_figure(fig, name)

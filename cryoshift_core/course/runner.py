@@ -1,6 +1,6 @@
 """The command behind `make tutorial`: runs the series of notebooks, shows its progress, and writes pages to open.
 
-python -m cryoshift_core tutorial [--profile laptop] [--only 02 05] [--out runs/laptop] [-p name=value]
+python -m cryoshift_core tutorial [--profile laptop] [--only 02 05] [--out runs/laptop] [--jobs 2] [-p name=value]
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from ..application.profiles import PROFILES
 from ..application.run_folder import MANIFEST, read_manifest, running_elsewhere, unfinished_folder
 from ..errors import InputError
 from ..support.runtime import did_you_mean, root, write_text
+from . import series
 from .costs import FILE, Cost, record, write_tables
 from .parameters import FIELDS, check, literal, unknown
 
@@ -51,10 +54,10 @@ class Result:
 class Progress:
     """Progress of one notebook: a line that is updated in place on a terminal, or a new line every 15 s in a log."""
 
-    def __init__(self, name: str, position: str, n_cells: int, started: float):
+    def __init__(self, name: str, position: str, n_cells: int, started: float, live: bool = True):
         self.name, self.position, self.n_cells, self.cell = name, position, n_cells, 0
         self.started, self.own_start, self.cell_start = started, time.monotonic(), time.monotonic()
-        self.live = sys.stdout.isatty()
+        self.live = live and sys.stdout.isatty()
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._tick, daemon=True)
 
@@ -96,7 +99,8 @@ def own_kernel_first() -> None:
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(ours), *others])
 
 
-def execute(source: Path, folder: Path, parameters: dict[str, Any], position: str = "1/1", began: float = 0) -> Result:
+def execute(source: Path, folder: Path, parameters: dict[str, Any], position: str = "1/1", began: float = 0,
+            live: bool = True) -> Result:  # fmt: skip
     """Outcome of one notebook that papermill executed, and that is then in `Result.folder` as .ipynb and .html.
 
     Results of an earlier run in `folder` stay untouched until this run has succeeded; then they are moved aside.
@@ -107,6 +111,7 @@ def execute(source: Path, folder: Path, parameters: dict[str, Any], position: st
     folder : where its results belong; the value of the notebook's parameter `out_dir`, if it has one
     parameters : name -> value; names that the notebook does not declare are left out
     position, began : for the line of progress: for example "2/7", and time.monotonic() at the start of the series
+    live : whether a terminal's line of progress may be rewritten in place
     """
     own_kernel_first()
     folder = folder.expanduser().resolve()
@@ -115,12 +120,12 @@ def execute(source: Path, folder: Path, parameters: dict[str, Any], position: st
     declared = papermill.inspect_notebook(str(source))
     given = {name: value for name, value in {"out_dir": str(folder), **parameters}.items() if name in declared}
     earlier = {read_manifest(place).get("id") for place in (folder, unfinished)}
-    result = Result(source.stem, _title(notebook), folder)
+    result = Result(source.stem, title(notebook), folder)
     start = time.monotonic()
     # Papermill writes elsewhere: the run renames its folder while papermill still writes after each cell.
     with tempfile.TemporaryDirectory(prefix="cryoshift-") as temporary:
         executed = Path(temporary) / source.name
-        with Progress(source.stem, position, len(notebook.cells) + bool(given), began or start) as progress:
+        with Progress(source.stem, position, len(notebook.cells) + bool(given), began or start, live) as progress:
             try:
                 papermill.execute_notebook(
                     str(source),
@@ -180,7 +185,8 @@ def _first_line(error: Any) -> str:
     return (str(error).strip().splitlines() or [""])[0]
 
 
-def _title(notebook: nbformat.NotebookNode) -> str:
+def title(notebook: nbformat.NotebookNode) -> str:
+    """The first heading of a notebook."""
     lines = (line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
     return next((line.lstrip("# ") for line in lines if line.startswith("# ")), "untitled")
 
@@ -279,7 +285,7 @@ def _select(folder: Path, only: list[str] | None) -> list[Path]:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status of the command: 0 if all notebooks succeeded, 1 if one failed, 2 for bad arguments."""
     parser = argparse.ArgumentParser(
-        "python -m cryoshift_core tutorial", description="Run the notebooks of the course, one after the other."
+        "python -m cryoshift_core tutorial", description="Run the notebooks of the course, one or two at a time."
     )
     parser.add_argument("--profile", default="laptop", help="amount of work: " + " or ".join(PROFILES))
     parser.add_argument("--only", nargs="+", metavar="NN", help="notebooks, by number or name (default: 00 to 07)")
@@ -287,8 +293,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "-p", action="append", default=[], metavar="NAME=VALUE", help="value of a notebook parameter; may be repeated"
     )
+    parser.add_argument("--jobs", type=int, default=0, help="notebooks to run at a time (default: 2 where they fit)")
     parser.add_argument(
-        "--record-costs", action="store_true", help="write the measured times and memory to the tables of the notebooks"
+        "--record-costs",
+        action="store_true",
+        help="write the measured times and memory to the tables of the notebooks; one notebook at a time",
     )
     parser.add_argument("--notebooks", type=Path, default=root() / "notebooks", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -310,15 +319,24 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for the kernels: spinning threads slow each other down
     out = (options.out or root() / "runs" / options.profile).expanduser().resolve()
     out.mkdir(parents=True, exist_ok=True)
-    started, results = time.monotonic(), []
+    jobs = 1 if options.record_costs or len(sources) == 1 else options.jobs or series.fitting_jobs(options.profile)
+    started, results = time.monotonic(), list[Result]()
+    position = {source.stem: f"{i}/{len(sources)}" for i, source in enumerate(sources, 1)}
+    tasks = {
+        source.stem: partial(
+            execute, source, Path(parameters.get("out_dir") or out / source.stem), parameters, position[source.stem],
+            started, jobs == 1,
+        )
+        for source in sources
+    }  # fmt: skip
     try:
-        for i, source in enumerate(sources, 1):
-            folder = Path(parameters.get("out_dir") or out / source.stem)
-            result = execute(source, folder, parameters, f"{i}/{len(sources)}", started)
-            results.append(result)
-            outcome = f"FAILED in {result.error}" if result.error else f"finished in {_clock(result.seconds)}"
-            print(f"[{i}/{len(sources)}] {source.stem}: {outcome}", flush=True)
-            index = write_index(results, out, options.profile)
+        with closing(series.run_all(tasks, jobs, series.reuses(options.notebooks))) as ended:
+            for name, found in ended:
+                result = found or Result(name, name, unfinished_folder(out / name), error="its process, which died")
+                results = sorted([*results, result], key=lambda one: list(position).index(one.name))
+                outcome = f"FAILED in {result.error}" if result.error else f"finished in {_clock(result.seconds)}"
+                print(f"[{position[name]}] {name}: {outcome}", flush=True)
+                index = write_index(results, out, options.profile)
     except KeyboardInterrupt:
         print(f"\nStopped; {len(results)} of {len(sources)} notebooks have ended; see {out}", file=sys.stderr)
         return 130

@@ -35,7 +35,17 @@ from .costs import Cost
 from .parameters import check
 
 # Pages of docs/ in the order of the menu; others follow in the order of their names.
-FIRST_PAGES = ("own_data", "results", "evidence", "search", "extending", "public_data", "glossary", "instructor")
+FIRST_PAGES = (
+    "own_data",
+    "results",
+    "evidence",
+    "search",
+    "extending",
+    "public_data",
+    "gallery",
+    "glossary",
+    "instructor",
+)
 METHOD = "errors fourier data models losses warps methods training selection calibration metrics".split()
 WINGS = ("simulation", "tomography", "application", "course", "benchmark", "support")
 CSS = """

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from skimage.measure import marching_cubes
 from torch import Tensor
 
@@ -54,6 +55,34 @@ def molecules(maps: Mapping[str, Tensor], voxel_size: float) -> Figure | None:
     sliders: Sliders = {"name": ("molecule", list(maps)), "azimuth": ("turned by (degrees)", list(AZIMUTHS))}
     start = {"name": next(iter(maps)), "azimuth": AZIMUTHS[0]}
     return explore(draw, sliders, start=start, size=3.0, projection="3d")
+
+
+def tilt_disc(tilt: float) -> np.ndarray:
+    """(49, 3) rim of the central slice of a tilt image: unit vectors (kx, ky, kz); `tilt` in degrees about ky."""
+    around, angle = np.linspace(0, 2 * np.pi, 49), np.deg2rad(tilt)
+    return np.stack([np.cos(around) * np.cos(angle), np.sin(around), np.cos(around) * np.sin(angle)], 1)
+
+
+def tilt_planes(ax: Axes, tilts: Sequence[float], azimuth: float) -> None:
+    """Draw the central slices of tilt images in Fourier space on a 3-D axis: discs up to the Nyquist frequency.
+
+    Parameters
+    ----------
+    tilts : degrees about the axis ky; the last one is outlined
+    azimuth : of the view about the beam kz, degrees; at 0 it is along ky
+    """
+    space: Any = ax
+    for tilt in tilts:
+        edge, width = ("black", 1.4) if tilt == tilts[-1] else ("#4C7FA6", 0.5)
+        space.add_collection3d(
+            Poly3DCollection([tilt_disc(tilt)], facecolor=("#7FA6C9", 0.35), edgecolor=edge, linewidth=width)
+        )
+    space.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1), xticks=[], yticks=[], zticks=[])
+    space.set(xlabel="kx", ylabel="ky", zlabel="kz")
+    for axis in (space.xaxis, space.yaxis, space.zaxis):
+        axis.labelpad = -14
+    space.set_box_aspect((1, 1, 1), zoom=0.95)
+    space.view_init(elev=12, azim=azimuth - 90)
 
 
 def molecule_scene(maps: Mapping[str, Tensor], voxel_size: float) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from ..data import Labelled
 from ..warps import (
     CrowdingWarp,
     DeformationWarp,
+    Envelope,
     HistogramWarp,
     NoiseWarp,
     OpticsWarp,
@@ -101,6 +103,63 @@ def average_particles(source_x: Tensor, target_x: Tensor, fitted: Tensor, voxel_
     axes[2].axhline(0, color="0.8", lw=1, zorder=0)
     axes[2].legend(fontsize=8)
     return fig
+
+
+def misfit(amplitudes: Mapping[str, tuple[Tensor, Tensor]], envelope: Envelope, box: int) -> float:
+    """Distance of the source's amplitudes times an envelope to the target's, as a fraction of the latter's length.
+
+    Parameters
+    ----------
+    amplitudes : "source" and "target" -> amplitude and number of samples of each shell, from `warps.shell_amplitude`
+    envelope : of the signal
+    box : voxels
+    """
+    (source, samples), (target, _) = amplitudes["source"], amplitudes["target"]
+    off = source * envelope((torch.arange(1, len(source) + 1) / box).square()) - target
+    return float((samples * off.square()).sum() / (samples * target.square()).sum()) ** 0.5
+
+
+def fit_by_hand(
+    ax: Axes, amplitudes: Mapping[str, tuple[Tensor, Tensor]], envelope: Envelope, box: int, voxel_size: float
+) -> None:
+    """Draw the amplitudes of both domains (as in :func:`misfit`) and the source's times an envelope; voxels in A."""
+    (source, _), (target, _) = amplitudes["source"], amplitudes["target"]
+    k = torch.arange(1, len(source) + 1) / box
+    ax.plot(k / voxel_size, source, color=COLOURS["source"], label="source")
+    ax.plot(k / voxel_size, target, "o", ms=4, color=COLOURS["target"], label="target")
+    ax.plot(k / voxel_size, source * envelope(k.square()), "--", color=COLOURS["warped"], label="source × a(k)")
+    ends = torch.cat([source, target])
+    ax.set(xlabel="1/Å", ylim=(float(ends.min()) * 1.1 - 0.05 * float(ends.max()), 1.35 * float(ends.max())))
+    ax.set_title(f"off by {misfit(amplitudes, envelope, box):.0%}", fontsize=9)
+    ax.legend(fontsize=7)
+
+
+def mixing_desk(
+    axes: Sequence[Axes], x: Tensor, probabilities: Mapping[str, Tensor], classes: Sequence[str], true: int
+) -> None:
+    """Draw a subtomogram (n, n, n) in two planes, and on a third axis what classifiers call it.
+
+    Parameters
+    ----------
+    axes : three
+    probabilities : classifier -> (K,)
+    classes : K names; `true` is the index of the right one, which is in bold
+    """
+    n = len(x)
+    show(axes[0], x[n // 2], "xy", spread=4)
+    show(axes[1], x[:, n // 2], "xz", spread=4)
+    height = 0.8 / len(probabilities)
+    for i, (name, found) in enumerate(probabilities.items()):
+        places = np.arange(len(classes)) + (i - (len(probabilities) - 1) / 2) * height
+        axes[2].barh(
+            places, found, height, color=COLOURS[name], label=name, hatch=("", "///")[i % 2], edgecolor="white"
+        )
+    axes[2].set(xlim=(0, 1), yticks=range(len(classes)), yticklabels=classes)
+    axes[2].tick_params(labelsize=6)
+    axes[2].get_yticklabels()[true].set_fontweight("bold")
+    axes[2].invert_yaxis()
+    axes[2].set_title("probability", fontsize=8)
+    axes[2].legend(fontsize=5, loc="lower right")
 
 
 def half_space_plane(half: Tensor) -> Tensor:

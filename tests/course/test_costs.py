@@ -16,7 +16,7 @@ FILE = ROOT / "notebooks" / costs.FILE
 
 @pytest.mark.parametrize("profile", ["smoke", "laptop"])
 def test_every_notebook_has_a_cost(profile):
-    assert list(costs.read(profile, FILE)) == NOTEBOOKS and len(NOTEBOOKS) == 13
+    assert list(costs.read(profile, FILE)) == NOTEBOOKS and len(NOTEBOOKS) == 15
     assert all(cost.seconds > 1 and cost.memory_mb > 100 for cost in costs.read(profile, FILE).values())
     assert set(json.loads(FILE.read_text())) <= set(PROFILES)
 

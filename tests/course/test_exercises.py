@@ -208,7 +208,7 @@ def test_a_folder_without_notebooks_is_reported(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ["02", "03", "04b", "05b"])
+@pytest.mark.parametrize("number", ["02", "02c", "03", "04b", "05b"])
 def test_a_participant_may_run_all_cells_before_any_answer(number, tmp_path, monkeypatch):
     """These use answers in later cells."""
     written = exercises.write(ROOT / "notebooks", tmp_path / "sets")

@@ -31,7 +31,7 @@ def test_the_start_value_is_among_the_frames_and_framed(start):
 
 
 def test_the_frames_of_a_page_hold_the_start_and_mix_where_they_are_few():
-    drawn = []
+    drawn, before = [], plt.get_fignums()
 
     def draw(axes, **values):
         drawn.append(tuple(values.values()))
@@ -47,7 +47,30 @@ def test_the_frames_of_a_page_hold_the_start_and_mix_where_they_are_few():
     assert len(drawn) == len(set(drawn)) == 1 + 3 * (explore.MOST_VALUES - 1) and drawn[0] == (7, 0, 19)
     assert {sum(now != start for now, start in zip(one, (7, 0, 19), strict=True)) for one in drawn} == {0, 1}
     assert "takes the others back" in html and "&lt;a&gt;" in html and "<a>" not in html
-    assert not plt.get_fignums(), "every frame is closed"
+    assert plt.get_fignums() == before, "every frame is closed"
+
+
+def test_sliders_that_must_mix_have_fewer_values_on_a_page_and_keep_their_start():
+    drawn = []
+
+    def draw(axes, **values):
+        drawn.append(tuple(values.values()))
+
+    many = {name: (name, list(range(9))) for name in "abc"}
+    html = explore.page(draw, many, {"a": 8, "b": 0, "c": 5}, size=0.5, mixed=True)
+    a, b, c = (sorted(set(values)) for values in zip(*drawn, strict=True))
+    assert sorted(drawn) == [(i, j, k) for i in a for j in b for k in c] and len(drawn) <= explore.MOST_MIXED
+    assert 8 in a and 0 in b and 5 in c and min(map(len, (a, b, c))) >= 3 and "takes the others back" not in html
+
+
+def test_panels_may_differ_in_their_projection():
+    seen = []
+
+    def draw(axes, a):
+        seen.append([ax.name for ax in axes])
+
+    plt.close(explore.explore(draw, {"a": ("a", [1, 2])}, panels=2, projection=("3d", None)))
+    assert seen == [["3d", "rectilinear"]] * 2
 
 
 def test_a_page_keeps_to_its_limit(monkeypatch):

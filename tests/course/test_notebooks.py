@@ -16,7 +16,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]*_*.ipynb"))
 
 def test_the_series_is_complete():
     numbers = [path.stem.split("_")[0] for path in NOTEBOOKS]
-    assert numbers[:13] == ["00", "01", "02", "02b", "03", "03b", "04", "04b", "05", "05b", "06", "06b", "07"]
+    lessons = ["01", "01b", "02", "02b", "02c", "03", "03b", "04", "04b", "05", "05b"]
+    assert numbers[:15] == ["00", *lessons, "06", "06b", "07"]
 
 
 # Imported by every Python process of a notebook: notes each file of held-out labels that Python opens.
@@ -49,9 +50,9 @@ def test_a_notebook_runs_alone(source, tmp_path, monkeypatch, opened_labels):
     result = runner.execute(source, tmp_path / "out", {"profile": "smoke", "device": "cpu"})
     assert result.error == ""
     opened, number = opened_labels.read_text().splitlines(), source.stem.split("_")[0]
-    assert bool(opened) == (number in ("02", "05")), "05 opens held-out labels, and 02 those of its practice targets"
-    if number == "02":
-        assert all(f"_seed{practice.SEED}_" in path for path in opened), "02 opens the practice key alone"
+    assert bool(opened) == (number in ("02", "02c", "05")), "02 and 02c open those of practice targets"
+    if number != "05":
+        assert all(f"_seed{practice.SEED}_" in path for path in opened), "these open the practice key alone"
 
     executed = nbformat.read(tmp_path / "out" / source.name, as_version=4)
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]

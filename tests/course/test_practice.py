@@ -62,7 +62,8 @@ def test_a_checkpoint_says_whether_to_go_on(tmp_path, monkeypatch, capsys):
 def test_a_figure_is_saved_where_the_run_writes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     made = lesson(tmp_path, capsys)
-    made.figure(plt.figure(), "empty")
+    made.figure(fig := plt.figure(), "empty")
+    plt.close(fig)
     assert (made.run.folder / "figures" / "empty.png").stat().st_size > 100
 
 
@@ -77,7 +78,7 @@ def test_the_domains_of_a_run_are_those_of_its_scenario(tmp_path, monkeypatch, c
 def test_checks_know_what_is_solved(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     checks = lesson(tmp_path, capsys)
-    assert checks.unsolved() == ["balanced", "my_a_distance", "harmful"] and not checks.solved("balanced")
+    assert checks.unsolved() == ["normalised", "balanced", "must_be_wrong"] and not checks.solved("balanced")
     with pytest.raises(InputError, match="Expected an exercise"):
         checks.check("unbalanced")
 

@@ -419,7 +419,7 @@ def test_papermill_may_write_into_the_final_folder(tiny):
 
 
 def run_series(tiny, capsys, *arguments):
-    code = runner.main(["--profile", "smoke", "--notebooks", str(tiny.parent), *arguments])
+    code = runner.main(["--profile", "smoke", "--notebooks", str(tiny.parent), "--jobs", "1", *arguments])
     return code, capsys.readouterr()
 
 

@@ -25,7 +25,7 @@ def project(tmp_path, monkeypatch):
     """A project whose runs are those of a stub: they take no time, unless the file `slow` says so."""
     monkeypatch.chdir(tmp_path)
     sweeps.make_project(tmp_path, stub=True)
-    for name in ("00_start", "01_simulate", "02_gap", "06b_hiv"):
+    for name in ("00_start", "01b_source", "02_gap", "06b_hiv"):
         (tmp_path / "notebooks" / f"{name}.ipynb").write_text("{}")
     return tmp_path
 
@@ -46,14 +46,14 @@ def series(project):
 
 
 def test_a_change_of_the_library_runs_the_notebooks_again(project):
-    assert series(project) == ["00_start", "01_simulate", "02_gap", "06b_hiv"]
+    assert series(project) == ["00_start", "01b_source", "02_gap", "06b_hiv"]
     assert series(project) == []
     (project / "cryoshift_core" / "library.py").write_text("a = 2\n")
-    assert series(project) == ["00_start", "01_simulate", "02_gap", "06b_hiv"]
+    assert series(project) == ["00_start", "01b_source", "02_gap", "06b_hiv"]
 
 
 def test_a_killed_notebook_runs_again_and_what_needs_it_waits(project):
-    (project / "slow").write_text("01_simulate 60")
+    (project / "slow").write_text("01b_source 60")
     workflow, deadline = start(), time.monotonic() + 60
     while not (project / "pid").exists() or not (project / "pid").read_text():
         assert time.monotonic() < deadline and workflow.poll() is None
@@ -62,11 +62,11 @@ def test_a_killed_notebook_runs_again_and_what_needs_it_waits(project):
     assert workflow.wait(timeout=60) != 0
     workflow.stdout.close()
     assert (project / "runs/smoke/00_start/done.json").exists(), "the others go on"
-    assert not (project / "runs/smoke/01_simulate/done.json").exists()
+    assert not (project / "runs/smoke/01b_source/done.json").exists()
     assert not (project / "runs/smoke/02_gap").exists()
     (project / "slow").write_text("")
     again = series(project)
-    assert {"01_simulate", "02_gap"} <= set(again) and "00_start" not in again
+    assert {"01b_source", "02_gap"} <= set(again) and "00_start" not in again
 
 
 def test_the_series_is_no_chain():
@@ -81,7 +81,16 @@ def test_the_series_is_no_chain():
         elif "->" in text:
             edges.add(tuple(text.strip().rstrip(";").split(" -> ")))
     found = {(names[a], names[b]) for a, b in edges if a in names and b in names}
-    steps = {("01", "02"), ("02", "02b"), ("02", "03"), ("03", "03b"), ("03", "04"), ("04", "04b"), ("03", "05")}
+    steps = {
+        ("01b", "02"),
+        ("02", "02b"),
+        ("02", "02c"),
+        ("02", "03"),
+        ("03", "03b"),
+        ("03", "04"),
+        ("04", "04b"),
+        ("03", "05"),
+    }
     assert found == steps
 
 

@@ -60,3 +60,17 @@ def test_the_scene_of_picks_is_in_angstrom_and_in_the_order_x_y_z(k3d):
     one, two = view3d.pick_scene(*PICKS, 250.0).objects
     assert one.positions.tolist() == [[300, 200, 100]] and two.positions.tolist() == [[70, 60, 50], [200, 200, 200]]
     assert one.color != two.color and one.name == "a"
+
+
+def test_planes_of_tilt_images_contain_the_tilt_axis_and_leave_the_wedge():
+    for tilt in (0.0, 30.0, -60.0):
+        rim = view3d.tilt_disc(tilt)
+        assert np.allclose(np.linalg.norm(rim, axis=1), 1) and np.abs(rim[:, 1]).max() == pytest.approx(1)
+        normal = np.array([-np.sin(np.deg2rad(tilt)), 0, np.cos(np.deg2rad(tilt))])
+        assert np.allclose(rim @ normal, 0, atol=1e-9), "kz / kx is the tangent of the tilt"
+    fig = plt.figure()
+    ax = fig.add_subplot(projection="3d")
+    view3d.tilt_planes(ax, [0.0, 30.0, -30.0], 20)
+    assert len(ax.collections) == 3 and ax.azim == -70
+    assert [collection.get_linewidth()[0] > 1 for collection in ax.collections] == [False, False, True]
+    plt.close(fig)

@@ -92,6 +92,7 @@ def make_project(folder, stub=False):
     for name in ("notebooks", "cryoshift_core", "data_fetch"):
         (folder / name).mkdir(parents=True)
     shutil.copy(ROOT / "Snakefile", folder)
+    shutil.copy(ROOT / "notebooks" / "reuses.json", folder / "notebooks")
     (folder / "cryoshift_core" / "library.py").write_text("a = 1\n")
     (folder / "pyproject.toml").write_text("")
     cells = [nbformat.v4.new_code_cell(text.strip()) for text in CELLS]
