@@ -66,6 +66,7 @@ method: str = "cryoshift"  # a name from methods.METHODS
 project_folder: str = ""  # that the names in a STAR of subtomograms are relative to; empty: the STAR's own folder
 purity: float = 0.8  # least expected purity of the rows in predictions_purity.star
 n_seeds: int = 1  # networks to train, whose probabilities are averaged; 3 also shows where they disagree
+average_rotations: bool = False  # average predictions over 180-degree rotations: 0.01 better, four times as long
 may_be_absent: str = ""  # classes that may not occur at all, by commas: no warning demands them
 held_out_tomograms: str = ""  # of a folder of tomograms: names by commas that are classified, and not adapted to
 seed: int = 0  # decides every random draw

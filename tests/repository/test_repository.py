@@ -169,7 +169,7 @@ def test_held_out_labels_are_loaded_by_the_evaluation_alone():
     course = [path.name for path in package if path.parent.name == "course"]
     assert course == ["practice.py"], "the course opens the practice key, which tests/course/test_practice.py guards"
     revealing = {path.stem.split("_")[0] for path in NOTEBOOKS if "reveal" in names_used(path.with_suffix(".py"))}
-    assert revealing == {"02"}
+    assert revealing == {"02", "02c"}
     openers = [p for p in (ROOT / "cryoshift_core").rglob("*.py") if ".labels.safetensors" in p.read_text()]
     assert [path.name for path in openers] == ["datasets.py"]
 
