@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Literal
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from ..application.pictures import COLOURS, OTHERS, show
 from ..metrics import Interval
+from .jobs import FACTORS, MIXED
 from .statistics import Comparison, LamellaScore, ParticleScore, SpikeIn
 
 # Okabe-Ito colours that stand for nothing else here
@@ -217,18 +219,23 @@ def curves(
 
 
 def spike_in_against_truth(found: Sequence[SpikeIn], errors: str) -> Figure:
-    """A point for each run: colour and fill for its method, marker for its scenario; `errors` goes into the title."""
-    methods, scenarios = (list(dict.fromkeys(getattr(run, name) for run in found)) for name in ("method", "scenario"))
-    marks = dict(zip(scenarios, "os^DvP*X" * len(scenarios), strict=False))
+    """A point for each run: colour and fill for its method, marker for its scenario; `errors` goes into the title.
+
+    Scenarios of one family share a marker: there are more of them than markers that can be told apart.
+    """
+    methods = list(dict.fromkeys(run.method for run in found))
+    family = {run.scenario: "single factors" if run.scenario in FACTORS else "other mixes" if run.scenario in MIXED
+              else run.scenario for run in found}  # fmt: skip
+    marks = dict(zip(sorted(set(family.values())), cycle("os^DvP*X"), strict=False))
     fig, ax = plt.subplots(figsize=(5.8, 5.9), layout="constrained")
     ax.plot([0, 1], [0, 1], color="0.6", lw=1, zorder=0)
     for run in found:
-        ax.plot(run.estimate, run.true, marks[run.scenario], color=_colour(run.method), ms=6, alpha=0.8,
+        ax.plot(run.estimate, run.true, marks[family[run.scenario]], color=_colour(run.method), ms=6, alpha=0.8,
                 fillstyle=FILLS.get(run.method, "full"))  # fmt: skip
     handles = [
         Line2D([], [], marker="o", ls="", color=_colour(m), fillstyle=FILLS.get(m, "full"), label=m) for m in methods
     ]
-    handles += [Line2D([], [], marker=marks[s], ls="", color="0.3", mfc="none", label=s) for s in scenarios]
+    handles += [Line2D([], [], marker=mark, ls="", color="0.3", mfc="none", label=name) for name, mark in marks.items()]
     low = max(0.0, min(min(run.estimate, run.true) for run in found) - 0.05)
     ax.set(xlim=(low, 1.01), ylim=(low, 1.01), aspect="equal")
     ax.set(xlabel="balanced accuracy on spike-ins (no target labels)", ylabel="balanced accuracy on target-test")
