@@ -98,6 +98,7 @@ class Classification:
     about : sentences on how the predictions were made, and on the purity
     spike_snr : mean SNR of the spike-ins; NaN where there are none
     own_background : molecules in the target's own boxes that were trained with
+    seconds : of wall-clock time in each stage so far: reading, simulation, training, prediction
     """
 
     predictions: Predictions
@@ -116,6 +117,7 @@ class Classification:
     about: tuple[str, ...] = ()
     spike_snr: float = float("nan")
     own_background: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -164,6 +166,8 @@ class Classification:
         lines += self.about[1:]
         if self.moved:
             lines.append(f"The earlier results in {self.folder} are now in {self.moved}")
+        if self.seconds:
+            lines.append("time: " + ", ".join(f"{stage} {taken:.1f} s" for stage, taken in self.seconds.items()))
         return "\n".join([*lines, f"wrote {self.paths[0]} and {self.folder / 'report.html'}"])
 
 
@@ -252,6 +256,9 @@ class Job:
     _began: float = 0.0  # time.monotonic() when the folder of the results was made
     _done: dict[str, Any] = field(default_factory=dict)
     _stage: str = "reading"
+    _seconds: dict[str, float] = field(default_factory=dict)  # spent in each stage, without those within it
+    _entered: float = 0.0  # time.monotonic() at the start of the present stage
+    _within: float = 0.0  # seconds spent in stages within it
 
     def __str__(self) -> str:
         return str(self.look())
@@ -546,6 +553,7 @@ class Job:
             about=(choice if self.saved else f"{used}: {choice}", *listed),
             spike_snr=spiked.snr if spiked else float("nan"),
             own_background=own,
+            seconds=self._times(),
         )
         if manifest is not None:
             return result
@@ -596,7 +604,8 @@ class Job:
         """A stage of the work: the folder of the results exists, and an interruption says how to go on."""
         if self.out_dir is not None and stage != "reading":
             self._begin(self.out_dir)
-        outer, self._stage = self._stage, stage
+        outer = self._stage, self._entered, self._within
+        self._stage, self._entered, self._within = stage, time.monotonic(), 0.0
         try:
             yield
         except KeyboardInterrupt as stop:
@@ -604,7 +613,14 @@ class Job:
                 stop.add_note(self.stopped)
             raise
         finally:
-            self._stage = outer
+            self._seconds, took = self._times(), time.monotonic() - self._entered
+            self._stage, self._entered, self._within = outer
+            self._within += took
+
+    def _times(self) -> dict[str, float]:
+        """Seconds spent in each stage so far, without those in stages within it."""
+        here = time.monotonic() - self._entered - self._within
+        return self._seconds | {self._stage: self._seconds.get(self._stage, 0.0) + here}
 
     def _begin(self, final: Path) -> None:
         """Make the new folder of the results, with its manifest, unless it was made before."""
@@ -687,8 +703,8 @@ def open(
     InputError
         a wrong value, or an unreadable file
     """
-    own = ("profile", "device", "keep")
-    parameters = {name: as_text(value) for name, value in locals().items() if name not in ("own", *own)}
+    own, start = ("profile", "device", "keep"), time.monotonic()
+    parameters = {name: as_text(value) for name, value in locals().items() if name not in ("own", "start", *own)}
     resolve(method)
     budget = profile_of(profile)
     if not 0 <= purity <= 1:
@@ -748,9 +764,9 @@ def open(
     if kept is None and final is not None:
         kept = final.with_name(f"{final.name}.kept")
     files = tuple(str(file) for file in (subtomograms, *places, coordinates, background) if file)
-    return Job(
-        settings, budget, names, target, saved, boxes, without, kept, final, parameters, files, shared=bool(keep)
-    )
+    job = Job(settings, budget, names, target, saved, boxes, without, kept, final, parameters, files, shared=bool(keep))
+    job._seconds["reading"] = time.monotonic() - start
+    return job
 
 
 def _boxes(

@@ -274,3 +274,24 @@ def test_the_cells_of_notebook_06_are_these_calls():
 def test_a_refused_input_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="tomogram=''"):
         cs.open(coordinates="p.star", **SMOKE)
+
+
+def test_a_result_says_what_each_stage_took(files, tmp_path, monkeypatch):
+    """On a clock that steps alone advance: one second for each fit, ten for a simulation, 100 for a prediction."""
+    now = [1000.0]
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: now[0])
+    for name, seconds in (("simulate_source", 10), ("fit_methods", 1), ("prediction_warnings", 100)):
+        real = getattr(jobs.pipeline, name)
+
+        def slow(*given, _real=real, _seconds=seconds, **options):
+            now[0] += _seconds
+            return _real(*given, **options)
+
+        monkeypatch.setattr(jobs.pipeline, name, slow)
+    job = cs.open(**files, **SMOKE)
+    now[0] += 5000.0  # somebody thinks
+    job.look()
+    now[0] += 5000.0
+    result = job.report(tmp_path / "out")
+    assert result.seconds == {"reading": 0.0, "prediction": 100.0, "simulation": 10.0, "training": 1.0}
+    assert "time: reading 0.0 s" in str(result) and "training 1.0 s" in str(result)
