@@ -31,8 +31,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 17 s | 640 MB |
-# | laptop | 25 s | 1250 MB |
+# | smoke | 19 s | 600 MB |
+# | laptop | 23 s | 670 MB |
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 from dataclasses import replace

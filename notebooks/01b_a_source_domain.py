@@ -32,8 +32,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 12 s | 600 MB |
-# | laptop | 21 s | 1250 MB |
+# | smoke | 14 s | 550 MB |
+# | laptop | 22 s | 1200 MB |
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 import time

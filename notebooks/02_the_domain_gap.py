@@ -34,8 +34,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 21 s | 720 MB |
-# | laptop | 1.7 min | 1620 MB |
+# | smoke | 16 s | 630 MB |
+# | laptop | 1.6 min | 1430 MB |
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 import matplotlib.pyplot as plt

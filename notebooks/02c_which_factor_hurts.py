@@ -33,8 +33,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 15 s | 700 MB |
-# | laptop | 35 s | 1600 MB |
+# | smoke | 16 s | 640 MB |
+# | laptop | 34 s | 1350 MB |
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 import matplotlib.pyplot as plt

@@ -36,8 +36,8 @@
 #
 # | profile | time | memory |
 # |---|---|---|
-# | smoke | 22 s | 680 MB |
-# | laptop | 1.6 min | 1760 MB |
+# | smoke | 38 s | 700 MB |
+# | laptop | 2.2 min | 1720 MB |
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 import copy
