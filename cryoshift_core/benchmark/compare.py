@@ -709,7 +709,7 @@ def _columns(classifier: Classifier, problem: Problem, setting: Setting, seed: i
         spiked = models.predict(classifier.network, problem.spike_ins.x, device=setting.device)
     found = _scores(problem, raw, calibrated, on_source, spiked)
     if setting.skada:
-        head, seen = skada_oracle.Head.of(classifier.network), _features(classifier.network, problem, setting)
+        head, seen = skada_oracle.head(classifier.network), _features(classifier.network, problem, setting)
         found |= {f"skada_{name}": value for name, value in skada_oracle.scores(head, seen, seed).items()}
     return found
 

@@ -47,7 +47,7 @@ class Features:
         }
 
 
-class Head(ClassifierMixin, BaseEstimator):
+class _Head(ClassifierMixin, BaseEstimator):
     """The linear head of one of our networks as an estimator of scikit-learn; fitting it changes nothing.
 
     Parameters
@@ -58,12 +58,7 @@ class Head(ClassifierMixin, BaseEstimator):
     def __init__(self, weight: np.ndarray, bias: np.ndarray):
         self.weight, self.bias = weight, bias
 
-    @classmethod
-    def of(cls, network: Network) -> Head:
-        """That of a network."""
-        return cls(*(p.detach().cpu().double().numpy() for p in (network.classify.weight, network.classify.bias)))
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Head:
+    def fit(self, X: np.ndarray, y: np.ndarray) -> _Head:
         """The head itself."""
         self.classes_ = np.arange(len(self.bias))
         return self
@@ -81,6 +76,11 @@ class Head(ClassifierMixin, BaseEstimator):
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Most probable class (N,) of features (N, F)."""
         return self.predict_log_proba(X).argmax(1)
+
+
+def head(network: Network) -> BaseEstimator:
+    """The linear head of a network as an estimator of scikit-learn; fitting it changes nothing."""
+    return _Head(*(p.detach().cpu().double().numpy() for p in (network.classify.weight, network.classify.bias)))
 
 
 def check_installed() -> None:
@@ -125,7 +125,7 @@ def scores(model: Any, features: Features, seed: int = 0) -> dict[str, float]:
 
     Parameters
     ----------
-    model : one of :func:`estimates`, or a :class:`Head`
+    model : one of :func:`estimates`, or of :func:`head`
     features : of labelled source subtomograms that the network has not trained on, and of the target
     seed : of the division of the source for deep embedded validation
     """
@@ -134,7 +134,7 @@ def scores(model: Any, features: Features, seed: int = 0) -> dict[str, float]:
         import skada
         from skada import metrics
 
-        if isinstance(model, Head):
+        if isinstance(model, _Head):
             model = skada.make_da_pipeline(model.set_score_request(sample_weight=True)).fit(**features.joined)
         every = {
             "prediction_entropy": metrics.PredictionEntropyScorer(),

@@ -34,7 +34,7 @@ def test_the_head_of_a_network_predicts_as_the_network_does():
     network = Network(K).eval()
     x = torch.randn(8, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     found = models.outputs(network, x, device="cpu")
-    head = skada_oracle.Head.of(network).fit(None, None)
+    head = skada_oracle.head(network).fit(None, None)
     assert np.allclose(head.predict_proba(found.features.double().numpy()), found.probabilities.numpy(), atol=1e-6)
     assert (head.predict(found.features.double().numpy()) == found.logits.argmax(1).numpy()).all()
 
@@ -44,7 +44,7 @@ def test_their_entropy_is_the_second_part_of_our_im_score():
     """IM score = entropy of the mean prediction - mean entropy of a prediction; skada's is the latter / -K."""
     made, _ = features()
     network = Network(K)
-    found = skada_oracle.scores(skada_oracle.Head.of(network), made)
+    found = skada_oracle.scores(skada_oracle.head(network), made)
     p = network.head(made.target).softmax(1).detach()
     marginal = torch.special.entr(p.mean(0)).sum()
     assert float(losses.information_maximisation(p)) == pytest.approx(
