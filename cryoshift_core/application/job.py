@@ -716,6 +716,8 @@ def open(
     pipeline.check_input(subtomograms, named, coordinates)
     if model and held_out_tomograms:
         raise InputError("Expected no held_out_tomograms with a model, which is not adapted: leave one of them out.")
+    if model and average_rotations:
+        raise InputError("Expected no average_rotations with a model, which keeps how it predicts: train with it.")
     if n_picks < 0:
         raise InputError(f"Expected n_picks of 0 or more, such as 500, got {n_picks}.")
     picking = not (coordinates or subtomograms)

@@ -162,6 +162,11 @@ class Target:
         """The subtomograms to adapt to, chosen as in notebook 06: target-train, without empty ones where most are."""
         return without_empty(self.train, self.background, self.shared.source.classes)[0]
 
+    @cached_property
+    def seen(self) -> tuple[Unlabelled, float]:
+        """Target-test without empty subtomograms where most are, and their fraction, as for :attr:`unlabelled`."""
+        return without_empty(self.test, self.background, self.shared.source.classes)
+
     @property
     def imaging(self) -> dict[str, float]:
         """What a microscopist knows of the scenario: the nominal defocus and tilt range."""
@@ -412,7 +417,7 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     scored = score_candidates(
         fit, selected, step, target.test, target.test_labels, generator=generator, device=context.device
     )
-    seen, empty = without_empty(target.test, target.background, shared.source.classes)
+    seen, empty = target.seen
     sure = scored.calibrated
     if empty:  # how sure a network is of an empty box says nothing about its right answers
         sure = scored.calibration.probabilities(models.predict(selected.network, seen.x, device=context.device))

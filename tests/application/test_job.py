@@ -295,3 +295,7 @@ def test_a_result_says_what_each_stage_took(files, tmp_path, monkeypatch):
     result = job.report(tmp_path / "out")
     assert result.seconds == {"reading": 0.0, "prediction": 100.0, "simulation": 10.0, "training": 1.0}
     assert "time: reading 0.0 s" in str(result) and "training 1.0 s" in str(result)
+
+
+def test_rotations_are_averaged_as_the_model_says(files):
+    says(lambda: cs.open(**files, model="any", average_rotations=True), "average_rotations", "train with it")
