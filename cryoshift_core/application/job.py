@@ -445,7 +445,7 @@ class Job:
         confidence = float(self.predict()[0].confidence.mean())
         if self._empty and verdict.BACKGROUND not in self.names:  # of empty boxes it says nothing about right answers
             confidence = float(np.mean([one.recipe["confidence"] for one in self.adapt().classifiers]))
-        return expected_accuracy(score.balanced_accuracy, score.far, confidence, fine_power(self.boxes.spike_ins))
+        return expected_accuracy(score.balanced_accuracy, confidence, fine_power(self.boxes.spike_ins))
 
     @_step("prediction")
     def classify(self) -> Classes:

@@ -158,7 +158,7 @@ def write(
         spikes=None if spike_in is None else _spike_rows(spike_in, classes),
         balanced=None if spike_in is None else str(spike_in),
         confidence=f"{float(best.values.mean()):.2f}",
-        expected="" if expected is None else str(expected),
+        expected=expected,
         cuts=[_cut_row(cut) for cut in cuts],
         classes=classes,
         tomograms=[_tomogram_row(row) for row in tomograms],

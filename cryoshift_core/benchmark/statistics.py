@@ -428,7 +428,7 @@ class SpikeIn:
     @property
     def range(self) -> Estimate:
         """The accuracy that a report states."""
-        return expected_accuracy(self.estimate, self.far, self.confidence, self.fine_power)
+        return expected_accuracy(self.estimate, self.confidence, self.fine_power)
 
     @property
     def in_range(self) -> float:
@@ -462,6 +462,7 @@ class EstimateErrors:
         not measured
     unknown : fraction of runs for which a report states no range
     in_stated : fraction of the others whose true score is within the range that a report states; NaN without others
+    bias_stated : bias of the middle of that range; NaN without others
     """
 
     runs: int
@@ -473,6 +474,7 @@ class EstimateErrors:
     in_range: float = float("nan")
     unknown: float = float("nan")
     in_stated: float = float("nan")
+    bias_stated: float = float("nan")
 
     def __str__(self) -> str:
         """Such as "correlation 0.94, within targets 0.31, mean absolute error 0.098, bias +0.089, 90 runs"."""
@@ -505,6 +507,7 @@ def estimate_errors(runs: Sequence[SpikeIn]) -> EstimateErrors:
         float(np.mean([run.in_range for run in runs])),
         1 - len(stated) / len(runs),
         float(np.mean([found.low <= true <= found.high for true, found in stated])) if stated else float("nan"),
+        float(np.mean([(found.low + found.high) / 2 - true for true, found in stated])) if stated else float("nan"),
     )
 
 

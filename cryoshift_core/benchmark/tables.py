@@ -371,19 +371,20 @@ their own.
         page += (
             f"All runs: {estimate_errors(spiked)}. Bias is estimate - true score. The range of the spike-ins runs from "
             "large picking errors to usual ones; the mean calibrated confidence on the target is another estimate. A "
-            f"report states the range of all three, {MARGIN} wider on either side, and *unknown* where the tomogram "
-            "seems to be denoised.\n\n"
+            f"report states the range from the spike-ins with usual errors to the confidence, {MARGIN} wider on either "
+            "side, and *unknown* where the tomogram seems to be denoised.\n\n"
         )
         lines = []
         for scenario in [*sorted({run.scenario for run in spiked}), ""]:  # "": all
             e = estimate_errors([run for run in spiked if scenario in ("", run.scenario)])
             errors = (f"{e.within:.2f}", f"{e.mean_absolute:.3f}", f"{e.bias:+.3f}", f"{e.bias_confidence:+.3f}")
-            stated = "" if math.isnan(e.in_stated) else f"{e.in_stated:.2f}"
-            ranges = (f"{e.in_range:.2f}", f"{e.unknown:.2f}", stated)
+            stated = ("", "") if math.isnan(e.in_stated) else (f"{e.in_stated:.2f}", f"{e.bias_stated:+.3f}")
+            ranges = (f"{e.in_range:.2f}", f"{e.unknown:.2f}", *stated)
             lines.append([scenario or "all", str(e.runs), *errors, *ranges])
         header = (
             "scenario | runs | correlation within targets | mean absolute error | bias | bias of the confidence | "
-            "true score in the spike-in range | reported as unknown | of the others, true score in the reported range"
+            "true score in the spike-in range | reported as unknown | of the others, true score in the reported range "
+            "| bias of its middle"
         )
         page += table(header, lines) + _figure("spike", images)
     return page

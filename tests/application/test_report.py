@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from cryoshift_core.application import predictions, report, spike_in
+from cryoshift_core.application.accuracy import expected_accuracy
 from cryoshift_core.application.predictions import prevalence, proportion
 from cryoshift_core.application.purity import Cut
 from cryoshift_core.application.target_data import TargetData
@@ -104,6 +105,15 @@ def test_the_page_says_everything_and_fetches_nothing(tmp_path, case):
     order = [page.text.index(text) for text in ("Verdict:", "40 of 42", "read first", "Class fractions")]
     assert order == sorted(order)
     assert plt.get_fignums() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_accuracy_to_expect_is_a_range_under_a_condition_or_unknown_with_a_reason(tmp_path, case):
+    page = Page(report.write(tmp_path / "r.html", **case, expected=expected_accuracy(0.8, 0.9)))
+    assert "expect a balanced accuracy of 0.75 to 0.95, if your picks are not further off" in page.text
+    page = Page(report.write(tmp_path / "r.html", **case, expected=expected_accuracy(0.8, 0.9, fine=0.001)))
+    assert "of your own particles is unknown: the tomogram seems to be denoised" in page.text
+    assert "if your picks" not in page.text
+    assert "to expect" not in Page(report.write(tmp_path / "r.html", **case)).text
 
 
 def test_the_fractions_are_those_of_the_prevalence(tmp_path, case):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cryoshift_core.application.accuracy import MARGIN
 from cryoshift_core.benchmark import figures, goals, jobs, runner, statistics, tables
 from cryoshift_core.benchmark.__main__ import main
 from cryoshift_core.benchmark.jobs import Job, tier_jobs
@@ -357,20 +358,21 @@ def test_errors_of_spike_in_estimates_by_hand():
 
 def test_coverage_of_estimated_ranges_by_hand():
     runs = [
-        statistics.SpikeIn("m", "s", "1", 0.8, 0.7, far=0.6, confidence=0.9),  # in both ranges
+        statistics.SpikeIn("m", "s", "1", 0.8, 0.7, far=0.6, confidence=0.9),  # among the spike-ins alone
         statistics.SpikeIn("m", "s", "2", 0.8, 0.85, far=0.6, confidence=0.9),  # above the spike-ins
-        statistics.SpikeIn("m", "s", "3", 0.6, 0.95, far=0.7, confidence=0.9),  # above both; the range is turned
+        statistics.SpikeIn("m", "s", "3", 0.6, 0.9, far=0.7, confidence=0.9),  # the range of the spike-ins is turned
         statistics.SpikeIn("m", "s", "4", 0.6, 0.65, far=0.7, confidence=0.5),
     ]
     found = statistics.estimate_errors(runs)
     assert (found.in_range, found.unknown, found.in_stated) == (0.5, 0, 0.75)
-    assert found.bias_confidence == pytest.approx((0.2 + 0.05 - 0.05 - 0.15) / 4)
+    assert found.bias_stated == pytest.approx((0.15 + 0 - 0.15 - 0.1) / 4)
+    assert found.bias_confidence == pytest.approx((0.2 + 0.05 + 0 - 0.15) / 4)
     missing = statistics.estimate_errors([*runs, statistics.SpikeIn("m", "s", "5", 0.6, 0.65)])
     assert np.isnan(missing.in_range) and missing.unknown == pytest.approx(0.2) and missing.in_stated == 0.75
-    close = statistics.SpikeIn("m", "s", "6", 0.8, 0.915, far=0.6, confidence=0.9)
+    close = statistics.SpikeIn("m", "s", "6", 0.8, 0.9 + 0.9 * MARGIN, far=0.6, confidence=0.9)
     assert statistics.estimate_errors([close]).in_stated == 1, "within the margin"
     denoised = statistics.estimate_errors([replace(close, fine_power=0.001)])
-    assert denoised.unknown == 1 and np.isnan(denoised.in_stated)
+    assert denoised.unknown == 1 and np.isnan(denoised.in_stated) and np.isnan(denoised.bias_stated)
 
 
 def test_an_estimate_that_only_tells_easy_from_hard_targets_has_no_correlation_within_targets():
