@@ -391,7 +391,8 @@ display(Markdown(rejected)) if rejected else evidence.missing("An unseen molecul
 #
 # Spike-in validation puts known molecules into particle-free boxes of the *target* and scores the model on them: an estimate that
 # a user can have, too (notebook 06). Above the diagonal the estimate is too low, below it too high. Spiked molecules are simulated
-# with our own structures, and share whatever is wrong with our simulation.
+# with our own structures, and share whatever is wrong with our simulation. A report therefore states a range, from this estimate
+# to the mean confidence and a margin beyond both.
 #
 # **What do you expect?** It tells easy targets from hard ones. Does it also rank the adapting methods of one target (exercise 3)?
 
@@ -401,12 +402,14 @@ if not spiked:
     evidence.missing("Spike-in estimates", "core")
 else:
     evidence.draw("spike", "core")
-    print(f"{statistics.estimate_errors(spiked)}; bias is estimate - true score")
+    every = statistics.estimate_errors(spiked)
+    print(f"{every}; bias is estimate - true score")
     ranks = statistics.estimate_errors([one for one in spiked if one.method != "source_only"])
     weakly = "ranks them weakly" if ranks.within > 0.3 else "does not rank them"
     verdict = "ranks them" if ranks.within > 0.7 else weakly
     print(f"adapting methods alone: between targets {ranks.correlation:.2f},", end=" ")
     print(f"within targets {ranks.within:.2f}: it {verdict}")
+    print(f"a report states a range, or unknown ({every.unknown:.0%}); it holds {every.in_stated:.0%} of the true scores")
 
 # %% [markdown]
 # ### Exercise 3 · Does an estimate rank the methods of one target?
