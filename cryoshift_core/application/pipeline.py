@@ -559,6 +559,7 @@ def write_results(
                 picks=picks.summary(listed) if listed else "",
                 structures=". ".join(map(structures.describe, classes)),
             ),
+            files=paths,
         )
     )
     return paths
