@@ -30,7 +30,7 @@ from .verdict import DO_NOT_USE, IN_AVERAGE, USABLE, Verdict
 
 SHOWN_TOMOGRAMS = 3
 FILES = {
-    "predictions.star": "every row of your list with its class and confidence",
+    "predictions.star": "every row of your list, or every candidate, with its class and confidence",
     "predictions.tbl": "the same as a Dynamo table",
     "predictions_relion.star": "the same with the columns of data_optics that RELION 3.1 asks for",
     "predictions_purity.star": "the rows at the expected purity that was asked for",

@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from cryoshift_core.application import predictions, report, spike_in
+from cryoshift_core.application.pictures import group_style
 from cryoshift_core.application.predictions import prevalence, proportion
 from cryoshift_core.application.purity import Cut
 from cryoshift_core.application.target_data import TargetData
@@ -239,3 +240,10 @@ def test_a_mark_on_most_subtomograms_is_not_taken_for_a_finding(tmp_path, case):
     page = Page(report.write(tmp_path / "r.html", **case))
     assert f"{N - 6} of them are marked as the unknown class, which says little here" in page.text
     assert "The fractions leave out" not in page.text and "fit none of these classes well" not in page.text
+
+
+def test_classes_on_a_section_differ_in_colour_and_in_shape():
+    styles = [group_style(k) for k in range(35)]
+    assert len(set(styles)) == 35
+    for one, next_ in zip(styles[:-1], styles[1:], strict=True):
+        assert one[0] != next_[0] and one[1] != next_[1], "who sees no colour sees the shape"
