@@ -409,7 +409,9 @@ else:
     verdict = "ranks them" if ranks.within > 0.7 else weakly
     print(f"adapting methods alone: between targets {ranks.correlation:.2f},", end=" ")
     print(f"within targets {ranks.within:.2f}: it {verdict}")
-    print(f"a report states a range, or unknown ({every.unknown:.0%}); it holds {every.in_stated:.0%} of the true scores")
+    print(
+        f"a report states a range, or unknown ({every.unknown:.0%}); it holds {every.in_stated:.0%} of the true scores"
+    )
 
 # %% [markdown]
 # ### Exercise 3 · Does an estimate rank the methods of one target?

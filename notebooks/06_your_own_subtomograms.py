@@ -120,6 +120,8 @@ run.show(job.simulate())
 #
 # Look at the boxes (figure *no particle*): they should look empty. If you see particles, the coordinates are incomplete.
 # The lamella is crowded, so its boxes are few and not all of them empty.
+# Where you gave extracted subtomograms and no `background`, the boxes are made of their rims, with noise in place of the
+# particle; the score is then an upper end.
 # The wedge figure shows which frequencies the boxes hold: white was measured, black is the missing wedge, a bow tie about
 # the beam kz in the left panel where the tilt axis is y. Strength and envelope of the molecules are chosen so that their
 # average meets that of your subtomograms or, where these have no common particle in the middle, so that the spectra meet.
@@ -149,7 +151,7 @@ run.show(job.adapt())
 # | usable | no alarm was raised. Look at the averages, then use the classes at a confidence of your choice |
 # | usable for *names* only | an alarm speaks against the other classes; use those that are named |
 # | do not use | something is wrong as a whole: spike-ins are classified by guessing, a check of the network failed, every class has an alarm, or this was a test run at the profile `smoke` |
-# | not judged | no alarm, but there were no particle-free boxes to measure the accuracy with: give `background` |
+# | not judged | no alarm, but there were no boxes to measure the accuracy with: give `background` |
 #
 # The lines below it are the reasons. A class has an alarm where its spike-ins, or those called by its name, are wrong more
 # often than right; where its average looks like that of another class although simulated ones do not; where training seeds

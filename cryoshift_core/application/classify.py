@@ -104,7 +104,7 @@ def classify(
     project_folder : folder that the names in a STAR of subtomograms are relative to, where it is not the STAR's own,
         such as RELION's project folder
     n_seeds : networks are trained with so many seeds from `seed` on; probabilities are their means, and the column
-        _csAgreement says which fraction of them gives the class. model.safetensors is the network nearest to the mean
+        _csAgreement says which fraction of them gives the class. model.safetensors holds all of them
     average_rotations : predict each subtomogram in the two or four orientations that 180-degree rotations give it, and
         average: some 0.01 more balanced accuracy for as many times the time of prediction (docs/search.md)
     may_be_absent : classes that may not occur, a sequence or a text with commas: no warning demands them

@@ -49,6 +49,7 @@ from . import (
     pipeline,
     purity,
     reuse,
+    rims,
     run_folder,
     seeds,
     several,
@@ -348,13 +349,18 @@ class Job:
         self._trains("spike")
         s, source = self.settings, self.simulate().source
         options: dict[str, Any] = {"seed": s.seed, "device": s.device, **s.tilts}
-        if self.boxes is None:
-            doubts = [f"The accuracy was not estimated on spike-ins: {self.without}"]
-            return SpikeIns(None, None, None, None, None, None, self.unlabelled, tuple(doubts))
-        train = self.boxes.train if s.own_background else None
+        boxes, made_of_rims = self.boxes, []
+        if boxes is None:
+            try:
+                boxes, made_of_rims = self._rims(), [rims.WARNING]
+            except InputError as problem:
+                doubts = [f"The accuracy was not estimated on spike-ins: {problem}"]
+                return SpikeIns(None, None, None, None, None, None, self.unlabelled, tuple(doubts))
+        train = boxes.train if s.own_background else None
         joined, doubts = pipeline.own_source(s.method, source, self.unlabelled, train, **options)
+        doubts += made_of_rims
         own = None if joined is None else joined.subset(torch.arange(len(source), len(joined)))
-        ice, wedge, spikes, far = self.boxes.spike_ins, None, None, None
+        ice, wedge, spikes, far = boxes.spike_ins, None, None, None
         try:
             wedge = fit_wedge(ice, self.unlabelled.voxel_size)
             doubts += pipeline.tilt_axis_warnings(wedge, s.tilts["tilt_axis"])
@@ -362,7 +368,14 @@ class Job:
             spikes, far = pipeline.make_spike_ins(self.names, self.unlabelled, ice, n=n, **options)
         except InputError as problem:
             doubts.append(f"The accuracy was not estimated on spike-ins: {problem}")
-        return SpikeIns(self.boxes, joined, own, spikes, far, wedge, self.unlabelled, tuple(doubts))
+        return SpikeIns(boxes, joined, own, spikes, far, wedge, self.unlabelled, tuple(doubts))
+
+    def _rims(self) -> Background:
+        """Boxes made of the rims of extracted subtomograms, for spike-ins; InputError with a tomogram."""
+        if self.target.tomogram is not None or self.target.parts:
+            raise InputError(self.without)
+        generator = pipeline.seeded_generator(self.settings.seed, "spikes")
+        return Background(rims.background(self.unlabelled, self.names, self.profile.n_background, generator), None)
 
     @_step("training")
     def adapt(self) -> Adaptation:
@@ -416,6 +429,7 @@ class Job:
         x = self.target.subtomograms.x
         doubts = pipeline.prediction_warnings(classifier, found, s.may_be_absent)
         if self.saved is not None:
+            doubts += reuse.verdict_warnings(self.saved)
             shifts = {self.target.subtomograms.name: found.shift}
             if self.target.parts and found.shifts:
                 shifts = {self.target.parts[k].subtomograms.name: shift for k, shift in found.shifts.items()}
@@ -514,6 +528,8 @@ class Job:
         if s.n_seeds > 1:
             choice += f". Probabilities are means over {s.n_seeds} training seeds; the saved model holds all of them"
         doubts = (*self.look().warnings, *self._doubts, *judged.warnings)
+        if not self.saved:
+            classifier.recipe.update(verdict=judged.verdict.level, verdict_in_words=str(judged.verdict))
         paths = pipeline.write_results(
             place,
             self.target,

@@ -34,7 +34,7 @@ COLOURS = {
 }
 OTHERS = ("#D55E00", "#56B4E9", "#CC79A7", "#009E73", "#7F7F7F", "#000000")  # for lines and bars without a fixed colour
 POSITION = "#F0E442"  # yellow: particle positions on a grey section
-# Markers of classes and groups on a grey section; the marker's shape changes when the colours have been used up.
+# Markers of classes and groups on a grey section; 5 colours and 7 shapes, so that no two of 35 groups share both.
 GROUP_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7")
 GROUP_MARKERS = "os^Dv*P"
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")
@@ -145,9 +145,8 @@ def tomogram(
 
 
 def group_style(group: int) -> tuple[str, str]:
-    """Colour and marker of a group; both are repeated after 35 groups."""
-    n = len(GROUP_COLOURS)
-    return GROUP_COLOURS[group % n], GROUP_MARKERS[group // n % len(GROUP_MARKERS)]
+    """Colour and marker of a group: neighbours differ in both, and a pair is repeated after 35 groups."""
+    return GROUP_COLOURS[group % len(GROUP_COLOURS)], GROUP_MARKERS[group % len(GROUP_MARKERS)]
 
 
 def orthoslices(axes: Sequence[Axes], data: np.ndarray, zyx: np.ndarray, at: np.ndarray) -> None:

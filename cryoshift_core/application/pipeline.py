@@ -251,7 +251,8 @@ def prediction_warnings(
         if names:
             out.append(
                 f"Subtomograms called {' or '.join(names)} differ from simulated ones as a whole, so only what is very "
-                "strange is marked as the unknown class there: few marks do not mean that nothing else was picked."
+                "strange is marked as the unknown class there: few marks do not mean that nothing else was picked. "
+                "Look at the least confident examples of these classes."
             )
     return out
 
@@ -559,6 +560,7 @@ def write_results(
                 picks=picks.summary(listed) if listed else "",
                 structures=". ".join(map(structures.describe, classes)),
             ),
+            files=paths,
         )
     )
     return paths

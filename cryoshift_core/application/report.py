@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fnmatch
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,22 @@ from .target_data import TargetData
 from .verdict import DO_NOT_USE, IN_AVERAGE, USABLE, Verdict
 
 SHOWN_TOMOGRAMS = 3
+FILES = {
+    "predictions.star": "every row of your list, or every candidate, with its class and confidence",
+    "predictions.tbl": "the same as a Dynamo table",
+    "predictions_relion.star": "the same with the columns of data_optics that RELION 3.1 asks for",
+    "predictions_purity.star": "the rows at the expected purity that was asked for",
+    "classes/*.star": "the rows of one class each",
+    "picks.star": "picks of all classes, the most confident first",
+    "picks.tbl": "the same as a Dynamo table",
+    "picks.doc": "the number of each tomogram in picks.tbl",
+    "*Picks/*.json": "picks of one class for copick",
+    "picks*.png": "a map of the picks",
+    "model.safetensors": "the classifier, for the next tomogram (--model)",
+    "spike_in.csv": "recall on spike-ins of each method and class",
+    "purity.csv": "the table above",
+    "tomograms.csv": "the row of each tomogram",
+}  # pattern of a path within the folder of the results -> what it holds
 LIMITS = (
     "The network was trained on simulated molecules. A particle that is deformed, bound, broken or of no listed class "
     "still gets one of the class names, unless it was assigned to the unknown class.",
@@ -91,6 +108,7 @@ def write(
     tomograms: Sequence[TomogramRow] = (),
     expected: Estimate | None = None,
     made: Mapping[str, str] | None = None,
+    files: Sequence[Path] = (),
 ) -> Path:
     """Path of the report, one HTML file that contains its figures and needs no network and no script.
 
@@ -109,6 +127,7 @@ def write(
     tomograms : a row for each of several tomograms
     expected : the balanced accuracy to expect; None without spike-ins
     made : name -> text about how the predictions were made, see :func:`provenance`
+    files : those of the results, beside the report or in folders there
     """
     subtomograms = target.subtomograms
     n, best = subtomograms.x.shape[-1], probabilities.max(1)
@@ -124,10 +143,12 @@ def write(
             drawn = pictures.tomogram(one.tomogram.data, at, called.numpy(), **about)
             sections.append((one.subtomograms.name if target.parts else "", data_url(drawn)))
         averaged = averages(target, probabilities, classes, unknown)
-        cards = []
+        cards, means = [], {}
         for name, rows in by_class(probabilities, classes, unknown).items():
             card: dict[str, Any] = {"name": name, "n": len(rows), "average": None}
             card["subtomograms"] = _extremes(subtomograms.x, best.values, rows)
+            if len(rows):
+                means[name] = _mean(subtomograms.x[rows[:IN_AVERAGE]])
             if name in averaged:
                 card |= {"average": _planes(averaged[name]), "averaged": min(len(rows), IN_AVERAGE)}
             cards.append(card)
@@ -144,7 +165,7 @@ def write(
         given=len(target),
         n_unknown=None if unknown is None else int(unknown.sum()),
         unspecific=unspecific(unknown),
-        prevalence=_prevalence_rows(prevalence, verdict.looks_like),
+        table=_class_rows(prevalence, verdict.looks_like, spike_in, means),
         looks=bool(verdict.looks_like),
         scale=_scale(prevalence),
         input_rows=_input_rows(target, inputs),
@@ -155,7 +176,7 @@ def write(
         cards=cards,
         unknown_row=unknown_row,
         width=f"{n * subtomograms.voxel_size / 10:.0f} nm",
-        spikes=None if spike_in is None else _spike_rows(spike_in, classes),
+        spikes=None if spike_in is None else list(zip(classes, spike_in.n.tolist(), strict=True)),
         balanced=None if spike_in is None else str(spike_in),
         confidence=f"{float(best.values.mean()):.2f}",
         expected=expected,
@@ -166,6 +187,7 @@ def write(
         reused=any(not math.isnan(row.shift) for row in tomograms),
         limits=LIMITS,
         made=made or {},
+        files=_file_rows(Path(path).parent, files),
     )
     return runtime.write_text(path, page)
 
@@ -188,6 +210,14 @@ def data_url(fig: Figure) -> str:
         fig.savefig(file, format="png", dpi=130, bbox_inches="tight")
         plt.close(fig)
         return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _mean(x: Tensor) -> str:
+    """The central xy section of the mean of subtomograms (N, 1, n, n, n), without a frame."""
+    fig, ax = plt.subplots(figsize=(0.8, 0.8))
+    fig.subplots_adjust(0, 0, 1, 1)
+    pictures.show(ax, pictures.middle(x.mean(0)))
+    return data_url(fig)
 
 
 def _row(subtomograms: Tensor, titles: Sequence[str]) -> str:
@@ -216,35 +246,40 @@ def _scale(prevalence: Mapping[str, Prevalence]) -> float:
     return min(1.0, math.ceil(10 * max(found.fraction.high for found in prevalence.values())) / 10)
 
 
-def _prevalence_rows(prevalence: Mapping[str, Prevalence], looks_like: Mapping[str, str]) -> list[dict[str, Any]]:
+def _class_rows(
+    prevalence: Mapping[str, Prevalence],
+    looks_like: Mapping[str, str],
+    spike_in: SpikeInScore | None,
+    pictures_of: Mapping[str, str],
+) -> list[dict[str, Any]]:
+    """Per class: picture, number, fraction, recall on spike-ins, what these are mistaken for, looks like."""
     scale = _scale(prevalence)
-    return [
-        {
-            "name": name,
-            "n": found.n,
-            "fraction": _per_cent(found.fraction),
-            "at": [100 * value / scale for value in found.fraction],
-            "looks_like": looks_like.get(name, ""),
-        }
-        for name, found in prevalence.items()
-    ]
-
-
-def _spike_rows(spike_in: SpikeInScore, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Per class: the recall with its interval, and the class that it is most often confused with."""
-    out = []
-    for k, (name, row) in enumerate(zip(classes, spike_in.confusion.astype(int), strict=True)):
-        if not row.sum():
-            out.append({"name": name, "n": 0, "recall": "no spike-ins", "at": [], "confused": ""})
-            continue
-        recall = proportion(int(row[k]), int(row.sum()))
-        others = np.delete(row, k)
-        most = int(others.argmax())
-        other = classes[most + (most >= k)]
-        confused = f"{other} ({others[most] / row.sum():.0%})" if others[most] else ""
-        out.append({"name": name, "n": int(row.sum()), "recall": _per_cent(recall), "confused": confused})
-        out[-1]["at"] = [100 * value for value in recall]
+    out: list[dict[str, Any]] = []
+    for k, (name, found) in enumerate(prevalence.items()):
+        row = {"name": name, "n": found.n, "fraction": _per_cent(found.fraction), "picture": pictures_of.get(name, "")}
+        row |= {"at": [100 * value / scale for value in found.fraction], "looks_like": looks_like.get(name, "")}
+        out.append(row | ({} if spike_in is None else _recall(spike_in, k)))
     return out
+
+
+def _recall(spike_in: SpikeInScore, k: int) -> dict[str, Any]:
+    """The recall on spike-ins of class k with its interval, and the class that it is most often mistaken for."""
+    row, classes = spike_in.confusion[k].astype(int), spike_in.classes
+    if not row.sum():
+        return {"recall": "no spike-ins", "recall_at": [], "confused": ""}
+    recall = proportion(int(row[k]), int(row.sum()))
+    others = np.delete(row, k)
+    most = int(others.argmax())
+    confused = f"{classes[most + (most >= k)]} ({others[most] / row.sum():.0%})" if others[most] else ""
+    return {"recall": _per_cent(recall), "recall_at": [100 * value for value in recall], "confused": confused}
+
+
+def _file_rows(folder: Path, files: Sequence[Path]) -> list[tuple[str, str]]:
+    """Name or pattern, and what it holds, of the kinds of files that are there."""
+    names = [file.relative_to(folder).as_posix() for file in files]
+    found = {pattern: fnmatch.filter(names, pattern) for pattern in FILES}
+    shown = {pattern: some[0] if len(some) == 1 else pattern for pattern, some in found.items() if some}
+    return [(name, FILES[pattern]) for pattern, name in shown.items()]
 
 
 def _cut_row(cut: Cut) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ..tomography.volumes import ContrastGuess
 from . import picks, target_data
 from .classifier import Classifier
 from .target_data import TargetData
+from .verdict import USABLE
 
 COARSER = 1.05  # voxel size of a tomogram over that of the model, up to which boxes are resampled
 
@@ -174,3 +175,17 @@ def summary(model: Classifier, path: str | Path) -> str:
     said = f"nothing was trained: {Path(path).name} was adapted to {model.recipe.get('adapted_to') or 'other data'}"
     means = f". Probabilities are means over the {len(model.each)} training seeds in it"
     return said + (means if model.members else "")
+
+
+def verdict_warnings(model: Classifier) -> list[str]:
+    """A sentence with the verdict on what the model was adapted to, unless it was "usable" or is not known.
+
+    Without simulated subtomograms and spike-ins, most alarms cannot be raised again on the next tomogram.
+    """
+    if model.recipe.get("verdict", USABLE) == USABLE:  # an earlier file has none
+        return []
+    return [
+        f"On {model.recipe.get('adapted_to') or 'the data'}, which the model was adapted to, the verdict was: "
+        f"{model.recipe['verdict_in_words']}. Most of its alarms cannot be checked again with a saved model: do "
+        "not use more classes here."
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from data_fetch import readers
 from data_fetch.readers import positions, stacks, star
 
 from ..data import Unlabelled
-from ..errors import InputError
+from ..errors import InputError, InputWarning
 from ..simulation import structures
 from ..support.streamed import StreamedBoxes
 from ..tomography import volumes
@@ -125,9 +126,13 @@ def _given(
     given: list[tuple[Volume, Particles | None]] = []
     rows, without = [], []
     for path in tomograms:
-        volume = readers.read_tomogram(path, voxel_size or None)
-        if positions.has_rows(coordinates, names, volume):
-            particles = readers.read_picks(coordinates, volume)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InputWarning)  # they are in what is returned, and said once by the job
+            volume = readers.read_tomogram(path, voxel_size or None)
+            particles = (
+                readers.read_picks(coordinates, volume) if positions.has_rows(coordinates, names, volume) else None
+            )
+        if particles is not None:
             given.append((volume, particles))
             rows.append(np.arange(1, len(particles) + 1) if particles.rows is None else particles.rows)
         else:

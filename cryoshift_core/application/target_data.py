@@ -84,7 +84,8 @@ class TargetData:
             out += [f"{part.subtomograms.name}: {sentence}" for sentence in part._not_cut]
         if len(self.kept) < 100:
             out.append(
-                f"{len(self.kept)} subtomograms are few for adaptation; class fractions and confidences are rough."
+                f"{len(self.kept)} subtomograms are few for adaptation; class fractions and confidences are rough. "
+                "Give more positions, or several tomograms of the same kind in one run."
             )
         return out
 
@@ -138,11 +139,17 @@ class TargetData:
         ]
         over, masked = np.setdiff1d(good, inside), np.setdiff1d(inside, self.kept)
         out = []
-        for indices, what in ((over, "boxes reach over the border"), (masked, "boxes lie in a masked region")):
+        edge, mask = "Nothing to do, or set a smaller box.", "Nothing to do, unless particles are expected there."
+        for indices, what, advice in (
+            (over, "boxes reach over the border", edge),
+            (masked, "boxes lie in a masked region", mask),
+        ):
             rows = (indices if self.particles.rows is None else self.particles.rows[indices] - 1) + 1
             shown = ", ".join(map(str, rows[:10].tolist())) + ", ..." * (len(rows) > 10)
             if len(rows):
-                out.append(f"{len(rows)} of {len(self)} {what}: not classified (row{'s' * (len(rows) > 1)} {shown}).")
+                out.append(
+                    f"{len(rows)} of {len(self)} {what}: not classified (row{'s' * (len(rows) > 1)} {shown}). {advice}"
+                )
         return out
 
 
@@ -295,9 +302,15 @@ def choose_box(classes: Sequence[str], voxel_size: float, box: int = 0) -> tuple
 def contrast_warnings(contrast: str, guess: ContrastGuess) -> list[str]:
     """A sentence where the grey values do not show the contrast that the data were taken to have."""
     if guess.sign == "unsure":
-        return [f"The data do not show the contrast ({guess.why}); it was taken as {contrast}."]
+        return [
+            f"The data do not show the contrast ({guess.why}); it was taken as {contrast}. Look at the examples: "
+            "protein must be bright there. If it is not, set contrast."
+        ]
     if guess.sign != contrast:
-        return [f"The data look {guess.sign} ({guess.why}) but were taken as {contrast}."]
+        return [
+            f"The data look {guess.sign} ({guess.why}) but were taken as {contrast}. Look at the examples: protein "
+            f"must be bright there. If it is not, set contrast to {guess.sign}."
+        ]
     return []
 
 
@@ -610,7 +623,8 @@ def voxel_size_warnings(source_x: Tensor, target_x: Tensor, voxel_size: float, c
     return [
         f"The average particle is {scale:.2f} times as wide as the simulated one (the radial profiles correlate at "
         f"{fit:.2f} after stretching, at {as_given:.2f} before). If the structures are right and all of them are "
-        f"present, the voxel size is {voxel_size / scale:.3g} A, not {voxel_size:.3g} A."
+        f"present, the voxel size is {voxel_size / scale:.3g} A, not {voxel_size:.3g} A: compare it with that of the "
+        "microscope times the binning, and set pixel_size."
     ]
 
 
@@ -629,15 +643,15 @@ def class_fraction_warnings(
     if n < 20 * len(demanded):
         out.append(
             f"{n} subtomograms for {len(demanded)} classes are fewer than 20 each: a class fraction may be off by half "
-            "its value."
+            "its value. Give more subtomograms, or fewer classes."
         )
     if len(classes) > 20:
-        out.append(f"{len(classes)} classes: no more than 20 have been tested.")
+        out.append(f"{len(classes)} classes: no more than 20 have been tested. Join classes that look alike.")
     rare = [f"{name} ({fraction:.1%})" for name, fraction in demanded if fraction < 0.02]
     if rare:
         out.append(
             f"Predicted for fewer than 2 % of the subtomograms: {', '.join(rare)}. This may be confusion with other "
-            "classes."
+            "classes: look at their examples, and name classes that need not occur in may_be_absent."
         )
     present = [fraction for _, fraction in demanded if fraction > 0]
     if present and max(present) > 10 * min(present):

@@ -125,8 +125,11 @@ def test_held_out_boxes_are_kept_out_and_too_late_is_refused(files, job):
 def test_a_stack_has_no_tomogram_to_show(tmp_path, molecules):
     mrc.write_mrc(tmp_path / "mine.mrcs", -molecules, 16.0)
     found = cs.open(subtomograms=tmp_path / "mine.mrcs", **SMOKE)
-    assert list(found.look().figures()) == ["contrast", "subtomograms"] and found.spike().figures() == {}
-    assert "WARNING: The accuracy was not estimated on spike-ins: " in str(found.spike())
+    assert list(found.look().figures()) == ["contrast", "subtomograms"]
+    assert list(found.spike().figures()) == ["ice", "wedge", "spike_spectra", "spikes"], "in boxes made of the rims"
+    wide = cs.open(subtomograms=tmp_path / "mine.mrcs", **SMOKE | {"classes": "ribosome_80S,TRiC"}).spike()
+    assert wide.figures() == {} and "WARNING: The accuracy was not estimated on spike-ins: " in str(wide)
+    assert "at least 30 voxels" in str(wide), "the boxes are hardly wider than a ribosome"
     _, axes = plt.subplots(1, 3)
     found.look().sections(axes, 3)
     assert [ax.get_title() for ax in axes] == ["xy, row 3", "xz, row 3", "yz, row 3"]
@@ -226,6 +229,7 @@ def test_the_verdict_names_classes_on_which_the_seeds_disagree():
     given = verdict.judge(Predictions(CLASSES, p, agreement=agreement), x)
     assert given.level == verdict.PARTLY and given.classes == ("TRiC",)
     assert "the seeds disagree: a subtomogram called apoferritin is called so by 67% of them on average" in str(given)
+    assert "and is next most like TRiC" in str(given)
     assert verdict.judge(Predictions(CLASSES, p, agreement=torch.ones(60)), x).level == verdict.NOT_JUDGED
 
 

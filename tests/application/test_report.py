@@ -9,11 +9,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from helpers.browser import CHROMIUM, browser
 from matplotlib import pyplot as plt
 from PIL import Image
 
 from cryoshift_core.application import predictions, report, spike_in
 from cryoshift_core.application.accuracy import expected_accuracy
+from cryoshift_core.application.pictures import group_style
 from cryoshift_core.application.predictions import prevalence, proportion
 from cryoshift_core.application.purity import Cut
 from cryoshift_core.application.target_data import TargetData
@@ -83,9 +85,10 @@ def test_the_page_says_everything_and_fetches_nothing(tmp_path, case):
         cuts=[Cut(0.0, 35, 0.81, proportion(44, 50)), Cut(0.99, 0, float("nan"), None)],
         gap={"A-distance before": 1.83, "A-distance after": 0.41},
         made={"method": "cryoshift", "seed": "7", "commit": "abc123"},
+        files=[tmp_path / name for name in ("predictions.star", "classes/TRiC.star", "classes/ice.star")],
     )
     page = Page(path)
-    assert page.ids == {"counts", "input", "gap", "spikes", "purity", "subtomograms", "limits", "made"}
+    assert page.ids == {"counts", "input", "gap", "spikes", "purity", "files", "subtomograms", "limits", "made"}
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
     addresses = [a[name] for _, a in page.tags for name in ("src", "href", "data", "action", "srcset") if name in a]
     assert addresses and all(address.startswith("data:image/png;base64,") for address in addresses)
@@ -94,39 +97,89 @@ def test_the_page_says_everything_and_fetches_nothing(tmp_path, case):
     for text in (
         "Verdict: usable for TRiC only.", "looks like TRiC", "By the calibrated confidences",
         "40 of 42 particles were assigned to 3 classes. 5 of them belong to the unknown class",
-        "4 warnings: read first", "do not show the contrast", "2 of 42 boxes reach over the border", "& co",
+        "4 warnings", "do not show the contrast", "2 of 42 boxes reach over the border", "& co",
         "36 × 32 × 28 voxels of 12.5 Å", "10 × 10 × 10 voxels of 12.5 Å (125 Å wide)", "protein dark",
         "0 35 0.81 88.0% (76.2% to 94.4%) 0.99 0",
         "skewness +0.01", "picks.star", "A-distance after 0.41", "balanced accuracy", "85.0% (64.0% to 94.8%)",
         "No particle was assigned to this class.", "aligned by the angles", "A confidence is not an accuracy",
-        "commit abc123", "unknown class 5 particles",
+        "commit abc123", "unknown class 5 particles", "20 of TRiC, 20 of",
+        "predictions.star every row", "classes/*.star the rows",
     ):  # fmt: skip
         assert text in page.text, text
-    order = [page.text.index(text) for text in ("Verdict:", "40 of 42", "read first", "Class fractions")]
+    first = (
+        "Verdict:",
+        "40 of 42",
+        "mistaken for",
+        "4 warnings",
+        "How many stay",
+        "Files",
+        "Accuracy on spike-ins",
+        "Limits",
+    )
+    order = [page.text.index(text) for text in first]
     assert order == sorted(order)
     assert plt.get_fignums() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_the_accuracy_to_expect_is_a_range_under_a_condition_or_unknown_with_a_reason(tmp_path, case):
     page = Page(report.write(tmp_path / "r.html", **case, expected=expected_accuracy(0.8, 0.9)))
-    assert "expect a balanced accuracy of 0.75 to 0.95, if your picks are not further off" in page.text
+    assert "expect a balanced accuracy of 0.75 to 0.95, if your picks are at most 2 voxels off" in page.text
     page = Page(report.write(tmp_path / "r.html", **case, expected=expected_accuracy(0.8, 0.9, fine=0.001)))
     assert "of your own particles is unknown: the tomogram seems to be denoised" in page.text
     assert "if your picks" not in page.text
     assert "to expect" not in Page(report.write(tmp_path / "r.html", **case)).text
 
 
-def test_the_fractions_are_those_of_the_prevalence(tmp_path, case):
+def test_one_table_has_all_of_each_class(tmp_path, case):
+    """Picture, number, fraction, recall on spike-ins, what these are mistaken for, what its average looks like."""
     page = Page(report.write(tmp_path / "r.html", **case))
+    recall = {"TRiC": f"85.0% (64.0% to 94.8%) {CLASSES[1]} (15%)", CLASSES[1]: "90.0% (69.9% to 97.2%) TRiC (10%)"}
     for name, count in case["prevalence"].items():
         fraction, low, high = count.fraction
         looks = {"TRiC": " TRiC", "never seen": ""}.get(name, " noise")
-        assert f"{name} {count.n} {fraction:.1%} ({low:.1%} to {high:.1%}){looks}" in page.text, name
+        spiked = recall.get(name, "90.0% (59.6% to 98.2%) TRiC (10%)")
+        assert f"{name} {count.n} {fraction:.1%} ({low:.1%} to {high:.1%}) {spiked}{looks}" in page.text, name
+    shown = {
+        attrs["alt"] for tag, attrs in page.tags if tag == "img" and attrs["alt"].startswith("Average of particles")
+    }
+    assert shown == {f"Average of particles of {name}" for name in CLASSES[:2]}, "nobody was called the third"
     marks = [tag for tag in page.tags if tag[0] == "rect" and tag[1]["class"] == "best"]
     fractions = [count.fraction.mean for count in case["prevalence"].values()]
-    drawn = [float(tag[1]["x"]) + 2 for tag in marks[:3]]
-    assert "0 % 90 %" in page.text, "the tenth above the highest interval"
-    np.testing.assert_allclose(0.9 * np.array(drawn) / 200, fractions, atol=1e-3)
+    drawn = [float(tag[1]["x"]) + 2 for tag in marks]
+    assert "the scale of the fractions ends at 90 %" in page.text, "the tenth above the highest interval"
+    np.testing.assert_allclose(0.9 * np.array(drawn[::2]) / 200, fractions, atol=1e-3)
+    np.testing.assert_allclose(np.array(drawn[1::2]) / 200, [0.85, 0.9, 0.9], atol=1e-3)
+
+
+def test_a_class_without_spike_ins_has_no_recall(tmp_path, case):
+    none = case["spike_in"].confusion.copy()
+    none[2] = 0
+    page = Page(report.write(tmp_path / "r.html", **case | {"spike_in": replace(case["spike_in"], confusion=none)}))
+    assert "no spike-ins" in page.text and page.text.count("(10%)") == 1
+
+
+def test_verdict_table_warnings_purity_and_files_are_open_and_the_rest_is_folded(tmp_path, case):
+    cuts = [Cut(0.0, 35, 0.81, None)]
+    page = Page(
+        report.write(tmp_path / "r.html", **case, cuts=cuts, made={"seed": "7"}, files=[tmp_path / "purity.csv"])
+    )
+    folded = {attrs["id"] for tag, attrs in page.tags if tag == "details" and "open" not in attrs}
+    assert folded == page.ids - {"counts", "purity", "files"} == {"spikes", "subtomograms", "input", "limits", "made"}
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
+def test_a_browser_prints_what_is_folded_and_cuts_nothing(tmp_path, case):
+    """On screen the folded parts cannot be seen; in print they can, and nothing is wider than the page."""
+    path = report.write(tmp_path / "r.html", **case, cuts=[Cut(0.0, 35, 0.81, None)], made={"seed": "7"})
+    seen = "[...document.querySelectorAll('details > :not(summary)')].map(e => e.checkVisibility())"
+    reach = "Math.max(...[...document.querySelectorAll('body *')].map(e => e.getBoundingClientRect().right))"
+    with browser(tmp_path / "profile") as page:
+        for width in (600, 1280):
+            page.open(path.as_uri(), width)
+            assert not any(page.evaluate(seen)) and page.evaluate(reach) <= width, width
+        page.open(path.as_uri(), 718)  # A4 with margins of 1 cm at 96 dpi
+        page.call("Emulation.setEmulatedMedia", media="print")
+        assert len(page.evaluate(seen)) > 5 and all(page.evaluate(seen)) and page.evaluate(reach) <= 718
 
 
 def test_sections_without_content_are_left_out(tmp_path, case):
@@ -197,3 +250,10 @@ def test_a_mark_on_most_subtomograms_is_not_taken_for_a_finding(tmp_path, case):
     page = Page(report.write(tmp_path / "r.html", **case))
     assert f"{N - 6} of them are marked as the unknown class, which says little here" in page.text
     assert "The fractions leave out" not in page.text and "fit none of these classes well" not in page.text
+
+
+def test_classes_on_a_section_differ_in_colour_and_in_shape():
+    styles = [group_style(k) for k in range(35)]
+    assert len(set(styles)) == 35
+    for one, next_ in zip(styles[:-1], styles[1:], strict=True):
+        assert one[0] != next_[0] and one[1] != next_[1], "who sees no colour sees the shape"

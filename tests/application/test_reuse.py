@@ -16,7 +16,8 @@ from scipy.spatial import cKDTree
 
 import cryoshift_core as cs
 from cryoshift_core import __main__ as command_line
-from cryoshift_core.application import adapted_to, classify, in_parts, target_data
+from cryoshift_core.application import adapted_to, classify, in_parts, target_data, verdict
+from cryoshift_core.application import reuse as reuse_of
 from cryoshift_core.application.classifier import Classifier
 from cryoshift_core.application.profiles import PROFILES
 from cryoshift_core.application.reference import TargetReference, distance_warnings
@@ -88,6 +89,20 @@ def test_the_model_predicts_the_next_tomogram_without_training(folder, first, ne
     assert any(path.endswith("first/model.safetensors") for path in manifest["inputs"])
     own = reuse(folder, "first", folder / "again")
     assert torch.equal(own.predictions.probabilities, first.predictions.probabilities), "same file, same numbers"
+
+
+def test_the_verdict_on_what_the_model_was_adapted_to_goes_with_it(first, near):
+    """Its alarms cannot be raised again without spike-ins, and "not judged" alone would hide them."""
+    saved = cs.load(first.folder / "model.safetensors")
+    assert saved.recipe["verdict"] == first.verdict.level
+    said = f"On first, which the model was adapted to, the verdict was: {first.verdict}. Most"
+    assert any(said in warning for warning in near.warnings) == (first.verdict.level != verdict.USABLE)
+    for level, n in ((verdict.USABLE, 0), (verdict.PARTLY, 1), (verdict.DO_NOT_USE, 1)):
+        told = dataclasses.replace(saved, recipe=saved.recipe | {"verdict": level, "verdict_in_words": "words of it"})
+        found = reuse_of.verdict_warnings(told)
+        assert len(found) == n and all("words of it" in sentence for sentence in found)
+    older = {name: value for name, value in saved.recipe.items() if not name.startswith("verdict")}
+    assert reuse_of.verdict_warnings(dataclasses.replace(saved, recipe=older)) == []
 
 
 def test_a_far_tomogram_is_told_from_a_near_one(folder, near):

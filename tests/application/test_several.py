@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import starfile
 import torch
-from helpers.files import mrc, says, star
+from helpers.files import coordinates, mrc, says, star
 from helpers.tomograms import made, noise
 from scipy import ndimage
 from scipy.spatial import cKDTree
@@ -89,6 +89,17 @@ def test_what_does_not_fit_is_said(folder, tmp_path):
     found = [f"{tomograms / name}.mrc" for name in NAMES[:2]]
     part = several.read(found, folder / "all.star", CLASSES)
     assert len(part) == 2 * PER and any("left out: 39 of 115 rows" in warning for warning in part.warnings)
+
+
+@pytest.mark.filterwarnings("error::cryoshift_core.errors.InputWarning")
+def test_what_readers_warn_of_is_said_once_by_the_job(folder, tmp_path):
+    names = [*["TS_1"] * 4, "TS_2"]
+    rows = [(40, 40, 20), (400, 40, 20), (60, 40, 20), (40, 60, 20), (40, 40, 20)]
+    star(tmp_path / "out.star", rlnTomoName=names, **coordinates(rows))
+    found = several.read(
+        [str(folder / "tomograms" / f"{name}.mrc") for name in NAMES[:2]], tmp_path / "out.star", CLASSES
+    )
+    assert any(sentence.startswith("TS_1: ") and "row 2 (outside" in sentence for sentence in found.warnings)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from cryoshift_core.data import crop, normalize
 from cryoshift_core.errors import InputError, InputWarning
 from cryoshift_core.simulation import datasets
 from cryoshift_core.tomography import mrc, star
-from cryoshift_core.tomography.volumes import Particles
+from cryoshift_core.tomography.volumes import ContrastGuess, Particles
 from data_fetch import readers
 
 CLASSES = ("TRiC", "apoferritin")
@@ -212,6 +212,26 @@ def test_one_bad_row_is_not_classified_and_named_by_its_row(tmp_path, bad, maske
     if not masked:  # positions of bad rows keep no box away, and do no harm
         boxes, at = target_data.cut_background(data, 20, torch.Generator().manual_seed(0), tolerance=None)
         assert len(boxes) and np.isfinite(at).all()
+
+
+DO = ("Look at", "set ", "Set ", "Give more", "Join", "compare", "check", "may_be_absent", "Nothing to do")
+
+
+def test_each_warning_says_what_to_do(tmp_path):
+    """Of contrast, number, border, mask, width and fractions: a sentence that only states a fact leaves one alone."""
+    tomogram, coordinates = tomogram_with(tmp_path, True, [*GOOD, (34, 24, 2), (12, 24, 20)])
+    data = pipeline.read_target(CLASSES, tomogram=tomogram, coordinates=coordinates, box=18, contrast="bright")
+    found = [sentence for sentence in data.warnings if sentence not in data.of_readers]
+    unsure, dark = (ContrastGuess(sign, 0.0, "skewness") for sign in ("unsure", "dark"))
+    found += target_data.contrast_warnings("bright", unsure) + target_data.contrast_warnings("bright", dark)
+    found += target_data.class_fraction_warnings([0.01, 0.59, 0.4], ["a", "b", "c"], 30)
+    found += target_data.class_fraction_warnings([1 / 21] * 21, [str(k) for k in range(21)], 9999)
+    y, x, z = np.mgrid[-9:9, -9:9, -9:9]
+    balls = [torch.from_numpy(np.exp(-(z**2 + y**2 + x**2) / (2 * s**2))).float()[None, None] for s in (2.0, 3.5)]
+    found += target_data.voxel_size_warnings(*balls, 10.0, ["TRiC", "ice"])
+    assert len(found) >= 10 and {"unsure", "dark"} & set(" ".join(found).split()), found
+    for sentence in found:
+        assert any(word in sentence for word in DO), sentence
 
 
 def test_rows_are_those_of_the_file_also_where_it_lists_two_tomograms(tmp_path):
