@@ -205,7 +205,7 @@ run.show(job.judge())
 # **Recap**
 # - The job was told what to adapt to, and which boxes to keep away from; it knows no label of the test.
 # - Spike-ins are simulated bilayers in this tomogram's own background.
-# - The verdict says that no gross fault was found. It is no score.
+# - A verdict without an alarm says that no gross fault was found. It is no score.
 #
 # ## 3 · The score, by particle (14 minutes)
 #
@@ -392,12 +392,12 @@ def by_particle(rows):
 lesson.check("by_particle")
 
 # %%
-every = shipped.real_rows("hiv_vlp", "cryoshift", "as trained")
+every = shipped.real_rows("hiv_vlp", "cryoshift", "as chosen")
 if lesson.solved("by_particle") and lesson.solved("half_width"):
     means = by_particle(every)
     alone = np.array([float(row["balanced_accuracy"]) for row in every])
     units = np.array(list(means.values()))
-    print(f"evidence, cryoshift: {len(alone)} rows of {len(units)} particles")
+    print(f"evidence, cryoshift as chosen: {len(alone)} rows of {len(units)} particles")
     print(f"particles as units: {units.mean():.3f} ± {half_width(units):.3f}")
     print(
         f"rows as units:      {alone.mean():.3f} ± {half_width(alone):.3f}, too narrow: seeds repeat the same particles"

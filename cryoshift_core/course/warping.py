@@ -129,7 +129,11 @@ def fit_by_hand(
     ax.plot(k / voxel_size, target, "o", ms=4, color=COLOURS["target"], label="target")
     ax.plot(k / voxel_size, source * envelope(k.square()), "--", color=COLOURS["warped"], label="source × a(k)")
     ends = torch.cat([source, target])
-    ax.set(xlabel="1/Å", ylim=(float(ends.min()) * 1.1 - 0.05 * float(ends.max()), 1.35 * float(ends.max())))
+    ax.set(
+        xlabel="spatial frequency (1/Å)",
+        ylabel="amplitude",
+        ylim=(float(ends.min()) * 1.1 - 0.05 * float(ends.max()), 1.35 * float(ends.max())),
+    )
     ax.set_title(f"off by {misfit(amplitudes, envelope, box):.0%}", fontsize=9)
     ax.legend(fontsize=7)
 
