@@ -437,7 +437,8 @@ lesson.check("expected_calls")
 
 # %% [markdown]
 # Now in earnest. TYMV is a virus of turnips, and its capsid (280 Å) does not occur in yeast. A linear classifier on the features of the
-# trained network learns a fourth class from simulated capsids, in seconds and without touching the predictions above.
+# trained network learns a fourth class from simulated capsids, in seconds and without touching the predictions above. It knows simulated
+# boxes alone, so its counts of the other classes are not those above.
 #
 # **What do you expect?** None, a few, or a third of the subtomograms?
 
