@@ -522,7 +522,7 @@ run.finish()
 # %% [markdown]
 # **Recap**
 # - A classifier has to name something: it takes the class that is nearest in what it looks at.
-# - Names change along the ladder, at masses that lie between those of the classes.
+# - Along the ladder, the names come in the order of the classes' masses; where they change is not halfway between these.
 # - A gold bead, a vesicle or an aggregate of a fitting mass gets a name, too.
 #
 # ## What to take away

@@ -207,7 +207,8 @@ if "cryoshift_warps" in others:
 #
 # Which part of the shift costs accuracy at all, and which of it comes back? A grey bar is the gap; look for green dots at its
 # right end. Where there is hardly a bar, there is nothing to adapt to, and the only question is whether adaptation does harm. The
-# intervals here are not paired: they overlap more than the differences do.
+# intervals here are not paired: they overlap more than the differences do. One or two seeds rarely tell a gap from 0: the share
+# closed is then n/a.
 
 # %%
 evidence.draw("factors", "factors")

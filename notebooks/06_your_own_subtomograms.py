@@ -26,6 +26,8 @@
 # - how known molecules in your own background measure the accuracy, without one annotation;
 # - how to read the verdict: usable, usable for some classes, do not use, or not judged.
 #
+# About 45 minutes with the three exercises. Words in links are explained in the [glossary](../docs/glossary.md).
+#
 # **What you need**: nothing for the default, a real tomogram that ships with this repository. For your own data, fill in
 # the parameters below. What RELION, Warp and M, Dynamo, EMAN2 and the CZ CryoET Data Portal leave on disk is read as it
 # is; of IMOD, model2point's text.
@@ -42,8 +44,11 @@
 # network is not told which position is which.
 
 # %%
+import numpy as np
+
 import cryoshift_core as cs
-from cryoshift_core.course.own import check, compare, in_space, inputs
+from cryoshift_core.course import exercises
+from cryoshift_core.course.own import check, compare, in_space, inputs, pixel_size_alarms, with_absent_class
 from cryoshift_core.course.run import begin
 
 # %% tags=["parameters"]
@@ -75,14 +80,19 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/06_your_own_subtomogr
 
 # %%
 run = begin("06_your_own_subtomograms", globals())
+lesson = exercises.Lesson(run, globals())
 given = inputs(run)
 print(check(given))
 
 # %% [markdown]
-# **Read this table first.** A row that says *stop* will stop the notebook, or make its result wrong. *Look* names what to
+# ## 1 · Open and look (11 minutes)
+#
+# **Read the table above first.** A row that says *stop* will stop the notebook, or make its result wrong. *Look* names what to
 # check; nothing has been trained yet.
 #
-# ## 1. Open, and 2. look
+# **What do you expect?** Of 943 positions, how many lie too close to the border of the tomogram for a whole box around them?
+#
+# ### `open` and `look`
 #
 # `open` reads the files and nothing more. `look` says what was read and shows it. **Everything in these figures is
 # experimental.** In the histogram, the curve that reaches further must be the *bright* side; protein must be bright in the
@@ -92,6 +102,7 @@ print(check(given))
 job = cs.open(**given)
 looked = job.look()
 run.show(looked)
+lesson.checkpoint("subtomograms that are classified", len(looked.target.kept))
 
 # %% [markdown]
 # Three sections through one particle: a slider in JupyterLab, two particles in a static copy. With a tomogram, the
@@ -102,16 +113,83 @@ sliders = {"row": ("particle (row of the list)", looked.rows)}
 run.explore(looked.sections, "orthoslices", sliders, panels=3, size=3.4, frames=2)
 
 # %% [markdown]
-# ## 3. Simulate
+# ### Exercise 1 · Pixel size × 1.3: which alarm rings?
+#
+# The lamella has voxels of 31.36 Å. Suppose that somebody takes them for 40.77 Å, which is 1.3 times as much. The classes are then
+# simulated too small, and the network is right about nothing. Three ways to make that mistake:
+#
+# - **A**: `pixel_size = 40.77` as a parameter; the header of the file is right. Classes `ribosome_80S`, `membrane`, `ice`.
+# - **B**: a program has written 40.77 into the header, and nothing is given as a parameter. The same classes.
+# - **C**: as B, but with the list of ribosomes alone, and the classes `ribosome_80S`, `ice`.
+#
+# Two rows of the table could say *look*. `"pixel size"` compares the numbers that are stated: parameter, header, name of the file, .mdoc.
+# `"particle size"` compares the width of the average particle with that of the simulated ones; it needs a diameter for every class
+# but `ice`, and a membrane has none. Name the row for each case, or `"none"`. The cell after the check runs all three.
+
+# %% tags=["exercise"]
+my_alarms = {"A": None, "B": None, "C": None}
+
+
+# %% tags=["solution", "hide-cell"]
+my_alarms = {"A": "pixel size", "B": "none", "C": "particle size"}
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "my_alarms"
+# cases = ["my_alarms"]
+# wrong = ['my_alarms = {"A": "none", "B": "none", "C": "particle size"}', 'my_alarms = "pixel size"']
+#
+# [[mistake]]
+# code = 'my_alarms = {"A": "pixel size", "B": "pixel size", "C": "pixel size"}'
+# hint = 'in B and C every number that is stated says 40.77, so there is nothing to contradict it. A row that compares numbers cannot see that all of them are wrong.'
+#
+# [[mistake]]
+# code = 'my_alarms = {"A": "pixel size", "B": "particle size", "C": "particle size"}'
+# hint = 'in B one of the classes is a membrane, a patch without a diameter, and the list mixes several things: there is no average particle to measure. The row says "not compared".'
+#
+# [[mistake]]
+# code = 'my_alarms = {"A": "particle size", "B": "particle size", "C": "particle size"}'
+# hint = 'the membrane has no diameter, so particles are not measured in A and B. And in A two stated numbers contradict each other: which row compares them?'
+#
+# [[mistake]]
+# code = 'my_alarms = {"A": "pixel size", "B": "none", "C": "none"}'
+# hint = 'in C nothing is left but ribosomes and ice. The average particle is then a ribosome, and its width in voxels does not depend on what the header says.'
+#
+# [[mistake]]
+# code = 'my_alarms = {"A": "none", "B": "none", "C": "none"}'
+# hint = 'in A the parameter says 40.77 and the header says 31.36. One row puts all stated numbers side by side.'
+
+# %%
+lesson.check("my_alarms")
+
+# %%
+alarms = pixel_size_alarms(1.3)
+for case, (rows, says) in alarms.items():
+    print(f"{case}: {', '.join(rows) or 'none'}. {says}")
+
+# %% [markdown]
+# An alarm that does not ring proves nothing: in B the wrong pixel size goes through. Where a list of one known molecule exists, run
+# `check` with it alone, once for each tomogram. The voxel size that it proposes is a rough one: even with the right voxel size, real
+# particles look wider than simulated ones here, because each position is off by up to a voxel and the tomogram is filtered.
+#
+# **Recap**
+# - Contrast, pixel size and box decide more than the network does: read the table, then look at the subtomograms.
+# - Stated pixel sizes can only contradict each other; a particle of known size can contradict all of them.
+# - Nothing was trained or simulated at length so far.
+#
+# ## 2 · Simulate, spike, adapt (12 minutes)
+#
+# ### Simulate
 #
 # The network learns from simulated subtomograms of the same classes, box and voxel size. The settings of the microscope are
 # drawn from wide ranges, because yours are not known. The spectra of the two domains differ; that is the gap to be closed.
+#
+# **What do you expect?** At which frequencies do the two spectra differ most: the low or the high ones?
 
 # %%
 run.show(job.simulate())
 
 # %% [markdown]
-# ## 4. Spike
+# ### Spike
 #
 # No simulation knows the noise, the filters and the crowd of *your* tomogram. Between your particles are boxes without one.
 # A simulated molecule in such a box has real surroundings and a known class. There are two sets of boxes: one to train
@@ -131,7 +209,7 @@ run.show(job.simulate())
 run.show(job.spike())
 
 # %% [markdown]
-# ## 5. Adapt
+# ### Adapt
 #
 # `source_only` never sees your subtomograms. `cryoshift` is adapted to them, without labels, and is trained a second time
 # without its adversaries (`cryoshift_warps`): adversaries also align the class fractions, so where the two disagree about
@@ -142,7 +220,16 @@ run.show(job.spike())
 run.show(job.adapt())
 
 # %% [markdown]
-# ## 6. Judge
+# **Recap**
+# - The source is simulated for the classes that you name; the settings of its microscope are drawn widely.
+# - Spike-ins are known molecules in real particle-free boxes: the only labels that your tomogram can give.
+# - `cryoshift` saw the subtomograms, and no label of theirs.
+#
+# ## 3 · Judge and classify (12 minutes)
+#
+# ### Judge
+#
+# **What do you expect?** Which of the three classes will the spike-ins speak against, if any?
 #
 # **The first line is the verdict.**
 #
@@ -164,7 +251,7 @@ run.show(job.adapt())
 run.show(job.judge())
 
 # %% [markdown]
-# ## 7. Classify
+# ### Classify
 #
 # How many of each class, and how sure. Confidences are calibrated on simulated subtomograms that were not trained on, and
 # warped to look like yours. The first figure shows how the methods differ in the class fractions of the subtomograms
@@ -185,7 +272,9 @@ if fig:
     run.save_figure(fig, "in_space")
 
 # %% [markdown]
-# **Threshold against purity.** A least confidence of your choice keeps fewer subtomograms that are more often right. The slider
+# ### Threshold against purity
+#
+# A least confidence of your choice keeps fewer subtomograms that are more often right. The slider
 # moves it. Left: the expected purity of what is kept and, where there are spike-ins, the share of them that is right, with its 95 %
 # interval; believe the lower one. Right: how many of each class are kept.
 #
@@ -197,7 +286,79 @@ start = {"confidence": classified.confidences[0]}
 run.explore(classified.at_confidence, "threshold", sliders, panels=2, start=start, size=3.6, frames=3)
 
 # %% [markdown]
-# ## 8. Report
+# ### Exercise 2 · How many may stay?
+#
+# You want the largest set of the most confident subtomograms whose *expected purity*, the mean of their confidences, is at least
+# `purity`. How many does it hold? Write it for an array of confidences in any order. This is what decides which rows
+# `predictions_purity.star` gets.
+
+# %% tags=["given"]
+some = np.array([0.95, 0.60, 0.90, 0.70, 0.85])
+
+
+# %% tags=["exercise"]
+def n_kept(confidences, purity):
+    return None
+
+
+# %% tags=["solution", "hide-cell"]
+def n_kept(confidences, purity):
+    ordered = np.sort(confidences)[::-1]
+    mean = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
+    return int((mean >= purity).sum())  # the mean falls from the first to the last
+
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "n_kept"
+# cases = ['n_kept(some, 0.82)', 'n_kept(some, 0.99)', 'n_kept(some, 0.5)', 'n_kept(some, 0.87)']
+# wrong = ["""
+# def n_kept(confidences, purity):
+#     return 4
+# """]
+#
+# [[mistake]]
+# code = """
+# def n_kept(confidences, purity):
+#     return int((confidences >= purity).sum())
+# """
+# hint = 'that takes the purity for a threshold: each subtomogram reaches it, so the mean of the set is higher than asked for, and too few stay. The purity is one of the set.'
+#
+# [[mistake]]
+# code = """
+# def n_kept(confidences, purity):
+#     return len(confidences) if confidences.mean() >= purity else 0
+# """
+# hint = 'all or none: if the mean of all is too low, leave the least confident ones out until it is not.'
+#
+# [[mistake]]
+# code = """
+# def n_kept(confidences, purity):
+#     mean = np.cumsum(confidences) / np.arange(1, len(confidences) + 1)
+#     return int((mean >= purity).sum())
+# """
+# hint = 'the confidences come in any order. Sort them first, the most confident one in front.'
+
+# %%
+lesson.check("n_kept")
+
+# %%
+if lesson.solved("n_kept"):
+    sure = classified.predictions
+    mine = sure.confidence if sure.unknown is None else sure.confidence[~sure.unknown]
+    for least in (0.8, 0.9, 0.95):
+        print(f"expected purity {least:.2f}: {n_kept(mine.double().numpy(), least)} of {len(sure)} subtomograms stay")
+
+# %% [markdown]
+# **Recap**
+# - The verdict comes first. A class without an alarm can still be wrong.
+# - A confidence is about one subtomogram, a purity about a set; both are expectations of the model.
+# - Where the spike-ins say less than the expected purity, believe them.
+#
+# ## 4 · Report, and how right is it? (10 minutes)
+#
+# **What do you expect?** Ribosomes were listed by experts at 267 of these positions. How many of them get the name?
+#
+# ### Report
 #
 # `predictions.star` has one row per input, in input order, with the input's own columns, the class and its confidence;
 # `predictions_purity.star` the rows at the expected purity that you asked for, where any reach it; `classes/` a file per
@@ -219,6 +380,88 @@ print(result)
 print(compare(result))
 
 # %% [markdown]
+# ### Exercise 3 · A class that is not there
+#
+# You name a class in `classes` that the tomogram does not hold. How many subtomograms will be called by its name? Let `n` hold the
+# true number of each class, 0 for the one that is not there, and `recall[i, j]` the share of class i that is called j (each row sums
+# to 1). Return the expected number *called* each class.
+
+# %% tags=["given"]
+true_n = np.array([300.0, 600.0, 0.0])  # the third class is not there
+recall = np.array([[0.80, 0.10, 0.10], [0.05, 0.85, 0.10], [0.00, 0.20, 0.80]])
+
+
+# %% tags=["exercise"]
+def expected_calls(n, recall):
+    return None
+
+
+# %% tags=["solution", "hide-cell"]
+def expected_calls(n, recall):
+    return n @ recall
+
+
+print("called:", expected_calls(true_n, recall))
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "expected_calls"
+# cases = ['expected_calls(true_n, recall)', 'expected_calls(np.array([0.0, 0.0, 100.0]), recall)']
+# wrong = ["""
+# def expected_calls(n, recall):
+#     return n
+# """]
+#
+# [[mistake]]
+# code = """
+# def expected_calls(n, recall):
+#     called = n @ recall
+#     called[n == 0] = 0
+#     return called
+# """
+# hint = 'a class that is not there is called all the same: each of the others loses a share to it. The network must choose one of the names that you gave.'
+#
+# [[mistake]]
+# code = """
+# def expected_calls(n, recall):
+#     return n * np.diag(recall)
+# """
+# hint = 'those are the right calls alone. Add what the other classes lose to each name.'
+#
+# [[mistake]]
+# code = """
+# def expected_calls(n, recall):
+#     return recall @ n
+# """
+# hint = 'the matrix is turned: recall[i, j] is a share of class i, the first index. Sum n[i] recall[i, j] over i.'
+
+# %%
+lesson.check("expected_calls")
+
+# %% [markdown]
+# Now in earnest. A bacterial ribosome, 70S, does not occur in the cytosol of yeast. A linear classifier on the features of the trained
+# network learns it as a fourth class from simulated subtomograms, in seconds and without touching the predictions above. It knows
+# simulated boxes alone, so its counts of the other classes are not those above.
+#
+# **What do you expect?** None, a few, or a third of the subtomograms?
+
+# %%
+absent = with_absent_class(job, "ribosome_70S")
+print(absent)
+
+# %% tags=["solution", "remove-cell"]
+assert not lesson.unsolved(), lesson.unsolved()
+
+# %% [markdown]
+# So a count does not show that a class is there; a name that is absent can take the subtomograms of a relative. Compare the two printed
+# numbers: where the count is far above what simulated subtomograms let expect, real ones differ from simulated ones, and a confusion
+# that was measured on simulations does not warn. `may_be_absent` only keeps warnings from demanding a class, and `_csNoneOfThese` marks
+# what resembles no class.
+#
+# **Recap**
+# - The report holds every result, verdict first; `predictions.star` has one row per input.
+# - With your own data nobody knows the answer: spike-ins, and some subtomograms checked by eye, are all there is.
+# - Every name that you give gets some subtomograms, present or not.
+#
 # ## What to take away
 #
 # - Contrast, pixel size and box decide more than the network: read the first table, and look at the subtomograms.

@@ -26,6 +26,8 @@
 # - to compare two methods seed by seed, and to adjust p-values for the number of comparisons;
 # - to see what an improvement costs, and which classes it harms.
 #
+# About 35 minutes with the three exercises.
+#
 # **What you need**: nothing for the default, which is the evidence that ships with this repository. For your own runs, give
 # `results`: the CSV of `python -m cryoshift_core compare`, the file of a sweep, or a folder of runs.
 #
@@ -38,12 +40,13 @@
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from IPython.display import Markdown, display
 
 from cryoshift_core.application import pictures
 from cryoshift_core.benchmark import collect, comparison, statistics
 from cryoshift_core.benchmark.tables import table
-from cryoshift_core.course import explore, sweep
+from cryoshift_core.course import exercises, explore, sweep
 from cryoshift_core.course.run import begin
 from cryoshift_core.errors import InputError
 
@@ -58,6 +61,7 @@ out_dir: str = ""  # where to write; empty: runs/<profile>/07_compare_runs
 
 # %%
 run = begin("07_compare_runs", globals())
+lesson = exercises.Lesson(run, globals())
 pictures.use_style()
 where, planned = Path(results).expanduser() if results else collect.shipped(), []
 if where.suffix in (".yaml", ".yml"):
@@ -73,7 +77,11 @@ if "model" in run.declared and model not in known and model != "as chosen":
 parts = []
 
 # %% [markdown]
-# ## What ran, and what failed
+# ## 1 · What ran, and how it scored (10 minutes)
+#
+# ### What ran, and what failed
+#
+# **What do you expect?** Of the runs that were planned, how many failed or are missing?
 #
 # A missing run is not a bad run. Look here first: if the runs that failed share a method or a target, the means below are means
 # over different things.
@@ -90,9 +98,12 @@ number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
 print(
     f"{len(lines)} configurations on {len(targets)} targets, {number} seeds each; models {shown_model}; score: {score}"
 )
+for line in lines:
+    if (line.label, line.target) == ("source_only", "in_situ_2"):
+        lesson.checkpoint("score of source_only on in_situ_2", line.score.mean)
 
 # %% [markdown]
-# ## The scores
+# ### The scores
 #
 # **What do you expect?** Before you look: how far apart are two seeds of the same method, compared with two methods?
 #
@@ -108,7 +119,17 @@ if len(targets) > comparison.PANELS:
     print(f"The figure shows {comparison.PANELS} of {len(targets)} targets; the table below has them all.")
 
 # %% [markdown]
-# ## Compare seed by seed
+# **Recap**
+# - First ask what is missing: a comparison of what happened to finish is biased.
+# - A dot is a seed with data and a training of its own.
+# - The seeds are the units of the interval, not the subtomograms.
+#
+# ## 2 · Who is better, and who pays? (12 minutes)
+#
+# ### Compare seed by seed
+#
+# **What do you expect?** Of all pairs of method and target, how many differ from the baseline beyond chance?
+#
 #
 # Two methods with the same seed share their data, so their scores rise and fall together. The difference *within* each seed is
 # therefore known better than the two means. The table has that difference to the baseline, its 95 % interval over seeds, and a
@@ -140,7 +161,68 @@ if unclear:
     print(f"{len(unclear)} cannot be told from {baseline} with these seeds. That is no proof that they are the same.")
 
 # %% [markdown]
-# ## Who pays?
+# ### Exercise 1 · Adjust for the number of comparisons
+#
+# Holm's rule (1979) for m p-values: sort them, the smallest first; multiply the first by m, the second by m - 1, and so on to 1; cut at 1;
+# and let no adjusted value be smaller than the one before it. Return the adjusted values in the order in which the p-values came.
+
+# %% tags=["given"]
+several = np.array([0.030, 0.001, 0.020, 0.800])
+
+
+# %% tags=["exercise"]
+def holm(p):
+    return None
+
+
+# %% tags=["solution", "hide-cell"]
+def holm(p):
+    order, m = np.argsort(p), len(p)
+    adjusted = np.empty(m)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, p[order] * np.arange(m, 0, -1)))
+    return adjusted
+
+
+print("adjusted:", holm(several))
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "holm"
+# cases = ['holm(several)', 'holm(np.array([0.04]))', 'holm(np.array([0.5, 0.6]))']
+# wrong = ["""
+# def holm(p):
+#     return p
+# """]
+#
+# [[mistake]]
+# code = """
+# def holm(p):
+#     return np.minimum(1.0, p * len(p))
+# """
+# hint = 'that is the rule of Bonferroni, which multiplies each by m. Holm multiplies by the number of those that are not yet decided: m, m - 1, ..., 1. It finds more, and is as safe.'
+#
+# [[mistake]]
+# code = """
+# def holm(p):
+#     order, m = np.argsort(p), len(p)
+#     adjusted = np.empty(m)
+#     adjusted[order] = np.minimum(1.0, p[order] * np.arange(m, 0, -1))
+#     return adjusted
+# """
+# hint = 'of the p-values 0.5 and 0.6, the first becomes 1.0 and the second 0.6: the larger one would be the stronger. Keep the largest so far.'
+#
+# [[mistake]]
+# code = """
+# def holm(p):
+#     m = len(p)
+#     return np.maximum.accumulate(np.minimum(1.0, np.sort(p) * np.arange(m, 0, -1)))
+# """
+# hint = 'the values are right, and sorted. Put each back to where its p-value stood.'
+
+# %%
+lesson.check("holm")
+
+# %% [markdown]
+# ### Who pays?
 #
 # A higher mean can hide a class that gets lost. Below: the recall of each class less that of the baseline, the largest losses
 # first.
@@ -160,7 +242,17 @@ else:
     print("No recall of a class is below the baseline's, or these runs have no recalls.")
 
 # %% [markdown]
-# ## What does it cost?
+# **Recap**
+# - Compare within a seed; the difference is better known than the two means.
+# - Many comparisons need an adjustment, and "not significant" is no proof of equality.
+# - A mean over classes can hide a class that gets lost.
+#
+# ## 3 · What does it cost, and what may be quoted? (13 minutes)
+#
+# ### What does it cost?
+#
+# **What do you expect?** Is the most expensive configuration the best one?
+#
 #
 # CPU seconds of training against the score, on the targets with most configurations. A configuration to the right must also
 # stand higher to be worth it.
@@ -180,7 +272,72 @@ else:
     print("These runs have not recorded their CPU time.")
 
 # %% [markdown]
-# ## Swept parameters
+# ### Exercise 2 · Worth its time
+#
+# A configuration is worth its time if no other one is at least as good *and* at least as cheap, with one of the two strictly so. Return the
+# mask (N,) of those from arrays `seconds` and `scores`.
+
+# %% tags=["given"]
+seconds = np.array([10.0, 20.0, 30.0, 30.0, 40.0])
+scores = np.array([0.60, 0.80, 0.70, 0.80, 0.90])
+
+
+# %% tags=["exercise"]
+def worth_it(seconds, scores):
+    return None
+
+
+# %% tags=["solution", "hide-cell"]
+def worth_it(seconds, scores):
+    good = (scores[None] >= scores[:, None]) & (seconds[None] <= seconds[:, None])  # [i, j]: j is no worse than i
+    strictly = (scores[None] > scores[:, None]) | (seconds[None] < seconds[:, None])
+    return ~(good & strictly).any(1)
+
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "worth_it"
+# cases = ['worth_it(seconds, scores)', 'worth_it(np.array([5.0, 5.0]), np.array([0.7, 0.7]))']
+# wrong = ["""
+# def worth_it(seconds, scores):
+#     return np.ones(len(scores), bool)
+# """]
+#
+# [[mistake]]
+# code = """
+# def worth_it(seconds, scores):
+#     rate = scores / seconds
+#     return rate == rate.max()
+# """
+# hint = 'score by second always favours the cheapest one. A dear configuration may be worth its time if nothing cheaper is as good.'
+#
+# [[mistake]]
+# code = """
+# def worth_it(seconds, scores):
+#     return scores == scores.max()
+# """
+# hint = 'that is the best one alone. A cheaper one is worth its time, too, where nothing as cheap is as good.'
+#
+# [[mistake]]
+# code = """
+# def worth_it(seconds, scores):
+#     better = (scores[None] > scores[:, None]) & (seconds[None] < seconds[:, None])
+#     return ~better.any(1)
+# """
+# hint = 'the fourth has the score of the second and takes longer, so nobody needs it. Better in one of the two and equal in the other is enough.'
+#
+# [[mistake]]
+# code = """
+# def worth_it(seconds, scores):
+#     no_worse = (scores[None] >= scores[:, None]) & (seconds[None] <= seconds[:, None])
+#     return no_worse.sum(1) == 0
+# """
+# hint = 'each configuration is no worse than itself, and so are two equal ones: ask that one of the two is strictly better.'
+
+# %%
+lesson.check("worth_it")
+
+# %% [markdown]
+# ### Swept parameters
 #
 # Where the runs differ in a number, such as the weight of a loss term, its curve shows how much the choice matters. A flat curve
 # is good news: the parameter needs no tuning.
@@ -196,7 +353,7 @@ else:
     print("No parameter was swept over numbers in these runs.")
 
 # %% [markdown]
-# ## Look closer
+# ### Look closer
 #
 # In JupyterLab, choose a target and a model. Elsewhere the first row shows up to four targets with most configurations, the
 # second row the models.
@@ -207,12 +364,13 @@ else:
 def draw(axes, target, kind):
     """The configurations of one target and model."""
     (ax,) = axes
-    shown = [line for line in comparison.lines(found, score, baseline, kind) if line.target == target]
+    every = [line for line in comparison.lines(found, score, baseline, kind) if line.target == target]
+    shown = [line for line in every if line.label == line.method] or every  # without those that lack a part
     for i, line in enumerate(shown):
         ax.plot(list(line.seeds.values()), [i] * len(line.seeds), ".", color=pictures.COLOURS.get(line.method, "0.4"))
         ax.plot(line.score.mean, i, "|", color="black", ms=14)
-        ax.annotate(line.label, (0.02, i - 0.3), xycoords=("axes fraction", "data"), va="center", fontsize=6)
-    ax.set(yticks=[], xlabel=score.replace("_", " "), xlim=span, ylim=(len(shown) - 0.5, -0.7))
+    ax.set_yticks(range(len(shown)), [line.label for line in shown], fontsize=7)
+    ax.set(xlabel=score.replace("_", " "), xlim=span, ylim=(len(shown) - 0.5, -0.7))
     ax.set_title(f"{target}, {kind}", fontsize=8)
 
 
@@ -232,7 +390,66 @@ if fig is not None:
     plt.show()
 
 # %% [markdown]
-# ## One page
+# ### Exercise 3 · The best of thirty
+#
+# A sweep tries thirty weights that are all equally good; their scores differ by noise. You choose the best one by its score on one half of the
+# test, `choosing`. Return the score that may be quoted, given the scores of all weights on the other half, `reporting`.
+
+# %% tags=["given"]
+noise = np.random.default_rng(0).normal(0.0, 0.02, (2, 30))
+first_half, second_half = 0.80 + noise
+
+
+# %% tags=["exercise"]
+def quoted(choosing, reporting):
+    return None
+
+
+# %% tags=["solution", "hide-cell"]
+def quoted(choosing, reporting):
+    return float(reporting[np.argmax(choosing)])
+
+
+print(f"all are worth 0.800; the best on the first half has {first_half.max():.3f} there,", end=" ")
+print(f"and {quoted(first_half, second_half):.3f} on the other half")
+
+# %% [raw] tags=["mistakes", "remove-cell"]
+# name = "quoted"
+# cases = ['quoted(first_half, second_half)', 'quoted(second_half, first_half)']
+# wrong = ["""
+# def quoted(choosing, reporting):
+#     return 0.8
+# """]
+#
+# [[mistake]]
+# code = """
+# def quoted(choosing, reporting):
+#     return float(choosing.max())
+# """
+# hint = 'the largest of thirty is too high by chance, even if all are equal: that score has been used to choose.'
+#
+# [[mistake]]
+# code = """
+# def quoted(choosing, reporting):
+#     return float(reporting.max())
+# """
+# hint = 'that chooses a second time, on the half that should only report.'
+#
+# [[mistake]]
+# code = """
+# def quoted(choosing, reporting):
+#     return float(np.mean(reporting))
+# """
+# hint = 'that is the mean of all weights. Quote the one that was chosen.'
+
+# %%
+lesson.check("quoted")
+
+# %% tags=["solution", "remove-cell"]
+assert not lesson.unsolved(), lesson.unsolved()
+
+# %% [markdown]
+# ### One page
 #
 # All of this as one HTML file that needs no other, to send or to keep with the runs.
 
@@ -249,6 +466,11 @@ run.report(better=len(better), worse=len(worse), tested=len(tested))
 run.finish()
 
 # %% [markdown]
+# **Recap**
+# - A configuration to the right must also stand higher to be worth its time.
+# - A flat curve of a parameter is good news: it needs no tuning.
+# - A score that was used to choose may not be quoted.
+#
 # ## What to take away
 #
 # - First ask what is missing. A comparison of what happened to finish is biased.

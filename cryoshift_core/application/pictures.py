@@ -32,7 +32,13 @@ COLOURS = {
     "cryoshift_warps": "#7FCEB9",  # a lighter cryoshift
     "cryoshift": "#009E73",
 }
+SEVENTH = "#9E8A00"  # a darker yellow, for the seventh of several lines
 OTHERS = ("#D55E00", "#56B4E9", "#CC79A7", "#009E73", "#7F7F7F", "#000000")  # for lines and bars without a fixed colour
+TITLES = {  # of a fit's terms
+    "source": "classification loss, source",
+    "source_val_acc": "accuracy, source validation",
+    "im_score": "IM score, target",
+}
 POSITION = "#F0E442"  # yellow: particle positions on a grey section
 # Markers of classes and groups on a grey section; 5 colours and 7 shapes, so that no two of 35 groups share both.
 GROUP_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7")
@@ -289,7 +295,7 @@ def learning_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], term
             if measured.any():
                 ax.plot(np.array(history["step"])[measured], values[measured], f".{line}", label=name,
                         color=COLOURS.get(name))  # fmt: skip
-        ax.set(title=term.replace("_", " "), xlabel="step")
+        ax.set(title=TITLES.get(term, term.replace("_", " ")), xlabel="step")
     handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda pair: len(pair[0]))
     if handles:
         fig.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)

@@ -26,6 +26,7 @@ from .statistics import Comparison, difference, gap_closed, holm, p_text, p_valu
 PANELS = 9  # targets that a figure shows
 CYCLE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")  # Okabe-Ito
 SHAPES = "osD^v<>P"
+FREE = ("#CC79A7", "#F0E442", "#56B4E9", "#FFFFFF", "#BBBBBB")  # that stand for no method and no domain
 
 
 @dataclass(frozen=True)
@@ -321,11 +322,15 @@ def draw_cost(found: Sequence[Line], score: str) -> Figure:
     size = (2.9 * len(shown) + 0.075 * max(map(len, labels)) + 0.6, max(3.2, 0.21 * len(labels) + 0.6))
     fig, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False, sharex=True, sharey=True)
     handles = {}
+    # a configuration with a colour of its own has it here, too; the others share the rest
+    own = {line.label: (COLOURS[line.label], MARKERS[line.label]) for line in known if line.label in MARKERS}
+    others = [label for label in labels if label not in own]
+    marks = [shape for shape in SHAPES + "hX*" if shape not in MARKERS.values()]
+    looks = own | {label: (FREE[i % len(FREE)], marks[i // len(FREE) % len(marks)]) for i, label in enumerate(others)}
     for ax, target in zip(axes[0], shown, strict=True):
         for line in known:
             if line.target == target:
-                i = labels.index(line.label)
-                colour, marker = CYCLE[i % len(CYCLE)], SHAPES[i // len(CYCLE) % len(SHAPES)]
+                colour, marker = looks[line.label]
                 (handles[line.label],) = ax.plot(
                     line.cpu_seconds, line.score.mean, marker, color=colour, mec="black", mew=0.6, ms=8
                 )

@@ -64,3 +64,16 @@ def evidence(show: Callable[[Figure, str], object], profile: str = "laptop") -> 
     both = (runner.read(folder / name) for name in ("evidence.csv", "per_class.csv"))
     rows, per_class = ([row for row in one if row["profile"] == profile] for one in both)
     return Evidence(rows, per_class, show)
+
+
+def real_rows(target: str, method: str, model: str, profile: str = "laptop") -> list[statistics.Row]:
+    """The rows of real.csv, the evidence on experimental tomograms that ships; [] where there are none.
+
+    Parameters
+    ----------
+    target : "yeast_171" or "hiv_vlp"
+    model : "as trained" or "as chosen"
+    """
+    asked = {"profile": profile, "target": target, "method": method, "model": model}
+    rows = runner.read(collect.shipped().parent / "real.csv")
+    return [row for row in rows if all(row[name] == value for name, value in asked.items())]

@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ..application.report import page_template
@@ -236,6 +237,8 @@ def _frames(
             cell.suptitle(_text(values[index]), fontsize=8)
             if index == first:
                 cell.patch.set(edgecolor="#D55E00", linewidth=2)
+    # A tight bounding box counts no patch of a subfigure, and would cut the outline off where a cell ends in white.
+    fig.add_artist(Rectangle((0, 0), 1, 1, transform=fig.transFigure, fill=False, linewidth=0))
     return fig
 
 

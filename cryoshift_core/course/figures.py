@@ -26,11 +26,6 @@ from ..data import Labelled
 from ..metrics import Interval, Reliability
 
 MARKERS = ("o", "^", "s", "v")
-TITLES = {
-    "source": "classification loss, source",
-    "source_val_acc": "accuracy, source validation",
-    "im_score": "IM score, target",
-}
 LEAST = 10  # subtomograms in a bin of confidence; the accuracy of fewer is chance
 
 

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import data_fetch
 from data_fetch import readers
 
+from .. import models
+from ..application import pipeline
 from ..application import preflight as checks
-from ..application.job import Classification
+from ..application.job import Classification, Job
 from ..application.job import open as open_job
 from ..application.pictures import use_style
 from ..application.preflight import Preflight
 from ..application.steps import Classes
+from ..simulation import datasets
+from ..simulation.datasets import DatasetConfig
+from ..tomography import mrc
 from . import view3d
 from .run import Run
 
 LAMELLA, LAMELLA_CLASSES = "the shipped yeast lamella", ("ribosome_80S", "membrane", "ice")
 VLP, VLP_CLASSES = "the shipped HIV-1 tomogram", ("membrane", "ice")
+MOST_ABSENT = 150  # simulated subtomograms of each class
 
 
 def inputs(run: Run, *, particles: bool = False) -> dict[str, Any]:
@@ -54,6 +66,97 @@ def check(given: dict[str, Any]) -> Preflight:
     """The table of `cryoshift_core.preflight` for the arguments of :func:`inputs`."""
     taken = inspect.signature(checks.preflight).parameters
     return checks.preflight(**{name: value for name, value in given.items() if name in taken and name != "out_dir"})
+
+
+def pixel_size_alarms(factor: float) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Case -> the rows on the pixel size that say "look", and a sentence: the lamella with a wrong pixel size.
+
+    A: the parameter is wrong. B: the header is wrong. C: the header is wrong, and only ribosomes are given.
+
+    Parameters
+    ----------
+    factor : the pixel size that is used over the true one
+    """
+    files = data_fetch.yeast_lamella()
+    true = mrc.read_mrc(files.tomogram)
+    about: dict[str, Any] = {"coordinates": str(files.positions), "classes": ",".join(LAMELLA_CLASSES)}
+    alone = {"coordinates": str(files.ribosomes), "classes": f"{LAMELLA_CLASSES[0]},ice"}
+    with tempfile.TemporaryDirectory() as folder:
+        wrong = Path(folder) / Path(files.tomogram).name
+        mrc.write_mrc(wrong, np.asarray(true.data), true.voxel_size * factor)
+        cases = {
+            "A": about | {"tomogram": str(files.tomogram), "voxel_size": true.voxel_size * factor},
+            "B": about | {"tomogram": str(wrong)},
+            "C": alone | {"tomogram": str(wrong)},
+        }
+        return {name: _on_pixel_size(checks.preflight(**case)) for name, case in cases.items()}
+
+
+def _on_pixel_size(found: Preflight) -> tuple[tuple[str, ...], str]:
+    rows = [row for row in found.findings if row.check in ("pixel size", "particle size")]
+    ringing = [row for row in rows if row.status != "ok"]
+    return tuple(row.check for row in ringing), ringing[0].advice if ringing else rows[-1].found
+
+
+@dataclass(frozen=True, eq=False)
+class AbsentClass:
+    """What a linear classifier calls by the name of a class that the target does not hold.
+
+    Attributes
+    ----------
+    name : of the absent class
+    classes : all names, `name` last
+    called : (K + 1,) numbers of the target's subtomograms that are called each class
+    recall : (K + 1, K + 1), share of the simulated subtomograms of a class (row) that are called each class, on those
+        that were not fitted
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    called: np.ndarray
+    recall: np.ndarray
+
+    @property
+    def by_confusion(self) -> float:
+        """Number of calls of the absent class that simulated subtomograms let expect, if the other calls are right."""
+        return float(self.called[:-1] @ self.recall[:-1, -1])
+
+    def __str__(self) -> str:
+        n = self.called.sum()
+        shares = ", ".join(f"{count} {name}" for count, name in zip(self.called, self.classes, strict=True))
+        return (
+            f"called, of {n} subtomograms: {shares}\n{self.called[-1]} ({self.called[-1] / n:.1%}) are called "
+            f"{self.name}, and none of them is one; from simulated subtomograms of the other classes, "
+            f"{self.by_confusion:.0f} would be expected"
+        )
+
+
+def with_absent_class(job: Job, name: str) -> AbsentClass:
+    """What changes where one more class is named that is not there; the job and its predictions stay as they are.
+
+    A logistic regression on the features of the method's first network, fitted on half of the simulated subtomograms.
+
+    Parameters
+    ----------
+    job : adapted already
+    name : a molecule that the target does not hold
+    """
+    made, s = job.simulate(), job.settings
+    known, like = made.validation, made.target  # the network was not trained on the validation subtomograms
+    n = min(MOST_ABSENT, int(np.bincount(known.y.numpy()).min()))
+    edge, size, tilt_axis = like.x.shape[-1], like.voxel_size, s.tilts.get("tilt_axis", 0.0)
+    config = DatasetConfig(pipeline.SCENARIO, (name,), n, edge, size, "validation", 1 + n // 20, s.seed, tilt_axis)
+    network = job.adapt().fits[0][s.method].network
+    boxes = [known.x[known.y == k][:n] for k in range(len(known.classes))]
+    boxes.append(datasets.simulate_source(config, progress=False).x)
+    features = [models.embed(network, x, device=s.device).cpu().numpy() for x in boxes]
+    x, y = np.concatenate(features), np.repeat(np.arange(len(features)), [len(one) for one in features])
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(x[::2], y[::2])
+    confusion = np.zeros((len(features), len(features)))
+    np.add.at(confusion, (y[1::2], fitted.predict(x[1::2])), 1)
+    target = models.embed(network, job.target.subtomograms.x, device=s.device).cpu().numpy()
+    called = np.bincount(fitted.predict(target), minlength=len(features))
+    return AbsentClass(name, (*known.classes, name), called, confusion / confusion.sum(1, keepdims=True))
 
 
 def in_space(found: Classes) -> Figure | None:

@@ -316,6 +316,7 @@ def settings() -> dict[str, Any]:
             "show_toc_level": 2,
             "home_page_in_toc": True,
             "navbar_persistent": [],
+            "footer_content_items": ["copyright.html", "last-updated.html", "extra-footer.html"],
         },
         "html_static_path": ["_static"],
         "html_css_files": ["cryoshift.css"],
@@ -324,6 +325,7 @@ def settings() -> dict[str, Any]:
         "html_math_renderer": "mathml",
         "nb_execution_mode": "off",
         "nb_merge_streams": True,
+        "nb_render_markdown_format": "myst",  # tables that a cell shows; plain commonmark has none
         "nb_ipywidgets_js": {},
         "myst_enable_extensions": ["dollarmath", "amsmath", "colon_fence"],
         "myst_heading_anchors": 4,

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from .. import fourier
-from ..application.pictures import COLOURS, LINES, OTHERS, middle, show
+from ..application.pictures import COLOURS, LINES, OTHERS, SEVENTH, middle, show
 from ..data import Labelled
 from ..warps import (
     CrowdingWarp,
@@ -129,7 +129,11 @@ def fit_by_hand(
     ax.plot(k / voxel_size, target, "o", ms=4, color=COLOURS["target"], label="target")
     ax.plot(k / voxel_size, source * envelope(k.square()), "--", color=COLOURS["warped"], label="source × a(k)")
     ends = torch.cat([source, target])
-    ax.set(xlabel="1/Å", ylim=(float(ends.min()) * 1.1 - 0.05 * float(ends.max()), 1.35 * float(ends.max())))
+    ax.set(
+        xlabel="spatial frequency (1/Å)",
+        ylabel="amplitude",
+        ylim=(float(ends.min()) * 1.1 - 0.05 * float(ends.max()), 1.35 * float(ends.max())),
+    )
     ax.set_title(f"off by {misfit(amplitudes, envelope, box):.0%}", fontsize=9)
     ax.legend(fontsize=7)
 
@@ -220,10 +224,11 @@ def score_panels(rows: Sequence[Mapping[str, float | str]], name: str) -> Figure
 def tolerance_curves(accuracy: Mapping[str, Mapping[str, Mapping[float, float]]]) -> Figure:
     """Figure with a panel per classifier: accuracy against the amount of each warp; classifier -> warp -> amount."""
     fig, axes = plt.subplots(1, len(accuracy), figsize=(3.4 * len(accuracy), 3.2), layout="constrained", squeeze=False)
+    colours = (*OTHERS, SEVENTH)
     for ax, (name, by_warp) in zip(axes[0], accuracy.items(), strict=True):
         for i, (warp, curve) in enumerate(by_warp.items()):
             style = f"{'osD^vPX'[i % 7]}{LINES[i % len(LINES)]}"
-            ax.plot(list(curve), list(curve.values()), style, ms=4, color=OTHERS[i % len(OTHERS)], label=warp)
+            ax.plot(list(curve), list(curve.values()), style, ms=4, color=colours[i % len(colours)], label=warp)
         ax.set(xlabel="amount of the warp", title=name, ylim=(0, 1))
     axes[0, 0].set_ylabel("accuracy on held-out source")
     handles, labels = axes[0, 0].get_legend_handles_labels()

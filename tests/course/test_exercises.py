@@ -11,7 +11,7 @@ from cryoshift_core.__main__ import main
 from cryoshift_core.course import exercises, runner
 from cryoshift_core.errors import InputError
 
-MASTERS = sorted((ROOT / "notebooks").glob("0[1-5]*_*.ipynb"))
+MASTERS = sorted((ROOT / "notebooks").glob("0[1-7]*_*.ipynb"))
 ALL = [exercise for path in MASTERS for exercise in exercises.read(path)]
 each = pytest.mark.parametrize("exercise", ALL, ids=[f"{e.notebook.split('_')[0]}-{e.name}" for e in ALL])
 

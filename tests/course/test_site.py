@@ -43,6 +43,9 @@ def leave_a_run(
         if cell.cell_type == "code":
             outputs = [nbformat.v4.new_output("stream", text=f"wrote {base}/runs/{profile}/table.csv\n")]
             cell.outputs = [*outputs, nbformat.v4.new_output("display_data", {"image/png": PNG})]
+            cell.outputs.append(
+                nbformat.v4.new_output("display_data", {"text/markdown": "| m | n |\n|---|---|\n| x | 7 |\n"})
+            )
             if "explore(" in cell.source:
                 cell.outputs.append(nbformat.v4.new_output("display_data", {"text/html": MOVING, "image/png": PNG}))
     notebook.cells[-1].source += change
@@ -122,6 +125,9 @@ def test_a_notebook_says_how_it_was_run_and_shows_no_path_of_this_machine(built)
         assert ("has been changed since" in page) == (path.stem.startswith("00"))
         assert ("Sliders move on this page" in page) == ("explore(" in path.read_text())
         assert last or 'alt="Figure in the section' in page
+        assert last or ("<td" in page and "| m | n |" not in page), "a table that a cell shows is a table"
+        assert last or re.search(r"<th[^>]*>(<p>)?m(</p>)?</th>", page)
+        assert "Author name not set" not in page
 
 
 def test_answers_are_folded_and_the_hints_for_mistakes_are_left_out(built):
