@@ -46,11 +46,10 @@ from IPython.display import Markdown, display
 
 from cryoshift_core import calibration, data, metrics, models, selection
 from cryoshift_core.application import pictures
-from cryoshift_core.benchmark import jobs, runner, statistics
+from cryoshift_core.benchmark import runner, statistics
 from cryoshift_core.benchmark.tables import table, text
 from cryoshift_core.course import exercises, figures
 from cryoshift_core.course.run import begin
-from cryoshift_core.errors import InputError
 from cryoshift_core.simulation import datasets, structures
 from cryoshift_core.simulation.datasets import DatasetConfig, load_labels, simulate_source, simulate_target
 
@@ -74,10 +73,6 @@ run = begin("05_evaluation", globals())
 lesson = exercises.Lesson(run, globals())
 pictures.use_style()
 p = run.profile
-if {method, *run.methods} & set(jobs.BOUNDS):
-    raise InputError(
-        f"method={method!r}, methods={methods!r}: {' and '.join(jobs.BOUNDS)} are trained anyway; name others."
-    )
 
 # %% [markdown]
 # ## 1 · Train, and choose without a label (10 minutes)

@@ -285,6 +285,21 @@ def _recipe_problems(p: Parameters, declared: Iterable[str]) -> Iterator[str]:
             yield str(problem)
 
 
+def _method_problems(p: Parameters, declared: Iterable[str]) -> Iterator[str]:
+    """Sentences where a bound is named as the method under test, or a method that needs target labels at all."""
+    for name in {"method", "methods"}.intersection(declared):
+        if "oracle" in names(getattr(p, name)):
+            yield (
+                f"Parameter '{name}' names oracle, which learns from target labels; expected other methods. Notebook "
+                "05 trains it anyway, as the upper bound."
+            )
+    if {"method", "methods"} <= set(declared) and p.method == "source_only":
+        yield (
+            "Parameter 'method' is 'source_only', which this notebook trains anyway; expected the method to compare "
+            f"with it, such as method = {FIELDS['method'].default!r}."
+        )
+
+
 def check(values: dict[str, Any], declared: Iterable[str] | None = None) -> Parameters:
     """Validated parameters.
 
@@ -311,7 +326,7 @@ def check(values: dict[str, Any], declared: Iterable[str] | None = None) -> Para
     except ValidationError as error:
         problems += [_sentence(str(e["loc"][0]), e["input"], e["type"], e["msg"]) for e in error.errors()]
     if parameters is not None:
-        problems += _recipe_problems(parameters, allowed)
+        problems += [*_recipe_problems(parameters, allowed), *_method_problems(parameters, allowed)]
     given = {name for name in ("subtomograms", "tomogram", "coordinates") if values.get(name)}
     if len(given) == 1 and "subtomograms" not in given or len(given) > 1 and "subtomograms" in given:
         problems.append(

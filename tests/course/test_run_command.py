@@ -66,6 +66,7 @@ def command(*arguments):
         (("-p", "weights", "coral:1"), ["names coral, which none of cryoshift, source_only has"]),
         (("-p", "without", "histogramm"), ["did you mean 'histogram'?"]),
         (("-p", "without", "source"), ["leaves 'source_only' no term"]),
+        (("-p", "methods", "mada,oracle"), ["'methods' names oracle, which learns from target labels"]),
         (("-p", "sed", "1", "-p", "steps", "-1"), ["'sed'", "'steps' is -1"]),
     ],
 )
@@ -77,6 +78,17 @@ def test_a_wrong_parameter_is_one_line_and_starts_no_kernel(notebook, monkeypatc
     for word in words:
         assert word in error
     assert not (notebook.parents[1] / "runs").exists()
+
+
+@pytest.mark.parametrize("method", ["source_only", "oracle"])
+def test_a_bound_is_no_method_under_test(method):
+    """Notebook 05 trains both beside the method: a sweep over them would fail run by run."""
+    path = ROOT / "notebooks" / "05_evaluation.ipynb"
+    with pytest.raises(InputError, match="'method'.*anyway"):
+        run_command.checked(path, {"method": method})
+    assert run_command.checked(path, {"method": "mada", "methods": "source_only"})
+    if method == "source_only":  # of notebook 06 it is one
+        assert run_command.checked(ROOT / "notebooks" / "06_your_own_subtomograms.ipynb", {"method": method})
 
 
 def test_an_unknown_notebook_names_those_there_are(notebook, capsys):
