@@ -26,7 +26,7 @@ from .errors import InputError
 from .methods import TERMS, Batch, Method, resolve
 from .models import ENCODERS, ImageDiscriminator, Network, outputs
 from .support import processes
-from .support.runtime import atomic, check_known, code_digest, function_digest, pick_device
+from .support.runtime import atomic, check_finite, check_known, code_digest, function_digest, pick_device
 from .warps import WARPS, Warps
 
 log = logging.getLogger("cryoshift_core")
@@ -382,7 +382,7 @@ def _train(
             done = state.step / config.steps
             for group in state.optimisers["task"].param_groups:
                 group["lr"] = learning_rate(done, config.lr)
-            for name, value in _step(state, source, target, losses.ramp(done)).items():
+            for name, value in check_finite(_step(state, source, target, losses.ramp(done)), state.step).items():
                 state.recent.setdefault(name, []).append(value)
             state.step += 1
             state.seconds, state.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
@@ -390,7 +390,7 @@ def _train(
                 _evaluate(state, validation, target)
             if state.step in kept:
                 weights = {name: value.detach().cpu().clone() for name, value in state.kept.state_dict().items()}
-                candidates[state.step] = weights
+                candidates[state.step] = check_finite(weights, state.step)
                 if folder is not None and state.group.rank == 0:
                     with atomic(folder / f"candidate_{state.step:06d}.safetensors") as partial:
                         save_file(weights, partial)

@@ -234,6 +234,7 @@ run.finish()
 # - 06 [Your own subtomograms](06_your_own_subtomograms.ipynb). *Does it work on real data, and on mine?* A STAR file of
 #   classes with confidences.
 # - 06b [By particle](06b_hiv_by_particle.ipynb). *How right is it where the truth is known?* Whole particles held out.
+# - 07 [Compare runs](07_compare_runs.ipynb). *Which of many runs is better?* One report with intervals, cost and harm.
 #
 # Each one runs alone: what it needs from an earlier one it makes, or loads when it is there already.
 #
@@ -296,6 +297,6 @@ run.finish()
 #
 # ## Questions to think about
 #
-# 1. Look at the bottom row of the second figure. Which subtomogram would you dare to name, and how would you check?
+# 1. Look at the bottom row of the figure with three rows. Which subtomogram would you dare to name, and how would you check?
 # 2. Why one discriminator for *each class*, and not one for all?
 # 3. If labels of your own tomogram existed for 20 subtomograms, would you rather train on them or test on them?

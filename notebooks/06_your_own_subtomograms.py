@@ -163,8 +163,7 @@ lesson.check("my_alarms")
 
 # %%
 alarms = pixel_size_alarms(1.3)
-for case, (rows, says) in alarms.items():
-    print(f"{case}: {', '.join(rows) or 'none'}. {says}")
+print("\n".join(f"{case}: {', '.join(rows) or 'none'}. {says}" for case, (rows, says) in alarms.items()))
 
 # %% [markdown]
 # An alarm that does not ring proves nothing: in B the wrong pixel size goes through. Where a list of one known molecule exists, run

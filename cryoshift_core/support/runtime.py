@@ -15,7 +15,7 @@ import types
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 
@@ -53,6 +53,24 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(mmap_threshold, LARGEST)
         mallopt(trim_threshold, KEPT)
+
+
+def check_finite(values: dict[str, Any], step: int) -> dict[str, Any]:
+    """The losses or weights of a training step, if all are finite; after one that is not, no later one would be.
+
+    Raises
+    ------
+    InputError
+        with the names of those that are not.
+    """
+    import torch
+
+    if bad := [name for name, value in values.items() if not torch.as_tensor(value).isfinite().all()]:
+        raise InputError(
+            f"Training stopped at step {step}: {', '.join(bad[:3])} is no finite number any more. Take a smaller lr, "
+            "or precision '32-true' where it is another."
+        )
+    return values
 
 
 @contextmanager

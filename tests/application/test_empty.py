@@ -133,7 +133,7 @@ def test_a_job_advises_against_predictions_without_a_class_for_empty_boxes(tomog
     monkeypatch.setattr(empty, "FEWEST_BOXES", 40)
     sure = []
     real = job_module.expected_accuracy
-    monkeypatch.setattr(job_module, "expected_accuracy", lambda *given: (sure.append(given[2]), real(*given))[1])
+    monkeypatch.setattr(job_module, "expected_accuracy", lambda *given: (sure.append(given[1]), real(*given))[1])
     job = mostly_empty(tomogram_folder, CLASSES)
     given = job.judge().verdict
     (one,) = job.adapt().classifiers

@@ -142,13 +142,13 @@ def test_a_folder_with_other_files_is_refused(tomogram_folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_extracted_subtomograms_without_background_have_no_spike_ins(tmp_path, molecules):
+def test_extracted_subtomograms_without_background_have_spike_ins_in_their_rims(tmp_path, molecules):
     mrc.write_mrc(tmp_path / "mine.mrcs", -molecules, 16.0)
     found = classify.classify(
         subtomograms=tmp_path / "mine.mrcs", **SMOKE, method="source_only", out_dir=tmp_path / "out"
     )
-    assert found.spike_in == {} and not (found.folder / "spike_in.csv").exists()
-    assert any("give a stack of particle-free boxes as background" in warning for warning in found.warnings)
+    assert list(found.spike_in) == ["source_only"] and (found.folder / "spike_in.csv").exists()
+    assert any("made of the rims of your own ones" in warning for warning in found.warnings)
     assert found.classifier.recipe["method"] == "source_only" and list(found.gap) == [
         "simulated subtomograms, source_only"
     ]

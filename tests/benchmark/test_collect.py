@@ -108,7 +108,7 @@ def test_manifests_of_a_folder(tmp_path, monkeypatch):
     assert "Expected a score out of balanced_accuracy" in failed.error and failed.swept["score"] == "none"
     assert next(one for one in found if one.run == "b").values["tested"] >= 9
     page = (tmp_path / "runs" / "b" / "report.html").read_text()
-    assert page.count("<img") == 2 and 'src="http' not in page and "Seed by seed" in page
+    assert page.count("<img") == 3 and 'src="http' not in page and "Seed by seed" in page
     path = tmp_path / "runs" / "b" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 0}))
     with pytest.raises(InputError, match="expected a manifest of schema 1"):

@@ -116,10 +116,15 @@ def test_large_tensors_go_to_processes_as_mapped_files(tmp_path):
 
 @pytest.mark.parametrize("method", ["source_only", "cryoshift", "self_training", "mmd"])
 def test_mixed_precision_trains_with_finite_numbers_close_to_those_of_float32(method, tmp_path):
-    """On the CPU here. It is another fit, and the weights stay float32."""
-    options = {"validation": source(30, seed=5), "device": "cpu", "progress": False, "folder": tmp_path}
-    plain = training.fit(method, source(), target()[0], config=FEW, **options)
-    mixed = training.fit(method, source(), target()[0], config=replace(FEW, precision="bf16-mixed"), **options)
+    """On the CPU here. It is another fit, and the weights stay float32.
+
+    At 24 voxels a side, because torch 2.13's bfloat16 convolution of 2^3 voxels, the last one of 16, gives NaN now and
+    then on CPUs without AMX.
+    """
+    s, t = source(box=24), target(box=24)[0]
+    options = {"validation": source(30, box=24, seed=5), "device": "cpu", "progress": False, "folder": tmp_path}
+    plain = training.fit(method, s, t, config=FEW, **options)
+    mixed = training.fit(method, s, t, config=replace(FEW, precision="bf16-mixed"), **options)
     assert len(list(tmp_path.iterdir())) == 2
     for name, value in mixed.network.state_dict().items():
         assert value.dtype == torch.float32 and value.isfinite().all(), name

@@ -484,3 +484,21 @@ def test_weights_change_the_loss(data):
     plain, heavy = fit("dann", data), fit("dann", data, replace(FEW, weights={"dann": 3.0}))
     assert not same_network(plain, heavy)
     assert same_network(plain, fit("dann", data, replace(FEW, weights={"dann": 1.0})))
+
+
+def test_training_that_diverges_stops_and_says_what_to_do(monkeypatch):
+    """From the first loss that is no number every weight is none; a network of them would predict without a word."""
+    real = training._step
+    monkeypatch.setattr(training, "_step", lambda state, *given: real(state, *given) | {"source": math.nan})
+    with pytest.raises(InputError, match="stopped at step 0: source is no finite number.*smaller lr, or precision"):
+        training.fit("source_only", source(), target()[0], config=FEW, device="cpu", progress=False)
+
+
+def test_weights_that_are_no_numbers_are_not_kept(monkeypatch):
+    def broken(state, *given):
+        state.modules["network"].classify.weight.data.fill_(math.nan)
+        return {"source": 1.0}
+
+    monkeypatch.setattr(training, "_step", broken)
+    with pytest.raises(InputError, match="classify.weight is no finite number"):
+        training.fit("source_only", source(), target()[0], config=FEW, device="cpu", progress=False)
