@@ -1,11 +1,14 @@
 """``python -m cryoshift_core``: lists its commands, refuses others, and hands the arguments on."""
 
 import inspect
+import os
 import runpy
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+from helpers.files import ROOT
 
 from cryoshift_core import __main__ as command_line
 
@@ -45,3 +48,17 @@ def test_the_module_exits_with_the_status_of_the_command(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         runpy.run_module("cryoshift_core", run_name="__main__")
     assert stopped.value.code == 2 and "'nothing' is not a command" in capsys.readouterr().err
+
+
+def test_a_command_waits_without_spinning_and_this_is_settled_before_torch_is_read():
+    """On two cores that other programs use, too, spinning threads simulated 4 subtomograms a second in place of 57."""
+    code = (
+        "import os, runpy, sys\n"
+        "sys.argv = ['cryoshift_core', '--help']\n"
+        "try:\n    runpy.run_module('cryoshift_core', run_name='__main__')\n"
+        "except SystemExit:\n    print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)\n"
+    )
+    for given, expected in ({}, "PASSIVE False"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE False"):
+        around = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+        done = subprocess.run([sys.executable, "-c", code], env=around, cwd=ROOT, capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == expected, done.stderr
