@@ -65,7 +65,8 @@ def check_finite(values: dict[str, Any], step: int) -> dict[str, Any]:
     """
     import torch
 
-    if bad := [name for name, value in values.items() if not torch.as_tensor(value).isfinite().all()]:
+    held = {name: torch.as_tensor(value) for name, value in values.items()}  # on "meta" there is nothing to look at
+    if bad := [name for name, value in held.items() if not value.is_meta and not value.isfinite().all()]:
         raise InputError(
             f"Training stopped at step {step}: {', '.join(bad[:3])} is no finite number any more. Take a smaller lr, "
             "or precision '32-true' where it is another."
