@@ -349,16 +349,14 @@ class Job:
         self._trains("spike")
         s, source = self.settings, self.simulate().source
         options: dict[str, Any] = {"seed": s.seed, "device": s.device, **s.tilts}
-        boxes, made_of_rims = self.boxes, []
-        if boxes is None:
-            try:
-                boxes, made_of_rims = self._rims(), [rims.WARNING]
-            except InputError as problem:
-                doubts = [f"The accuracy was not estimated on spike-ins: {problem}"]
-                return SpikeIns(None, None, None, None, None, None, self.unlabelled, tuple(doubts))
+        try:
+            boxes = self.boxes or self._rims()
+        except InputError as problem:
+            doubts = [f"The accuracy was not estimated on spike-ins: {problem}"]
+            return SpikeIns(None, None, None, None, None, None, self.unlabelled, tuple(doubts))
         train = boxes.train if s.own_background else None
         joined, doubts = pipeline.own_source(s.method, source, self.unlabelled, train, **options)
-        doubts += made_of_rims
+        doubts += [rims.WARNING] if boxes.of_rims else []
         own = None if joined is None else joined.subset(torch.arange(len(source), len(joined)))
         ice, wedge, spikes, far = boxes.spike_ins, None, None, None
         try:
@@ -375,7 +373,8 @@ class Job:
         if self.target.tomogram is not None or self.target.parts:
             raise InputError(self.without)
         generator = pipeline.seeded_generator(self.settings.seed, "spikes")
-        return Background(rims.background(self.unlabelled, self.names, self.profile.n_background, generator), None)
+        x = rims.background(self.unlabelled, self.names, self.profile.n_background, generator)
+        return Background(x, None, of_rims=True)
 
     @_step("training")
     def adapt(self) -> Adaptation:

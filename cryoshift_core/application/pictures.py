@@ -260,7 +260,7 @@ def purity(ax: Axes, cuts: Sequence[Cut], confidence: float) -> None:
     ax.set(xlabel="least confidence", ylabel="purity", xlim=(-0.03, 1.03), ylim=(0, 1.03))
     spikes = "" if now.spike_ins is None else f", spike-ins {now.spike_ins.mean:.2f}"
     expected = f"expected {now.expected:.2f}" if now.kept else "nothing is kept"
-    ax.set_title(f"from {confidence:.2f} on: {expected}{spikes}", fontsize=8)
+    ax.set_title(f"from {confidence:.2f}: {expected}{spikes}", fontsize=8)
     ax.legend(fontsize=7, loc="lower left")
 
 

@@ -15,7 +15,7 @@ from ..data import Labelled, Unlabelled
 from ..simulation import structures
 from ..tomography.wedge import Wedge, measured_samples
 from ..training import Fit
-from . import picks, pictures, pipeline, rims
+from . import picks, pictures, pipeline
 from .accuracy import Estimate
 from .by_tomogram import TomogramRow, text
 from .classifier import Classifier, Predictions
@@ -164,7 +164,7 @@ class SpikeIns(Step):
             return _text("no spike-ins", warnings=self.warnings)
         n, train = len(self.boxes.spike_ins), self.boxes.train
         boxes = f"{n} particle-free boxes, all for spike-ins: too few to train with some of them"
-        if rims.WARNING in self.warnings:
+        if self.boxes.of_rims:
             boxes = f"{n} boxes of rims and noise, all for spike-ins"
         if train is not None:
             boxes = f"{len(train)} particle-free boxes to train with, {n} others for spike-ins"

@@ -491,11 +491,13 @@ class Background:
     spike_ins : (M, 1, b, b, b), to measure the accuracy with
     train : (N, 1, b, b, b), to train with; None where there are too few boxes for two sets
     part : (M,) number of the tomogram of each of `spike_ins`; None for one tomogram
+    of_rims : made of the rims of subtomograms, with noise in place of the particle
     """
 
     spike_ins: Tensor
     train: Tensor | None
     part: np.ndarray | None = None
+    of_rims: bool = False
 
 
 def divide_background(x: Tensor, at: np.ndarray | None, edge: int, n: int) -> Background:

@@ -287,8 +287,8 @@ def _recipe_problems(p: Parameters, declared: Iterable[str]) -> Iterator[str]:
 
 def _method_problems(p: Parameters, declared: Iterable[str]) -> Iterator[str]:
     """Sentences where a bound is named as the method under test, or a method that needs target labels at all."""
-    for name in {"method", "methods"}.intersection(declared):
-        if "oracle" in names(getattr(p, name)):
+    for name in ("method", "methods"):
+        if name in declared and "oracle" in names(getattr(p, name)):
             yield (
                 f"Parameter '{name}' names oracle, which learns from target labels; expected other methods. Notebook "
                 "05 trains it anyway, as the upper bound."

@@ -316,7 +316,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"InputError: {error}", file=sys.stderr)
         return 2
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for the kernels: spinning threads slow each other down
     out = (options.out or root() / "runs" / options.profile).expanduser().resolve()
     out.mkdir(parents=True, exist_ok=True)
     jobs = 1 if options.record_costs or len(sources) == 1 else options.jobs or series.fitting_jobs(options.profile)

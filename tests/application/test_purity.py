@@ -57,7 +57,7 @@ def test_the_picture_of_a_threshold_says_what_it_keeps():
     classes.at_confidence(axes, 0.65)
     assert classes.confidences == [0.9, 0.65]
     assert (
-        axes[0].get_title() == "from 0.65 on: expected 0.88, spike-ins 0.67"
+        axes[0].get_title() == "from 0.65: expected 0.88, spike-ins 0.67"
         and axes[1].get_title() == "2 of 4 kept (dark)"
     )
     assert list(axes[0].lines[0].get_xdata()) == [0.65, 0.9], "in the order of the confidence"
