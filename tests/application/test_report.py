@@ -96,7 +96,7 @@ def test_the_page_says_everything_and_fetches_nothing(tmp_path, case):
     assert HOSTILE not in page.source and page.source.count("&lt;script&gt;") > 5
     for text in (
         "Verdict: usable for TRiC only.", "looks like TRiC", "By the calibrated confidences",
-        "40 of 42 particles were assigned to 3 classes. 5 of them belong to the unknown class",
+        "40 of 42 particles were classified: 35 into 3 classes. 5 are marked as the unknown class: they fit",
         "4 warnings", "do not show the contrast", "2 of 42 boxes reach over the border", "& co",
         "36 × 32 × 28 voxels of 12.5 Å", "10 × 10 × 10 voxels of 12.5 Å (125 Å wide)", "protein dark",
         "0 35 0.81 88.0% (76.2% to 94.4%) 0.99 0",
