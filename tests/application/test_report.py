@@ -248,7 +248,7 @@ def test_the_provenance_comes_from_the_manifest():
 def test_a_mark_on_most_subtomograms_is_not_taken_for_a_finding(tmp_path, case):
     case["unknown"] = torch.arange(N) > 5
     page = Page(report.write(tmp_path / "r.html", **case))
-    assert f"{N - 6} of them are marked as the unknown class, which says little here" in page.text
+    assert f"{N - 6} are marked as the unknown class, which says little here" in page.text
     assert "The fractions leave out" not in page.text and "fit none of these classes well" not in page.text
 
 
