@@ -27,7 +27,7 @@
 # - what predicted class fractions tell *without a label*, and why high confidence proves nothing.
 #
 # **What you need**: notebook 01 helps, but this one runs alone; about 40 minutes to read and try. Everything here is
-# simulated. The target plays the experiment: its labels are locked away until notebook 05. A *practice* target of
+# simulated. The target plays the experiment: its labels are locked away until notebook 05. A [*practice* target](../docs/glossary.md#practice-key) of
 # another seed stands beside it; its labels are opened at the end of this notebook, after you have bet. Words in links
 # are explained in the [glossary](../docs/glossary.md). What the network looks at is the subject of [02b](02b_shape_or_size.ipynb), and
 # which part of the gap hurts that of [02c](02c_which_factor_hurts.ipynb).

@@ -528,9 +528,10 @@ run.report(**{f"conflict_{kind}": value for kind, value in share.items()})
 run.finish()
 
 # %% [markdown]
+# Where the mean probabilities are spread, subtomograms of one and the same sphere get different names, each with some confidence.
+#
 # **Recap**
 # - A classifier has to name something: it takes the class that is nearest in what it looks at.
-# - Where the mean probabilities are spread, subtomograms of one and the same sphere get different names, each with some confidence.
 # - Along the ladder, the names come in the order of the classes' masses; where they change is not halfway between these.
 # - A gold bead, a vesicle or an aggregate of a fitting mass gets a name, too.
 #

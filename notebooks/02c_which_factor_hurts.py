@@ -28,7 +28,7 @@
 # - how few subtomograms make an accuracy uncertain.
 #
 # **What you need**: notebook 02 helps, and leaves the network that is used here; this one trains it if it is missing. About 40
-# minutes to read and try. Everything here is simulated. Labels are opened of *practice* targets alone (seed 7, which no evidence
+# minutes to read and try. Everything here is simulated. Labels are opened of [*practice* targets](../docs/glossary.md#practice-key) alone (seed 7, which no evidence
 # uses). Words in links are explained in the [glossary](../docs/glossary.md).
 #
 # | profile | time | memory |
