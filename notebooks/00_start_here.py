@@ -155,9 +155,11 @@ print("realised SNR:", ", ".join(f"{name} {snr:.2f}" for name, snr in zip(p.clas
 # %% [markdown]
 # ### A naming quiz
 #
-# Six source subtomograms with unknown names, above them nothing but their numbers. Compare with the figure above.
+# Six source subtomograms with unknown names, above them nothing but their numbers. Top: the central section, as above. Bottom: the
+# sum along the beam, in which a particle may stand out where its section does not. Compare with the figure above.
 #
-# **What do you expect?** How many of the six will you name? Put your six names in place of None, run the cell, then the next one.
+# **What do you expect?** How many of the six will you name? Put your six names in place of None, run the cell, then the next one. (On a
+# web page, the answers are folded.)
 
 # %%
 quiz = torch.randperm(len(source), generator=run.generator("quiz"))[:6]
@@ -171,8 +173,10 @@ print("to choose from:", ", ".join(p.classes))
 # %%
 my_names = None  # such as ["TRiC", "RuvAB", "TRiC", "ribosome_70S", "ribosome_80S", "TYMV_capsid"]
 
-# %%
+# %% tags=["hide-output"]
 true_names = [p.classes[k] for k in source.y[quiz]]
+if unknown := sorted(set(my_names or []) - set(p.classes)):
+    print(f"No class is called {', '.join(unknown)}: choose from the seven names that are printed below the figure.")
 hits = sum(mine == true for mine, true in zip(my_names or [], true_names, strict=False))
 print(f"You named {hits} of 6: " if my_names else "You named none yet. They are: ", end="")
 print(", ".join(f"{i} {name}" for i, name in enumerate(true_names, 1)))
@@ -195,9 +199,9 @@ print(
 assert torch.tensor(list(speed.losses.values())).isfinite().all(), "a training step gave no finite loss"
 
 # %% [markdown]
-# The estimate below is each notebook's measured time multiplied by that factor. It is honest to about ± 50 %:
-# simulation, training and drawing do not slow down alike, and a notebook is faster when an earlier one has left its
-# subtomograms and fits behind.
+# The estimate below is each notebook's measured time multiplied by that factor. It is rough, and rather too high than too low:
+# other programs that run meanwhile raise the factor, simulation, training and drawing do not slow down alike, and a notebook is
+# faster when an earlier one has left its subtomograms and fits behind.
 
 # %%
 stated = costs.read(p.name)
@@ -275,8 +279,8 @@ run.finish()
 # | tomogram | the volume that is reconstructed from a tilt series |
 # | missing wedge | the directions in Fourier space that no tilt reaches; they smear a particle along the beam |
 # | CTF | contrast transfer function: what the microscope does to each spatial frequency, with zeros and sign changes |
-# | defocus | how far out of focus the image is taken (um, underfocus positive); it makes proteins visible at all |
-# | dose | electrons that hit the specimen (per A^2); more means less noise and more damage |
+# | defocus | how far out of focus the image is taken (µm, underfocus positive); it makes proteins visible at all |
+# | dose | electrons that hit the specimen (per Å²); more means less noise and more damage |
 # | SNR | var(signal) / var(noise) in the box; here always measured on the subtomogram in question |
 # | power spectrum | how strong a subtomogram is at each spatial frequency: the grain of its noise, the size of its particle |
 # | potential | the map of what deflects electrons, computed from atoms |

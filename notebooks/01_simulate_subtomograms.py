@@ -79,7 +79,7 @@ lesson.figure(figures.molecules(maps, pixel), "molecules")
 for name in p.classes:
     if name in structures.BUILTIN:
         entry = structures.BUILTIN[name]
-        print(f"{name:14} PDB {entry.pdb_id}  {entry.mass_kda:6.0f} kDa  {entry.diameter:4.0f} A  {entry.description}")
+        print(f"{name:14} PDB {entry.pdb_id}  {entry.mass_kda:6.0f} kDa  {entry.diameter:4.0f} Å  {entry.description}")
 
 # %% [markdown]
 # The same molecules in space, to turn: with the pointer where k3d is installed, with a slider elsewhere.
@@ -101,26 +101,29 @@ if fig:
 #
 # A picture is a sum of waves. Each wave has a direction, a spatial frequency (waves per Å), a strength and a place. Low
 # frequencies draw the outline, high ones the detail. Move the slider: it keeps the frequencies up to a limit, and leaves out
-# the others.
+# the others. Left is a section through a capsid, right the strength of each wave: the lowest frequencies are in the middle.
 #
-# **What do you expect?** At which spacing does the hole in the middle of a capsid close?
+# **What do you expect?** At which smallest spacing does the hole in the middle of the capsid close?
 
 # %%
 capsid = structures.template("TYMV_capsid", pixel, n)[n // 2]
 wave = torch.fft.fftfreq(n, pixel)
-spatial = torch.hypot(wave[:, None], wave[None, : n // 2 + 1].abs())
+spatial, waves = torch.hypot(wave[:, None], wave[None]), torch.fft.fft2(capsid)
+strongest = float(waves.abs().log1p().max())  # one grey scale for all limits
 
 
 def draw_waves(axes, limit):
-    kept = torch.where(spatial <= 1 / limit, torch.fft.rfft2(capsid), 0)
-    pictures.show(axes[0], torch.fft.irfft2(kept, s=(n, n)), f"spacings from {limit:g} Å")
-    pictures.show(
-        axes[1], torch.fft.fftshift(torch.fft.fft2(torch.fft.irfft2(kept, s=(n, n))).abs() + 1).log(), "its waves"
-    )
+    kept = torch.where(spatial <= 1 / limit, waves, 0)
+    pictures.show(axes[0], torch.fft.ifft2(kept).real, f"spacings from {limit:g} Å")
+    pictures.show(axes[1], torch.fft.fftshift(kept.abs().log1p()), "its waves")
+    axes[1].images[0].set_clim(0, strongest)
 
 
-limits = ("smallest spacing (Å)", [26, 40, 60, 100, 200])
-run.explore(draw_waves, "waves", {"limit": limits}, panels=2, start={"limit": 60}, size=2.2)
+limits = [26, 40, 60, 100, 200, 300]
+run.explore(draw_waves, "waves", {"limit": ("smallest spacing (Å)", limits)}, panels=2, start={"limit": 60}, size=2.2)
+left = {limit: torch.fft.ifft2(torch.where(spatial <= 1 / limit, waves, 0)).real for limit in limits}
+closed = [limit for limit, image in left.items() if image[n // 2, n // 2] > image.max() - 1e-4]
+print(f"The middle is the brightest place, and the hole closed, from {closed[0]} Å on." if closed else "It stays open.")
 
 # %% [markdown]
 # ### A projection is a slice
@@ -158,7 +161,7 @@ def to_image(values):
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(6.3, 4.4), layout="constrained")
 for column, i in enumerate(shown):
-    pictures.show(axes[0, column], to_image(slices[i]), f"ideal projection, {setting.tilts[i]:.0f} deg")
+    pictures.show(axes[0, column], to_image(slices[i]), f"ideal projection, {setting.tilts[i]:.0f}°")
     recorded = to_image(slices[i] * signal[i])
     recorded = recorded + torch.randn(n, n, generator=generator) * optics.shot_noise(setting)[i]
     pictures.show(axes[1, column], recorded, f"recorded, image {i + 1} of {len(setting.tilts)}")
@@ -166,8 +169,8 @@ run.save_figure(fig, "tilt_images")
 plt.show()
 
 # %% [markdown]
-# The steeper the tilt, the thicker the ice on the electrons' way and the later the image in a dose-symmetric series: both
-# cost contrast.
+# This series is *dose-symmetric*: it starts at 0° and goes outwards on both sides. The steeper the tilt, the thicker the ice on
+# the electrons' way and the later the image: both cost contrast.
 #
 # **Recap**
 # - A tilt image is a projection; its transform is a central slice.
@@ -233,14 +236,14 @@ print(f"first zero at 3 µm: {first_zero(3.0):.1f} Å")
 # def first_zero(defocus_um):
 #     return 1 / (wavelength * defocus_um * 1e4) ** 0.5
 # '''
-# hint = 'that is a spatial frequency in 1/A. The question asks for the spacing, 1/k.'
+# hint = 'that is a spatial frequency in 1/Å. The question asks for the spacing, 1/k.'
 #
 # [[mistake]]
 # code = '''
 # def first_zero(defocus_um):
 #     return (wavelength * defocus_um) ** 0.5
 # '''
-# hint = 'the wavelength is in A and the defocus in um: 1 um is 10,000 A.'
+# hint = 'the wavelength is in Å and the defocus in µm: 1 µm is 10,000 Å.'
 #
 # [[mistake]]
 # code = '''
@@ -363,7 +366,7 @@ def missing_share(largest_tilt):
     return (90 - largest_tilt) / 90
 
 
-print(f"missing at +-60 degrees: {missing_share(60):.0%}; at +-40: {missing_share(40):.0%}")
+print(f"missing at ±60°: {missing_share(60):.0%}; at ±40°: {missing_share(40):.0%}")
 
 # %% [raw] tags=["mistakes", "remove-cell"]
 # name = "missing_share"

@@ -83,7 +83,7 @@ one = specimens.specimens(torch.zeros(1, dtype=torch.long), bank, generator=gene
 sliders = {
     "defocus": ("defocus (µm)", [0.5, 1.5, 3.0, 5.0, 8.0]),
     "dose": ("dose per tilt (e/Å²)", [0.5, 1.0, 2.0, 4.0, 8.0]),
-    "tilts": ("tilt range +- (degrees)", [20, 35, 50, 60, 70]),
+    "tilts": ("tilt range ± (degrees)", [20, 35, 50, 60, 70]),
     "thickness": ("ice thickness (nm)", [50, 100, 200, 300, 400]),
 }
 first = {"defocus": 3.0, "dose": 2.0, "tilts": 60, "thickness": 100}
@@ -271,9 +271,10 @@ print(f"least correlation {min(agreement):.3f}")
 print(", ".join(f"{name}: {1e3 * s:.1f} CPU-ms per subtomogram" for name, s in seconds.items()))
 _, power = figures.radial_spectrum(cubes["tilt series"])
 _, off = figures.radial_spectrum(cubes["transfer"] - cubes["tilt series"])
-for word, part in (("lowest", slice(0, 3)), ("middle", slice(4, 10)), ("highest", slice(-4, None))):
-    share = (off[part].sum() / power[part].sum()) ** 0.5
-    print(f"difference of the two paths in the {word} shells: {share:.1%} of the amplitude")
+bands = {"lowest": slice(0, 3), "middle": slice(4, 10), "highest": slice(-4, None)}
+shares = {word: (off[part].sum() / power[part].sum()) ** 0.5 for word, part in bands.items()}
+print("difference in amplitude:", ", ".join(f"{share:.1%} in the {word} shells" for word, share in shares.items()))
+print(f"The paths differ most in the {max(shares, key=shares.get)} shells.")
 
 # %%
 rows = {name: x[:3] for name, x in cubes.items()}
@@ -292,7 +293,7 @@ assert min(agreement) > 0.97, "both paths must show the same molecule"
 #
 # ## 3 · The source domain (6 minutes)
 #
-# Thousands of labelled subtomograms, each with a random pose, from two dozen microscope settings. The boxes show the realised
+# Thousands of labelled subtomograms, each with a random pose, from two dozen microscope settings. The box plot shows the realised
 # SNR of each class.
 #
 # **What do you expect?** Is the heaviest molecule the one with the best SNR?
@@ -300,7 +301,10 @@ assert min(agreement) > 0.97, "both paths must show the same molecule"
 # %%
 source = datasets.simulate_source(DatasetConfig.of(p, "source", "source", run.params.seed), folder=run.data_folder)
 fig = pictures.gallery(
-    {f"cube {i + 1}": torch.stack([source.x[source.y == c][i] for c in range(len(source.classes))]) for i in range(3)},
+    {
+        f"example {i + 1}": torch.stack([source.x[source.y == c][i] for c in range(len(source.classes))])
+        for i in range(3)
+    },
     source.classes,
 )
 lesson.figure(fig, "source_cubes")
@@ -388,7 +392,7 @@ print(f"box of 384 Å, 3 µm, 24 Å: {field_edge(384, 3.0, 24.0):.0f} Å; at 8 �
 # def field_edge(box, defocus_um, spacing):
 #     return box + 2 * wavelength * defocus_um / spacing
 # '''
-# hint = 'the defocus is in um here, and the others in A: 1 um is 10,000 A.'
+# hint = 'the defocus is in µm here, and the others in Å: 1 µm is 10,000 Å.'
 #
 # [[mistake]]
 # code = '''

@@ -27,7 +27,7 @@
 # - what predicted class fractions tell *without a label*, and why high confidence proves nothing.
 #
 # **What you need**: notebook 01 helps, but this one runs alone; about 40 minutes to read and try. Everything here is
-# simulated. The target plays the experiment: its labels are locked away until notebook 05. A *practice* target of
+# simulated. The target plays the experiment: its labels are locked away until notebook 05. A [*practice* target](../docs/glossary.md#practice-key) of
 # another seed stands beside it; its labels are opened at the end of this notebook, after you have bet. Words in links
 # are explained in the [glossary](../docs/glossary.md). What the network looks at is the subject of [02b](02b_shape_or_size.ipynb), and
 # which part of the gap hurts that of [02c](02c_which_factor_hurts.ipynb).
@@ -104,7 +104,7 @@ grey = {name: x.double() for name, x in domains.items()}
 skewness = {name: float((x - x.mean()).pow(3).mean() / x.std().pow(3)) for name, x in grey.items()}
 beyond = {name: float((x.abs() > 3.5).double().mean()) for name, x in grey.items()}
 for name in domains:
-    print(f"{name}: skewness {skewness[name]:+.2f}, beyond 3.5 standard deviations {beyond[name]:.2%}")
+    print(f"{name}: skewness {skewness[name]:+.2f}, beyond 3.5 robust standard deviations {beyond[name]:.2%}")
 less, more = sorted(beyond, key=beyond.get)
 alike = beyond[more] < 1.2 * beyond[less]
 print(
@@ -120,6 +120,10 @@ for word, at in (("most", ratio.argmax()), ("least", ratio.argmin())):
     print(f"the target has {word} at {k[at] / p.voxel_size:.4f} per Å: {ratio[at]:.2f} times the power of the source")
 
 # %% [markdown]
+# Both figures show what was done to the tomograms of `in_situ_2`. They were clipped at ±3 robust standard deviations, so their
+# grey values end abruptly, with a small bump where the clipped voxels are. And they were band-passed, which takes power from the
+# lowest and the highest frequencies; normalisation then makes those between stronger.
+#
 # In the plane of the beam (kz) and of the image (kx), the **missing wedge** is the dark double wedge along kz: no tilt
 # image has measured those frequencies. The specimen was tilted about one axis (y), so the plane looks alike at every ky:
 # a wedge, and no cone. Another range of tilts gives another opening.

@@ -97,7 +97,7 @@ plt.show()
 # kDa. What do you expect for eight times the mass: eight times the diameter, or twice?
 
 # %% tags=["given"]
-density = 0.81  # Da per cubic A
+density = 0.81  # Da per A^3
 
 
 # %% tags=["exercise"]
@@ -137,7 +137,7 @@ print(f"100 kDa: {sphere_diameter(100):.0f} Å; 800 kDa: {sphere_diameter(800):.
 # def sphere_diameter(mass_kda):
 #     return 2 * (3 * mass_kda / density / (4 * np.pi)) ** (1 / 3)
 # '''
-# hint = 'the mass is in kDa and the density in Da per cubic A: 1 kDa is 1000 Da.'
+# hint = 'the mass is in kDa and the density in Da per Å³: 1 kDa is 1000 Da.'
 #
 # [[mistake]]
 # code = '''
@@ -368,7 +368,7 @@ left = np.zeros(len(shapes))
 for (kind, is_so), hatch in zip(kinds.items(), ("", "///", "..."), strict=True):
     share = [is_so[against & (shape_of == p.classes.index(name))].mean() for name in shapes]
     ax.barh(shapes, share, left=left, label=f"called by its {kind}" if kind != "neither" else "neither", hatch=hatch,
-            color=pictures.OTHERS[len(ax.containers)], edgecolor="white", lw=0)  # fmt: skip
+            color=("0.25", "0.55", "0.85")[len(ax.containers)], edgecolor="white", lw=0)  # fmt: skip
     left += share
 ax.set(xlabel="share of the boxes with another molecule's mass", ylabel="shape of", xlim=(0, 1))
 fig.legend(loc="outside upper center", ncols=3)
@@ -503,10 +503,18 @@ run.explore(draw, "ladder", {"kda": ("mass (kDa)", ladder)}, panels=2, start={"k
 
 # %%
 confidence = {kda: float(q.amax(1).mean()) for kda, (_, q) in rungs.items()}
+longest = {kda: float(q.mean(0).max()) for kda, (_, q) in rungs.items()}  # bar of the figure
 for kda, (_, q) in rungs.items():
-    print(f"{kda:5d} kDa: {p.classes[int(q.mean(0).argmax())]:14} confidence {confidence[kda]:.2f}")
-least = min(confidence, key=confidence.get)
-print(f"It hesitates most at {least} kDa ({confidence[least]:.2f}); every sphere gets a name all the same.")
+    name, several = p.classes[int(q.mean(0).argmax())], len(q.argmax(1).unique())
+    print(
+        f"{kda:5d} kDa: {name:14} {longest[kda]:.2f}; {several} name(s), with a mean confidence of {confidence[kda]:.2f}"
+    )
+least, unsure = min(longest, key=longest.get), min(confidence, key=confidence.get)
+print(
+    f"It hesitates most at {least} kDa, where the longest bar is {longest[least]:.2f}. Every sphere gets a name all the same,",
+    end=" ",
+)
+print(f"and the mean confidence is at least {confidence[unsure]:.2f} ({unsure} kDa).")
 print("own masses:", ", ".join(f"{name} {structures.BUILTIN[name].mass_kda:.0f}" for name in molecules))
 
 # %% tags=["solution", "remove-cell"]
@@ -520,6 +528,8 @@ run.report(**{f"conflict_{kind}": value for kind, value in share.items()})
 run.finish()
 
 # %% [markdown]
+# Where the mean probabilities are spread, subtomograms of one and the same sphere get different names, each with some confidence.
+#
 # **Recap**
 # - A classifier has to name something: it takes the class that is nearest in what it looks at.
 # - Along the ladder, the names come in the order of the classes' masses; where they change is not halfway between these.

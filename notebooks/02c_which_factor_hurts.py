@@ -28,7 +28,7 @@
 # - how few subtomograms make an accuracy uncertain.
 #
 # **What you need**: notebook 02 helps, and leaves the network that is used here; this one trains it if it is missing. About 40
-# minutes to read and try. Everything here is simulated. Labels are opened of *practice* targets alone (seed 7, which no evidence
+# minutes to read and try. Everything here is simulated. Labels are opened of [*practice* targets](../docs/glossary.md#practice-key) alone (seed 7, which no evidence
 # uses). Words in links are explained in the [glossary](../docs/glossary.md).
 #
 # | profile | time | memory |
@@ -309,6 +309,9 @@ by_name = {row["factor"]: row for row in table}
 noise = 2 * (0.25 / few) ** 0.5  # two standard errors of an accuracy of few subtomograms, at most
 above = [row["factor"] for row in table if row["a_distance"] > floor + 0.3]
 costs_much = [name for name in harmful(table, val_accuracy) or [] if val_accuracy - by_name[name]["accuracy"] > noise]
+furthest, worst = max(table, key=lambda row: row["a_distance"]), min(table, key=lambda row: row["accuracy"])
+print(f"moves the features furthest: {furthest['factor']} ({furthest['a_distance']:.2f});", end=" ")
+print(f"costs most accuracy: {worst['factor']} ({val_accuracy - worst['accuracy']:.2f})")
 print(f"floor, source against source: {floor:.2f}; more than 0.3 above it: {', '.join(above) or 'none'}")
 print(f"cost more than their own uncertainty ({noise:.2f}), the most harmful first: {', '.join(costs_much) or 'none'}")
 for name in [name for name in above if val_accuracy - by_name[name]["accuracy"] < 0.05]:
@@ -326,7 +329,7 @@ def draw(axes, factor):
         k, power = figures.radial_spectrum(x)
         style = "--" if name == "target" else "-"
         axes[1].semilogy(k / p.voxel_size, power, style, color=pictures.COLOURS[name], label=name)
-    axes[1].set(xlabel="1/Å", title="mean power", ylim=(0.03, 300))
+    axes[1].set(xlabel="frequency (1/Å)", title="mean power", ylim=(0.1, 200))
     axes[1].legend(fontsize=7)
     values = {"A-distance / 2": row["a_distance"] / 2, "confidence": row["confidence"], "accuracy": row["accuracy"]}
     axes[2].barh(list(values), list(values.values()), color=pictures.COLOURS["target"])
@@ -340,8 +343,8 @@ run.explore(draw, "chooser", sliders, panels=3, start={"factor": sliders["factor
 
 # %% [markdown]
 # With so few subtomograms a distance moves by about ±0.3 from seed to seed, so a bar that is less than that above the floor says
-# nothing. The lesson is in the printed lines: **a large distance need not cost accuracy, and the order of the first panel
-# is not that of the third.**
+# nothing. The lesson is in the printed lines: one factor may do both, but **a large distance need not cost accuracy, and
+# the order of the first panel is not that of the third.**
 #
 # ### Exercise 3 · How many subtomograms?
 #

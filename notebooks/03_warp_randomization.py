@@ -100,7 +100,7 @@ print(f"{len(source)} labelled source subtomograms, {len(target)} unlabelled tar
 # | shift | picking errors | a length in Å: half a voxel where nothing is known, 2 voxels here | the user |
 # | crowding | neighbours | one other subtomogram, at least 0.4 box aside, up to 1.2 times its grey values | fixed range |
 # | deformation | another conformation or pixel size | 1 voxel anywhere | random network; adversarial training may train it |
-# | optics | some of what another microscope changes | wedge up to 25° wider, defocus 1-8 um, a frequency times at most 3, contrast e^±0.3, background slope of 0.5 s.d. | fixed ranges |
+# | optics | some of what another microscope changes | wedge up to 25° wider, defocus 1-8 µm, a frequency times at most 3, contrast e^±0.3, background slope of 0.5 s.d. | fixed ranges |
 # | spectrum | *this* target's noise, blur and filters | gain within a factor 1.3 of what was measured | the target's subtomograms, without labels; realism training may bend it by up to 2 |
 # | histogram | this target's clipping and non-linear filters | its grey values are those of a target subtomogram, in the subtomogram's own order | the target's subtomograms, without labels |
 # | noise | whatever else | 0.8 s.d. per voxel | random network; adversarial training may train it |
@@ -208,9 +208,11 @@ lesson.check("shift_line")
 # %% [markdown]
 # ### Crowding: somebody else is in the box
 #
-# In a cell, molecules touch. Another subtomogram is added, moved aside by 0.4 to 0.5 of the box along one axis, so that the
-# particle in the centre stays the one that the label names. The axis is drawn, and may be the beam: then the second particle is not
-# in the central section. So look for it in the second figure, which shows sums along x, y and z of what was added.
+# In a cell, molecules touch. Another subtomogram is added, moved aside by 0.4 to 0.5 of the box along one axis and by less along the
+# others, so that the particle in the centre stays the one that the label names. The axis is drawn, and may be the beam: then the
+# second particle is not in the central section. So look for it in the second figure, which shows sums along x, y and z of the
+# difference; what is moved out of the box on one side comes in on the other. The sum of the two is normalised as every subtomogram
+# is. That takes strength from the particle in the centre, so the power can fall although something was added.
 
 # %%
 added = picture("crowding") - few
@@ -349,10 +351,8 @@ blur = math.sqrt(envelope.b_factor_voxels / 2) / math.pi
 taken = f"a background of {envelope.highpass:g} voxels" if envelope.highpass else "no background"
 print(f"gain {envelope.gain:.2f}, a blur of {blur:.2f} voxels (b_factor_voxels {envelope.b_factor_voxels:g}),", end=" ")
 print(f"{taken} taken off")
-misfit = {
-    name: float((samples * (x - amplitude_t).square()).sum() / (samples * amplitude_t.square()).sum()) ** 0.5
-    for name, x in (("before", amplitude_s), ("after", fitted))
-}
+both = {"before": amplitude_s, "after": fitted}
+misfit = {name: warping.off_target(amplitude, amplitude_t, samples) for name, amplitude in both.items()}
 stronger = "stronger" if envelope.gain > 1 else "weaker"
 print(f"the signal of the target is {stronger} than that of the source, before the blur")
 seen = warping.misfit(amplitudes, envelope, p.box)
@@ -385,7 +385,7 @@ by_hand = torch.fft.irfftn(g * torch.fft.rfftn(held_s, dim=(2, 3, 4)) + missing.
 
 powers = {"source": P_s, "target": P_t, "warped by hand": mean_spectrum(by_hand), "noise added": missing}
 lesson.figure(warping.spectrum_maps(powers, g), "spectrum_planes")
-print(f"{float((g < a).float().mean()):.0%} of the frequencies are turned down below the envelope")
+print(f"{float((g < a).float().mean()):.1%} of the frequencies are turned down below the envelope")
 
 # %% [markdown]
 # Now the curves, on subtomograms that took no part in the measurement. Left is the power, most of which is noise; right is the
@@ -410,7 +410,8 @@ off_before, off_after = (
 )
 print(f"mean distance to the target's power: a factor {math.exp(off_before):.2f} before the warp")
 lesson.checkpoint("factor to the target's power, after the warp", math.exp(off_after))
-print(f"off the target's average particle: {misfit['before']:.0%} before, {misfit['after']:.0%} after")
+by_hand_off = warping.off_target(shell_amplitude(by_hand)[0], amplitude_t, samples)
+print(f"off the target's average particle: {misfit['before']:.0%} before, {by_hand_off:.0%} after the warp")
 warps["spectrum"] = SpectrumWarp.estimate(measured_s, measured_t)
 warped = picture("spectrum")
 print(f"mean power of a voxel: {few.square().mean():.2f} before the core's warp, {warped.square().mean():.2f} after")

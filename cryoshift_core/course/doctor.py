@@ -237,7 +237,7 @@ def _shipped() -> Iterator[Row]:
     lamella = data_fetch.yeast_lamella()
     tomogram = mrc.read_mrc(lamella.tomogram)
     shape = " x ".join(map(str, tomogram.data.shape))
-    found = f"{len(structures.BUILTIN)} molecules; a tomogram of {shape} voxels of {tomogram.voxel_size:g} A"
+    found = f"{len(structures.BUILTIN)} molecules; a tomogram of {shape} voxels of {tomogram.voxel_size:g} Å"
     yield Row("shipped data", "ok", found)
 
 

@@ -276,6 +276,22 @@ def snr_of_classes(source: Labelled) -> tuple[Figure, dict[str, float]]:
     return fig, {name: float(snr.median()) for name, snr in by_class.items()}
 
 
+def describe(fig: Figure) -> str:
+    """Alternative text of a figure: the words that stand in it, panel by panel, without repetition and colour bars."""
+    said = [fig.get_suptitle()]
+    for ax in fig.axes:
+        if ax.get_label() == "<colorbar>":
+            continue
+        names = [label.get_text() for axis in (ax.xaxis, ax.yaxis) for label in axis.get_ticklabels()]
+        _, legend = ax.get_legend_handles_labels()
+        labels = [label for label in (ax.get_ylabel(), ax.get_xlabel()) if label]
+        named = [name for name in names if any(map(str.isalpha, name)) and not name.startswith("$")]  # no numbers
+        said += [ax.get_title(), " against ".join(labels), ", ".join(dict.fromkeys(named)), ", ".join(legend)]
+        said += [text.get_text() for text in ax.texts if any(map(str.isalpha, text.get_text()))]
+    said += [", ".join(text.get_text() for text in legend.get_texts()) for legend in fig.legends]
+    return "; ".join(" ".join(one.split()) for one in dict.fromkeys(said) if one)
+
+
 def warp_sheet(before: Tensor, after: Tensor, title: str, names: Sequence[str], voxel_size: float) -> Figure:
     """Figure that compares subtomograms (N, 1, n, n, n) before and after a warp; `voxel_size` in A.
 
@@ -295,9 +311,9 @@ def warp_sheet(before: Tensor, after: Tensor, title: str, names: Sequence[str], 
         line[0].set_ylabel(name, fontsize=8)
     radial, plane = right.subplots(2, 1)
     powers = []
-    for name, x, style in (("before", before, "-"), ("after", after, "--")):
+    for name, x, style, colour in (("before", before, "-", "source"), ("after", after, "--", "warped")):
         k, power = radial_spectrum(x)
-        radial.semilogy(k / voxel_size, power, style, label=name)
+        radial.semilogy(k / voxel_size, power, style, color=COLOURS[colour], label=name)
         powers.append(kx_kz_power(x))
     radial.set(xlabel="spatial frequency (1/Å)", title="mean power")
     radial.locator_params(axis="x", nbins=4)

@@ -105,7 +105,7 @@ class Selection:
         return pictures.gallery({"xy section": shown}, [*self.domain[first], f"mean of {len(rows)}"], size=1.0)
 
     def figure(self) -> Figure:
-        """The plot with the polygon, and the subtomograms behind the chosen points."""
+        """The plot with the polygon, in which the chosen points are ringed."""
         fig, ax = plt.subplots(figsize=(5.0, 3.8), layout="constrained")
         self.draw(ax)
         ax.plot(*np.concatenate([self.polygon, self.polygon[:1]]).T, "k--", lw=1)
@@ -150,8 +150,8 @@ def show(selection: Selection) -> list[Figure]:
     A live lasso calls `Selection.choose`. Cells that run later see what is then chosen.
     """
     if not has_pointer():
-        boxes = selection.boxes()
-        return [selection.figure(), *([boxes] if boxes else [])]
+        plot, boxes = selection.figure(), selection.boxes()  # a notebook shows figures in the order of their making
+        return [plot, *([boxes] if boxes else [])]
     import ipywidgets as widgets
     from ipympl.backend_nbagg import Canvas, FigureManager
     from IPython.display import display
@@ -160,7 +160,8 @@ def show(selection: Selection) -> list[Figure]:
     fig = Figure(figsize=(5.0, 3.8), layout="constrained")
     canvas = Canvas(fig)
     FigureManager(canvas, 0)
-    canvas.header_visible = False
+    # The toolbar would cover the left of the plot as soon as the pointer is in it, and take what is drawn there.
+    canvas.header_visible = canvas.toolbar_visible = False
     ax, output = fig.add_subplot(), widgets.Output()
     selection.draw(ax)
     ring = ax.scatter([], [], s=26, facecolors="none", edgecolors="black", linewidths=0.7)

@@ -44,6 +44,7 @@ from ..simulation.datasets import DatasetConfig, simulate_source, simulate_targe
 from ..support.runtime import atomic, file_digest, pick_device, root, write_text
 from ..training import Fit, TrainingConfig
 from .explore import Draw, explore
+from .figures import describe
 from .parameters import Parameters, check, names, recipe_changes
 
 
@@ -209,10 +210,15 @@ class Run:
         return tqdm(iterable, desc=desc, total=total, mininterval=2, file=sys.stdout, ncols=88, nrows=20)
 
     def save_figure(self, fig, name: str) -> Path:
-        """Path of figures/<name>.png, to which a matplotlib figure was written."""
+        """Path of figures/<name>.png, to which a matplotlib figure was written.
+
+        The file holds a description of the figure and the number of the cell that saves it, from which the site makes
+        the alternative text.
+        """
         path = self.folder / "figures" / f"{name}.png"
+        about = {"Description": describe(fig), "Cell": str(len(self.cells) - 1)}  # In[0] is empty
         with atomic(path) as partial:
-            fig.savefig(partial, format="png", dpi=120, bbox_inches="tight")
+            fig.savefig(partial, format="png", dpi=120, bbox_inches="tight", metadata=about)
         return path
 
     def show(self, step: Step) -> None:

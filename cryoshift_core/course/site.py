@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+from PIL import Image
 
 import cryoshift_core
 
@@ -147,6 +148,7 @@ def notebook_page(path: Path, executed: Path | None, profile: str, base: Path) -
         note = f"Not run at the `{profile}` profile: the page has no outputs."
     if any("explore(" in cell.source for cell in notebook.cells if cell.cell_type == "code"):
         note += f" {SLIDERS}"
+    described = descriptions(executed.parent) if executed else {}
     cells, section = [], ""
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
@@ -155,7 +157,8 @@ def notebook_page(path: Path, executed: Path | None, profile: str, base: Path) -
         if cell.cell_type == "markdown":
             section = next((line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")), section)
         else:
-            cell.metadata["mystnb"] = {"image": {"alt": f"Figure in the section '{section}'"}}
+            alt = ". ".join([f"Figure in the section '{section}'", *described.get(cell.execution_count, [])])
+            cell.metadata["mystnb"] = {"image": {"alt": alt}}
             if "solution" in tags:
                 cell.metadata["tags"] = [*dict.fromkeys([*tags, "hide-cell"])]
                 cell.metadata["mystnb"] |= {"code_prompt_show": "Show an answer", "code_prompt_hide": "Hide the answer"}
@@ -167,6 +170,17 @@ def notebook_page(path: Path, executed: Path | None, profile: str, base: Path) -
     notebook.cells = cells
     notebook.metadata.pop("widgets", None)
     return notebook
+
+
+def descriptions(folder: Path) -> dict[int, list[str]]:
+    """Number of a cell -> what stands in the figures that it saved, from the files in figures/ of a run's folder."""
+    found: dict[int, list[str]] = {}
+    for path in sorted((folder / "figures").glob("*.png")):
+        with Image.open(path) as image:
+            about = image.info
+        if about.get("Cell", "").isdecimal() and about.get("Description"):
+            found.setdefault(int(about["Cell"]), []).append(about["Description"])
+    return found
 
 
 def _hide_paths(output: nbformat.NotebookNode, base: Path) -> None:

@@ -115,8 +115,15 @@ def misfit(amplitudes: Mapping[str, tuple[Tensor, Tensor]], envelope: Envelope, 
     box : voxels
     """
     (source, samples), (target, _) = amplitudes["source"], amplitudes["target"]
-    off = source * envelope((torch.arange(1, len(source) + 1) / box).square()) - target
-    return float((samples * off.square()).sum() / (samples * target.square()).sum()) ** 0.5
+    return off_target(source * envelope((torch.arange(1, len(source) + 1) / box).square()), target, samples)
+
+
+def off_target(amplitude: Tensor, target: Tensor, samples: Tensor) -> float:
+    """Distance of an amplitude (shells,) to that of the target, as a fraction of the latter's length.
+
+    `samples` (shells,) is the number of frequencies in each shell, its weight.
+    """
+    return float((samples * (amplitude - target).square()).sum() / (samples * target.square()).sum()) ** 0.5
 
 
 def fit_by_hand(
@@ -246,11 +253,11 @@ def training_of_warps(curves: Mapping[str, Tensor], added: Mapping[str, Tensor])
     """
     widths = (1.5, 1.5, *(1 for _ in added))
     fig, axes = plt.subplots(1, 2 + len(added), figsize=(9.6, 2.6), layout="constrained", width_ratios=widths)
-    for (objective, curve), line in zip(curves.items(), LINES, strict=False):
+    for (objective, curve), line, colour in zip(curves.items(), LINES, OTHERS[2:], strict=False):
         window = max(1, len(curve) // 10)
         mean = curve.unfold(0, window, 1).mean(2)
         for ax, values in zip(axes, mean.T, strict=False):
-            ax.plot(torch.arange(len(mean)) + window, values, line, label=objective)
+            ax.plot(torch.arange(len(mean)) + window, values, line, color=colour, label=objective)
     axes[0].set(xlabel="step", title="task loss on the warped source")
     axes[1].set(xlabel="step", title="loss of the discriminator")
     axes[1].axhline(2 * math.log(2), ls=":", color="0.5")

@@ -60,6 +60,7 @@ def test_without_a_pointer_there_are_two_figures(selection):
     chosen, _ = selection
     assert not lasso.has_pointer()
     plot, boxes = lasso.show(chosen.choose(chosen.around(7, 4)))
+    assert plot.number < boxes.number, "a notebook shows the plot first, and the boxes below it"
     assert plot.axes[0].get_title() == chosen.summary
     assert boxes.axes[-1].get_title() == f"mean of {len(chosen)}"
     plt.close("all")

@@ -336,10 +336,17 @@ def test_auto_is_the_device_that_the_library_picks():
 
 def test_figures_and_tables_land_in_the_folder(tmp_path):
     from matplotlib.figure import Figure
+    from PIL import Image
 
     run = begin(out_dir="mine")
     assert run.folder == tmp_path / "mine.unfinished"
     assert run.save_figure(Figure(), "empty").read_bytes().startswith(b"\x89PNG")
+    run.cells = ["", "first cell", "second cell"]
+    fig = Figure()
+    fig.add_subplot(title="Waves", xlabel="spatial frequency (1/Å)", ylabel="power").plot([1, 2], label="source")
+    with Image.open(run.save_figure(fig, "waves")) as image:
+        assert image.info["Description"] == "Waves; power against spatial frequency (1/Å); source"
+        assert image.info["Cell"] == "2"
     assert run.save_table([{"a": 1, "b": 2}], "table").read_text().splitlines() == ["a,b", "1,2"]
 
 

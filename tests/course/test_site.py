@@ -13,6 +13,8 @@ import nbformat
 import pytest
 from helpers.browser import CHROMIUM, browser
 from helpers.files import ROOT
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import cryoshift_core
 from cryoshift_core.application import profiles
@@ -92,6 +94,25 @@ def built(tmp_path_factory):
         warnings.simplefilter("ignore")  # Sphinx's extensions use what newer versions of Sphinx will drop
         found = site.build(base, base / "site", "laptop")
     return base, base / "site", found
+
+
+def test_the_words_in_a_figure_are_its_alternative_text(tmp_path):
+    path = site.notebooks(ROOT)["02_the_domain_gap"]
+    folder = leave_a_run(tmp_path, path)
+    notebook = nbformat.read(folder / path.name, as_version=4)
+    cell = next(cell for cell in notebook.cells if "grey_values" in cell.source)
+    cell.execution_count = 7
+    nbformat.write(notebook, folder / path.name)
+    (folder / "figures").mkdir()
+    for name, about in {"grey": {"Cell": "7", "Description": "density: Å"}, "other": {"Cell": "-1"}, "old": {}}.items():
+        words = PngInfo()
+        for key, value in about.items():
+            words.add_text(key, value)
+        Image.new("L", (2, 2)).save(folder / "figures" / f"{name}.png", pnginfo=words)
+    page = site.notebook_page(path, folder / path.name, "laptop", tmp_path)
+    alts = {one.source: one.metadata["mystnb"]["image"]["alt"] for one in page.cells if one.cell_type == "code"}
+    assert alts[cell.source] == "Figure in the section '2 · Which statistics differ? (12 minutes)'. density: Å"
+    assert sum("density" in alt for alt in alts.values()) == 1
 
 
 def test_every_link_leads_somewhere_and_nothing_is_loaded_from_a_network(built):
