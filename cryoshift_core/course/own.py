@@ -188,6 +188,6 @@ def compare(result: Classification) -> str:
         listed = readers.read_picks(path, volume).zyx
         rows = cKDTree(listed).query(zyx[result.target.kept])[0] < 0.01
         counts = np.bincount(called[rows], minlength=len(classes))
-        shares = ", ".join(f"{n} {name}" for n, name in zip(counts, classes, strict=True))
-        lines.append(f"{rows.sum()} {what}: {shares}")
+        shares = (f"{n} ({n / max(1, rows.sum()):.0%}) {name}" for n, name in zip(counts, classes, strict=True))
+        lines.append(f"{rows.sum()} {what}: {', '.join(shares)}")
     return "\n".join(lines)

@@ -153,9 +153,12 @@ def notebook_page(path: Path, executed: Path | None, profile: str, base: Path) -
         if "injected-parameters" in tags or cell.cell_type == "raw":  # papermill's, and the hints of the exercises
             continue
         if cell.cell_type == "markdown":
-            section = next((line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")), section)
+            headings = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
+            section = re.sub(r" \(\d+ minutes\)$", "", headings[-1]) if headings else section
         else:
-            cell.metadata["mystnb"] = {"image": {"alt": f"Figure in the section '{section}'"}}
+            cell.metadata["mystnb"] = {
+                "image": {"alt": f"Figure in the section '{section}'{_figure_name(cell.source)}"}
+            }
             if "solution" in tags:
                 cell.metadata["tags"] = [*dict.fromkeys([*tags, "hide-cell"])]
                 cell.metadata["mystnb"] |= {"code_prompt_show": "Show an answer", "code_prompt_hide": "Hide the answer"}
@@ -167,6 +170,13 @@ def notebook_page(path: Path, executed: Path | None, profile: str, base: Path) -
     notebook.cells = cells
     notebook.metadata.pop("widgets", None)
     return notebook
+
+
+def _figure_name(source: str) -> str:
+    """ ": " and the name under which the code of a cell saves its figure, in words; "" without one."""
+    saved = (r'evidence\.draw\("(\w+)"', r'"evidence_(\w+)"', r'(?:\.figure|save_figure)\(.*"(\w+)"\)')
+    names = (re.search(pattern, source) for pattern in saved)
+    return next((f": {found[1].replace('_', ' ')}" for found in names if found), "")
 
 
 def _hide_paths(output: nbformat.NotebookNode, base: Path) -> None:

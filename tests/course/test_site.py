@@ -130,6 +130,21 @@ def test_a_notebook_says_how_it_was_run_and_shows_no_path_of_this_machine(built)
         assert "Author name not set" not in page
 
 
+def test_the_alternative_text_names_the_last_heading_and_the_figure(tmp_path):
+    cells = [nbformat.v4.new_markdown_cell("## 2 · What it costs (9 minutes)\n\n### A rule\ntext")]
+    sources = {
+        'evidence.compare(rules, "Title", "label", "evidence_rules", "ablation")': ": rules",
+        'evidence.draw("gap_closed", "core")': ": gap closed",
+        'lesson.figure(figures.drawn(x, "y"), "learning_curves")': ": learning curves",
+        "run.show(job.judge())": "",
+    }
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "00_x.ipynb")
+    page = site.notebook_page(tmp_path / "00_x.ipynb", None, "laptop", tmp_path)
+    found = [cell.metadata["mystnb"]["image"]["alt"] for cell in page.cells if cell.cell_type == "code"]
+    assert found == [f"Figure in the section 'A rule'{what}" for what in sources.values()]
+
+
 def test_answers_are_folded_and_the_hints_for_mistakes_are_left_out(built):
     base, out, _ = built
     (page,) = (out / "notebooks").glob("00_*.html")

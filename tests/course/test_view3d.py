@@ -44,6 +44,7 @@ def test_without_a_user_picks_are_a_figure(maps):
     fig.canvas.draw()
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b$"]
     assert (ax.get_xlim(), ax.get_ylim(), ax.get_zlim()) == ((0, 50), (0, 40), (0, 30)), "nm, as large as the tomogram"
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_zlabel()) == ("x (nm)", "y (nm)", "z (nm)")
     plt.close(fig)
 
 
