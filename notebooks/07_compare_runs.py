@@ -225,7 +225,8 @@ lesson.check("holm")
 # ### Who pays?
 #
 # A higher mean can hide a class that gets lost. Below: the recall of each class less that of the baseline, the largest losses
-# first.
+# first. Here p is adjusted for all classes of all configurations. More comparisons make each p larger, so a loss that stands out
+# among few (05b) may not stand out among many.
 
 # %%
 losses = [change for change in comparison.harm(found, baseline, shown_model) if change.over.interval.mean < 0]
