@@ -141,7 +141,7 @@ def tomogram(
         for group in [None] if groups is None else np.unique(groups):
             shown = near if groups is None else near & (groups == group)
             colour, marker = (POSITION, "o") if group is None else group_style(int(group))
-            ax.scatter(zyx[shown, 2], zyx[shown, 1], s=6, linewidths=0, c=colour, marker=marker)
+            ax.scatter(zyx[shown, 2], zyx[shown, 1], s=10, linewidths=0, c=colour, marker=marker)
     if names:
         styles = [group_style(k) for k in range(len(names))]
         marks = [plt.Line2D([], [], ls="", ms=5, mew=0, color=colour, marker=marker) for colour, marker in styles]

@@ -153,7 +153,8 @@ def notebook_page(path: Path, executed: Path | None, profile: str, base: Path) -
         if "injected-parameters" in tags or cell.cell_type == "raw":  # papermill's, and the hints of the exercises
             continue
         if cell.cell_type == "markdown":
-            headings = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
+            lines = re.sub("[`*]", "", cell.source).splitlines()
+            headings = [line.lstrip("# ") for line in lines if line.startswith("#")]
             section = re.sub(r" \(\d+ minutes\)$", "", headings[-1]) if headings else section
         else:
             cell.metadata["mystnb"] = {

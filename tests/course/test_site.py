@@ -131,7 +131,7 @@ def test_a_notebook_says_how_it_was_run_and_shows_no_path_of_this_machine(built)
 
 
 def test_the_alternative_text_names_the_last_heading_and_the_figure(tmp_path):
-    cells = [nbformat.v4.new_markdown_cell("## 2 · What it costs (9 minutes)\n\n### A rule\ntext")]
+    cells = [nbformat.v4.new_markdown_cell("## 2 · What it costs (9 minutes)\n\n### `A` rule\ntext")]
     sources = {
         'evidence.compare(rules, "Title", "label", "evidence_rules", "ablation")': ": rules",
         'evidence.draw("gap_closed", "core")': ": gap closed",
