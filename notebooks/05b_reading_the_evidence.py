@@ -180,7 +180,7 @@ if lesson.solved("differences"):
     for name in [name for name in jobs.COMPOSITES if name in found]:
         both = [statistics.by_seed(measured, method, name) for method in ("cryoshift", "cryoshift_reference")]
         within_seeds = statistics.difference(*statistics.paired(*both))
-        print(f"{name}: cryoshift - cryoshift_reference, yours {found[name]:+.3f}; with interval {within_seeds:+.3f}")
+        print(f"{name}: cryoshift less its reference {within_seeds:+.3f}; yours {found[name]:+.3f}")
     print("A sign means something only where the interval leaves out 0.")
 
 # %% [markdown]

@@ -116,8 +116,8 @@ fig = comparison.draw_scores(lines, score)
 run.save_figure(fig, "scores")
 plt.show()
 parts.append(("The scores", comparison.picture(fig, f"{score} of each configuration on each target, by seed")))
-if len(targets) > comparison.PANELS:
-    print(f"The figure shows {comparison.PANELS} of {len(targets)} targets; the table below has them all.")
+if len(targets) > (n := len(comparison.drawn(lines))):
+    print(f"The figure shows the {n} of {len(targets)} targets with most configurations; the table below has all.")
 
 # %% [markdown]
 # **Recap**

@@ -24,7 +24,8 @@ from .figures import LINES, MARKERS
 from .jobs import BOUNDS
 from .statistics import Comparison, difference, gap_closed, holm, p_text, p_value, paired
 
-PANELS = 9  # targets that a figure shows
+PANELS, ROWS = 9, 64  # targets that a figure shows, and configurations in one of its columns
+WIDEST = 9.0  # inches of a figure whose labels are still read on a page
 ONE_LINE = 24  # characters of a cell that is not broken on a page: an interval fits
 CYCLE = ("#CC79A7", "#56B4E9", SEVENTH)  # of lines: neither those of the domains nor those of methods with their own
 SHAPES = "osD^v<>P"
@@ -249,14 +250,28 @@ def targets(found: Iterable[Line]) -> list[str]:
     return [name for name, _ in Counter(line.target for line in found).most_common()]
 
 
+def _columns(found: Iterable[Line]) -> tuple[int, float]:
+    """Columns of panels that can still be read side by side, and the width of one in inches."""
+    width = 2.6 + 0.085 * max(len(line.label) for line in found)
+    return max(1, min(3, int(WIDEST / width))), width
+
+
+def drawn(found: Sequence[Line]) -> list[str]:
+    """Targets of :func:`draw_scores`: those with most configurations, at most PANELS and at most ROWS lines a column."""
+    names, n = targets(found)[:PANELS], Counter(line.target for line in found)
+    while len(names) > 1 and sum(n[name] for name in names) > ROWS * _columns(found)[0]:
+        names.pop()
+    return names
+
+
 def draw_scores(found: Sequence[Line], score: str) -> Figure:
-    """A panel per target: a pale dot per seed, and the mean with its 95 % t interval, of each configuration."""
-    by_target = {target: [line for line in found if line.target == target] for target in targets(found)[:PANELS]}
-    columns = min(3, len(by_target))
+    """A panel per target of :func:`drawn`: a pale dot per seed, and the mean with its 95 % t interval, of each line."""
+    by_target = {target: [line for line in found if line.target == target] for target in drawn(found)}
+    columns, width = _columns(found)
+    columns = min(columns, len(by_target))
     rows = -(-len(by_target) // columns)
-    longest = max(len(line.label) for lines in by_target.values() for line in lines)
     most = [max(map(len, list(by_target.values())[i * columns : (i + 1) * columns])) for i in range(rows)]
-    size = ((2.6 + 0.085 * longest) * columns, 0.27 * sum(most) + 0.9 * rows + 0.5)
+    size = (width * columns, 0.25 * sum(most) + 0.9 * rows + 0.6)
     fig, axes = plt.subplots(
         rows,
         columns,
@@ -283,7 +298,7 @@ def draw_scores(found: Sequence[Line], score: str) -> Figure:
         ax.set_xlabel(score.replace("_", " "))
         ax.tick_params(labelbottom=True)
     fig.suptitle(
-        "dot: one seed; marker: mean (hollow: one seed alone); error bar: 95 % t interval over seeds", fontsize=9
+        "dot: one seed; marker: mean (hollow: one seed alone)\nerror bar: 95 % t interval over seeds", fontsize=9
     )
     return fig
 
@@ -323,7 +338,9 @@ def draw_cost(found: Sequence[Line], score: str) -> Figure:
     known = [line for line in found if math.isfinite(line.cpu_seconds)]
     shown = targets(known)[:3]
     labels = list(dict.fromkeys(line.label for line in known if line.target in shown))
-    size = (2.9 * len(shown) + 0.075 * max(map(len, labels)) + 0.6, max(3.2, 0.21 * len(labels) + 0.6))
+    size = (max(5.0, 2.8 * len(shown) + 0.6), 3.6)
+    beside = max(1, int(size[0] / (0.07 * max(map(len, labels)) + 0.5)))  # columns of the legend
+    size = (size[0], size[1] + 0.19 * -(-len(labels) // beside))
     fig, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False, sharex=True, sharey=True)
     handles = {}
     # a configuration with a colour of its own has it here, too; the others share the rest
@@ -343,7 +360,7 @@ def draw_cost(found: Sequence[Line], score: str) -> Figure:
     axes[0, 0].set_xlim(0, 1.08 * max(line.cpu_seconds for line in known if line.target in shown) or 1)
     axes[0, 0].set_ylabel(score.replace("_", " "))
     fig.suptitle("each marker: mean over seeds", fontsize=9, x=0.01, ha="left")
-    fig.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
+    fig.legend(handles.values(), handles, loc="outside lower center", fontsize=8, ncols=beside)
     return fig
 
 

@@ -112,6 +112,19 @@ def test_no_two_configurations_of_the_shipped_evidence_look_alike():
     plt.close(fig)
 
 
+def test_the_scores_are_as_wide_as_a_page_and_not_endless():
+    lines = comparison.lines(collect.collect(EVIDENCE), "balanced_accuracy")
+    for some in (lines, [line for line in lines if line.label == line.method]):
+        shown = comparison.drawn(some)
+        fig = comparison.draw_scores(some, "balanced_accuracy")
+        assert [ax.get_title() for ax in fig.axes if ax.get_title()] == shown == comparison.targets(some)[: len(shown)]
+        assert fig.get_size_inches()[0] <= comparison.WIDEST and len(shown) <= comparison.PANELS
+        columns = comparison._columns(some)[0]
+        drawn = sum(line.target in shown for line in some)
+        assert len(shown) == 1 or drawn <= comparison.ROWS * columns
+        plt.close(fig)
+
+
 def test_intervals_on_a_page_stay_on_one_line_and_errors_do_not():
     page = comparison.html_table(("a", "b"), [["+0.391 [+0.355, +0.427]", "x" * 120]])
     assert '<td class="line">+0.391' in page and "<td>xxx" in page
