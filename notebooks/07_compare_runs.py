@@ -142,9 +142,9 @@ if len(targets) > (n := len(comparison.drawn(lines))):
 # %%
 cells = [comparison.cells(line) for line in lines]
 header = [name if name != "less the baseline" else f"less {baseline}" for name in comparison.HEADER]
+run.save_table([dict(zip(comparison.HEADER, row, strict=True)) for row in cells], "lines")
 display(Markdown(table(" | ".join(header), cells)))
 parts.append(("Seed by seed", comparison.html_table(header, cells)))
-run.save_table([dict(zip(comparison.HEADER, row, strict=True)) for row in cells], "lines")
 
 # %%
 tested = [line for line in lines if line.over and line.over.p == line.over.p]

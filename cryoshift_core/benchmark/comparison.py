@@ -257,7 +257,7 @@ def _columns(found: Iterable[Line]) -> tuple[int, float]:
 
 
 def drawn(found: Sequence[Line]) -> list[str]:
-    """Targets of :func:`draw_scores`: those with most configurations, at most PANELS and at most ROWS lines a column."""
+    """Targets of :func:`draw_scores`: those with most configurations, at most PANELS, and ROWS lines a column."""
     names, n = targets(found)[:PANELS], Counter(line.target for line in found)
     while len(names) > 1 and sum(n[name] for name in names) > ROWS * _columns(found)[0]:
         names.pop()

@@ -163,6 +163,7 @@ def notebook_page(path: Path, executed: Path | None, profile: str, base: Path) -
             if "solution" in tags:
                 cell.metadata["tags"] = [*dict.fromkeys([*tags, "hide-cell"])]
                 cell.metadata["mystnb"] |= {"code_prompt_show": "Show an answer", "code_prompt_hide": "Hide the answer"}
+            cell.outputs = [output for output in cell.outputs if not _is_path(output)]
             for output in cell.outputs:
                 _hide_paths(output, base)
         cells.append(cell)
@@ -178,6 +179,11 @@ def _figure_name(source: str) -> str:
     saved = (r'evidence\.draw\("(\w+)"', r'"evidence_(\w+)"', r'(?:\.figure|save_figure)\(.*"(\w+)"\)')
     names = (re.search(pattern, source) for pattern in saved)
     return next((f": {found[1].replace('_', ' ')}" for found in names if found), "")
+
+
+def _is_path(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is the value of a last line that returns a path, such as that of `run.finish()`."""
+    return re.fullmatch(r"\w*Path\('.*'\)", output.get("data", {}).get("text/plain", "")) is not None
 
 
 def _hide_paths(output: nbformat.NotebookNode, base: Path) -> None:

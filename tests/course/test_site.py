@@ -139,10 +139,16 @@ def test_the_alternative_text_names_the_last_heading_and_the_figure(tmp_path):
         "run.show(job.judge())": "",
     }
     cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    shown, path = (
+        nbformat.v4.new_output("execute_result", {"text/plain": text})
+        for text in ("7", "PosixPath('/a/manifest.json')")
+    )
+    cells[1].outputs, cells[2].outputs = [shown], [path]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "00_x.ipynb")
     page = site.notebook_page(tmp_path / "00_x.ipynb", None, "laptop", tmp_path)
     found = [cell.metadata["mystnb"]["image"]["alt"] for cell in page.cells if cell.cell_type == "code"]
     assert found == [f"Figure in the section 'A rule'{what}" for what in sources.values()]
+    assert [len(cell.outputs) for cell in page.cells if cell.cell_type == "code"] == [1, 0, 0, 0], "no bare path"
 
 
 def test_answers_are_folded_and_the_hints_for_mistakes_are_left_out(built):
