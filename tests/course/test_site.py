@@ -261,6 +261,7 @@ class Writer:
     [
         (r"\frac{K-1}{K} \ln 2", False, ["<math", "<mfrac", "ln"]),
         (r"\lambda = \frac{2}{1 + e^{-\gamma p}} - 1", True, ['<div class="math"><math', 'display="block"', "λ"]),
+        (r"H(\bar p)", False, ['<mover accent="false">', "<mi>p</mi>"]),
         (r"a < \notacommand{b}", False, [r"<code>a &lt; \notacommand{b}</code>"]),
     ],
 )
