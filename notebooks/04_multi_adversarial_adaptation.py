@@ -544,8 +544,11 @@ print(f"K = 7: {best_loss(7):.3f}; guessing: {math.log(2):.3f}")
 lesson.check("best_loss")
 
 # %% [markdown]
+# ### What the curves say
+#
 # Left to right: the classification loss (on originals, and on warped ones for `cryoshift`), the domain loss, accuracy on
-# *source* validation subtomograms, and the [IM score](../docs/glossary.md#im-score) of the target predictions (higher: confident and varied).
+# *source* validation subtomograms, and the [IM score](../docs/glossary.md#im-score) of the target predictions (higher: confident and varied;
+# 0: all predictions are the same).
 #
 # At ln 2 = 0.69 (dotted) all discriminators guess. The best that K gated ones can reach with a certain classifier is not 0: where p_k
 # is 0 a discriminator gets zeros and must guess, so the least loss is (K - 1)/K ln 2 (dashed). A curve at the dotted line or above it
@@ -570,7 +573,8 @@ for name in ("mada", "cryoshift"):
     last = np.mean([value for value in fits[name].history["mada"] if value == value][-3:])
     side = "nearer to guessing" if last > (guessing + least) / 2 else "nearer to the least"
     print(
-        f"{name}: domain loss {last:.3f} at the end, {side} (guessing {guessing:.3f}, least for K = {k}: {least:.3f})"
+        f"{name}: domain loss {last:.3f} at the end, {side} (guessing {guessing:.3f}, least for K = {k}: {least:.3f});",
+        f"IM score {fits[name].history['im_score'][-1]:.2f}",
     )
 
 # %% [markdown]
@@ -614,8 +618,12 @@ run.report(toy_label_shift=list(mean.values()))
 run.finish()
 
 # %% [markdown]
-# A smaller distance is what the adversary is trained for; the lines say whether it got there. Whether the *predictions* get better is another question:
-# features of different classes may have been laid on top of each other. Only labels could tell, and we have none here.
+# A smaller distance is what the adversary is trained for; the lines say whether it got there. Read them beside the domain loss: a loss
+# at ln 2 or above with a distance near 2 means that the discriminators have failed, and not that the domains have met. An IM score
+# of 0 at the end means that all target predictions have become the same.
+#
+# Whether the *predictions* get better is another question: features of different classes may have been laid on top of each other. Only
+# labels could tell, and we have none here.
 #
 # **Recap**
 # - K gated discriminators guess at ln 2, and reach (K - 1)/K ln 2 at best if the classifier is certain.

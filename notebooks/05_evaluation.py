@@ -145,7 +145,8 @@ for s, choice in zip(run_seeds, choices, strict=True):
 #
 # Then for the scores. The [**regret**](../docs/glossary.md#regret) is the best checkpoint minus the chosen one: what choosing
 # without labels costs. For the bounds nothing is chosen, the last checkpoint counts. Where the choice fell back, the predictions of
-# source_only count in the method's name from here on.
+# source_only count in the method's name from here on. Macro F1 is the mean of the classes' F1 (of precision and recall), and NLL the
+# mean negative logarithm of the probability that the true class got: high where a network is sure and wrong.
 #
 # **What do you expect?** How large is the regret, compared with the gain over source_only?
 

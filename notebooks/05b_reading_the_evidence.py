@@ -59,10 +59,12 @@ lesson = exercises.Lesson(run, globals())
 pictures.use_style()
 evidence = shipped.evidence(lesson.figure)
 measured = evidence.rows
-# source_only stands in many rows, but is trained once per seed
-hours = sum(float(row["cpu_seconds"]) for row in measured if row["method"] != "source_only") / 3600
-print(f"{len(measured)} runs of {len({r['method'] for r in measured})} methods, {hours:.1f} CPU-hours of training,")
-print(f"on {', '.join(sorted({r['device'] for r in measured}))}; seeds {sorted({int(r['seed']) for r in measured})}")
+# source_only stands in many rows, but is trained once per seed; a row with another rule repeats a training
+trained = [row for row in measured if row["method"] != "source_only" and not row["rule"]]
+hours = sum(float(row["cpu_seconds"]) for row in trained) / 3600
+print(f"{len(measured)} runs of {len({r['method'] for r in measured})} methods, {hours:.1f} CPU-hours of training")
+print(f"(without source_only), on {', '.join(sorted({r['device'] for r in measured}))};", end=" ")
+print(f"seeds {sorted({int(r['seed']) for r in measured})}")
 
 # %% [markdown]
 # ## 1 · Who is ahead, and of whom? (14 minutes)
@@ -82,6 +84,9 @@ for name, g in composites.items():
 if closed_on := {name: g.closed.mean for name, g in composites.items() if g.closed}:
     top, best = max(closed_on, key=closed_on.get), max(composites, key=lambda name: composites[name].score.mean)
     print(f"the largest share is closed on {top}, the best score is on {best}")
+    ends = [(g.closed.low, g.closed.high) for g in composites.values() if g.closed]
+    overlap = max(low for low, _ in ends) <= min(high for _, high in ends)
+    print(f"the intervals of the shares {'overlap: their order may be chance' if overlap else 'do not all overlap'}")
 if jobs.REFERENCE_SCENARIO in closed_on:
     lesson.checkpoint("share of the gap closed on in_situ_2", closed_on[jobs.REFERENCE_SCENARIO])
 
@@ -171,16 +176,21 @@ lesson.check("differences")
 
 # %%
 if lesson.solved("differences"):
-    found = differences(measured, "cryoshift", "cryoshift_reference")
+    found = differences(statistics.unchanged(measured), "cryoshift", "cryoshift_reference")  # usual amounts of data
     for name in [name for name in jobs.COMPOSITES if name in found]:
-        print(f"{name}: cryoshift - cryoshift_reference = {found[name]:+.3f}")
+        both = [statistics.by_seed(measured, method, name) for method in ("cryoshift", "cryoshift_reference")]
+        within_seeds = statistics.difference(*statistics.paired(*both))
+        print(f"{name}: cryoshift less its reference {within_seeds:+.3f}; yours {found[name]:+.3f}")
+    print("A sign means something only where the interval leaves out 0.")
 
 # %% [markdown]
 # ### Against every other method
 #
 # Each row is another method on the same network, data and steps, of those that are measured so far. Where the whole interval lies left of
-# 0, cryoshift is better, paired by seed. It does *not* show that the others are poor methods: they ran at their usual settings,
-# and only cryoshift's recipe was searched for (on other seeds, without target labels).
+# 0, cryoshift is better in that comparison, paired by seed. Many are made at once, so the printed line also counts those in which it
+# stays better after p was adjusted for their number ([Holm](../docs/glossary.md#holms-adjustment)). The figure does *not* show that
+# the others are poor methods: they ran at their usual settings, and only cryoshift's recipe was searched for (on other seeds, without
+# target labels).
 #
 # **What do you expect?** Does leaving out the adversaries (`cryoshift_warps`) cost something that these seeds can show?
 
@@ -188,7 +198,9 @@ if lesson.solved("differences"):
 evidence.draw("baselines", "baselines")
 others = statistics.baselines(measured)
 worse = [name for name, found in others.items() if found.interval.high < 0]
-print(f"on {jobs.REFERENCE_SCENARIO} the whole interval lies below 0 for {len(worse)} of {len(others)} methods")
+print(f"on {jobs.REFERENCE_SCENARIO} the whole interval lies below 0 for {len(worse)} of {len(others)} methods;")
+sure = [name for name, found in others.items() if found.interval.mean < 0 and found.p < 0.05]
+print(f"with p adjusted for all of them, {len(sure)} are worse than cryoshift: {', '.join(sure) or 'none'}")
 if "cryoshift_warps" in others:
     plain = others["cryoshift_warps"].interval
     verdict = "costs accuracy" if plain.high < 0 else "gains accuracy" if plain.low > 0 else "shows no difference"
@@ -207,8 +219,8 @@ if "cryoshift_warps" in others:
 #
 # Which part of the shift costs accuracy at all, and which of it comes back? A grey bar is the gap; look for green dots at its
 # right end. Where there is hardly a bar, there is nothing to adapt to, and the only question is whether adaptation does harm. The
-# intervals here are not paired: they overlap more than the differences do. One or two seeds rarely tell a gap from 0: the share
-# closed is then n/a.
+# intervals here are not paired: they overlap more than the differences do. A hollow marker is a single seed, which has no interval.
+# One or two seeds rarely tell a gap from 0: the share closed is then n/a.
 
 # %%
 evidence.draw("factors", "factors")
@@ -224,8 +236,8 @@ if pooled:
 #
 # [Negative transfer](../docs/glossary.md#negative-transfer) is the failure that a user cannot see. A purple row is a method whose
 # own 95 % interval lies below source_only. Among many rows one is purple by chance now and then, so the line below counts only those
-# that stay significant after p was adjusted for all of them (Holm). A grey row proves nothing either way, and a few seeds can only
-# show large harm.
+# that stay significant after p was adjusted for all of them (Holm). A grey row proves nothing either way, a hollow marker is a single
+# seed and can have no colour, and a few seeds can only show large harm.
 #
 # **What do you expect?** How many rows are purple, and how many would be by chance (exercise 2)?
 
@@ -235,11 +247,10 @@ if compared:
     fig = forest(compared, "Every method compared with source_only", "balanced accuracy: method - source_only")
     lesson.figure(fig, "evidence_transfer")
     harmed = [name for name, found in compared.items() if found.interval.mean < 0 and found.p < 0.05]
-    purple = sum(found.interval.high < 0 for found in compared.values())
-    by_chance = 0.025 * len(compared)
-    print(
-        f"{purple} of {len(compared)} rows are purple; {by_chance:.1f} would be by chance if nothing helped or harmed"
-    )
+    purple = [name for name, found in compared.items() if found.interval.high < 0]
+    several = sum(found.seeds > 1 for found in compared.values())  # one seed has no interval
+    print(f"purple: {len(purple)} of {several} rows with an interval ({'; '.join(purple) or 'none'});")
+    print(f"{0.025 * several:.1f} would be by chance if nothing helped or harmed")
     print(f"negative transfer in {len(harmed)} of {len(compared)}, with p adjusted: {'; '.join(harmed) or 'none'}")
 else:
     evidence.missing("Negative transfer", "core")
@@ -247,7 +258,7 @@ else:
 # %% [markdown]
 # ### Exercise 2 · Harm by chance
 #
-# 26 pairs of method and scenario are compared with source_only, each with a 95 % interval. Suppose that no method does
+# Suppose that 26 pairs of method and scenario are compared with source_only, each with a 95 % interval, and that no method does
 # anything. How many intervals are expected to lie wholly *below* 0? Write it for any number of comparisons.
 
 
@@ -311,8 +322,9 @@ lesson.check("harms_by_chance")
 # ## 3 · Which part did it, and for which class? (9 minutes)
 #
 # The recipe with one part left out, warp by warp and rule by rule, where it is measured. A purple row is a part that is needed. A
-# grey row with a narrow interval around 0 could go; one with a wide interval says nothing. The figure does *not* show what two parts do
-# together: each may cover for the other.
+# grey row with a narrow interval around 0 could go; one with a wide interval says nothing. A rule of choosing changes no training: a
+# value that most of the rules share is the difference of two trainings of the same seeds, and the last printed line says how large
+# that gets. The figure does *not* show what two parts do together: each may cover for the other.
 #
 # **What do you expect?** Which part is needed most: a warp, or the adversaries (`mada`)?
 
@@ -322,15 +334,18 @@ left_out = statistics.ablation(measured)
 if left_out:
     worst = min(left_out, key=lambda name: left_out[name].interval.mean)
     needed = [name for name, found in left_out.items() if found.interval.high < 0]
-    print(f"largest loss: {worst}, {left_out[worst].interval:+.3f}; rows below 0: {', '.join(needed) or 'none'}")
+    print(f"lowest mean: {worst}, {left_out[worst].interval:+.3f};", end=" ")
+    print(f"whole interval below 0: {', '.join(needed) or 'none'}")
     wide = [name for name, found in left_out.items() if found.interval.high - found.interval.low > 0.1]
     print(f"intervals wider than 0.1, which could hide a loss that matters: {len(wide)} of {len(left_out)}")
+    print(f"one seed trained twice, on different machines: up to {statistics.retrained(measured):.3f} apart")
 
 # %% [markdown]
 # ### Class by class
 #
 # Look along a row for dark cells: a mean may hide a molecule that is never found. Look down a column for molecules that even the
-# oracle finds seldom: there information is missing, or labels are few.
+# oracle finds seldom: there information is missing, or labels are few. The figure shows one scenario; the last printed lines name the
+# classes of all three composites that `cryoshift` finds less often than source_only does, with p adjusted for all of them.
 
 # %%
 evidence.draw("recall", "core")
@@ -339,6 +354,10 @@ for name, by_class in statistics.recalls(evidence.per_class).items():
         lowest = min(by_class.values())
         worst = " and ".join(one for one, recall in by_class.items() if recall < lowest + 0.005)
         print(f"{name}: the lowest recall on {jobs.REFERENCE_SCENARIO} is {lowest:.0%}, of {worst}")
+lost = [h for h in statistics.harm(evidence.per_class) if h.difference.mean < 0 and h.p < 0.05]
+print(f"classes that adaptation harms: {len(lost)}")
+for h in lost:
+    print(f"{h.name} on {h.scenario}: recall {h.before:.2f} -> {h.after:.2f} (adjusted p {statistics.p_text(h.p)})")
 
 # %% [markdown]
 # ### What does choosing without labels cost?
@@ -370,7 +389,7 @@ for parameter, by_method in statistics.curves(measured).items():
 
 # %% [markdown]
 # **Recap**
-# - A part that is left out and costs nothing may still cover for another one.
+# - A part whose absence costs nothing may still be needed: another part may cover for it.
 # - A mean over classes may hide a molecule that is never found.
 # - The regret compares checkpoints of one method, and no methods with each other.
 #

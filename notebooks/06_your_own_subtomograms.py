@@ -105,7 +105,7 @@ run.show(looked)
 lesson.checkpoint("subtomograms that are classified", len(looked.target.kept))
 
 # %% [markdown]
-# Three sections through one particle: a slider in JupyterLab, two particles in a static copy. With a tomogram, the
+# Three sections through one particle: a slider in JupyterLab and on the site, two particles in print. With a tomogram, the
 # cross-hairs must point at the particle in all three, and dots are positions within one voxel of the section.
 
 # %%
@@ -192,7 +192,7 @@ run.show(job.simulate())
 #
 # No simulation knows the noise, the filters and the crowd of *your* tomogram. Between your particles are boxes without one.
 # A simulated molecule in such a box has real surroundings and a known class. There are two sets of boxes: one to train
-# with, where there are enough of them, and one for *spike-ins*, which measure the accuracy below. Both are made before
+# with, where there are enough of them, and one for [*spike-ins*](../docs/glossary.md#spike-in), which measure the accuracy below. Both are made before
 # anything is trained.
 #
 # Look at the boxes (figure *no particle*): they should look empty. If you see particles, the coordinates are incomplete.
@@ -213,7 +213,9 @@ run.show(job.spike())
 # `source_only` never sees your subtomograms. `cryoshift` is adapted to them, without labels, and is trained a second time
 # without its adversaries (`cryoshift_warps`): adversaries also align the class fractions, so where the two disagree about
 # these by more than 0.1, the second one is used. The checkpoint is chosen by label-free scores, and where a check speaks
-# against the adapted network, `source_only` may take its place and a warning says so.
+# against the adapted network, `source_only` may take its place and a warning says so. In the figure, the classification loss and the
+# accuracy are those of simulated subtomograms; the [IM score](../docs/glossary.md#im-score) is of yours, and 0 if all predictions are
+# the same.
 
 # %%
 run.show(job.adapt())
@@ -241,10 +243,14 @@ run.show(job.adapt())
 #
 # The lines below it are the reasons. A class has an alarm where its spike-ins, or those called by its name, are wrong more
 # often than right; where its average looks like that of another class although simulated ones do not; where training seeds
-# disagree (`n_seeds`); and, for `ice`, where the average is not flat. The figures show what these alarms saw: the recall on
-# spike-ins of each method (dotted: guessing), and the averages of the predicted classes above simulated ones. **A class
-# without an alarm can still be wrong**: spike-ins are simulated molecules, so real ones that differ from their models, and
-# things that you did not name, are not in this score.
+# disagree (`n_seeds`); and, for `ice`, where the average has more than half the contrast of the strongest class. The
+# balanced accuracy on spike-ins is a range: with positions that are off by up to 4 voxels, and by up to 2. The *balanced
+# accuracy to expect* reaches from that with 2 voxels to the mean calibrated confidence, and 0.05 beyond both. The
+# [A-distance](../docs/glossary.md#a-distance) says how well features of simulated subtomograms and of yours can be told apart.
+#
+# The figures show what the alarms saw: the recall on spike-ins of each method (dotted: guessing), and the averages of the
+# predicted classes above simulated ones. **A class without an alarm can still be wrong**: spike-ins are simulated molecules,
+# so real ones that differ from their models, and things that you did not name, are not in this score.
 
 # %%
 run.show(job.judge())
@@ -255,8 +261,8 @@ run.show(job.judge())
 # How many of each class, and how sure. Confidences are calibrated on simulated subtomograms that were not trained on, and
 # warped to look like yours. The first figure shows how the methods differ in the class fractions of the subtomograms
 # adapted to. In the second, the most certain ones of a class should look alike. In the third, colour is the predicted
-# class. The *expected purity* is the mean calibrated confidence: the model's own expectation, and too high for classes that
-# the verdict speaks against.
+# class. The [*expected purity*](../docs/glossary.md#expected-purity) is the mean calibrated confidence: the
+# model's own expectation, and too high for classes that the verdict speaks against.
 
 # %%
 classified = job.classify()
@@ -459,7 +465,7 @@ assert not lesson.unsolved(), lesson.unsolved()
 # **Recap**
 # - The report holds every result, verdict first; `predictions.star` has one row per input.
 # - With your own data nobody knows the answer: spike-ins, and some subtomograms checked by eye, are all there is.
-# - Every name that you give gets some subtomograms, present or not.
+# - A name that is absent gets subtomograms all the same, and may take them from a relative that is there.
 #
 # ## What to take away
 #

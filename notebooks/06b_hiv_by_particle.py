@@ -24,9 +24,9 @@
 # **What you will learn**
 # - why neighbouring subtomograms must not be split between training and test;
 # - how a classifier that was adapted to some particles does on others, with the particle as the unit;
-# - how the verdict and the spike-ins compare with a score where the truth is known.
+# - how the verdict and the [spike-ins](../docs/glossary.md#spike-in) compare with a score where the truth is known.
 #
-# About 35 minutes with the three exercises.
+# About 35 minutes with the three exercises. Words in links are explained in the [glossary](../docs/glossary.md).
 #
 # **What you need**: nothing. The tomogram of HIV-1 virus-like particles ships with this repository (TS_01 of EMPIAR-10164,
 # downsampled to 40 Å per voxel), with 5,377 positions on the Gag lattices of nine particles. *What is known*: a subtomogram
@@ -227,7 +227,8 @@ run.save_figure(fig, "scores")
 plt.show()
 run.report(**{f"held_out_{name}": interval for name, interval in intervals.items()})
 for name, interval in intervals.items():
-    print(f"{name}: balanced accuracy {interval:.3f} over {len(values[name])} particles")
+    ends = f"from {min(values[name]):.3f} to {max(values[name]):.3f}"
+    print(f"{name}: balanced accuracy {interval:.3f} over {len(values[name])} particles, {ends}")
 lesson.checkpoint("subtomograms of the held-out particles and their ice", len(test.held_out))
 
 # %% [markdown]
@@ -235,7 +236,7 @@ lesson.checkpoint("subtomograms of the held-out particles and their ice", len(te
 # two scores differ, the score by particle is the one to believe, and your own data have no such score.
 #
 # Then the classes of all positions. All of them lie on a lattice, so each one that is called ice is a mistake. Did the
-# verdict notice?
+# verdict notice? Among the lines of `judge` above, which one could have made you doubt?
 
 # %%
 run.show(job.classify())
@@ -418,6 +419,7 @@ assert not lesson.unsolved(), lesson.unsolved()
 #
 # - Split by particle, or by tomogram, never by subtomogram: neighbours share voxels.
 # - The particle is the unit of the interval, and three particles are few for one.
-# - A class without an alarm can be wrong: the verdict looks for gross faults, and knows no label.
+# - A class without an alarm can be wrong: the verdict looks for gross faults, and knows no label. What the averages look like
+#   is printed below it.
 # - Spike-ins measure noise, wedge and filters of *this* tomogram. They say nothing of molecules unlike their models.
 # - This is one easy problem of two classes on one tomogram: it shows that the path works on experimental data, no more.

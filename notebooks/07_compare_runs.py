@@ -26,7 +26,7 @@
 # - to compare two methods seed by seed, and to adjust p-values for the number of comparisons;
 # - to see what an improvement costs, and which classes it harms.
 #
-# About 35 minutes with the three exercises.
+# About 35 minutes with the three exercises. Words in links are explained in the [glossary](../docs/glossary.md).
 #
 # **What you need**: nothing for the default, which is the evidence that ships with this repository. For your own runs, give
 # `results`: the CSV of `python -m cryoshift_core compare`, the file of a sweep, or a folder of runs.
@@ -84,7 +84,8 @@ parts = []
 # **What do you expect?** Of the runs that were planned, how many failed or are missing?
 #
 # A missing run is not a bad run. Look here first: if the runs that failed share a method or a target, the means below are means
-# over different things.
+# over different things. Only the file of a sweep says what was planned. A table, such as the default, lists what finished, and
+# a run that is missing from it cannot be seen.
 
 # %%
 rows = comparison.status_table(found, planned)
@@ -115,8 +116,8 @@ fig = comparison.draw_scores(lines, score)
 run.save_figure(fig, "scores")
 plt.show()
 parts.append(("The scores", comparison.picture(fig, f"{score} of each configuration on each target, by seed")))
-if len(targets) > comparison.PANELS:
-    print(f"The figure shows {comparison.PANELS} of {len(targets)} targets; the table below has them all.")
+if len(targets) > (n := len(comparison.drawn(lines))):
+    print(f"The figure shows the {n} of {len(targets)} targets with most configurations; the table below has all.")
 
 # %% [markdown]
 # **Recap**
@@ -130,21 +131,20 @@ if len(targets) > comparison.PANELS:
 #
 # **What do you expect?** Of all pairs of method and target, how many differ from the baseline beyond chance?
 #
-#
 # Two methods with the same seed share their data, so their scores rise and fall together. The difference *within* each seed is
 # therefore known better than the two means. The table has that difference to the baseline, its 95 % interval over seeds, and a
-# p-value that is adjusted for the number of comparisons in the table (Holm). The oracle is a bound and no method under test, so it
-# has no p-value.
+# p-value that is adjusted for the number of comparisons in the table ([Holm](../docs/glossary.md#holms-adjustment)). The
+# [oracle](../docs/glossary.md#oracle) is a bound and no method under test, so it has no p-value.
 #
-# **Gap closed** is the part of the way from `source_only` to the oracle, with Fieller's interval. It is n/a where one of the two
+# [**Gap closed**](../docs/glossary.md#gap-closed) is the part of the way from `source_only` to the oracle, with Fieller's interval. It is n/a where one of the two
 # was not run, or where the oracle is not measurably better than `source_only`.
 
 # %%
 cells = [comparison.cells(line) for line in lines]
 header = [name if name != "less the baseline" else f"less {baseline}" for name in comparison.HEADER]
+run.save_table([dict(zip(comparison.HEADER, row, strict=True)) for row in cells], "lines")
 display(Markdown(table(" | ".join(header), cells)))
 parts.append(("Seed by seed", comparison.html_table(header, cells)))
-run.save_table([dict(zip(comparison.HEADER, row, strict=True)) for row in cells], "lines")
 
 # %%
 tested = [line for line in lines if line.over and line.over.p == line.over.p]
@@ -225,7 +225,8 @@ lesson.check("holm")
 # ### Who pays?
 #
 # A higher mean can hide a class that gets lost. Below: the recall of each class less that of the baseline, the largest losses
-# first.
+# first. Here p is adjusted for all classes of all configurations. More comparisons make each p larger, so a loss that stands out
+# among few (05b) may not stand out among many.
 
 # %%
 losses = [change for change in comparison.harm(found, baseline, shown_model) if change.over.interval.mean < 0]
@@ -234,10 +235,12 @@ if losses:
     shown = [[c.target, c.label, c.name, f"{c.over.interval:+.2f}", statistics.p_text(c.over.p)] for c in losses[:12]]
     display(Markdown(table(" | ".join(columns), shown)))
     parts.append(("Classes that lose", comparison.html_table(columns, shown)))
-    sure = sum(change.over.p < 0.05 for change in losses)
+    sure = [f"{c.name} with {c.label} on {c.target}" for c in losses if c.over.p < 0.05]
     print(
-        f"{len(losses)} recalls fall, {sure} of them with an adjusted p below 0.05; the table has the first {len(shown)}."
+        f"{len(losses)} recalls fall; the table has the first {len(shown)}. {len(sure)} have an adjusted p below 0.05",
+        end="",
     )
+    print(f": {'; '.join(sure)}" if sure else "")
 else:
     print("No recall of a class is below the baseline's, or these runs have no recalls.")
 
@@ -253,7 +256,6 @@ else:
 #
 # **What do you expect?** Is the most expensive configuration the best one?
 #
-#
 # CPU seconds of training against the score, on the targets with most configurations. A configuration to the right must also
 # stand higher to be worth it.
 
@@ -264,10 +266,9 @@ if costly:
     run.save_figure(fig, "cost")
     plt.show()
     parts.append(("Cost", comparison.picture(fig, f"{score} against CPU seconds of training")))
-    dearest, cheapest = (pick(costly, key=lambda line: line.cpu_seconds) for pick in (max, min))
     if len(kinds := comparison.devices(found)) > 1:
         print(f"The times come from different devices ({', '.join(kinds)}): compare them only within one device.")
-    print(f"{cheapest.cpu_seconds:.0f} CPU s ({cheapest.label}) to {dearest.cpu_seconds:.0f} CPU s ({dearest.label})")
+    print("\n".join(comparison.cost_lines(costly)))
 else:
     print("These runs have not recorded their CPU time.")
 
@@ -355,9 +356,8 @@ else:
 # %% [markdown]
 # ### Look closer
 #
-# In JupyterLab, choose a target and a model. Elsewhere the first row shows up to four targets with most configurations, the
-# second row the models.
-# A dot is a seed, the bar is their mean; all panels have the same axis.
+# Choose a target and a model. In JupyterLab every target can be chosen, on the site up to four with most configurations. In print,
+# the first row shows these targets and the second row the models. A dot is a seed, the bar is their mean; all panels have the same axis.
 
 
 # %%

@@ -466,7 +466,7 @@ class Job:
         s, (found, classifier), judged = self.settings, self.predict(), self.judge()
         least, listed = purity.least_confidence(found, s.purity), self._picks(found, classifier)
         calibration = classifier.calibration if found.agreement is None else Calibration(1.0, 0)  # calibrated already
-        confidences = sorted({*purity.CONFIDENCES, *([] if least is None else [least])})
+        confidences = purity.with_least(least)
         return Classes(
             judged.verdict,
             self.target,

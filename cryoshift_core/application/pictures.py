@@ -34,6 +34,7 @@ COLOURS = {
 }
 SEVENTH = "#9E8A00"  # a darker yellow, for the seventh of several lines
 OTHERS = ("#D55E00", "#56B4E9", "#CC79A7", "#009E73", "#7F7F7F", "#000000")  # for lines and bars without a fixed colour
+BESIDE_DOMAINS = ("#7F7F7F", "#CC79A7", "#009E73")  # for what is drawn beside source and target: unlike blue and orange
 TITLES = {  # of a fit's terms
     "source": "classification loss, source",
     "source_val_acc": "accuracy, source validation",
@@ -140,7 +141,7 @@ def tomogram(
         for group in [None] if groups is None else np.unique(groups):
             shown = near if groups is None else near & (groups == group)
             colour, marker = (POSITION, "o") if group is None else group_style(int(group))
-            ax.scatter(zyx[shown, 2], zyx[shown, 1], s=6, linewidths=0, c=colour, marker=marker)
+            ax.scatter(zyx[shown, 2], zyx[shown, 1], s=10, linewidths=0, c=colour, marker=marker)
     if names:
         styles = [group_style(k) for k in range(len(names))]
         marks = [plt.Line2D([], [], ls="", ms=5, mew=0, color=colour, marker=marker) for colour, marker in styles]
@@ -172,7 +173,7 @@ def orthoslices(axes: Sequence[Axes], data: np.ndarray, zyx: np.ndarray, at: np.
         title = f"{'zyx'[right]}{'zyx'[down]}, {'zyx'[across]} = {centre[across]}"
         show(ax, np.asarray(data[section], np.float32), title)
         close = zyx[np.abs(zyx[:, across] - at[across]) <= 1]
-        ax.scatter(close[:, right], close[:, down], s=2, c=POSITION, linewidths=0)
+        ax.scatter(close[:, right], close[:, down], s=6, c=POSITION, linewidths=0)
         free = 0.08 * max(data.shape)
         for line, along, level in ((ax.hlines, right, down), (ax.vlines, down, right)):
             far = data.shape[along] - 1
@@ -274,9 +275,10 @@ def radial_spectrum(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
 def spectra(domains: Mapping[str, Tensor], voxel_size: float) -> Figure:
     """Figure with the radial power spectrum of each set of subtomograms (N, 1, n, n, n); `voxel_size` in A."""
     fig, ax = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
+    others = cycle(BESIDE_DOMAINS)
     for (name, x), line in zip(domains.items(), cycle(LINES), strict=False):
         k, power = radial_spectrum(x)
-        ax.semilogy(k / voxel_size, power, line, label=name, color=COLOURS.get(name))
+        ax.semilogy(k / voxel_size, power, line, label=name, color=COLOURS.get(name) or next(others))
     ax.set(xlabel="spatial frequency (1/Å)", ylabel="mean power per voxel", title="Radial power spectrum")
     ax.legend()
     return fig

@@ -265,7 +265,7 @@ def _number(given: Given) -> Finding:
     doubts = target_data.class_fraction_warnings([1 / k] * k, given.names, n)
     if n < (1 - LOST) * len(target) or n < 100:
         doubts = target.of_number + doubts
-    return _row("particles", f"{n} of {len(target)} are classified, {n / k:.0f} for each of {k} classes", doubts)
+    return _row("particles", f"{n} of {len(target)} are classified, {n / k:.0f} a class on average", doubts)
 
 
 def _tilts(given: Given) -> Finding:

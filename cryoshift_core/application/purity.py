@@ -77,6 +77,13 @@ def least_confidence(predictions: Predictions, purity: float) -> float | None:
     return float(confidence[usable[-1]]) if len(usable) else None
 
 
+def with_least(least: float | None) -> list[float]:
+    """CONFIDENCES and `least`, in order; `least` takes the place of one that is shown with the same three digits."""
+    if least is None:
+        return list(CONFIDENCES)
+    return sorted([least, *(one for one in CONFIDENCES if f"{one:.3f}" != f"{least:.3f}")])
+
+
 def table(found: Sequence[Cut]) -> str:
     """CSV text, a row per cut: confidence, kept, expected, spike_ins, spike_ins_low, spike_ins_high."""
     with io.StringIO(newline="") as file:

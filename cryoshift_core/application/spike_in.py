@@ -385,7 +385,7 @@ class SpikeInScore:
         """Balanced accuracy as a range over the unknown picking error, such as "0.71 to 0.80", or one number."""
         if math.isnan(self.far):
             return f"{self.balanced_accuracy:.2f}"
-        return " to ".join(f"{value:.2f}" for value in sorted((self.far, self.balanced_accuracy)))
+        return " to ".join(dict.fromkeys(f"{value:.2f}" for value in sorted((self.far, self.balanced_accuracy))))
 
     def worse_than(self, other: SpikeInScore) -> bool:
         """Whether the accuracy is lower than that of `other` on the same spike-ins by more than 2 standard errors."""

@@ -659,6 +659,6 @@ def class_fraction_warnings(
     if present and max(present) > 10 * min(present):
         out.append(
             f"The most frequent class is {max(present) / min(present):.0f} times as frequent as the rarest. "
-            "Adversaries favour equal class fractions: check the rare classes."
+            "The network learned from equally many of each class, and adversaries favour that: check the rare classes."
         )
     return out

@@ -7,13 +7,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..application.pictures import COLOURS
+from ..application.pictures import COLOURS, SEVENTH
 from ..application.report import data_url
 from ..errors import InputError
 from ..metrics import FRACTION, UNBOUNDED, Interval, interval
@@ -23,10 +24,12 @@ from .figures import LINES, MARKERS
 from .jobs import BOUNDS
 from .statistics import Comparison, difference, gap_closed, holm, p_text, p_value, paired
 
-PANELS = 9  # targets that a figure shows
-CYCLE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")  # Okabe-Ito
+PANELS, ROWS = 9, 64  # targets that a figure shows, and configurations in one of its columns
+WIDEST = 9.0  # inches of a figure whose labels are still read on a page
+ONE_LINE = 24  # characters of a cell that is not broken on a page: an interval fits
+CYCLE = ("#CC79A7", "#56B4E9", SEVENTH)  # of lines: neither those of the domains nor those of methods with their own
 SHAPES = "osD^v<>P"
-FREE = ("#CC79A7", "#F0E442", "#56B4E9", "#FFFFFF", "#BBBBBB")  # that stand for no method and no domain
+FREE = ("#CC79A7", "#F0E442", "#56B4E9", "#FFFFFF", "#BBBBBB")  # of filled markers, likewise
 
 
 @dataclass(frozen=True)
@@ -247,14 +250,28 @@ def targets(found: Iterable[Line]) -> list[str]:
     return [name for name, _ in Counter(line.target for line in found).most_common()]
 
 
+def _columns(found: Iterable[Line]) -> tuple[int, float]:
+    """Columns of panels that can still be read side by side, and the width of one in inches."""
+    width = 2.6 + 0.085 * max(len(line.label) for line in found)
+    return max(1, min(3, int(WIDEST / width))), width
+
+
+def drawn(found: Sequence[Line]) -> list[str]:
+    """Targets of :func:`draw_scores`: those with most configurations, at most PANELS, and ROWS lines a column."""
+    names, n = targets(found)[:PANELS], Counter(line.target for line in found)
+    while len(names) > 1 and sum(n[name] for name in names) > ROWS * _columns(found)[0]:
+        names.pop()
+    return names
+
+
 def draw_scores(found: Sequence[Line], score: str) -> Figure:
-    """A panel per target: a pale dot per seed, and the mean with its 95 % t interval, of each configuration."""
-    by_target = {target: [line for line in found if line.target == target] for target in targets(found)[:PANELS]}
-    columns = min(3, len(by_target))
+    """A panel per target of :func:`drawn`: a pale dot per seed, and the mean with its 95 % t interval, of each line."""
+    by_target = {target: [line for line in found if line.target == target] for target in drawn(found)}
+    columns, width = _columns(found)
+    columns = min(columns, len(by_target))
     rows = -(-len(by_target) // columns)
-    longest = max(len(line.label) for lines in by_target.values() for line in lines)
     most = [max(map(len, list(by_target.values())[i * columns : (i + 1) * columns])) for i in range(rows)]
-    size = ((2.6 + 0.085 * longest) * columns, 0.27 * sum(most) + 0.9 * rows + 0.5)
+    size = (width * columns, 0.25 * sum(most) + 0.9 * rows + 0.6)
     fig, axes = plt.subplots(
         rows,
         columns,
@@ -281,7 +298,7 @@ def draw_scores(found: Sequence[Line], score: str) -> Figure:
         ax.set_xlabel(score.replace("_", " "))
         ax.tick_params(labelbottom=True)
     fig.suptitle(
-        "dot: one seed; marker: mean (hollow: one seed alone); error bar: 95 % t interval over seeds", fontsize=9
+        "dot: one seed; marker: mean (hollow: one seed alone)\nerror bar: 95 % t interval over seeds", fontsize=9
     )
     return fig
 
@@ -292,10 +309,12 @@ def draw_curves(found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]
         1, len(found), figsize=(3.6 * len(found) + 2.2, 3.4), layout="constrained", squeeze=False, sharey=True
     )
     every = list(dict.fromkeys(label for by_label in found.values() for label in by_label))
+    methods = dict.fromkeys(label.partition(",")[0] for label in every)
+    free = dict(zip((name for name in methods if name not in COLOURS), cycle(CYCLE), strict=False))
     for ax, (parameter, by_label) in zip(axes[0], found.items(), strict=True):
         for label, line in by_label.items():
             i, method = every.index(label), label.partition(",")[0]
-            colour, values = CYCLE[i % len(CYCLE)], sorted(line)
+            colour, values = COLOURS.get(method) or free[method], sorted(line)
             style, shape = LINES.get(method, "-"), SHAPES[i % len(SHAPES)]
             ax.plot(values, [np.mean(line[v]) for v in values], ls=style, marker=shape, ms=5, color=colour, label=label)
             for v in values:
@@ -309,7 +328,7 @@ def draw_curves(found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]
     axes[0, 0].set_ylabel(score.replace("_", " "))
     counts = sorted({len(s) for by in found.values() for line in by.values() for s in line.values()})
     number = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed{'s'[: counts[0] > 1]}"
-    fig.suptitle(f"line: mean over {number}; dot: one seed", fontsize=9)
+    fig.suptitle(f"line: mean over {number}; dot: one seed", fontsize=9, x=0.01, ha="left")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return fig
 
@@ -319,13 +338,15 @@ def draw_cost(found: Sequence[Line], score: str) -> Figure:
     known = [line for line in found if math.isfinite(line.cpu_seconds)]
     shown = targets(known)[:3]
     labels = list(dict.fromkeys(line.label for line in known if line.target in shown))
-    size = (2.9 * len(shown) + 0.075 * max(map(len, labels)) + 0.6, max(3.2, 0.21 * len(labels) + 0.6))
+    size = (max(5.0, 2.8 * len(shown) + 0.6), 3.6)
+    beside = max(1, int(size[0] / (0.07 * max(map(len, labels)) + 0.5)))  # columns of the legend
+    size = (size[0], size[1] + 0.19 * -(-len(labels) // beside))
     fig, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False, sharex=True, sharey=True)
     handles = {}
     # a configuration with a colour of its own has it here, too; the others share the rest
     own = {line.label: (COLOURS[line.label], MARKERS[line.label]) for line in known if line.label in MARKERS}
     others = [label for label in labels if label not in own]
-    marks = [shape for shape in SHAPES + "hX*" if shape not in MARKERS.values()]
+    marks = [shape for shape in SHAPES + "hX*pd8H" if shape not in MARKERS.values()]
     looks = own | {label: (FREE[i % len(FREE)], marks[i // len(FREE) % len(marks)]) for i, label in enumerate(others)}
     for ax, target in zip(axes[0], shown, strict=True):
         for line in known:
@@ -338,16 +359,39 @@ def draw_cost(found: Sequence[Line], score: str) -> Figure:
         ax.set_xlabel("CPU seconds of training")
     axes[0, 0].set_xlim(0, 1.08 * max(line.cpu_seconds for line in known if line.target in shown) or 1)
     axes[0, 0].set_ylabel(score.replace("_", " "))
-    fig.suptitle("each marker: mean over seeds", fontsize=9)
-    fig.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
+    fig.suptitle("each marker: mean over seeds", fontsize=9, x=0.01, ha="left")
+    fig.legend(handles.values(), handles, loc="outside lower center", fontsize=8, ncols=beside)
     return fig
+
+
+def cost_lines(found: Sequence[Line]) -> list[str]:
+    """A sentence for each target of :func:`draw_cost`: what its most expensive and its best configuration cost.
+
+    The bounds, source_only and the oracle, are left out where there are others.
+    """
+    said = []
+    known = [line for line in found if math.isfinite(line.cpu_seconds)]
+    for target in targets(known)[:3]:
+        here = [line for line in known if line.target == target]
+        here = [line for line in here if line.method not in BOUNDS] or here
+        dearest, best = max(here, key=lambda line: line.cpu_seconds), max(here, key=lambda line: line.score.mean)
+        words = [f"{one.label} ({one.cpu_seconds:.0f} CPU s, {one.score.mean:.3f})" for one in (dearest, best)]
+        both = f"the most expensive, {words[0]}, is the best, too" if dearest is best else None
+        said.append(f"{target}: {both or f'the most expensive is {words[0]}, the best {words[1]}'}")
+    return said
 
 
 def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table as HTML, with its texts escaped."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(content: object) -> str:
+    text = str(content)
+    kept = ' class="line"' if len(text) <= ONE_LINE else ""
+    return f"<td{kept}>{html.escape(text)}</td>"
 
 
 def picture(fig: Figure, alt: str) -> str:
@@ -364,8 +408,8 @@ def write_page(path: Path, title: str, parts: Iterable[tuple[str, str]]) -> Path
     """
     style = (
         "body{font:16px/1.5 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em}table{border-collapse:"
-        "collapse;display:block;overflow-x:auto}td,th{padding:.25em .7em;border-bottom:1px solid #ccc;text-align:left}"
-        "img{max-width:100%}"
+        "collapse;display:block;overflow-x:auto;font-size:.9em}td,th{padding:.25em .6em;border-bottom:1px solid #ccc;"
+        "text-align:left}img{max-width:100%}.line{white-space:nowrap}"
     )
     body = "".join(f"<h2>{html.escape(heading)}</h2>{content}" for heading, content in parts)
     return write_text(

@@ -33,7 +33,7 @@ class Evidence:
             self.show(figure, f"evidence_{name}")
 
     def compare(self, found: Mapping[str, Comparison], title: str, label: str, name: str, tier: str) -> None:
-        """Show paired differences, and print for each whether its interval leaves out zero.
+        """Show paired differences, and print for each whether its interval leaves out zero, and its adjusted p.
 
         Parameters
         ----------
@@ -45,7 +45,8 @@ class Evidence:
             return
         self.show(forest(found, title, f"balanced accuracy: difference to {label}"), name)
         for what, one in found.items():
-            print(f"{what}: {one.interval:+.3f} ({one.seeds} seeds), {verdict(one, label)}")
+            adjusted = f" (adjusted p {p})" if (p := statistics.p_text(one.p)) else ""
+            print(f"{what}: {one.interval:+.3f} ({one.seeds} seeds), {verdict(one, label)}{adjusted}")
 
     def of(self, method: str, wanted: tuple[str, ...] = statistics.NAMED) -> dict[str, Gap]:
         """Scenario -> what was measured of a method there."""

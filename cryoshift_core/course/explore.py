@@ -125,6 +125,8 @@ def explore(
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, float):
+        value = float(f"{value:.4g}")  # more digits would be those of a computation
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 

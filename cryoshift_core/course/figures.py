@@ -211,9 +211,10 @@ def scores(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Interv
     fig, ax = plt.subplots(figsize=(5.2, 0.42 * len(values) + 1.1), layout="constrained")
     for i, (name, single) in enumerate(values.items()):
         mean, low, high = intervals[name]
-        ax.plot(single, [i] * len(single), "o", ms=4, color=COLOURS.get(name, "0.4"), alpha=0.5)
-        error = None if math.isnan(low) else [[mean - low], [high - mean]]
-        ax.errorbar(mean, i, xerr=error, fmt="|", color="black", capsize=3)
+        several = not math.isnan(low)
+        ax.plot(single, [i + 0.22 * several] * len(single), "o", ms=5, color=COLOURS.get(name, "0.4"), alpha=0.7, mew=0)
+        if several:  # above the dots, which it would hide
+            ax.errorbar(mean, i, xerr=[[mean - low], [high - mean]], fmt="|", color="black", capsize=3)
         ax.annotate(f"{mean:.2f}", (mean, i), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
     ax.set_yticks(range(len(values)), list(values))
     ax.set(xlabel=label, xlim=(0, 1.02), ylim=(len(values) - 0.4, -0.7))

@@ -35,6 +35,7 @@ from .run import Run
 
 LAMELLA, LAMELLA_CLASSES = "the shipped yeast lamella", ("ribosome_80S", "membrane", "ice")
 VLP, VLP_CLASSES = "the shipped HIV-1 tomogram", ("membrane", "ice")
+PAGE_WIDTH = 84  # columns of a printed table; where they do not fit a page breaks its lines
 MOST_ABSENT = 150  # simulated subtomograms of each class
 
 
@@ -62,10 +63,11 @@ def inputs(run: Run, *, particles: bool = False) -> dict[str, Any]:
     return given | {"keep": run.base}
 
 
-def check(given: dict[str, Any]) -> Preflight:
-    """The table of `cryoshift_core.preflight` for the arguments of :func:`inputs`."""
+def check(given: dict[str, Any]) -> str:
+    """The table of `cryoshift_core.preflight` for the arguments of :func:`inputs`, as wide as a page of the site."""
     taken = inspect.signature(checks.preflight).parameters
-    return checks.preflight(**{name: value for name, value in given.items() if name in taken and name != "out_dir"})
+    found = checks.preflight(**{name: value for name, value in given.items() if name in taken and name != "out_dir"})
+    return checks.table(found.findings, PAGE_WIDTH)
 
 
 def pixel_size_alarms(factor: float) -> dict[str, tuple[tuple[str, ...], str]]:
@@ -188,6 +190,6 @@ def compare(result: Classification) -> str:
         listed = readers.read_picks(path, volume).zyx
         rows = cKDTree(listed).query(zyx[result.target.kept])[0] < 0.01
         counts = np.bincount(called[rows], minlength=len(classes))
-        shares = ", ".join(f"{n} {name}" for n, name in zip(counts, classes, strict=True))
-        lines.append(f"{rows.sum()} {what}: {shares}")
+        shares = (f"{n} ({n / max(1, rows.sum()):.0%}) {name}" for n, name in zip(counts, classes, strict=True))
+        lines.append(f"{rows.sum()} {what}: {', '.join(shares)}")
     return "\n".join(lines)

@@ -155,13 +155,16 @@ def notebook_page(path: Path, executed: Path | None, profile: str, base: Path) -
         if "injected-parameters" in tags or cell.cell_type == "raw":  # papermill's, and the hints of the exercises
             continue
         if cell.cell_type == "markdown":
-            section = next((line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")), section)
+            lines = re.sub("[`*]", "", cell.source).splitlines()
+            headings = [line.lstrip("# ") for line in lines if line.startswith("#")]
+            section = re.sub(r" \(\d+ minutes\)$", "", headings[-1]) if headings else section
         else:
             alt = ". ".join([f"Figure in the section '{section}'", *described.get(cell.execution_count, [])])
             cell.metadata["mystnb"] = {"image": {"alt": alt}}
             if "solution" in tags:
                 cell.metadata["tags"] = [*dict.fromkeys([*tags, "hide-cell"])]
                 cell.metadata["mystnb"] |= {"code_prompt_show": "Show an answer", "code_prompt_hide": "Hide the answer"}
+            cell.outputs = [output for output in cell.outputs if not _is_path(output)]
             for output in cell.outputs:
                 _hide_paths(output, base)
         cells.append(cell)
@@ -181,6 +184,11 @@ def descriptions(folder: Path) -> dict[int, list[str]]:
         if about.get("Cell", "").isdecimal() and about.get("Description"):
             found.setdefault(int(about["Cell"]), []).append(about["Description"])
     return found
+
+
+def _is_path(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is the value of a last line that returns a path, such as that of `run.finish()`."""
+    return re.fullmatch(r"\w*Path\('.*'\)", output.get("data", {}).get("text/plain", "")) is not None
 
 
 def _hide_paths(output: nbformat.NotebookNode, base: Path) -> None:

@@ -13,6 +13,8 @@ from sphinx.util import logging
 LOG = logging.getLogger(__name__)
 # Code and emphasis keep their meaning; |k|, *.mrc, **values and name_ are meant as they stand.
 KEPT = re.compile(r"(``.+?``|:\w+:`.+?`|`.+?`_?|(?<![\w*])\*{1,2}[^\W_][^*\n]*[^\W_]\*{1,2}(?![\w*]))")
+# The bar of \bar p: as an accent, browsers without a font for formulas draw it into the letter, where it is not seen.
+BAR = ('<mover accent="true">', '<mover accent="false">')
 MARKS = re.compile(r"([|*]|(?<=\w)_(?!\w))")
 
 
@@ -20,7 +22,7 @@ def to_mathml(writer: Any, node: nodes.Element, block: bool) -> None:
     """Write a formula, which browsers show without a script; its LaTeX text and a warning for an unknown command."""
     latex = node.astext().replace(r"\begin{equation}", "").replace(r"\end{equation}", "").strip()
     try:
-        text = latex2mathml.tex2mathml(latex, as_block=block)
+        text = latex2mathml.tex2mathml(latex, as_block=block).replace(*BAR)
     except MathError as error:
         LOG.warning("formula %s: %s", latex, error, location=node)
         text = f"<code>{writer.encode(latex)}</code>"

@@ -127,8 +127,9 @@ def picks(zyx: np.ndarray, groups: np.ndarray, names: Sequence[str], shape: Sequ
             z, y, x = nm[groups == k].T
             colour, marker = group_style(k)
             ax.scatter(x, y, z, s=5, color=colour, marker=marker, label=name, depthshade=True, linewidths=0)
-        ax.set(xlim=(0, ends[2]), ylim=(0, ends[1]), zlim=(0, ends[0]), xlabel="x (nm)", ylabel="y (nm)", zlabel="z")
-        ax.set_box_aspect((ends[2], ends[1], ends[0]))
+        ax.set(xlim=(0, ends[2]), ylim=(0, ends[1]), zlim=(0, ends[0]), xlabel="x (nm)", ylabel="y (nm)")
+        ax.set_zticks([0, ends[0]], ["z = 0", f"{ends[0]:.0f} nm"])  # a label along z would leave the picture
+        ax.set_box_aspect((ends[2], ends[1], ends[0]), zoom=0.8)  # room for the labels in every view
         ax.tick_params(labelsize=6)
         ax.view_init(elev=35, azim=azimuth - 60)
         for text in ax.legend(fontsize=7, loc="upper left", markerscale=2).get_texts():

@@ -48,6 +48,20 @@ def test_without_spike_ins_and_as_csv():
     assert rows[0]["expected"] == "0.8125" and rows[-1]["expected"] == "" and rows[0]["spike_ins"] == ""
 
 
+def test_a_confidence_that_is_shown_alike_is_listed_once():
+    assert purity.with_least(None) == list(purity.CONFIDENCES)
+    assert purity.with_least(0.5002) == [0.0, 0.5002, 0.7, 0.8, 0.9, 0.95, 0.99], "0.5 twice says nothing"
+    assert purity.with_least(0.605)[:4] == [0.0, 0.5, 0.605, 0.7]
+
+
+def test_a_range_of_two_equal_numbers_is_one_number():
+    p = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    y = torch.tensor([0, 1])
+    labelled = Labelled(torch.zeros(2, 1, 2, 2, 2), y, ("a", "b"), 10.0, torch.zeros(2), y)
+    assert str(spike_in.score(p, labelled, far=0.997)) == "1.00"
+    assert str(spike_in.score(p, labelled, far=0.9)) == "0.90 to 1.00"
+
+
 def test_the_picture_of_a_threshold_says_what_it_keeps():
     unknown = torch.tensor([False, False, False, True])
     found = Predictions(("a", "b$"), P, torch.zeros(4), unknown)

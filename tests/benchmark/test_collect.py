@@ -5,9 +5,11 @@ import json
 import math
 import shutil
 
+import matplotlib.pyplot as plt
 import pytest
 from helpers.files import ROOT
 
+from cryoshift_core.application.pictures import COLOURS
 from cryoshift_core.benchmark import collect, comparison, statistics
 from cryoshift_core.benchmark.runner import read
 from cryoshift_core.course import runner as notebooks
@@ -78,6 +80,54 @@ def test_harm_and_curves(table):
     curve = comparison.curves(found, "balanced_accuracy")
     assert list(curve) == ["weights.mada"] and list(curve["weights.mada"]["mada, in_situ_2"]) == [1.0, 3.0]
     assert comparison.draw_curves(curve, "balanced_accuracy").axes[0].get_xlabel() == "weights.mada"
+
+
+def test_a_swept_method_keeps_its_colour_and_none_has_that_of_a_domain():
+    lines = {f"{name}, {where}": {1.0: [0.5], 2.0: [0.6]} for name in ("cryoshift", "mada", "dann") for where in "abc"}
+    fig = comparison.draw_curves({"n_target": lines}, "balanced_accuracy")
+    drawn = {line.get_label(): line for line in fig.axes[0].lines if line.get_label() in lines}
+    colours = {label: line.get_color() for label, line in drawn.items()}
+    assert {colour for label, colour in colours.items() if label.startswith("cryoshift")} == {COLOURS["cryoshift"]}
+    assert not {COLOURS["source"], COLOURS["target"]} & set(colours.values())
+    assert len({(line.get_color(), line.get_marker()) for line in drawn.values()}) == len(lines)
+    plt.close(fig)
+
+
+def test_what_the_most_expensive_and_the_best_configuration_cost(table):
+    lines = comparison.lines(collect.collect(table), "balanced_accuracy")
+    (said,) = comparison.cost_lines(lines)
+    dear, best = (max((x for x in lines if x.method == "mada"), key=key) for key in (
+        lambda line: line.cpu_seconds, lambda line: line.score.mean))  # fmt: skip
+    words = f"{best.label} ({best.cpu_seconds:.0f} CPU s, {best.score.mean:.3f})"
+    assert said.startswith("in_situ_2: the most expensive") and words in said and "oracle" not in said
+    assert ("is the best, too" in said) == (dear is best)
+
+
+def test_no_two_configurations_of_the_shipped_evidence_look_alike():
+    lines = comparison.lines(collect.collect(EVIDENCE), "balanced_accuracy")
+    fig = comparison.draw_cost(lines, "balanced_accuracy")
+    (legend,) = fig.legends
+    looks = [(mark.get_marker(), mark.get_markerfacecolor()) for mark in legend.get_lines()]
+    assert len(set(looks)) == len(looks) > 30
+    plt.close(fig)
+
+
+def test_the_scores_are_as_wide_as_a_page_and_not_endless():
+    lines = comparison.lines(collect.collect(EVIDENCE), "balanced_accuracy")
+    for some in (lines, [line for line in lines if line.label == line.method]):
+        shown = comparison.drawn(some)
+        fig = comparison.draw_scores(some, "balanced_accuracy")
+        assert [ax.get_title() for ax in fig.axes if ax.get_title()] == shown == comparison.targets(some)[: len(shown)]
+        assert fig.get_size_inches()[0] <= comparison.WIDEST and len(shown) <= comparison.PANELS
+        columns = comparison._columns(some)[0]
+        drawn = sum(line.target in shown for line in some)
+        assert len(shown) == 1 or drawn <= comparison.ROWS * columns
+        plt.close(fig)
+
+
+def test_intervals_on_a_page_stay_on_one_line_and_errors_do_not():
+    page = comparison.html_table(("a", "b"), [["+0.391 [+0.355, +0.427]", "x" * 120]])
+    assert '<td class="line">+0.391' in page and "<td>xxx" in page
 
 
 def test_the_evidence_gives_the_numbers_of_its_own_statistics():

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from cryoshift_core.course import explore, figures
-from cryoshift_core.metrics import Reliability
+from cryoshift_core.metrics import Interval, Reliability
 
 
 @pytest.mark.parametrize("start", [1, 2, 3, 4, 5])
@@ -94,4 +94,20 @@ def test_bins_of_few_subtomograms_are_not_drawn():
     trained, calibrated = fig.axes[0].lines[1:]
     assert list(trained.get_xdata()) == [0.5, 0.9]
     assert trained.get_color() == calibrated.get_color() and trained.get_linestyle() != calibrated.get_linestyle()
+    plt.close(fig)
+
+
+def test_a_value_of_a_slider_has_four_digits_at_most():
+    assert [explore._text(value) for value in (0.604815, 31.36, 12800, 0.0, "ice")] == [
+        "0.6048", "31.36", "12800", "0", "ice",
+    ]  # fmt: skip
+
+
+def test_the_dots_of_the_scores_lie_beside_the_interval_that_would_hide_them():
+    values = {"source_only": [0.4], "cryoshift": [0.8, 0.84, 0.86]}
+    intervals = {"source_only": Interval(0.4, np.nan, np.nan), "cryoshift": Interval(0.833, 0.76, 0.91)}
+    fig = figures.scores(values, intervals, "balanced accuracy")
+    dots = [line for line in fig.axes[0].lines if line.get_marker() == "o"]
+    assert [set(line.get_ydata()) for line in dots] == [{0.0}, {1.22}]
+    assert len(fig.axes[0].containers) == 1, "one run has no interval"
     plt.close(fig)

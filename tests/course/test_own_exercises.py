@@ -8,6 +8,8 @@ import pytest
 import torch
 from helpers.files import ROOT
 
+from cryoshift_core.application.preflight import Preflight
+from cryoshift_core.application.preflight_rows import Finding
 from cryoshift_core.benchmark import real, shipped
 from cryoshift_core.course import exercises, own
 from cryoshift_core.data import Labelled
@@ -28,6 +30,13 @@ def test_the_preflight_rings_as_the_solution_says():
 
 def test_nothing_rings_with_the_true_pixel_size():
     assert {case: rows for case, (rows, _) in own.pixel_size_alarms(1.0).items()} == {"A": (), "B": (), "C": ()}
+
+
+def test_the_table_of_the_input_fits_a_page_of_the_site(monkeypatch):
+    rows = (Finding("tomogram's name", "ok", "word " * 60, ""), Finding("hand", "look", "what", "way out " * 30))
+    monkeypatch.setattr(own.checks, "preflight", lambda **given: Preflight(rows))
+    lines = own.check({"tomogram": "a.mrc", "out_dir": "nowhere"}).splitlines()
+    assert len(lines) > 8 and max(map(len, lines)) <= own.PAGE_WIDTH
 
 
 @pytest.fixture

@@ -80,6 +80,9 @@ def test_a_missing_part_of_the_evidence_is_said(capsys):
     empty.compare({}, "What", "source_only", "what", "baselines")
     said = capsys.readouterr().out
     assert not drawn and said.count("not measured yet") == 2 and "TIER=baselines" in said
+    empty.compare({"mada": Comparison(Interval(0.2, 0.1, 0.3), 5, 0.0999)}, "What", "dann", "what", "baselines")
+    assert capsys.readouterr().out == "mada: +0.200 [+0.100, +0.300] (5 seeds), better than dann (adjusted p 0.100)\n"
+    assert drawn == ["what"]
 
 
 @pytest.mark.parametrize(("low", "high", "words"), [(0.1, 0.3, "better"), (-0.3, -0.1, "worse"), (-0.1, 0.1, "not")])

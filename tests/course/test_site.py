@@ -111,7 +111,7 @@ def test_the_words_in_a_figure_are_its_alternative_text(tmp_path):
         Image.new("L", (2, 2)).save(folder / "figures" / f"{name}.png", pnginfo=words)
     page = site.notebook_page(path, folder / path.name, "laptop", tmp_path)
     alts = {one.source: one.metadata["mystnb"]["image"]["alt"] for one in page.cells if one.cell_type == "code"}
-    assert alts[cell.source] == "Figure in the section '2 · Which statistics differ? (12 minutes)'. density: Å"
+    assert alts[cell.source] == "Figure in the section '2 · Which statistics differ?'. density: Å"
     assert sum("density" in alt for alt in alts.values()) == 1
 
 
@@ -149,6 +149,21 @@ def test_a_notebook_says_how_it_was_run_and_shows_no_path_of_this_machine(built)
         assert last or ("<td" in page and "| m | n |" not in page), "a table that a cell shows is a table"
         assert last or re.search(r"<th[^>]*>(<p>)?m(</p>)?</th>", page)
         assert "Author name not set" not in page
+
+
+def test_the_alternative_text_names_the_last_heading_and_no_bare_path_is_shown(tmp_path):
+    cells = [nbformat.v4.new_markdown_cell("## 2 · What it costs (9 minutes)\n\n### `A` rule\ntext")]
+    cells += [nbformat.v4.new_code_cell(source) for source in ("7", "run.finish()")]
+    for cell, text in zip(cells[1:], ("7", "PosixPath('/a/manifest.json')"), strict=True):
+        cell.outputs = [nbformat.v4.new_output("execute_result", {"text/plain": text})]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "00_x.ipynb")
+    code = [
+        cell
+        for cell in site.notebook_page(tmp_path / "00_x.ipynb", None, "laptop", tmp_path).cells[1:]
+        if cell.cell_type == "code"
+    ]
+    assert {cell.metadata["mystnb"]["image"]["alt"] for cell in code} == {"Figure in the section 'A rule'"}
+    assert [len(cell.outputs) for cell in code] == [1, 0]
 
 
 def test_answers_are_folded_and_the_hints_for_mistakes_are_left_out(built):
@@ -261,6 +276,7 @@ class Writer:
     [
         (r"\frac{K-1}{K} \ln 2", False, ["<math", "<mfrac", "ln"]),
         (r"\lambda = \frac{2}{1 + e^{-\gamma p}} - 1", True, ['<div class="math"><math', 'display="block"', "λ"]),
+        (r"H(\bar p)", False, ['<mover accent="false">', "<mi>p</mi>"]),
         (r"a < \notacommand{b}", False, [r"<code>a &lt; \notacommand{b}</code>"]),
     ],
 )

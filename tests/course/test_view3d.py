@@ -44,6 +44,8 @@ def test_without_a_user_picks_are_a_figure(maps):
     fig.canvas.draw()
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b$"]
     assert (ax.get_xlim(), ax.get_ylim(), ax.get_zlim()) == ((0, 50), (0, 40), (0, 30)), "nm, as large as the tomogram"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x (nm)", "y (nm)")
+    assert [tick.get_text() for tick in ax.get_zticklabels()] == ["z = 0", "30 nm"], "z has a unit, too"
     plt.close(fig)
 
 
