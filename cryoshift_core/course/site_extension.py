@@ -45,6 +45,8 @@ def escape_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, 
         if code_above < 0:
             lines[i] = escape(line)
             code_above = indent if line.rstrip().endswith("::") else -1
+    if what == "property" and lines:
+        lines.insert(0, "")  # else napoleon takes what stands before a colon in the first line for a type
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
