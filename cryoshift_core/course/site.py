@@ -57,7 +57,7 @@ CSS = """
 .bd-article table :is(td, th) { padding: 0.25rem 0.4rem; }
 .bd-article .cell_output pre { white-space: pre-wrap; }
 .bd-article .cell_output img { max-width: 100%; height: auto; }
-.bd-article dt.sig { overflow-wrap: anywhere; }
+.bd-article :is(dt.sig, section > p > code, li > code, li > p > code) { overflow-wrap: anywhere; }
 .bd-article math[display="block"] { margin: 1rem 0; overflow-x: auto; }
 """
 SLIDERS = (
