@@ -355,7 +355,7 @@ class Job:
             doubts = [f"The accuracy was not estimated on spike-ins: {problem}"]
             return SpikeIns(None, None, None, None, None, None, self.unlabelled, tuple(doubts))
         train = boxes.train if s.own_background else None
-        joined, doubts = pipeline.own_source(s.method, source, self.unlabelled, train, **options)
+        joined, doubts = pipeline.own_source(s.method, source, self.unlabelled, train, classes=self.names, **options)
         doubts += [rims.WARNING] if boxes.of_rims else []
         own = None if joined is None else joined.subset(torch.arange(len(source), len(joined)))
         ice, wedge, spikes, far = boxes.spike_ins, None, None, None

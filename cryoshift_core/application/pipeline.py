@@ -416,6 +416,7 @@ def add_own_background(
     target: Unlabelled,
     background: Tensor,
     *,
+    classes: Sequence[str] = (),
     seed: int = 0,
     device: Device = "auto",
     **imaging: float,
@@ -428,11 +429,12 @@ def add_own_background(
     Parameters
     ----------
     background : (N, 1, b, b, b), of `Background.train`
+    classes : names or files of structures, in label order; empty: the names in `source`, which are built in then
     imaging : `tilt_axis`, `tilt_range`, `defocus` and `snr`, as in :func:`insert_molecules`
     """
     n = len(source) // 3
     options: dict[str, Any] = {"seed": seed + 1, "device": device, **imaging}
-    (own,) = insert_molecules(source.classes, target, background, n=n, spread=3.0, **options)
+    (own,) = insert_molecules(classes or source.classes, target, background, n=n, spread=3.0, **options)
     x, y, snr = (torch.cat([getattr(source, name), getattr(own, name)]) for name in ("x", "y", "snr"))
     groups = torch.cat([source.groups, own.groups + 1 + int(source.groups.max())])
     return replace(source, x=x, y=y, snr=snr, groups=groups)

@@ -140,7 +140,9 @@ def fit_average(
 
     Parameters
     ----------
-    as for :func:`fit_optics`; n : spike-ins to average
+    classes, x, background, voxel_size, optics, wedge : as for :func:`fit_optics`
+    seed : of every draw
+    n : spike-ins to average
 
     Returns
     -------

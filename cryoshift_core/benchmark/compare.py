@@ -541,6 +541,7 @@ class Problem:
     background : particle-free boxes of own data; None without
     empty : fraction of own data that is empty, where it is most of it
     data_seed, device : of what is simulated
+    structures : names or files of the classes, in label order, where the source was simulated from them
     """
 
     source: Labelled
@@ -553,6 +554,7 @@ class Problem:
     empty: float = 0.0
     data_seed: int = 0
     device: str = "cpu"
+    structures: tuple[str, ...] = ()
 
     @cached_property
     def own_source(self) -> Labelled:
@@ -562,7 +564,8 @@ class Problem:
         boxes = None if self.background is None else self.background.train
         if boxes is None:
             return self.source
-        return pipeline.add_own_background(self.source, self.train, boxes, seed=self.data_seed, device=self.device)
+        options: dict[str, Any] = {"classes": self.structures, "seed": self.data_seed, "device": self.device}
+        return pipeline.add_own_background(self.source, self.train, boxes, **options)
 
     @cached_property
     def spike_ins(self) -> Labelled | None:
@@ -571,7 +574,7 @@ class Problem:
             return None
         boxes, n = self.background.spike_ins, 4 * len(self.background.spike_ins)
         options: dict[str, Any] = {"seed": self.data_seed, "device": self.device}
-        return pipeline.make_spike_ins(self.source.classes, self.train, boxes, n=n, **options)[0]
+        return pipeline.make_spike_ins(self.structures or self.source.classes, self.train, boxes, n=n, **options)[0]
 
 
 _PROBLEMS: dict[tuple, Problem] = {}  # the last one of this process
@@ -605,6 +608,7 @@ def _simulated_problem(run: OneRun, setting: Setting) -> Problem:
 def _own_problem(run: OneRun, setting: Setting) -> Problem:
     own, profile = setting.own[run.target], PROFILES[setting.profile]
     target = replace(data.load(own.target, Unlabelled), name=run.target)
+    structures: tuple[str, ...] = ()
     with FileLock(setting.work / f"own_{own.digest}_seed{run.data_seed}.lock"):
         if own.source is not None:
             source = data.load(own.source, Labelled)
@@ -612,7 +616,8 @@ def _own_problem(run: OneRun, setting: Setting) -> Problem:
         else:
             folder = setting.work / "data"
             folder.mkdir(parents=True, exist_ok=True)
-            wanted = profile.for_classes(own.classes or profile.classes)
+            structures = tuple(own.classes or profile.classes)
+            wanted = profile.for_classes(structures)
             source, validation = pipeline.simulate_source(
                 target, wanted, seed=run.data_seed, folder=folder, device=setting.device
             )
@@ -621,8 +626,8 @@ def _own_problem(run: OneRun, setting: Setting) -> Problem:
         spike_ins, *train = (data.load(path, Unlabelled).x for path in own.background)
         boxes = Background(spike_ins, train[0] if train else None)
     adapted_to, empty = without_empty(target, boxes, source.classes)
-    seed: dict[str, Any] = {"data_seed": run.data_seed, "device": setting.device}
-    return Problem(source, validation, adapted_to, target, own.labels, None, boxes, empty, **seed)
+    made: dict[str, Any] = {"data_seed": run.data_seed, "device": setting.device, "structures": structures}
+    return Problem(source, validation, adapted_to, target, own.labels, None, boxes, empty, **made)
 
 
 def _hold_out(source: Labelled, seed: int) -> tuple[Labelled, Labelled]:

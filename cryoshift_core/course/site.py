@@ -51,11 +51,15 @@ METHOD = "errors fourier data models losses warps methods training selection cal
 WINGS = ("simulation", "tomography", "application", "course", "benchmark", "support")
 CSS = """
 .bd-main .bd-content .bd-article-container { max-width: 75em; }
+.bd-sidebar-secondary { max-width: 13rem; }
+.bd-sidebar-secondary :is(code, .pre) { white-space: normal; overflow-wrap: anywhere; }
 .bd-article pre { font-size: 0.8rem; }
-.bd-article table { font-size: 0.85rem; }
+.bd-article table { font-size: 0.8rem; }
+.bd-article table :is(td, th) { padding: 0.25rem 0.4rem; }
 .bd-article .cell_output pre { white-space: pre-wrap; }
 .bd-article .cell_output img { max-width: 100%; height: auto; }
-.bd-article dt.sig { overflow-wrap: anywhere; }
+.bd-article :is(dt.sig, section > p > code, li > code, li > p > code) { overflow-wrap: anywhere; }
+.bd-article :is(section > p, li, li > p) > code .pre { white-space: normal; }
 .bd-article math[display="block"] { margin: 1rem 0; overflow-x: auto; }
 """
 SLIDERS = (
@@ -356,6 +360,7 @@ def settings() -> dict[str, Any]:
         "default_role": "code",
         "napoleon_use_param": False,
         "napoleon_use_rtype": False,
+        "napoleon_custom_sections": [("Attributes", "params_style")],  # as Parameters: what a field is, not its type
         "suppress_warnings": ["config.cache", "mystnb.unknown_mime_type", "myst.header", "ref.python"],
     }
 

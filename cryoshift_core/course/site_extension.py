@@ -49,12 +49,20 @@ def escape_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, 
             code_above = indent if line.rstrip().endswith("::") else -1
 
 
+def rejoin_property(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Undo in place that napoleon takes what stands before a colon in the first line of a property for its type."""
+    types = [i for i, line in enumerate(lines) if line.startswith(":type: ")]
+    if what == "property" and types:
+        lines[0] = f"{lines.pop(types[0]).removeprefix(':type: ')}: {lines[0]}"
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the renderer "mathml", and the escaping before napoleon reads the sections of a docstring."""
+    """Register the renderer "mathml", and what happens to a docstring before and after napoleon reads its sections."""
     app.add_html_math_renderer(
         "mathml",
         inline_renderers=(lambda writer, node: to_mathml(writer, node, False), None),
         block_renderers=(lambda writer, node: to_mathml(writer, node, True), None),
     )
     app.connect("autodoc-process-docstring", escape_docstring, priority=400)
+    app.connect("autodoc-process-docstring", rejoin_property, priority=600)  # napoleon has 500
     return {"parallel_read_safe": True, "parallel_write_safe": True}

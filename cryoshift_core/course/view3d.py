@@ -40,7 +40,7 @@ def molecules(maps: Mapping[str, Tensor], voxel_size: float) -> Figure | None:
 
     Returns
     -------
-    As `explore.explore`: the static figure where there is no user, else None.
+    The static figure where there is no user, else None, as :func:`explore.explore` does.
     """
     maps = {name: volume for name, volume in maps.items() if float(volume.max()) > 0}
     if has_k3d():
@@ -113,7 +113,7 @@ def picks(zyx: np.ndarray, groups: np.ndarray, names: Sequence[str], shape: Sequ
 
     Returns
     -------
-    As `explore.explore`: the static figure where there is no user, else None.
+    The static figure where there is no user, else None, as :func:`explore.explore` does.
     """
     if has_k3d():
         _show(pick_scene(zyx, groups, names, shape, voxel_size, diameter))

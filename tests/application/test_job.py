@@ -51,6 +51,14 @@ def test_each_call_says_and_shows_what_it_made(job):
     assert str(job) == str(job.look()) and "60 inputs, 60 subtomograms of 24³ voxels" in str(job)
 
 
+def test_a_class_that_is_a_file_is_put_into_own_boxes_too(files, tmp_path):
+    capsid = ROOT / "tests" / "data" / "1auy.pdb.gz"
+    job = cs.open(**files, **{**SMOKE, "classes": ("TRiC", str(capsid))}, keep=tmp_path)
+    found = job.spike()
+    assert found.own is not None and set(found.own.y.tolist()) == {0, 1}
+    assert found.own.classes == ("TRiC", "1auy") and not [said for said in found.warnings if "No molecules" in said]
+
+
 def test_the_sections_of_a_slider_are_drawn_through_the_row(job):
     look = job.look()
     assert look.rows[0] == 1 and look.rows[-1] == 60 and len(look.rows) <= 50

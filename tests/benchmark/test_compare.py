@@ -143,6 +143,16 @@ def test_own_data_are_scored_without_labels(tmp_path, own, monkeypatch):
     assert len(other.rows) == 6
 
 
+def test_classes_of_own_data_may_be_files(tmp_path, own):
+    _, target = own
+    config = datasets.DatasetConfig("in_situ_1", ("ribosome_80S", "TRiC"), 120, 24, 16.0, "background", seed=1)
+    boxes = datasets.simulate_background(config, progress=False)
+    classes = ("ribosome_80S", str(ROOT / "tests" / "data" / "1auy.pdb.gz"))
+    options = {"classes": classes, "background": boxes, "profile": "smoke", "out": tmp_path, "progress": False}
+    table = compare.compare(["cryoshift"], {"mine": target}, [0], grid={"steps": [2]}, **options)
+    assert table.failed == {} and float(table.rows[0]["spike_balanced_accuracy"]) >= 0
+
+
 def test_a_labelled_target_is_refused_and_held_out_labels_only_score(tmp_path, own):
     source, target = own
     for given in ({"mine": source}, [source]):

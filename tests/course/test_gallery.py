@@ -42,3 +42,6 @@ def test_it_comes_from_the_figures_of_a_run(tmp_path):
     assert page.name == "gallery.md" and set(pictures) == set((tmp_path / "docs" / "gallery").iterdir())
     with Image.open(pictures[0]) as picture:
         assert picture.size == (311, 400)
+    assert set(gallery.SHOWN_PART) <= {(name, one) for name, shown in gallery.SHOWN.items() for one in shown}
+    with Image.open(tmp_path / "docs" / "gallery" / "03_warp_randomization_mixing_desk.jpg") as picture:
+        assert picture.size == (467, 257), "two of seven rows"

@@ -166,6 +166,32 @@ def test_the_alternative_text_names_the_last_heading_and_no_bare_path_is_shown(t
     assert [len(cell.outputs) for cell in code] == [1, 0]
 
 
+def blocks_with_markup(page):
+    """Blocks of prose in which marks of Markdown or reStructuredText stand that should have been read as such."""
+    text = page.split("<article", 1)[-1].split("</article>")[0]
+    text = re.sub(r"<(pre|code|math|script|style|dt)\b.*?</\1>", "", text, flags=re.DOTALL)
+    blocks = [re.sub(r"<[^>]*>", "", part) for part in re.split(r"</?(?:p|li|td|th|dd|h\d|div)\b[^>]*>", text)]
+    return [block for block in blocks if re.search(r"(?<!\S)\|\s[^|]*\s\|(?!\S)|\]\(|:\w+:`|(?<!\S)`|`(?!\S)", block)]
+
+
+def test_no_markup_is_left_in_the_text(built):
+    _, out, _ = built
+    assert blocks_with_markup("<article><p>| a | b |\n| c | d |</p></article>"), "a table that is none"
+    assert blocks_with_markup("<article><p>as in `open`: x</p><p>see :func:`fit`</p></article>")
+    assert not blocks_with_markup("<article><p>|k| of <code>a | b | c | d</code></p></article>")
+    left = {path.name: found for path in out.rglob("*.html") if (found := blocks_with_markup(path.read_text()))}
+    left.pop("genindex.html", None)  # letters between bars
+    assert not left
+
+
+def test_fields_of_a_class_are_described_and_not_taken_for_types(built):
+    _, out, _ = built
+    page = (out / "api" / "public.html").read_text()
+    assert "on the CPU, in eval mode" in page and "Attributes" in page
+    assert re.search(r"The subtomograms to adapt to:\s+those\s+of", re.sub(r"<[^>]*>", "", page))
+    assert not [path.name for path in (out / "api").glob("*.html") if ">Type<span" in path.read_text()]
+
+
 def test_answers_are_folded_and_the_hints_for_mistakes_are_left_out(built):
     base, out, _ = built
     (page,) = (out / "notebooks").glob("00_*.html")
