@@ -16,7 +16,7 @@ CPU = {
     "normalize": 6000,  # bench_learning
     "predict": 32 / 0.012,  # bench_learning
     "job": 6.0,  # all CPU time of `classify` with a saved model and 54 positions: start, report, figures
-    "adapt": 2 * 114,  # all of notebook 06, on two cores for 114 s: notebooks/costs.json
+    "adapt": 2 * 125,  # all of notebook 06, on two cores for 125 s: notebooks/costs.json
 }
 GPU = {"predict": 18_240}  # docs/results.md, "On a GPU", laptop profile
 DISK = 1e9  # bytes per second of a file system that all nodes share: an assumption
