@@ -378,7 +378,8 @@ for name, g in composites.items():
 #
 # One parameter of the reference scenario is swept, where that is measured. Look where the green line leaves the black one (the
 # oracle), and where both fall to guessing. The oracle learns from the target's own subtomograms, of which few are rare, while
-# simulated ones can be had in equal numbers. The last panel says how many unlabelled subtomograms are needed. A dot is a seed.
+# simulated ones can be had in equal numbers. A panel of unlabelled subtomograms says how many are needed. A dot is a seed, and with
+# one seed a difference of 0.02 is nothing.
 
 # %%
 evidence.draw("curves", "curves")

@@ -198,7 +198,7 @@ DRAWINGS: dict[str, Drawing] = {
     "ablation": Drawing(_draw_ablation, "Paired differences of cryoshift with one part changed, with intervals"),
     "recall": Drawing(_draw_recall, "Table of recalls by method and class"),
     "regret": Drawing(_draw_regret, "Scores of the last, the selected and the best checkpoint of each method"),
-    "curves": Drawing(_draw_curves, "Six panels of balanced accuracy against one swept parameter each"),
+    "curves": Drawing(_draw_curves, "Balanced accuracy against one swept parameter in each panel"),
     "spike": Drawing(_draw_spike_in, "True balanced accuracy against its spike-in estimate, one point per run"),
 }
 
