@@ -212,7 +212,7 @@ print(f"{'together':34} {series:5.1f} min" if stated else f"No times were measur
 
 # %%
 run.report(fixed_work_seconds=speed.seconds, slower_than_reference=speed.factor, estimated_minutes=series)
-run.finish()
+manifest = run.finish()
 
 # %% [markdown]
 # ## The series

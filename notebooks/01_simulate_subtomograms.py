@@ -478,7 +478,7 @@ assert not lesson.unsolved(), lesson.unsolved()
 
 # %%
 run.report(correlation_of_nine_images=nine)
-run.finish()
+manifest = run.finish()
 
 # %% [markdown]
 # **Recap**

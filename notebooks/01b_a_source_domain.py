@@ -416,7 +416,7 @@ assert not lesson.unsolved(), lesson.unsolved()
 
 # %%
 run.report(path_correlation=float(np.mean(agreement)), speed_up=seconds["tilt series"] / seconds["transfer"])
-run.finish()
+manifest = run.finish()
 
 # %% [markdown]
 # **Recap**

@@ -457,7 +457,7 @@ if run.profile.name != "smoke" and scenario == "in_situ_2":
     assert revealed < val_accuracy - 0.2, "the failure must be seen before it can be closed"
 run.report(source_val_balanced_accuracy=val_accuracy, target_confidence=confidence["target"])
 run.report(practice_balanced_accuracy=revealed)
-run.finish()
+manifest = run.finish()
 
 # %% [markdown]
 # **Recap**

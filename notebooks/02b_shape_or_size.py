@@ -525,7 +525,7 @@ if p.name != "smoke":
     assert own > 2.5 / n and agree["sphere"] > 1.5 / n, "spheres are named by their mass more often than by guessing"
 run.report(**{f"{name or 'molecule'}_called_by_mass": value for name, value in agree.items()})
 run.report(**{f"conflict_{kind}": value for kind, value in share.items()})
-run.finish()
+manifest = run.finish()
 
 # %% [markdown]
 # Where the mean probabilities are spread, subtomograms of one and the same sphere get different names, each with some confidence.

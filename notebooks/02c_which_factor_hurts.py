@@ -411,7 +411,7 @@ assert not lesson.unsolved(), lesson.unsolved()
 if run.profile.name != "smoke":
     assert gap > 0.5, "source and target features should be told apart"
 run.report(a_distance=gap, factors_above_the_floor=len(above), factors_that_cost_accuracy=len(costs_much))
-run.finish()
+manifest = run.finish()
 
 # %% [markdown]
 # **Recap**

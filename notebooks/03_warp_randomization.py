@@ -708,7 +708,7 @@ run.report(
     particle_off=[misfit["before"], misfit["after"]],
     target_styled_accuracy=[row["accuracy, target-styled"] for row in gains],
 )
-run.finish()
+manifest = run.finish()
 
 # %% [markdown]
 # **Recap**

@@ -678,7 +678,7 @@ run.report(
     a_distance_bands_spectrum=[distance[n]["bands"] for n in ("source", "spectrum alone")],
     a_distance_bands_game=by_training,
 )
-run.finish()
+manifest = run.finish()
 
 # %% [markdown]
 # **Recap**

@@ -615,7 +615,7 @@ if p.name != "smoke":
 run.report(**{f"a_distance_{name}": value for name, value in distance.items()})
 run.report(**{f"im_score_{name}": fit.history["im_score"][-1] for name, fit in fits.items()})
 run.report(toy_label_shift=list(mean.values()))
-run.finish()
+manifest = run.finish()
 
 # %% [markdown]
 # A smaller distance is what the adversary is trained for; the lines say whether it got there. Read them beside the domain loss: a loss

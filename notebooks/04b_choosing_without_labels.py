@@ -537,7 +537,7 @@ if p.name != "smoke":  # its source_only has learned too little to score better 
 run.report(
     chosen_step=chosen["cryoshift"].step, fell_back=[name for name, choice in chosen.items() if choice.fell_back]
 )
-run.finish()
+manifest = run.finish()
 
 # %% [markdown]
 # **Recap**

@@ -522,7 +522,7 @@ if not alone:
     run.report(gap_closed=closed)
 run.report(regret=float(np.mean([r["regret"] for r in rows if r["method"] == method])))
 run.report(**{f"a_distance_{label}": value for label, value in distance.items()})
-run.finish()
+manifest = run.finish()
 
 # %% [markdown]
 # **Recap**

@@ -511,7 +511,7 @@ assert not lesson.unsolved(), lesson.unsolved()
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 run.report(evidence_runs=len(measured), **{f"aims_{word.replace(' ', '_')}": n for word, n in counted.items()})
-run.finish()
+manifest = run.finish()
 
 # %% [markdown]
 # **Recap**

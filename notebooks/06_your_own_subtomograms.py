@@ -373,7 +373,7 @@ if lesson.solved("n_kept"):
 # %%
 result = job.report(run=run)
 run.report(**result.numbers)
-run.finish()
+manifest = run.finish()
 print(result)
 
 # %% [markdown]

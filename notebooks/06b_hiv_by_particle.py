@@ -244,7 +244,7 @@ run.show(job.classify())
 # %%
 result = job.report(run=run)
 run.report(**result.numbers)
-run.finish()
+manifest = run.finish()
 print(result)
 
 # %% [markdown]

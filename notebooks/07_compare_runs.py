@@ -463,7 +463,7 @@ best = {
 run.report(**{f"best_{target}": line.label for target, line in best.items()})
 run.report(**{status.replace(" ", "_"): int(count) for status, count, _ in rows}, configurations=len(lines))
 run.report(better=len(better), worse=len(worse), tested=len(tested))
-run.finish()
+manifest = run.finish()
 
 # %% [markdown]
 # **Recap**

@@ -168,7 +168,6 @@ def notebook_page(path: Path, executed: Path | None, profile: str, base: Path) -
             if "solution" in tags:
                 cell.metadata["tags"] = [*dict.fromkeys([*tags, "hide-cell"])]
                 cell.metadata["mystnb"] |= {"code_prompt_show": "Show an answer", "code_prompt_hide": "Hide the answer"}
-            cell.outputs = [output for output in cell.outputs if not _is_path(output)]
             for output in cell.outputs:
                 _hide_paths(output, base)
         cells.append(cell)
@@ -188,11 +187,6 @@ def descriptions(folder: Path) -> dict[int, list[str]]:
         if about.get("Cell", "").isdecimal() and about.get("Description"):
             found.setdefault(int(about["Cell"]), []).append(about["Description"])
     return found
-
-
-def _is_path(output: nbformat.NotebookNode) -> bool:
-    """Whether an output is the value of a last line that returns a path, such as that of `run.finish()`."""
-    return re.fullmatch(r"\w*Path\('.*'\)", output.get("data", {}).get("text/plain", "")) is not None
 
 
 def _hide_paths(output: nbformat.NotebookNode, base: Path) -> None:
