@@ -33,7 +33,7 @@ help:
 	@echo "                (METHODS='source_only cryoshift' SCENARIOS=in_situ_1 SEEDS='0 1 2' GRID='weights.mada=0.3,1,3')"
 	@echo "make sweep      run SWEEP=notebooks/sweeps/methods.yaml through Snakemake, JOBS=2 at a time; goes on after a kill"
 	@echo "make evidence   train and score methods into notebooks/evidence, JOBS=2 at a time"
-	@echo "                (TIER=core|real|baselines|factors|mixes|ablation|unseen|foreign|controls|source|curves)"
+	@echo "                (TIER=core|real|baselines|factors|mixes|ablation|unseen|rotation|foreign|controls|source|curves)"
 	@echo "make venv       only install everything into .venv"
 	@echo "make relion     install RELION's programs (Debian package), to test that they read what we write"
 	@echo "make copick     install copick into .venv-copick, for the same"

@@ -26,7 +26,7 @@ from ..application import pipeline
 from ..application.accuracy import fine_power
 from ..application.classifier import Classifier, finish
 from ..application.empty import without_empty
-from ..application.profiles import PROFILES
+from ..application.profiles import PROFILES, Profile
 from ..application.target_data import Background, TargetData, divide_background
 from ..calibration import Calibration, UnknownDetector, assign, calibrate
 from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
@@ -176,7 +176,7 @@ class Target:
     @cached_property
     def spike_ins(self) -> dict[str, Labelled]:
         """Column of the CSV -> spike-ins in particle-free boxes of the scenario, made as in notebook 06."""
-        job, p, boxes = self.job, PROFILES[self.job.profile], self.background.spike_ins
+        job, p, boxes = self.job, _profile(self.job), self.background.spike_ins
         options: dict[str, Any] = {"seed": job.seed, "device": self.context.device, **self.imaging}
         made = pipeline.make_spike_ins(p.classes, self.unlabelled, boxes, n=p.n_test, **options)
         return dict(zip(("spike_balanced_accuracy", "spike_balanced_accuracy_far"), made, strict=True))
@@ -227,12 +227,19 @@ class Target:
         return metrics.a_distance(source, target)
 
 
+def _profile(job: Job) -> Profile:
+    """The job's profile, without the class that its scenario shows as the unseen molecule."""
+    p = PROFILES[job.profile]
+    unseen = find_scenario(job.scenario).unseen_molecule
+    return replace(p, classes=tuple(name for name in p.classes if name != unseen))
+
+
 def source_data(job: Job, context: Context) -> SourceData:
     """The data that all jobs of the job's seed share, simulated and trained once.
 
     source_only receives no target subtomograms: the source-validation set takes their place in its fit.
     """
-    p = PROFILES[job.profile]
+    p = _profile(job)
     context.data.mkdir(parents=True, exist_ok=True)
     configs = [DatasetConfig.of(p, "source", split, job.seed) for split in ("source", "validation")]
     configs[0] = replace(configs[0], n=job.n_simulated or p.n_source)
@@ -241,7 +248,8 @@ def source_data(job: Job, context: Context) -> SourceData:
             datasets.simulate_source(config, folder=context.data, progress=False) for config in configs
         )
         width = p.box * p.voxel_size
-        unseen = structures.unseen_molecule(p.classes, job.seed, width=width)
+        unseen = find_scenario(job.scenario).unseen_molecule
+        unseen = unseen or structures.unseen_molecule(p.classes, job.seed, width=width)
         names = structures.outliers(p.classes, unseen, width=width)
         config = DatasetConfig.of(p, "source", "source", job.seed)
         config = replace(config, classes=names, n=config.n // len(p.classes) * len(names) // 2)
@@ -252,7 +260,7 @@ def source_data(job: Job, context: Context) -> SourceData:
 
 
 def _config(job: Job, split: str) -> DatasetConfig:
-    return DatasetConfig.of(PROFILES[job.profile], find_scenario(job.scenario), split, job.seed)
+    return DatasetConfig.of(_profile(job), find_scenario(job.scenario), split, job.seed)
 
 
 def target_configs(job: Job) -> tuple[DatasetConfig, DatasetConfig]:
@@ -363,12 +371,15 @@ def score_candidates(
     return RunScores(step, predicted, calibrated, by_step, scores, fitted)
 
 
-def unknown_scores(calibrated: Tensor, selected: Fit, detector: UnknownDetector, target: Target) -> dict[str, float]:
+def unknown_scores(
+    calibrated: Tensor, selected: Fit, detector: UnknownDetector, target: Target
+) -> dict[str, float | str]:
     """Scores of the unknown-class detector on a target with unseen molecules.
 
     none_recall and none_false_rejection are the fractions of the unseen and of the known subtomograms that the detector
     rejects. none_recall_5 is the fraction of the unseen ones rejected at the threshold that rejects 5 % of the known
-    ones, which only target labels can tell.
+    ones, which only target labels can tell. unseen_called is the class that most of the unseen ones resemble, rejected
+    or not.
     """
     unseen = target.test_labels.y == UNKNOWN
     distance = detector.score(selected.network, target.test.x, device=target.context.device)
@@ -379,6 +390,7 @@ def unknown_scores(calibrated: Tensor, selected: Fit, detector: UnknownDetector,
         "none_recall": recall,
         "none_false_rejection": false_rejection,
         "none_recall_5": metrics.unknown_recall(at_5, target.test_labels)[0],
+        "unseen_called": target.test_labels.classes[int(calibrated[unseen].argmax(1).mode().values)],
     }
 
 
@@ -431,7 +443,7 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     detector = _detector(selected, target, generator) if unseen or job.tier == "controls" else None
     if unseen and detector:
         measured |= unknown_scores(scored.calibrated, selected, detector, target)
-    if job.tier == "unseen":
+    if job.tier in ("unseen", "rotation"):
         measured["unseen_molecule"] = datasets.unseen_molecule(_config(job, "test"))
     if job.tier == "controls" and detector:
         measured |= controls.scores(
@@ -521,11 +533,11 @@ def _missing(todo: Sequence[Sequence[AnyJob]], done: set[tuple[str, ...]]) -> li
 
 def run_all(todo: list[list[Job]], out: Path, context: Context, keep_data: bool = False) -> list[Job]:
     """Run the jobs that the CSV lacks, group by group, and add a row for each; the jobs that failed are returned."""
-    shared: dict[tuple[int, int], SourceData] = {}  # (seed, source size) -> data, of one source at a time
+    shared: dict[tuple, SourceData] = {}  # (seed, source size, classes) -> data, of one source at a time
     targets: dict[tuple, Target] = {}  # of one target at a time
 
     def run_one(job: Job) -> str:
-        source = (job.seed, job.n_simulated)
+        source = (job.seed, job.n_simulated, _profile(job).classes)
         if source not in shared:
             shared.clear()
             shared[source] = source_data(job, context)

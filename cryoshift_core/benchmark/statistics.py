@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -18,9 +18,11 @@ from ..simulation.controls import SHAPES
 from .jobs import (
     BOUNDS,
     COMPOSITES,
+    CURVE_SCENARIOS,
     CURVES,
     FACTORS,
     FOREIGN,
+    LEFT_OUT,
     MIXED,
     REAL_METHODS,
     REFERENCE_SCENARIO,
@@ -32,6 +34,7 @@ from .jobs import (
 from .real import FOLDS, LAMELLA, MIXES, VLP
 
 NAMED = (*COMPOSITES, *FACTORS, *MIXED, UNSEEN_SCENARIO, FOREIGN)  # scenarios with three seeds or more
+FEW_SEEDS = (*CURVE_SCENARIOS, *LEFT_OUT)
 Row = dict[str, str]
 REPEATING = ("ablation", "controls")  # tiers with runs of the core tier's configurations for comparisons of their own
 CONFIGURATION = ("method", "scenario", "without", "rule", "n_target", "n_simulated")  # columns; runs differ by seed too
@@ -202,11 +205,11 @@ def unchanged(rows: list[Row]) -> list[Row]:
 
 
 def gap_table(rows: list[Row]) -> list[Gap]:
-    """One Gap for each pair of unchanged method and scenario in the rows."""
+    """One Gap for each pair of unchanged method and scenario in the rows; those of FEW_SEEDS are not tested."""
     pairs = dict.fromkeys((row["method"], row["scenario"]) for row in unchanged(rows))
     p = {}
     for method, scenario in pairs:
-        if method not in BOUNDS:
+        if method not in BOUNDS and scenario not in FEW_SEEDS:
             p[method, scenario] = p_value(
                 *paired(by_seed(rows, method, scenario), by_seed(rows, "source_only", scenario))
             )
@@ -314,13 +317,49 @@ UNSEEN_COLUMNS = {
 }
 
 
-def unseen(rows: list[Row]) -> dict[str, dict[str, Interval]]:
-    """method -> column of UNSEEN_COLUMNS -> interval over seeds, on the scenario with an unseen molecule."""
-    values = {m: {c: list(by_seed(rows, m, UNSEEN_SCENARIO, c).values()) for c in UNSEEN_COLUMNS} for m in METHODS}
+@dataclass(frozen=True)
+class Unseen:
+    """One molecule that was no class, and one method.
+
+    Attributes
+    ----------
+    runs : number of seeds
+    rates : column of UNSEEN_COLUMNS -> mean over seeds
+    called : the class that most of the unseen subtomograms resemble, of each seed
+    """
+
+    method: str
+    molecule: str
+    runs: int
+    rates: dict[str, float]
+    called: tuple[str, ...]
+
+
+def unseen(rows: list[Row], scenarios: Iterable[str] = tuple(LEFT_OUT)) -> list[Unseen]:
+    """What became of each unseen molecule: of the classes left out in turn, or on other scenarios."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in unchanged(rows):
+        if row["scenario"] in tuple(scenarios) and row.get("none_recall"):
+            found.setdefault((row["method"], row.get("unseen_molecule", "")), []).append(row)
+    return [
+        Unseen(
+            *pair,
+            len(those),
+            {c: float(np.mean([float(row[c]) for row in those])) for c in UNSEEN_COLUMNS},
+            tuple(dict.fromkeys(row["unseen_called"] for row in those if row.get("unseen_called"))),
+        )
+        for pair, those in found.items()
+    ]
+
+
+def unseen_rates(found: Iterable[Unseen]) -> dict[str, dict[str, Interval]]:
+    """method -> column of UNSEEN_COLUMNS -> mean and interval over molecules."""
+    methods: dict[str, list[Unseen]] = {}
+    for one in found:
+        methods.setdefault(one.method, []).append(one)
     return {
-        m: {column: interval(v, bounds=FRACTION) for column, v in columns.items() if v}
-        for m, columns in values.items()
-        if columns["none_recall"]
+        m: {c: interval([one.rates[c] for one in those], bounds=FRACTION) for c in UNSEEN_COLUMNS}
+        for m, those in methods.items()
     }
 
 

@@ -19,6 +19,7 @@ from cryoshift_core.benchmark.jobs import Job, tier_jobs
 from cryoshift_core.errors import InputError
 from cryoshift_core.methods import METHODS, resolve
 from cryoshift_core.metrics import Interval
+from cryoshift_core.simulation import datasets
 from cryoshift_core.simulation.datasets import DatasetConfig
 from cryoshift_core.simulation.scenarios import SCENARIOS
 
@@ -217,9 +218,11 @@ def test_intervals_of_accuracies_end_at_0_and_1_and_those_of_the_gap_closed_do_n
     low = [{**r, "balanced_accuracy": "0.2"} if r["method"] == "source_only" else r for r in shifted]
     assert statistics.gap(low, "cryoshift", "in_situ_1").closed.high > 1
     none = {"none_recall": 0.7, "none_false_rejection": 0.004, "none_recall_5": 0.5}
-    rows = [{**row("cryoshift", "structure_3", s, 0.8, tier="unseen"), **none, "none_recall_5": v}
-            for s, v in ((1, 0.2), (2, 0.9), (3, 1.0))]  # fmt: skip
-    assert statistics.unseen(written(tmp_path / "unseen", rows))["cryoshift"]["none_recall_5"][1:] == (0.0, 1.0)
+    rows = [{**row("cryoshift", f"structure_3_{m}", 46, 0.8, tier="rotation"), **none,
+             "unseen_molecule": m, "none_recall_5": v}
+            for m, v in (("TRiC", 0.2), ("RuvAB", 0.9), ("apoferritin", 1.0))]  # fmt: skip
+    found = statistics.unseen_rates(statistics.unseen(written(tmp_path / "unseen", rows)))
+    assert found["cryoshift"]["none_recall_5"][1:] == (0.0, 1.0)
 
 
 def small_world():
@@ -339,12 +342,43 @@ def test_the_cost_is_that_of_whole_recipes(tmp_path):
 
 def test_unseen_molecules_by_hand(tmp_path):
     none = {"none_recall": 0.7, "none_false_rejection": 0.04, "none_recall_5": 0.75}
-    rows = [{**row("cryoshift", "structure_3", seed, 0.8, tier="unseen"), **none} for seed in (21, 22, 23)]
-    rows = written(tmp_path, rows + [row("oracle", "structure_3", 21, 0.9, tier="unseen")])
-    found = statistics.unseen(rows)
-    assert found.keys() == {"cryoshift"}, "the oracle has no such figures here"
-    assert found["cryoshift"]["none_recall_5"] == pytest.approx((0.75, 0.75, 0.75))
+
+    def one(molecule, seed, recall, called, scenario=""):
+        about = {"unseen_molecule": molecule, "unseen_called": called, "none_recall": recall}
+        tier = "unseen" if scenario else "rotation"
+        return {**row("cryoshift", scenario or f"structure_3_{molecule}", seed, 0.8, tier=tier), **none, **about}
+
+    rows = [one("TRiC", 46, 0.9, "RuvAB"), one("TRiC", 47, 0.7, "RuvAB"), one("RuvAB", 46, 0.4, "TRiC")]
+    rows += [one("subunit_30S", 41, 0.1, "TRiC", "structure_3")]
+    rows = written(tmp_path, rows + [row("source_only", "structure_3_TRiC", 46, 0.9, tier="rotation")])
+    tric, ruvab = statistics.unseen(rows)
+    assert (tric.molecule, tric.runs, tric.called) == ("TRiC", 2, ("RuvAB",)), "source_only has no such figures here"
+    assert tric.rates["none_recall"] == pytest.approx(0.8) and ruvab.rates["none_recall"] == pytest.approx(0.4)
+    over = statistics.unseen_rates([tric, ruvab])["cryoshift"]
+    assert over["none_recall"].mean == pytest.approx(0.6), "a molecule counts once, whatever its number of seeds"
     assert verdict(rows, "unseen class").outcome == "reached"
+    lines = tables.unseen_tables(rows).splitlines()
+    assert "| TRiC | RuvAB | 2 | 0.80 | 0.80 | 0.04 | 0.75 |" in lines
+    assert "| subunit_30S | TRiC | 1 | 0.80 | 0.10 | 0.04 | 0.75 |" in lines
+
+
+def test_a_class_left_out_is_unseen_and_has_no_relative_among_the_outliers(tmp_path):
+    job = next(job for job in tier_jobs("rotation", "smoke") if job.scenario == "structure_3_TRiC")
+    train, test = runner.target_configs(job)
+    assert "TRiC" not in train.classes and train.classes == test.classes
+    assert datasets.unseen_molecule(train) == "TRiC"
+    shared = runner.source_data(job, runner.Context(tmp_path))
+    assert shared.source.classes == train.classes and "TRiC" not in shared.outliers.classes
+    row, _ = runner.run(job, runner.target_data(job, shared, runner.Context(tmp_path)))
+    assert row["unseen_molecule"] == "TRiC" and row["unseen_called"] in train.classes
+
+
+def test_only_named_scenarios_share_the_adjustment_of_p(tmp_path):
+    rows = small_world()
+    swept = [{**r, "tier": "curves", "scenario": "in_situ_2_snr_0.1"} for r in rows]
+    few, many = (statistics.gap_table(written(tmp_path / str(len(some)), some)) for some in (rows, rows + swept))
+    named = {g.method: g.p for g in many if g.scenario == "in_situ_1"}
+    assert named == {g.method: g.p for g in few}
 
 
 def test_errors_of_spike_in_estimates_by_hand():

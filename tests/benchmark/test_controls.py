@@ -98,7 +98,7 @@ def test_a_larger_source_is_compared_with_the_usual_one_at_the_same_seeds():
 def test_the_unknown_class_is_scored_at_its_own_threshold():
     def unseen(seed, recall, false):
         rates = {"none_recall": recall, "none_false_rejection": false, "none_recall_5": 0.9}
-        return row("cryoshift", seed, "unseen", "structure_3", **rates)
+        return row("cryoshift", seed, "rotation", "structure_3_TRiC", unseen_molecule="TRiC", **rates)
 
     def outcome(rows):
         return next(v.outcome for v in goals.verdicts(rows) if v.goal.startswith("unseen class"))
@@ -107,3 +107,5 @@ def test_the_unknown_class_is_scored_at_its_own_threshold():
     assert outcome([unseen(21, 0.7, 0.2), unseen(22, 0.7, 0.2)]) == "not reached", "too many of the known"
     assert outcome([unseen(21, 0.2, 0.01), unseen(22, 0.2, 0.01)]) == "not reached"
     assert outcome([row("cryoshift", 21)]) == "not measured"
+    subunit = row("cryoshift", 21, "unseen", "structure_3", none_recall=0.9, none_false_rejection=0.0)
+    assert outcome([subunit]) == "not measured", "a relative of a class is no class left out"
