@@ -14,6 +14,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
+from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -23,7 +24,9 @@ from .errors import InputError
 from .models import Network, embed, outputs, predict
 from .warps import Warps, target_styled
 
-FALSE_REJECTION = 0.05
+FALSE_REJECTION = 0.03
+UNLIKE_KNOWN = 2.0  # standard deviations of known subtomograms above their mean: from here an outlier logit counts
+APART, MINORITY = 2.0, 0.5  # Ashman's D above which scores have two modes, and the upper one's largest fraction
 FEWEST = 20  # subtomograms of a class, known and in the target, that set its threshold
 
 
@@ -99,8 +102,9 @@ class UnknownDetector:
     """Out-of-distribution detector: subtomograms with a score above the threshold belong to no class.
 
     The score is the log of the Mahalanobis distance to the nearest class in feature space (Lee et al. 2018), plus the
-    :func:`outlier_logit` where there are outliers, each standardised on known subtomograms. The distance finds what no
-    outlier resembles.
+    excess of the :func:`outlier_logit` over `UNLIKE_KNOWN` where there are outliers, each standardised on known
+    subtomograms. So likeness to an outlier counts against a subtomogram, and unlikeness does not count for it: a
+    molecule that is no class resembles ice and membranes less than many a known particle does.
 
     Attributes
     ----------
@@ -134,9 +138,10 @@ class UnknownDetector:
         """A detector fitted on every other subtomogram of `known`; the rest sets the threshold.
 
         Real subtomograms of a class can differ from simulated ones as a whole, which says nothing about single ones. So
-        the scores of `target` set the threshold of each class that is frequent enough there: as far above their median,
-        in units of the distance from it down to the first quarter, as with known subtomograms of the class. A minority
-        of unseen molecules hardly moves these two.
+        the scores of `target` set the threshold of each class that is frequent enough there. Where they have two modes
+        (:func:`valley`), the threshold lies between them: one in ten of all subtomograms can be half of those that are
+        called one class. Otherwise it is as far above their median, in units of the distance from it down to the first
+        quarter, as with known subtomograms of the class.
 
         Parameters
         ----------
@@ -174,7 +179,7 @@ class UnknownDetector:
         outlier = None if outliers is None else outlier_logit(f[one], features(outliers.x))
         raw = _evidence(f[one], means, precision, outlier)
         centre, spread = raw.mean(0), raw.std(0) + 1e-12
-        scores = ((_evidence(f[other], means, precision, outlier) - centre) / spread).sum(1)
+        scores = _combined((_evidence(f[other], means, precision, outlier) - centre) / spread)
         threshold = float(np.quantile(scores, 1 - false_rejection))
         detector = cls(means, precision, outlier, centre, spread, threshold, np.full(len(means), threshold))
         if target is not None:
@@ -184,7 +189,9 @@ class UnknownDetector:
             for k in np.flatnonzero(frequent & (2 * counts >= FEWEST)):
                 low, median, high = np.quantile(scores[y[other] == k], (0.25, 0.5, 1 - false_rejection))
                 quarter, middle = np.quantile(own[likely == k], (0.25, 0.5))
-                detector.thresholds[k] = middle + (high - median) / (median - low + 1e-12) * (middle - quarter)
+                above = (high - median) / (median - low + 1e-12)
+                between = valley(own[likely == k])
+                detector.thresholds[k] = middle + above * (middle - quarter) if between is None else between
         return detector
 
     def score(self, network: Network, x: Tensor, device: str | torch.device = "auto") -> Tensor:
@@ -194,7 +201,30 @@ class UnknownDetector:
     def score_features(self, features: Tensor) -> Tensor:
         """Out-of-distribution score (N,) of features (N, F)."""
         raw = _evidence(features.double().numpy(), self.means, self.precision, self.outlier)
-        return torch.from_numpy(((raw - self.centre) / self.spread).sum(1)).float()
+        return torch.from_numpy(_combined((raw - self.centre) / self.spread)).float()
+
+
+def valley(scores: np.ndarray) -> float | None:
+    """Score that separates a lower from a less frequent upper mode of scores (N,); None where there is one mode.
+
+    There are two where a mixture of two normal distributions has the lower BIC (Schwarz 1978) and its means are further
+    apart than `APART` times the root mean square of their standard deviations (Ashman et al. 1994, AJ 108:2348). They
+    are equally probable at the score that is returned.
+    """
+    x = scores[:, None]
+    one, two = GaussianMixture(1).fit(x), GaussianMixture(2, n_init=3, random_state=0).fit(x)
+    (low, high), deviations = np.sort(two.means_[:, 0]), np.sqrt(two.covariances_[:, 0, 0])
+    upper = int(two.means_[:, 0].argmax())
+    apart = (high - low) / np.sqrt(np.mean(deviations**2))
+    if two.bic(x) >= one.bic(x) or apart <= APART or two.weights_[upper] >= MINORITY:
+        return None
+    between = np.linspace(low, high, 1001)
+    return float(between[two.predict(between[:, None]).tolist().index(upper)])
+
+
+def _combined(standardised: np.ndarray) -> np.ndarray:
+    """Score (N,) of the columns of :func:`_evidence`, standardised on known subtomograms."""
+    return standardised[:, 0] + np.maximum(standardised[:, 1:] - UNLIKE_KNOWN, 0.0).sum(1)
 
 
 def _evidence(f: np.ndarray, means: np.ndarray, precision: np.ndarray, outlier: np.ndarray | None) -> np.ndarray:

@@ -28,9 +28,9 @@ from ..training import Fit
 from .in_parts import outputs_of
 from .reference import TargetReference
 
-FORMAT = "cryoshift-classifier/2"
+FORMAT = "cryoshift-classifier/4"
 MOST_GROUPS = 1000  # whose distances are measured one by one
-SEVERAL = "cryoshift-classifier/3"  # of several training seeds; an earlier version would read the first network alone
+SEVERAL = "cryoshift-classifier/5"  # of several training seeds; an earlier version would read the first network alone
 
 
 @dataclass(frozen=True, eq=False)

@@ -243,8 +243,8 @@ def other_format(path, _):
         (lambda path, made: write_bytes(path, b""), "is not a safetensors file"),
         (lambda path, made: write_bytes(path, b"a text file, with some words in it"), "is not a safetensors file"),
         (lambda path, made: write_bytes(path, made.save(path).read_bytes()[:-50]), "is not a safetensors file"),
-        (dataset_file, "Expected the format cryoshift-classifier/2 in .*, got none"),
-        (other_format, "Expected the format cryoshift-classifier/2 in .*, got cryoshift-classifier/0"),
+        (dataset_file, "Expected the format cryoshift-classifier/4 in .*, got none"),
+        (other_format, "Expected the format cryoshift-classifier/4 in .*, got cryoshift-classifier/0"),
     ],
 )
 def test_files_that_are_no_classifier_are_refused(broken, message, made, tmp_path):
