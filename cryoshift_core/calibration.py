@@ -27,6 +27,7 @@ from .warps import Warps, target_styled
 FALSE_REJECTION = 0.03
 UNLIKE_KNOWN = 2.0  # standard deviations of known subtomograms above their mean: from here an outlier logit counts
 APART, MINORITY = 2.0, 0.5  # Ashman's D above which scores have two modes, and the upper one's largest fraction
+STRANGE = 0.8  # probability of the upper mode from which a score counts as unknown
 FEWEST = 20  # subtomograms of a class, known and in the target, that set its threshold
 
 
@@ -205,11 +206,11 @@ class UnknownDetector:
 
 
 def valley(scores: np.ndarray) -> float | None:
-    """Score that separates a lower from a less frequent upper mode of scores (N,); None where there is one mode.
+    """Score between a lower and a less frequent upper mode of scores (N,); None where there is one mode.
 
     There are two where a mixture of two normal distributions has the lower BIC (Schwarz 1978) and its means are further
-    apart than `APART` times the root mean square of their standard deviations (Ashman et al. 1994, AJ 108:2348). They
-    are equally probable at the score that is returned.
+    apart than `APART` times the root mean square of their standard deviations (Ashman et al. 1994, AJ 108:2348). At
+    the score that is returned, the upper mode has the probability `STRANGE`.
     """
     x = scores[:, None]
     one, two = GaussianMixture(1).fit(x), GaussianMixture(2, n_init=3, random_state=0).fit(x)
@@ -219,7 +220,7 @@ def valley(scores: np.ndarray) -> float | None:
     if two.bic(x) >= one.bic(x) or apart <= APART or two.weights_[upper] >= MINORITY:
         return None
     between = np.linspace(low, high, 1001)
-    return float(between[two.predict(between[:, None]).tolist().index(upper)])
+    return float(between[np.argmax(two.predict_proba(between[:, None])[:, upper] > STRANGE)])
 
 
 def _combined(standardised: np.ndarray) -> np.ndarray:
