@@ -26,7 +26,8 @@ from .warps import Warps, target_styled
 
 FALSE_REJECTION = 0.03
 UNLIKE_KNOWN = 2.0  # standard deviations of known subtomograms above their mean: from here an outlier logit counts
-APART, MINORITY = 2.0, 0.5  # Ashman's D above which scores have two modes, and the upper one's largest fraction
+STRONG, APART = 6.0, 2.0  # difference of BIC, and Ashman's D, above which scores have two modes
+UPPER = 0.75  # largest fraction of the upper mode
 STRANGE = 0.8  # probability of the upper mode from which a score counts as unknown
 FEWEST = 20  # subtomograms of a class, known and in the target, that set its threshold
 
@@ -206,18 +207,18 @@ class UnknownDetector:
 
 
 def valley(scores: np.ndarray) -> float | None:
-    """Score between a lower and a less frequent upper mode of scores (N,); None where there is one mode.
+    """Score between the two modes of scores (N,); None where there is one, or hardly anything in the lower one.
 
-    There are two where a mixture of two normal distributions has the lower BIC (Schwarz 1978) and its means are further
-    apart than `APART` times the root mean square of their standard deviations (Ashman et al. 1994, AJ 108:2348). At
-    the score that is returned, the upper mode has the probability `STRANGE`.
+    There are two where the BIC of a mixture of two normal distributions is lower by `STRONG` (Kass & Raftery 1995,
+    JASA 90:773) and its means are further apart than `APART` times the root mean square of their standard deviations
+    (Ashman et al. 1994, AJ 108:2348). At the score that is returned, the upper mode has the probability `STRANGE`.
     """
     x = scores[:, None]
     one, two = GaussianMixture(1).fit(x), GaussianMixture(2, n_init=3, random_state=0).fit(x)
     (low, high), deviations = np.sort(two.means_[:, 0]), np.sqrt(two.covariances_[:, 0, 0])
     upper = int(two.means_[:, 0].argmax())
     apart = (high - low) / np.sqrt(np.mean(deviations**2))
-    if two.bic(x) >= one.bic(x) or apart <= APART or two.weights_[upper] >= MINORITY:
+    if one.bic(x) - two.bic(x) <= STRONG or apart <= APART or two.weights_[upper] >= UPPER:
         return None
     between = np.linspace(low, high, 1001)
     return float(between[np.argmax(two.predict_proba(between[:, None])[:, upper] > STRANGE)])
