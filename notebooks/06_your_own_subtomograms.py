@@ -472,7 +472,7 @@ assert not lesson.unsolved(), lesson.unsolved()
 # - Contrast, pixel size and box decide more than the network: read the first table, and look at the subtomograms.
 # - The verdict comes first. It needs no label, it finds gross faults, and a class without an alarm can still be wrong.
 # - The source is simulated for the structures that you *expect*. Whatever else is in the tomogram gets one of their names
-#   too; `_csNoneOfThese` marks what fits none, and knows best what resembles its simulated outliers.
+#   too; `_csNoneOfThese` marks what stands apart from the class that it resembles. A relative of a class does not stand apart.
 # - A confidence is not an accuracy, even a calibrated one.
 # - The same eight calls work in a script (`cs.open`), `cs.classify` makes them all, and so does
 #   `python -m cryoshift_core classify`. [06b](06b_hiv_by_particle.ipynb) scores them where the truth is known, by particle.

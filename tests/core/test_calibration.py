@@ -147,7 +147,7 @@ def test_outliers_help_against_what_resembles_them():
 
 
 def test_a_stranger_that_looks_unlike_the_outliers_stays_a_stranger():
-    """Empty boxes are the outliers, as of a tomogram of seven classes; a molecule resembles them less than a class does."""
+    """Empty boxes are the outliers, as of a tomogram of seven classes; a molecule resembles them less than those do."""
     network, known = FirstVoxels(), clusters(600, KNOWN, 0)
     x = clusters(400, UNLIKE_OUTLIERS + KNOWN[:1] * 2, 2).x
     recall = []
