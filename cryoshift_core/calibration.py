@@ -7,14 +7,13 @@ resemble the target, and their labels are known.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
-from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -22,13 +21,11 @@ from torch import Tensor
 from .data import UNKNOWN, Labelled, Unlabelled
 from .errors import InputError
 from .models import Network, embed, outputs, predict
+from .support.modes import valley
 from .warps import Warps, target_styled
 
 FALSE_REJECTION = 0.03
 UNLIKE_KNOWN = 2.0  # standard deviations of known subtomograms above their mean: from here an outlier logit counts
-STRONG, APART = 6.0, 2.0  # difference of BIC, and Ashman's D, above which scores have two modes
-UPPER = 0.75  # largest fraction of the upper mode
-STRANGE = 0.8  # probability of the upper mode from which a score counts as unknown
 FEWEST = 20  # subtomograms of a class, known and in the target, that set its threshold
 
 
@@ -105,16 +102,14 @@ class UnknownDetector:
 
     The score is the log of the Mahalanobis distance to the nearest class in feature space (Lee et al. 2018), plus the
     excess of the :func:`outlier_logit` over `UNLIKE_KNOWN` where there are outliers, each standardised on known
-    subtomograms. So likeness to an outlier counts against a subtomogram, and unlikeness does not count for it: a
-    molecule that is no class resembles ice and membranes less than many a known particle does.
+    subtomograms: a molecule that is no class resembles ice and membranes less than many a known particle does.
 
     Attributes
     ----------
     means, precision : (K, F) of the classes, and (F, F) shared by them (Ledoit-Wolf)
     outlier : (F + 1,), of :func:`outlier_logit`; None for none
     centre, spread : (1,) or (2,), of distance and logit on known subtomograms
-    threshold : of known simulated subtomograms
-    thresholds : (K,), a score above that of the most probable class means unknown
+    threshold, thresholds : of known simulated subtomograms; (K,), above that of its most probable class one is unknown
     """
 
     means: np.ndarray
@@ -140,10 +135,9 @@ class UnknownDetector:
         """A detector fitted on every other subtomogram of `known`; the rest sets the threshold.
 
         Real subtomograms of a class can differ from simulated ones as a whole, which says nothing about single ones. So
-        the scores of `target` set the threshold of each class that is frequent enough there. Where they have two modes
-        (:func:`valley`), the threshold lies between them: one in ten of all subtomograms can be half of those that are
-        called one class. Otherwise it is as far above their median, in units of the distance from it down to the first
-        quarter, as with known subtomograms of the class.
+        the scores of `target` set the threshold of each class that is frequent there: between two modes (one in ten of
+        all can be half of those called one class), otherwise as far above their median, in units of the distance from
+        it down to the first quarter, as with known subtomograms of the class.
 
         Parameters
         ----------
@@ -172,8 +166,7 @@ class UnknownDetector:
         one, other = order[::2], order[1::2]
         counts = np.bincount(y[one], minlength=len(known.classes))
         if counts.min() < 2:
-            worst = int(counts.argmin())
-            few = f"{int((y == worst).sum())} of {known.classes[worst]!r}"
+            few = f"{int((y == counts.argmin()).sum())} of {known.classes[counts.argmin()]!r}"
             more = "use more source subtomograms, or pass a larger validation set to fit"
             raise InputError(f"Expected at least 4 known subtomograms of each class, got {few}: {more}.")
         means = np.stack([f[one][y[one] == k].mean(0) for k in range(len(known.classes))])
@@ -181,9 +174,10 @@ class UnknownDetector:
         outlier = None if outliers is None else outlier_logit(f[one], features(outliers.x))
         raw = _evidence(f[one], means, precision, outlier)
         centre, spread = raw.mean(0), raw.std(0) + 1e-12
-        scores = _combined((_evidence(f[other], means, precision, outlier) - centre) / spread)
+        blank = cls(means, precision, outlier, centre, spread, 0.0, np.zeros(len(means)))
+        scores = blank.score_features(torch.from_numpy(f[other])).double().numpy()
         threshold = float(np.quantile(scores, 1 - false_rejection))
-        detector = cls(means, precision, outlier, centre, spread, threshold, np.full(len(means), threshold))
+        detector = replace(blank, threshold=threshold, thresholds=np.full(len(means), threshold))
         if target is not None:
             found = outputs(network, target.x, device=device)
             own, likely = detector.score_features(found.features).numpy(), found.logits.argmax(1).numpy()
@@ -191,9 +185,8 @@ class UnknownDetector:
             for k in np.flatnonzero(frequent & (2 * counts >= FEWEST)):
                 low, median, high = np.quantile(scores[y[other] == k], (0.25, 0.5, 1 - false_rejection))
                 quarter, middle = np.quantile(own[likely == k], (0.25, 0.5))
-                above = (high - median) / (median - low + 1e-12)
-                between = valley(own[likely == k])
-                detector.thresholds[k] = middle + above * (middle - quarter) if between is None else between
+                usual = middle + (high - median) / (median - low + 1e-12) * (middle - quarter)
+                detector.thresholds[k] = usual if (between := valley(own[likely == k])) is None else between
         return detector
 
     def score(self, network: Network, x: Tensor, device: str | torch.device = "auto") -> Tensor:
@@ -203,40 +196,16 @@ class UnknownDetector:
     def score_features(self, features: Tensor) -> Tensor:
         """Out-of-distribution score (N,) of features (N, F)."""
         raw = _evidence(features.double().numpy(), self.means, self.precision, self.outlier)
-        return torch.from_numpy(_combined((raw - self.centre) / self.spread)).float()
-
-
-def valley(scores: np.ndarray) -> float | None:
-    """Score between the two modes of scores (N,); None where there is one, or hardly anything in the lower one.
-
-    There are two where the BIC of a mixture of two normal distributions is lower by `STRONG` (Kass & Raftery 1995,
-    JASA 90:773) and its means are further apart than `APART` times the root mean square of their standard deviations
-    (Ashman et al. 1994, AJ 108:2348). At the score that is returned, the upper mode has the probability `STRANGE`.
-    """
-    x = scores[:, None]
-    one, two = GaussianMixture(1).fit(x), GaussianMixture(2, n_init=3, random_state=0).fit(x)
-    (low, high), deviations = np.sort(two.means_[:, 0]), np.sqrt(two.covariances_[:, 0, 0])
-    upper = int(two.means_[:, 0].argmax())
-    apart = (high - low) / np.sqrt(np.mean(deviations**2))
-    if one.bic(x) - two.bic(x) <= STRONG or apart <= APART or two.weights_[upper] >= UPPER:
-        return None
-    between = np.linspace(low, high, 1001)
-    return float(between[np.argmax(two.predict_proba(between[:, None])[:, upper] > STRANGE)])
-
-
-def _combined(standardised: np.ndarray) -> np.ndarray:
-    """Score (N,) of the columns of :func:`_evidence`, standardised on known subtomograms."""
-    return standardised[:, 0] + np.maximum(standardised[:, 1:] - UNLIKE_KNOWN, 0.0).sum(1)
+        standard = (raw - self.centre) / self.spread
+        return torch.from_numpy(standard[:, 0] + np.maximum(standard[:, 1:] - UNLIKE_KNOWN, 0.0).sum(1)).float()
 
 
 def _evidence(f: np.ndarray, means: np.ndarray, precision: np.ndarray, outlier: np.ndarray | None) -> np.ndarray:
     """Log distance of features (N, F) to the nearest class, and the outlier logit where there is one: (N, 1 or 2)."""
     away = f[:, None] - means
     distance = np.einsum("nkf,fg,nkg->nk", away, precision, away, optimize=True).min(1)
-    columns = [np.log(distance + 1e-12)]
-    if outlier is not None:
-        columns.append(f @ outlier[:-1] + outlier[-1])
-    return np.stack(columns, 1)
+    logit = [] if outlier is None else [f @ outlier[:-1] + outlier[-1]]
+    return np.stack([np.log(distance + 1e-12), *logit], 1)
 
 
 def assign(probabilities: Tensor, scores: Tensor, thresholds: float | np.ndarray) -> Tensor:

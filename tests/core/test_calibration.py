@@ -13,6 +13,7 @@ from cryoshift_core.calibration import Calibration, UnknownDetector
 from cryoshift_core.data import UNKNOWN, Labelled, Unlabelled
 from cryoshift_core.errors import InputError
 from cryoshift_core.models import Network
+from cryoshift_core.support import modes
 from cryoshift_core.warps import Warps, target_styled
 
 F = 6
@@ -160,9 +161,9 @@ def test_a_stranger_that_looks_unlike_the_outliers_stays_a_stranger():
 def test_a_valley_lies_between_two_modes_and_nowhere_else():
     rng = np.random.default_rng(0)
     below, above = rng.normal(0, 1, 60), rng.normal(6, 1, 40)
-    assert 1.5 < calibration.valley(np.concatenate([below, above])) < 4.5
-    assert calibration.valley(np.concatenate([below[:20], above, above + 0.1])) is None, "hardly any is below"
-    found = [calibration.valley(rng.normal(0, 1, 60)) for _ in range(20)]
+    assert 1.5 < modes.valley(np.concatenate([below, above])) < 4.5
+    assert modes.valley(np.concatenate([below[:20], above, above + 0.1])) is None, "hardly any is below"
+    found = [modes.valley(rng.normal(0, 1, 60)) for _ in range(20)]
     assert sum(one is not None for one in found) <= 1
 
 
