@@ -400,9 +400,9 @@ for parameter, by_method in statistics.curves(measured).items():
 # ### An unseen molecule
 #
 # A tenth of the subtomograms is a molecule that nobody simulated: each of the seven classes was left out in turn, and ribosomal subunits
-# were tried beside whole ribosomes. Two thresholds: **the user's**, which the detector sets
-# itself, and one at which exactly 5 % of the known subtomograms are rejected, which only somebody with the labels can set. The
-# columns of the user's threshold say what to expect in practice; the last column says how well the two kinds are separated.
+# were tried beside whole ribosomes. Two kinds of threshold: **the user's**, which the detector sets itself for each class, and one for
+# all classes at which exactly 5 % of the known subtomograms are rejected, which only somebody with the labels can set. The columns of
+# the user's thresholds say what to expect in practice; the last column says how well the score alone separates the two kinds.
 
 # %%
 rejected = tables.unseen_tables(measured)

@@ -470,9 +470,9 @@ def unseen_tables(rows: list[Row]) -> str:
     page = ""
     if rates := unseen_rates(left_out):
         page = (
-            "Each class in turn is left out of the source and is the unseen molecule. At the detector's own threshold "
+            "Each class in turn is left out of the source and is the unseen molecule. At the detector's own thresholds "
         )
-        page += "and at one that rejects 5 % of the known subtomograms, mean and interval over molecules:\n\n"
+        page += "and at one for all classes that rejects 5 % of the known, mean and interval over molecules:\n\n"
         lines = ([m, *(text(columns[c], ".3f") for c in UNSEEN_COLUMNS)] for m, columns in rates.items())
         page += table(" | ".join(["method", *UNSEEN_COLUMNS.values()]), lines) + "\n"
     if by_molecule := [one for one in (*left_out, *subunits) if one.method == "cryoshift"]:
