@@ -15,7 +15,7 @@ from .real import FOLDS, LAMELLA, MIXES, VLP
 # Seeds 0, 11-13 and 101 upwards served the development of the recipe. None of the seeds below did.
 TEST_SEEDS = (31, 32, 33, 34, 35)  # their labels were opened after the last change
 UNKNOWN_SEEDS = (41, 42, 43, 44, 45)  # of the unknown class, whose rule changed after labels of the others were opened
-ROTATION_SEEDS = (46, 47)  # of the unknown class with one class after the other left out
+ROTATION_SEEDS = (46, 47)  # with one class after the other left out; their scores were in view while the rule was set
 SEEDS = (21, 22, 23, 24, 25, *TEST_SEEDS)
 BOUNDS = ("source_only", "oracle")  # no checkpoint is selected for these two: the last one is scored
 CORE = ("source_only", "cryoshift_reference", "cryoshift_warps", "cryoshift", "oracle")
@@ -66,6 +66,7 @@ LEFT_OUT: dict[str, Scenario] = {
     for molecule in PROFILES["laptop"].classes
     for name in [f"{UNSEEN_SCENARIO}_{molecule}"]
 }
+FEW_SEEDS = CURVE_SCENARIOS | LEFT_OUT  # scenarios of the benchmark alone, with two seeds each
 
 
 def find_scenario(name: str) -> Scenario:
@@ -76,7 +77,7 @@ def find_scenario(name: str) -> Scenario:
     InputError
         unknown name.
     """
-    return (CURVE_SCENARIOS | LEFT_OUT).get(name) or scenarios.scenario(name)
+    return FEW_SEEDS[name] if name in FEW_SEEDS else scenarios.scenario(name)
 
 
 # Selection with one of its parts changed: label -> options of `selection.choose`.

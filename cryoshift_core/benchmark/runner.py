@@ -248,7 +248,7 @@ def source_data(job: Job, context: Context) -> SourceData:
             datasets.simulate_source(config, folder=context.data, progress=False) for config in configs
         )
         width = p.box * p.voxel_size
-        unseen = find_scenario(job.scenario).unseen_molecule
+        unseen = datasets.unseen_molecule(_config(job, "test"))  # the same for all scenarios that name none
         unseen = unseen or structures.unseen_molecule(p.classes, job.seed, width=width)
         names = structures.outliers(p.classes, unseen, width=width)
         config = DatasetConfig.of(p, "source", "source", job.seed)
@@ -533,11 +533,11 @@ def _missing(todo: Sequence[Sequence[AnyJob]], done: set[tuple[str, ...]]) -> li
 
 def run_all(todo: list[list[Job]], out: Path, context: Context, keep_data: bool = False) -> list[Job]:
     """Run the jobs that the CSV lacks, group by group, and add a row for each; the jobs that failed are returned."""
-    shared: dict[tuple, SourceData] = {}  # (seed, source size, classes) -> data, of one source at a time
+    shared: dict[tuple, SourceData] = {}  # (seed, source size, class left out) -> data, of one source at a time
     targets: dict[tuple, Target] = {}  # of one target at a time
 
     def run_one(job: Job) -> str:
-        source = (job.seed, job.n_simulated, _profile(job).classes)
+        source = (job.seed, job.n_simulated, find_scenario(job.scenario).unseen_molecule)
         if source not in shared:
             shared.clear()
             shared[source] = source_data(job, context)

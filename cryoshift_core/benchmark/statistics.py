@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -18,9 +18,9 @@ from ..simulation.controls import SHAPES
 from .jobs import (
     BOUNDS,
     COMPOSITES,
-    CURVE_SCENARIOS,
     CURVES,
     FACTORS,
+    FEW_SEEDS,
     FOREIGN,
     LEFT_OUT,
     MIXED,
@@ -34,7 +34,6 @@ from .jobs import (
 from .real import FOLDS, LAMELLA, MIXES, VLP
 
 NAMED = (*COMPOSITES, *FACTORS, *MIXED, UNSEEN_SCENARIO, FOREIGN)  # scenarios with three seeds or more
-FEW_SEEDS = (*CURVE_SCENARIOS, *LEFT_OUT)
 Row = dict[str, str]
 REPEATING = ("ablation", "controls")  # tiers with runs of the core tier's configurations for comparisons of their own
 CONFIGURATION = ("method", "scenario", "without", "rule", "n_target", "n_simulated")  # columns; runs differ by seed too
@@ -335,11 +334,11 @@ class Unseen:
     called: tuple[str, ...]
 
 
-def unseen(rows: list[Row], scenarios: Iterable[str] = tuple(LEFT_OUT)) -> list[Unseen]:
+def unseen(rows: list[Row], scenarios: Collection[str] = LEFT_OUT) -> list[Unseen]:
     """What became of each unseen molecule: of the classes left out in turn, or on other scenarios."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in unchanged(rows):
-        if row["scenario"] in tuple(scenarios) and row.get("none_recall"):
+        if row["scenario"] in scenarios and row.get("none_recall"):
             found.setdefault((row["method"], row.get("unseen_molecule", "")), []).append(row)
     return [
         Unseen(

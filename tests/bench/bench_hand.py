@@ -17,6 +17,8 @@ import math
 from dataclasses import replace
 
 import torch
+from scipy.optimize import brentq
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 import cryoshift_core as cs
@@ -53,10 +55,8 @@ def templates(pair: tuple[str, str], voxel_size: float) -> Templates:
 
 def turned(rotation: Tensor, angle: float, generator: torch.Generator) -> Tensor:
     """Rotations (N, 3, 3), each followed by a random one of about `angle` radians."""
-    x, y, z = (angle * torch.randn(3, len(rotation), generator=generator)).unbind()
-    zero = torch.zeros_like(x)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1)
-    return torch.matrix_exp(skew.reshape(-1, 3, 3)) @ rotation
+    vectors = angle * torch.randn(3, len(rotation), generator=generator)
+    return torch.from_numpy(Rotation.from_rotvec(vectors.T.numpy()).as_matrix()).float() @ rotation
 
 
 class Observer:
@@ -112,7 +112,6 @@ class Observer:
         y = torch.arange(SOUGHT) % 2
         placed, setting = specimens.specimens(y, self.bank, generator=g, offset=0.0), acquisition(WIDTH / self.bank.box)
         x = imaging.image_by_transfer(placed, self.bank, setting, generator=g, snr=snr).x[:, 0]
-        # The box's centre is at index n // 2, and the filter does not need the level of the noise of one box.
         measured = torch.fft.rfftn(torch.fft.ifftshift(x, dim=(1, 2, 3)), dim=(1, 2, 3)).flatten(1)[:, self.index]
         measured = measured * self.twice.sqrt() / self.sigma
         grid = specimens.random_rotations(FILTERS, g)
@@ -126,12 +125,11 @@ class Observer:
 
 def needed(apart: Tensor, right: float = 0.95) -> float:
     """SNR at which pairs with these distances at an SNR of 1 are told apart with probability `right`, on average."""
-    low, high = 1e-6, 1e6
-    for _ in range(100):
-        middle = math.sqrt(low * high)
-        rate = torch.special.ndtr(apart * math.sqrt(middle) / 2).mean()
-        low, high = (middle, high) if rate < right else (low, middle)
-    return high
+
+    def excess(log_snr: float) -> float:
+        return float(torch.special.ndtr(apart.double() * math.exp(log_snr / 2) / 2).mean()) - right
+
+    return math.exp(brentq(excess, -20, 20))
 
 
 def learned(pair: tuple[str, str], voxel_size: float, angle: float | None, seed: int = 0) -> float:

@@ -373,7 +373,18 @@ def test_a_class_left_out_is_unseen_and_has_no_relative_among_the_outliers(tmp_p
     assert row["unseen_molecule"] == "TRiC" and row["unseen_called"] in train.classes
 
 
-def test_only_named_scenarios_share_the_adjustment_of_p(tmp_path):
+def test_scenarios_with_the_same_classes_and_other_strangers_share_no_outliers(tmp_path, monkeypatch):
+    """The smoke profile has neither molecule; its outliers must lack the one that is unseen."""
+    made = []
+    monkeypatch.setattr(runner, "source_data", lambda job, context: made.append(job.scenario))
+    monkeypatch.setattr(runner, "target_data", lambda job, shared, context: None)
+    todo = [[job] for job in tier_jobs("rotation", "smoke", seeds=[46]) if "ribosome_70S" in job.scenario]
+    todo += [[job] for job in tier_jobs("rotation", "smoke", seeds=[46]) if "spliceosome" in job.scenario]
+    assert len(runner.run_all(todo, tmp_path, runner.Context(tmp_path))) == len(todo), "nothing runs without data"
+    assert made == ["structure_3_ribosome_70S", "structure_3_spliceosome"]
+
+
+def test_scenarios_with_few_seeds_take_no_part_in_the_adjustment_of_p(tmp_path):
     rows = small_world()
     swept = [{**r, "tier": "curves", "scenario": "in_situ_2_snr_0.1"} for r in rows]
     few, many = (statistics.gap_table(written(tmp_path / str(len(some)), some)) for some in (rows, rows + swept))
