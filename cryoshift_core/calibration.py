@@ -21,12 +21,11 @@ from torch import Tensor
 from .data import UNKNOWN, Labelled, Unlabelled
 from .errors import InputError
 from .models import Network, embed, outputs, predict
-from .support.modes import valley
+from .support.modes import class_thresholds
 from .warps import Warps, target_styled
 
 FALSE_REJECTION = 0.03
 UNLIKE_KNOWN = 2.0  # standard deviations of known subtomograms above their mean: from here an outlier logit counts
-FEWEST = 20  # subtomograms of a class, known and in the target, that set its threshold
 
 
 def _check(name: str, *source: Labelled | None, target: Unlabelled | None = None) -> None:
@@ -134,10 +133,7 @@ class UnknownDetector:
     ) -> UnknownDetector:
         """A detector fitted on every other subtomogram of `known`; the rest sets the threshold.
 
-        Real subtomograms of a class can differ from simulated ones as a whole, which says nothing about single ones. So
-        the scores of `target` set the threshold of each class that is frequent there: between two modes (one in ten of
-        all can be half of those called one class), otherwise as far above their median, in units of the distance from
-        it down to the first quarter, as with known subtomograms of the class.
+        The scores of `target` set the threshold of each class that is frequent there: see `modes.class_thresholds`.
 
         Parameters
         ----------
@@ -181,12 +177,8 @@ class UnknownDetector:
         if target is not None:
             found = outputs(network, target.x, device=device)
             own, likely = detector.score_features(found.features).numpy(), found.logits.argmax(1).numpy()
-            frequent = np.bincount(likely, minlength=len(means)) >= FEWEST
-            for k in np.flatnonzero(frequent & (2 * counts >= FEWEST)):
-                low, median, high = np.quantile(scores[y[other] == k], (0.25, 0.5, 1 - false_rejection))
-                quarter, middle = np.quantile(own[likely == k], (0.25, 0.5))
-                usual = middle + (high - median) / (median - low + 1e-12) * (middle - quarter)
-                detector.thresholds[k] = usual if (between := valley(own[likely == k])) is None else between
+            limits = class_thresholds(detector.thresholds, scores, y[other], own, likely, false_rejection)
+            detector = replace(detector, thresholds=limits)
         return detector
 
     def score(self, network: Network, x: Tensor, device: str | torch.device = "auto") -> Tensor:

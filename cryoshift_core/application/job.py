@@ -67,6 +67,7 @@ from .picks import Picks
 from .pipeline import Device
 from .profiles import PROFILES, Profile
 from .reference import distance_warnings
+from .second_opinion import SecondOpinion, second_opinion
 from .spike_in import SpikeInScore
 from .steps import Adaptation, Classes, Judgement, Look, Simulation, SpikeIns
 from .target_data import Background, TargetData
@@ -99,6 +100,7 @@ class Classification:
     about : sentences on how the predictions were made, and on the purity
     spike_snr : mean SNR of the spike-ins; NaN where there are none
     own_background : molecules in the target's own boxes that were trained with
+    second : what template matching says; None where it was not asked
     seconds : of wall-clock time in each stage so far: reading, simulation, training, prediction
     """
 
@@ -118,6 +120,7 @@ class Classification:
     about: tuple[str, ...] = ()
     spike_snr: float = float("nan")
     own_background: int = 0
+    second: SecondOpinion | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -141,6 +144,8 @@ class Classification:
             out["spike_balanced_accuracy"] = self.spike_in[used].balanced_accuracy
             out["spike_snr"] = self.spike_snr
             out["spike_balanced_accuracy_source_only"] = self.spike_in["source_only"].balanced_accuracy
+        if self.second:
+            out |= self.second.numbers
         return out
 
     @property
@@ -461,6 +466,27 @@ class Job:
         return expected_accuracy(score.balanced_accuracy, confidence, fine_power(self.boxes.spike_ins))
 
     @_step("prediction")
+    def match(self) -> SecondOpinion | None:
+        """What template matching calls the subtomograms; None with a saved model, and as in :func:`second_opinion`."""
+        if self.saved is not None:
+            return None
+        s, spiked, judged = self.settings, self.spike(), self.judge()
+        x = self.target.subtomograms
+        known = {name: s.tilts[name] for name in ("tilt_axis", "tilt_range", "defocus")}
+        return second_opinion(
+            self.names,
+            judged.predictions,
+            x,
+            self.unlabelled,
+            spikes=spiked.spikes,
+            of_network=judged.scores.get(judged.used),
+            wedge=spiked.wedge,
+            optics=pipeline.stated_optics(x.voxel_size, **known),
+            seed=s.seed,
+            device=s.device,
+        )
+
+    @_step("prediction")
     def classify(self) -> Classes:
         """The class of each subtomogram with its confidence, class fractions, and the purity at a confidence."""
         s, (found, classifier), judged = self.settings, self.predict(), self.judge()
@@ -478,6 +504,7 @@ class Job:
             listed,
             steps.fractions(self.adapt(), self.unlabelled, s.device) if not self.saved else {},
             self._by_tomogram(found, judged, listed),
+            self.match(),
         )
 
     def _picks(self, found: Predictions, classifier: Classifier) -> dict[str, Picks]:
@@ -526,7 +553,8 @@ class Job:
         choice = reuse.summary(classifier, s.model) if self.saved else classifier.recipe["reason"] or "as asked for"
         if s.n_seeds > 1:
             choice += f". Probabilities are means over {s.n_seeds} training seeds; the saved model holds all of them"
-        doubts = (*self.look().warnings, *self._doubts, *judged.warnings)
+        second = classes.second
+        doubts = (*self.look().warnings, *self._doubts, *judged.warnings, *(second.warnings if second else ()))
         if not self.saved:
             classifier.recipe.update(verdict=judged.verdict.level, verdict_in_words=str(judged.verdict))
         paths = pipeline.write_results(
@@ -547,10 +575,12 @@ class Job:
             listed=classes.picks,
             tomograms=classes.tomograms,
             expected=judged.expected,
+            second=second,
             made={"choice": choice},
         )
         listed = [picks.summary(classes.picks) if classes.picks else classes.at_purity]
         listed += by_tomogram.text(classes.tomograms, found.classes)
+        listed += [str(second)] if second else []
         result = Classification(
             predictions=found,
             classifier=classifier,
@@ -568,6 +598,7 @@ class Job:
             about=(choice if self.saved else f"{used}: {choice}", *listed),
             spike_snr=spiked.snr if spiked else float("nan"),
             own_background=own,
+            second=second,
             seconds=self._times(),
         )
         if manifest is not None:

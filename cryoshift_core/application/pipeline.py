@@ -42,6 +42,7 @@ from .picks import Picks
 from .predictions import predicted_fractions as predicted_fractions
 from .profiles import Profile
 from .purity import Cut
+from .second_opinion import SecondOpinion
 from .spike_in import SpikeInScore
 from .target_data import Background, TargetData
 from .verdict import Verdict
@@ -344,6 +345,12 @@ def tilt_axis_warnings(wedge: Wedge | None, tilt_axis: float) -> list[str]:
     ]
 
 
+def stated_optics(voxel_size: float, *, tilt_axis: float, tilt_range: float, defocus: float) -> Optics:
+    """Optics of a tilt series of which these are known, as parameters of :func:`classify`."""
+    tilts = tilt_scheme(-tilt_range, tilt_range)
+    return Optics(voxel_size=voxel_size, defocus=defocus, tilts=tilts, tilt_axis=tilt_axis)
+
+
 def insert_molecules(
     classes: Sequence[str],
     target: Unlabelled,
@@ -363,12 +370,7 @@ def insert_molecules(
 
     Parameters as in :func:`classify`; `spread` and `offsets` as in :func:`spike_in.imitate`
     """
-    optics = Optics(
-        voxel_size=target.voxel_size,
-        defocus=defocus,
-        tilts=tilt_scheme(-tilt_range, tilt_range),
-        tilt_axis=tilt_axis,
-    )
+    optics = stated_optics(target.voxel_size, tilt_axis=tilt_axis, tilt_range=tilt_range, defocus=defocus)
     number = max(len(classes), n)
     return spike_in.imitate(
         classes,
@@ -501,6 +503,7 @@ def write_results(
     listed: Mapping[str, Picks] | None = None,
     tomograms: Sequence[TomogramRow] = (),
     expected: Estimate | None = None,
+    second: SecondOpinion | None = None,
     made: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Paths of the files written to `folder`: predictions.star, classes/*.star, model.safetensors, report.html, ...
@@ -516,6 +519,7 @@ def write_results(
     listed : the picks of each class, where the positions are candidates
     tomograms : a row for each of several tomograms, for tomograms.csv and the report
     expected : the balanced accuracy to expect; None without spike-ins
+    second : what template matching says; None where it was not asked
     made : more for the provenance; None: the reason of the choice of the network
     """
     used = classifier.recipe["method"]
@@ -526,6 +530,7 @@ def write_results(
         predictions.classes,
         predictions.unknown,
         agreement=predictions.agreement,
+        more=second.columns if second else None,
         least_confidence=least_confidence,
     )
     paths += [path for path in (folder / tables.FOR_RELION,) if path.is_file()]
@@ -554,6 +559,7 @@ def write_results(
             cuts=cuts,
             tomograms=tomograms,
             expected=expected,
+            second=second,
             made=report.provenance(
                 manifest,
                 method=used,

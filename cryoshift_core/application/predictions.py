@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from .target_data import TargetData
 
 NOT_CLASSIFIED, UNKNOWN_CLASS = "not_classified", "none_of_these"
 INPUT_CLASS, PROBABILITY = "csInputClassNumber", "csProbability_"
-OURS = ("csClass", "csConfidence", "csNoneOfThese", "csAgreement", INPUT_CLASS)
+TEMPLATES = ("csTemplateClass", "csTemplateCorrelation", "csTemplateNoneOfThese")
+OURS = ("csClass", "csConfidence", "csNoneOfThese", "csAgreement", *TEMPLATES, INPUT_CLASS)
 PIXEL_SIZES = (
     "rlnImagePixelSize",
     "rlnMicrographPixelSize",
@@ -108,17 +109,19 @@ def write(
     unknown: Tensor | None = None,
     *,
     agreement: Tensor | None = None,
+    more: Mapping[str, Sequence[str]] | None = None,
     least_confidence: float | None = None,
 ) -> list[Path]:
     """Paths of the files written: predictions.star, classes/<class>.star, and predictions.tbl for a Dynamo table.
 
     predictions.star has all tables, columns and rows of the input in their order. The last table gains
     `_rlnClassNumber` (1 to K; 0 for a row that is not classified, see `TargetData.kept`), `_csClass`,
-    `_csConfidence`, `_csProbability_<class>` and, if they are given, `_csNoneOfThese` and `_csAgreement`. The likeliest
-    class is given for particles of the unknown class, too. An `_rlnClassNumber` of the input is kept as
-    `_csInputClassNumber`. Columns of earlier predictions are replaced. classes/<class>.star holds the rows of one class
-    without those of the unknown class, which are in classes/none_of_these.star. A class without rows has no file; files
-    of earlier predictions in the same folder are removed. In predictions.tbl, column 22 ("class") is set.
+    `_csConfidence`, `_csProbability_<class>` and, if they are given, `_csNoneOfThese`, `_csAgreement`, and `more`, such
+    as the columns TEMPLATES. The likeliest class is given for particles of the unknown class, too. An `_rlnClassNumber`
+    of the input is kept as `_csInputClassNumber`. Columns of earlier predictions are replaced. classes/<class>.star
+    holds the rows of one class without those of the unknown class, which are in classes/none_of_these.star. A class
+    without rows has no file; files of earlier predictions in the same folder are removed. In predictions.tbl, column 22
+    ("class") is set.
 
     RELION (src/metadata_table.cpp, versions 3.1 to 5) keeps columns that it does not know, with a warning. It reads
     `data_general`, which has one row, as a list or as a loop. Its programs write an empty file where `data_optics`
@@ -133,6 +136,7 @@ def write(
     classes : K names
     unknown : (M,) bool, True for the unknown class
     agreement : (M,) fraction of the training seeds that give this class; None for one seed
+    more : name -> further columns of the M subtomograms; other rows get "0"
     least_confidence : predictions_purity.star gets the rows from it on, without those of the unknown class; None: it is
         not written
 
@@ -158,15 +162,18 @@ def write(
     table |= {
         "rlnClassNumber": [str(k) for k in number],
         "csClass": [[NOT_CLASSIFIED, *names][k] for k in number],
-        "csConfidence": _decimals(p.max(1)),
+        "csConfidence": decimals(p.max(1)),
     }
-    table |= {PROBABILITY + name: _decimals(column) for name, column in zip(names, p.T, strict=True)}
+    table |= {PROBABILITY + name: decimals(column) for name, column in zip(names, p.T, strict=True)}
     if unknown is not None:
         table["csNoneOfThese"] = [str(int(value)) for value in is_unknown]
     if agreement is not None:
         agree = np.zeros(len(target))
         agree[kept] = agreement.double().cpu().numpy()
-        table["csAgreement"] = _decimals(agree)
+        table["csAgreement"] = decimals(agree)
+    for column, cells in (more or {}).items():
+        given = dict(zip(kept.tolist(), cells, strict=True))
+        table[column] = [given.get(row, "0") for row in range(len(target))]
 
     rows_of = {folder / "predictions.star": np.arange(len(target))}
     if least_confidence is not None:
@@ -232,7 +239,7 @@ def _with_optics(
     return table, block, rest | {"optics": given | missing}
 
 
-def _decimals(values: np.ndarray) -> list[str]:
+def decimals(values: np.ndarray) -> list[str]:
     return [f"{value:.4f}" for value in values]
 
 

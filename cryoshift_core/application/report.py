@@ -24,6 +24,7 @@ from .accuracy import Estimate
 from .by_tomogram import TomogramRow
 from .predictions import Prevalence, by_class, class_average, proportion, unspecific
 from .purity import Cut
+from .second_opinion import SecondOpinion
 from .spike_in import SpikeInScore
 from .target_data import TargetData
 from .verdict import DO_NOT_USE, IN_AVERAGE, USABLE, Verdict
@@ -107,6 +108,7 @@ def write(
     cuts: Sequence[Cut] = (),
     tomograms: Sequence[TomogramRow] = (),
     expected: Estimate | None = None,
+    second: SecondOpinion | None = None,
     made: Mapping[str, str] | None = None,
     files: Sequence[Path] = (),
 ) -> Path:
@@ -126,6 +128,7 @@ def write(
     cuts : of `purity.cuts`, how many stay at a confidence
     tomograms : a row for each of several tomograms
     expected : the balanced accuracy to expect; None without spike-ins
+    second : what template matching says; None where it was not asked
     made : name -> text about how the predictions were made, see :func:`provenance`
     files : those of the results, beside the report or in folders there
     """
@@ -180,6 +183,7 @@ def write(
         balanced=None if spike_in is None else str(spike_in),
         confidence=f"{float(best.values.mean()):.2f}",
         expected=expected,
+        second=second,
         cuts=[_cut_row(cut) for cut in cuts],
         classes=classes,
         tomograms=[_tomogram_row(row) for row in tomograms],

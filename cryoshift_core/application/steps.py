@@ -22,6 +22,7 @@ from .classifier import Classifier, Predictions
 from .picks import Picks
 from .predictions import Prevalence, by_class
 from .purity import Cut
+from .second_opinion import SecondOpinion
 from .spike_in import SpikeInScore
 from .target_data import Background, TargetData
 from .verdict import FEWEST, IN_AVERAGE, Verdict
@@ -308,6 +309,7 @@ class Classes(Step):
     picks : class -> positions that are listed as its particles; {} where positions were given
     fractions : method -> predicted fraction of each class in the subtomograms adapted to
     tomograms : a row for each of several tomograms; [] for one
+    second : what template matching says; None where it was not asked
     """
 
     verdict: Verdict
@@ -320,6 +322,7 @@ class Classes(Step):
     picks: dict[str, Picks]
     fractions: dict[str, list[float]]
     tomograms: list[TomogramRow]
+    second: SecondOpinion | None = None
 
     def __str__(self) -> str:
         found, unknown = self.predictions, ""
@@ -333,6 +336,8 @@ class Classes(Step):
             agreement,
             picks.summary(self.picks) if self.picks else self.at_purity,
             *text(self.tomograms, found.classes),
+            str(self.second) if self.second else "",
+            warnings=self.second.warnings if self.second else (),
         )
 
     @property

@@ -19,6 +19,7 @@ ROTATION_SEEDS = (46, 47)  # with one class after the other left out; their scor
 SEEDS = (21, 22, 23, 24, 25, *TEST_SEEDS)
 BOUNDS = ("source_only", "oracle")  # no checkpoint is selected for these two: the last one is scored
 CORE = ("source_only", "cryoshift_reference", "cryoshift_warps", "cryoshift", "oracle")
+TEMPLATES = "template_matching"  # the classical rival, which trains nothing; see `application.template_matching`
 COMPOSITES = ("in_situ_1", "in_situ_2", "in_situ_3")
 REFERENCE_SCENARIO = "in_situ_2"  # of the baselines, the ablation and the curves
 UNSEEN_SCENARIO = "structure_3"  # a tenth of its subtomograms shows a molecule that no class stands for
@@ -131,7 +132,7 @@ KEYS = tuple(Job.__dataclass_fields__)
 
 
 def _core() -> Iterator[dict]:
-    return (dict(method=m, scenario=s) for s in COMPOSITES for m in CORE)
+    return (dict(method=m, scenario=s) for s in COMPOSITES for m in (*CORE, TEMPLATES))
 
 
 def _baselines() -> Iterator[dict]:
@@ -143,7 +144,7 @@ def _factors() -> Iterator[dict]:
 
 
 def _mixes() -> Iterator[dict]:
-    return (dict(method=m, scenario=s) for s in MIXED for m in ("source_only", "cryoshift", "oracle"))
+    return (dict(method=m, scenario=s) for s in MIXED for m in ("source_only", "cryoshift", "oracle", TEMPLATES))
 
 
 def _ablation() -> Iterator[dict]:
@@ -159,15 +160,15 @@ def _ablation() -> Iterator[dict]:
 
 
 def _unseen() -> Iterator[dict]:
-    return (dict(method=m, scenario=UNSEEN_SCENARIO) for m in ("source_only", "cryoshift", "oracle"))
+    return (dict(method=m, scenario=UNSEEN_SCENARIO) for m in ("source_only", "cryoshift", "oracle", TEMPLATES))
 
 
 def _rotation() -> Iterator[dict]:
-    return (dict(method=m, scenario=s) for s in LEFT_OUT for m in ("source_only", "cryoshift"))
+    return (dict(method=m, scenario=s) for s in LEFT_OUT for m in ("source_only", "cryoshift", TEMPLATES))
 
 
 def _foreign() -> Iterator[dict]:
-    return (dict(method=m, scenario=FOREIGN) for m in CORE)
+    return (dict(method=m, scenario=FOREIGN) for m in (*CORE, TEMPLATES))
 
 
 def _source_size() -> Iterator[dict]:
@@ -176,7 +177,7 @@ def _source_size() -> Iterator[dict]:
 
 
 def _controls() -> Iterator[dict]:
-    return (dict(method=m, scenario=s) for s in COMPOSITES[:2] for m in ("source_only", "cryoshift"))
+    return (dict(method=m, scenario=s) for s in COMPOSITES[:2] for m in ("source_only", "cryoshift", TEMPLATES))
 
 
 def _curves() -> Iterator[dict]:

@@ -27,6 +27,7 @@ from ..application.accuracy import fine_power
 from ..application.classifier import Classifier, finish
 from ..application.empty import without_empty
 from ..application.profiles import PROFILES, Profile
+from ..application.spike_in import through
 from ..application.target_data import Background, TargetData, divide_background
 from ..calibration import Calibration, UnknownDetector, assign, calibrate
 from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
@@ -37,9 +38,10 @@ from ..simulation import datasets, scenarios, structures
 from ..simulation.datasets import DatasetConfig
 from ..support import runtime
 from ..tomography.background import FEWEST
+from ..tomography.wedge import fit_wedge
 from ..training import Fit
-from . import controls, real
-from .jobs import BOUNDS, KEYS, REAL_KEYS, RULES, Job, RealJob, find_scenario
+from . import controls, matching, real
+from .jobs import BOUNDS, KEYS, REAL_KEYS, RULES, TEMPLATES, Job, RealJob, find_scenario
 
 SPIKED = ("core", "mixes", "factors", "unseen", "foreign")  # tiers whose runs are scored on spike-ins, too
 
@@ -410,6 +412,8 @@ def _detector(selected: Fit, target: Target, generator: torch.Generator) -> Unkn
 
 def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     """Train (or load), select and score one job: its row of evidence.csv, and its rows of per_class.csv."""
+    if job.method == TEMPLATES:
+        return run_templates(job, target)
     shared, context = target.shared, target.context
     shared.source_only.restore(max(shared.source_only.candidates))
     labelled, recipe = shared.source, resolve(job.method, job.left_out)[1]
@@ -480,12 +484,40 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
         "threads": torch.get_num_threads(),
         "commit": context.commit,
     }
-    recall = metrics.recall(scored.calibrated, target.test_labels)
-    per_class = [
-        {**asdict(job), "class": name, "recall": float(value), "n": int((target.test_labels.y == k).sum())}
-        for k, (name, value) in enumerate(zip(target.test_labels.classes, recall, strict=True))
+    return row, _per_class(job, scored.calibrated, target.test_labels)
+
+
+def _per_class(job: Job, probabilities: Tensor, labels: HeldOutLabels) -> list[dict]:
+    recall = metrics.recall(probabilities, labels)
+    return [
+        {**asdict(job), "class": name, "recall": float(value), "n": int((labels.y == k).sum())}
+        for k, (name, value) in enumerate(zip(labels.classes, recall, strict=True))
     ]
-    return row, per_class
+
+
+def run_templates(job: Job, target: Target) -> tuple[dict, list[dict]]:
+    """Template matching of one target: a row without what belongs to training, and its rows of per_class.csv."""
+    context, boxes, unlabelled = target.context, target.background.spike_ins, target.unlabelled
+    optics = pipeline.stated_optics(unlabelled.voxel_size, tilt_axis=0.0, **target.imaging)
+    optics = through(optics, fit_wedge(boxes, unlabelled.voxel_size))
+    spikes, classes = target.spike_ins["spike_balanced_accuracy"], _profile(job).classes
+    classifier = matching.TemplateClassifier.of(classes, unlabelled.x, spikes, optics, context.device)
+    measured, probabilities = matching.scores(classifier, target.test.x, target.test_labels)
+    if job.tier in ("unseen", "rotation"):
+        measured["unseen_molecule"] = datasets.unseen_molecule(_config(job, "test"))
+    if job.tier == "controls":
+        measured |= matching.control_scores(
+            classifier, target.test.x, boxes, _config(job, "test"), target.shared.source, context.data
+        )
+    row = {
+        **asdict(job),
+        "target": target.test.name,
+        **measured,
+        "device": runtime.pick_device(context.device).type,
+        "threads": torch.get_num_threads(),
+        "commit": context.commit,
+    }
+    return row, _per_class(job, probabilities, target.test_labels)
 
 
 def _describe(job: Job) -> str:

@@ -239,7 +239,7 @@ def gap(rows: list[Row], method: str, scenario: str) -> Gap:
     values, baseline, oracle = paired(own, low, high)
     closed = gap_closed(values, baseline, oracle) if values and adapts else None
     best, selected = paired(by_seed(rows, method, scenario, "balanced_accuracy_best"), own)
-    regret = float(np.mean(best) - np.mean(selected)) if adapts else None
+    regret = float(np.mean(best) - np.mean(selected)) if adapts and best else None
     return Gap(method, scenario, len(own), interval(list(own.values()), bounds=FRACTION), over, closed, regret)
 
 

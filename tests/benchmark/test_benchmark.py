@@ -39,7 +39,7 @@ def written(folder, rows):
 
 def test_the_tiers_hold_the_planned_jobs():
     core = tier_jobs("core")
-    assert len(core) == len({job.key for job in core}) == 5 * 3 * 10
+    assert len(core) == len({job.key for job in core}) == 6 * 3 * 10
     assert {job.seed for job in core} == {*range(21, 26), *range(31, 36)}, "no seed of development"
     others = {job.method for job in tier_jobs("baselines")}
     assert others == METHODS.keys() - set(jobs.CORE) and "coral" in others
@@ -562,7 +562,7 @@ def test_smaller_target_sets_are_part_of_larger_ones(tmp_path):
 def test_the_command_lists_its_jobs_and_refuses_a_wrong_part(capsys):
     assert main(["--tier", "core", "--part", "1/2", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 15 * 5 and lines[0].startswith("laptop core source_only in_situ_1 22")
+    assert len(lines) == 18 * 5 and lines[0].startswith("laptop core source_only in_situ_1 22")
     for wrong in ("2/2", "half", "1"):
         with pytest.raises(SystemExit):
             main(["--tier", "core", "--part", wrong])

@@ -1,0 +1,171 @@
+"""The second opinion of a report: what template matching calls the subtomograms that a network has classified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data import Labelled, Unlabelled
+from ..simulation.optics import Optics
+from ..tomography.wedge import Wedge
+from . import spike_in
+from .classifier import Predictions
+from .predictions import TEMPLATES, decimals, proportion, safe_names
+from .spike_in import SpikeInScore, through
+from .template_matching import Matches, TemplateBank
+
+MOST = 20_000  # subtomograms: some three minutes
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Of one class: how many the network and the templates call by its name, and how often both agree.
+
+    Attributes
+    ----------
+    network, templates : numbers of subtomograms
+    both : fraction of the network's that the templates call the same; NaN where there are none
+    recall : of the templates on spike-ins, as a text; "" without
+    """
+
+    name: str
+    network: int
+    templates: int
+    both: float
+    recall: str
+
+
+@dataclass(frozen=True, eq=False)
+class SecondOpinion:
+    """What template matching says of N subtomograms. As a text it is a summary.
+
+    Attributes
+    ----------
+    predictions : of the network
+    matches : of the templates
+    strange : (N,) bool, none of the classes by template matching; None without spike-ins
+    score, of_network : on spike-ins of the classes with a template; None without spike-ins
+    """
+
+    predictions: Predictions
+    matches: Matches
+    strange: Tensor | None = None
+    score: SpikeInScore | None = None
+    of_network: SpikeInScore | None = None
+
+    @property
+    def compared(self) -> Tensor:
+        """(N,) bool: the network's most probable class has a template, so that both could say the same."""
+        return self.matches.with_template[self.predictions.probabilities.argmax(1)]
+
+    @property
+    def agrees(self) -> Tensor:
+        """(N,) bool: the template of the network's most probable class is the best one."""
+        return self.predictions.probabilities.argmax(1) == self.matches.labels
+
+    @property
+    def rows(self) -> list[Row]:
+        """One for each class with a template."""
+        called, out = self.predictions.probabilities.argmax(1), []
+        for k in self.matches.with_template.nonzero()[:, 0].tolist():
+            mine, recall = called == k, ""
+            if self.score is not None and self.score.n[k]:
+                recall = f"{self.score.recall[k]:.2f}"
+            both = float(self.agrees[mine].float().mean()) if mine.any() else float("nan")
+            out.append(
+                Row(self.matches.classes[k], int(mine.sum()), int((self.matches.labels == k).sum()), both, recall)
+            )
+        return out
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """Name -> cells of the N subtomograms, for predictions.star."""
+        names = safe_names(self.matches.classes)
+        cells: dict[str, list[str]] = dict.fromkeys(TEMPLATES, [])
+        cells[TEMPLATES[0]] = [names[k] for k in self.matches.labels.tolist()]
+        cells[TEMPLATES[1]] = decimals(self.matches.correlation.nan_to_num(-1.0).amax(1).numpy())
+        cells[TEMPLATES[2]] = [] if self.strange is None else [str(int(value)) for value in self.strange]
+        return {name: values for name, values in cells.items() if values}
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Name -> number, for the manifest of a notebook."""
+        out = {"template_agreement": float(self.agrees[self.compared].float().mean())} if self.compared.any() else {}
+        if self.score is not None:
+            out["template_spike_balanced_accuracy"] = self.score.balanced_accuracy
+        return out
+
+    @property
+    def better(self) -> bool:
+        """Whether templates are right on spike-ins more often than the network, by more than 2 standard errors."""
+        return self.score is not None and self.of_network is not None and self.of_network.worse_than(self.score)
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence where the templates are better on spike-ins than the network."""
+        if not self.better:
+            return []
+        return [
+            f"Template matching is right more often on spike-ins (balanced accuracy {self.score}, the network "
+            f"{self.of_network}): where your molecules are rigid and like their structures, prefer _csTemplateClass of "
+            "predictions.star to _csClass."
+        ]
+
+    def __str__(self) -> str:
+        n, same = int(self.compared.sum()), float(self.agrees[self.compared].float().mean())
+        text = f"template matching agrees with the network on {same:.0%} of {n} subtomograms" if n else ""
+        if self.score is not None:
+            text += f"; balanced accuracy on spike-ins {self.score}, of the network {self.of_network}"
+        if self.strange is not None:
+            share = proportion(int(self.strange.sum()), len(self.strange))
+            text += f"; by its templates {int(self.strange.sum())} ({share.mean:.1%}) are none of the classes"
+        return text
+
+
+def second_opinion(
+    names: Sequence[str],
+    predictions: Predictions,
+    subtomograms: Unlabelled,
+    adapted_to: Unlabelled,
+    *,
+    spikes: Labelled | None,
+    of_network: SpikeInScore | None,
+    wedge: Wedge | None,
+    optics: Optics,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+) -> SecondOpinion | None:
+    """Template matching of subtomograms; None where fewer than two classes have a density, or for more than `MOST`.
+
+    Parameters
+    ----------
+    names : of the classes, or files
+    adapted_to : the target's subtomograms that decide what is usual
+    spikes, of_network : spike-ins, and the network's score on them; None where there are none
+    wedge : measured tilt range, which replaces that of `optics`; None: that of `optics` counts
+    """
+    if len(subtomograms) > MOST:
+        return None
+    imaged = optics if wedge is None else through(optics, wedge)
+    bank = TemplateBank.of(names, adapted_to.x, imaged, seed=seed, device=device)
+    if len(bank.shown) < 2:
+        return None
+    found = bank.match(subtomograms.x, progress=True)
+    if spikes is None or of_network is None:
+        return SecondOpinion(predictions, found)
+    rows = torch.isin(spikes.y, bank.shown.cpu()).nonzero()[:, 0]
+    some = spikes.subset(rows)
+    known = bank.match(some.x)
+    target = found if adapted_to.x is subtomograms.x else bank.match(adapted_to.x)
+    said = F.one_hot(known.labels, len(names)).float()
+    return SecondOpinion(
+        predictions,
+        found,
+        found.strangeness(known, some.y, target) > 0,
+        spike_in.score(said, some),
+        spike_in.score(of_network.probabilities[rows], some),
+    )
