@@ -45,6 +45,7 @@ def classify(
     project_folder: str | Path = "",
     n_seeds: int = 1,
     average_rotations: bool = False,
+    templates: str = "beside",
     may_be_absent: str | Sequence[str] = "",
     held_out_tomograms: str | Sequence[str] = "",
     seed: int = 0,
@@ -107,6 +108,8 @@ def classify(
         _csAgreement says which fraction of them gives the class. model.safetensors holds all of them
     average_rotations : predict each subtomogram in the two or four orientations that 180-degree rotations give it, and
         average: some 0.01 more balanced accuracy for as many times the time of prediction (docs/search.md)
+    templates : "beside", template matching as a second opinion in the report and in columns of their own; "combined",
+        one answer of network and templates, weighted by what is right on spike-ins; or "off"
     may_be_absent : classes that may not occur, a sequence or a text with commas: no warning demands them
     held_out_tomograms : names of some of several tomograms, that are classified and not adapted to
     seed : of every random draw
@@ -157,6 +160,12 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     add("--method", default="cryoshift", help="default: cryoshift")
     add("--project_folder", default="", help="that a STAR's _rlnImageName are relative to (default: the STAR's own)")
     add("--n_seeds", default=1, type=int, help="training seeds whose probabilities are averaged (default: 1)")
+    add(
+        "--templates",
+        default="beside",
+        choices=job.TEMPLATES,
+        help="template matching: beside the network, or combined",
+    )
     add("--average_rotations", action="store_true", help="average predictions over 180-degree rotations (slower)")
     add("--may_be_absent", default="", help="classes that may not occur, by commas")
     add("--held_out_tomograms", default="", help="of several, by commas: classified, and not adapted to")

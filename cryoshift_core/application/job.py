@@ -29,6 +29,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import data_fetch
 
@@ -75,6 +76,7 @@ from .verdict import Verdict
 
 PICKING_ERROR = 0.1  # of a candidate, in diameters of the largest class
 MOST_SEEDS = 20
+TEMPLATES = ("beside", "combined", "off")
 R = TypeVar("R")
 
 
@@ -201,6 +203,7 @@ class Settings:
     seed: int
     n_seeds: int
     average_rotations: bool
+    templates: str
     picking_error: float
     may_be_absent: tuple[str, ...]
     device: Device
@@ -416,7 +419,7 @@ class Job:
         return Adaptation(s.method, tuple(fits), tuple(classifiers))
 
     @_step("prediction")
-    def predict(self) -> tuple[Predictions, Classifier]:
+    def _network(self) -> tuple[Predictions, Classifier]:
         """The mean prediction of all seeds, and their classifier; its own network agrees most with the mean."""
         classifiers, keep = self.adapt().classifiers, self._folder("predictions")
         how: dict[str, Any] = {"device": self.settings.device, "keep": keep}
@@ -425,6 +428,40 @@ class Job:
             replace(one, probabilities=with_background(one.probabilities, one.classes, self._empty)) for one in found
         ]
         return average(found), seeds.joined(classifiers, found)
+
+    @_step("prediction")
+    def match(self) -> SecondOpinion | None:
+        """What template matching calls the subtomograms; None with a saved model, and as in :func:`second_opinion`."""
+        s = self.settings
+        if self.saved is not None or s.templates == "off":
+            return None
+        spiked, x, classifiers = self.spike(), self.target.subtomograms, self.adapt().classifiers
+
+        def network(boxes: Tensor) -> Tensor:
+            given = replace(self.unlabelled, x=boxes, groups=torch.zeros(len(boxes), dtype=torch.long))
+            found = average([one.predict(given, device=s.device) for one in classifiers])
+            return with_background(found.probabilities, found.classes, self._empty)
+
+        known = {name: s.tilts[name] for name in ("tilt_axis", "tilt_range", "defocus")}
+        return second_opinion(
+            self.names,
+            self._network()[0],
+            x,
+            self.unlabelled,
+            network=network,
+            spikes=spiked.spikes,
+            far=spiked.far,
+            wedge=spiked.wedge,
+            optics=pipeline.stated_optics(x.voxel_size, **known),
+            seed=s.seed,
+            device=s.device,
+        )
+
+    @_step("prediction")
+    def predict(self) -> tuple[Predictions, Classifier]:
+        """The prediction of the network, or of it and templates together, and the network's classifier."""
+        found, classifier = self._network()
+        return (found if self._combined is None else self._combined.combined), classifier
 
     @_step("prediction")
     def judge(self) -> Judgement:
@@ -446,6 +483,8 @@ class Job:
         if spiked.spikes is not None:
             each = [pipeline.score_spike_ins(f, spiked.spikes, spiked.far, device=s.device) for f in trained.fits]
             scores = seeds.scores(each, trained.classifiers, used, spiked.spikes)
+            if self._combined is not None and self._combined.of_both is not None:
+                scores[used] = self._combined.of_both
             doubts += pipeline.spike_in_warnings(scores, classifier)
         junk = empty_reason(self._empty) if self._empty and verdict.BACKGROUND not in self.names else ""
         about_all = [*filter(None, [warning, junk])]
@@ -455,6 +494,12 @@ class Job:
         return Judgement(
             given, found, scores, used, gap, x, made.source, tuple(doubts), self._expected(scores.get(used))
         )
+
+    @property
+    def _combined(self) -> SecondOpinion | None:
+        """The second opinion, where the predictions are of network and templates together; else None."""
+        second = self.match() if self.settings.templates == "combined" else None
+        return second if second is not None and second.combination is not None else None
 
     def _expected(self, score: SpikeInScore | None) -> Estimate | None:
         """The balanced accuracy to expect of the predictions; None without spike-ins."""
@@ -466,32 +511,13 @@ class Job:
         return expected_accuracy(score.balanced_accuracy, confidence, fine_power(self.boxes.spike_ins))
 
     @_step("prediction")
-    def match(self) -> SecondOpinion | None:
-        """What template matching calls the subtomograms; None with a saved model, and as in :func:`second_opinion`."""
-        if self.saved is not None:
-            return None
-        s, spiked, judged = self.settings, self.spike(), self.judge()
-        x = self.target.subtomograms
-        known = {name: s.tilts[name] for name in ("tilt_axis", "tilt_range", "defocus")}
-        return second_opinion(
-            self.names,
-            judged.predictions,
-            x,
-            self.unlabelled,
-            spikes=spiked.spikes,
-            of_network=judged.scores.get(judged.used),
-            wedge=spiked.wedge,
-            optics=pipeline.stated_optics(x.voxel_size, **known),
-            seed=s.seed,
-            device=s.device,
-        )
-
-    @_step("prediction")
     def classify(self) -> Classes:
         """The class of each subtomogram with its confidence, class fractions, and the purity at a confidence."""
         s, (found, classifier), judged = self.settings, self.predict(), self.judge()
         least, listed = purity.least_confidence(found, s.purity), self._picks(found, classifier)
-        calibration = classifier.calibration if found.agreement is None else Calibration(1.0, 0)  # calibrated already
+        calibration = classifier.calibration
+        if found.agreement is not None or self._combined is not None:  # calibrated already
+            calibration = Calibration(1.0, 0)
         confidences = purity.with_least(least)
         return Classes(
             judged.verdict,
@@ -553,6 +579,8 @@ class Job:
         choice = reuse.summary(classifier, s.model) if self.saved else classifier.recipe["reason"] or "as asked for"
         if s.n_seeds > 1:
             choice += f". Probabilities are means over {s.n_seeds} training seeds; the saved model holds all of them"
+        if self._combined is not None:
+            choice += ". Probabilities are of network and templates together; the saved model is the network alone"
         second = classes.second
         doubts = (*self.look().warnings, *self._doubts, *judged.warnings, *(second.warnings if second else ()))
         if not self.saved:
@@ -730,6 +758,7 @@ def open(
     project_folder: str | Path = "",
     n_seeds: int = 1,
     average_rotations: bool = False,
+    templates: str = "beside",
     may_be_absent: str | Sequence[str] = "",
     held_out_tomograms: str | Sequence[str] = "",
     seed: int = 0,
@@ -762,6 +791,11 @@ def open(
     pipeline.check_input(subtomograms, named, coordinates)
     if model and held_out_tomograms:
         raise InputError("Expected no held_out_tomograms with a model, which is not adapted: leave one of them out.")
+    runtime.check_known("templates", templates, TEMPLATES)
+    if model and templates == "combined":
+        raise InputError(
+            "Expected no templates with a model, which predicts without structures: name classes in place of model."
+        )
     if model and average_rotations:
         raise InputError("Expected no average_rotations with a model, which keeps how it predicts: train with it.")
     if n_picks < 0:
@@ -799,6 +833,7 @@ def open(
         seed=seed,
         n_seeds=1 if saved else n_seeds,
         average_rotations=average_rotations,
+        templates=templates,
         picking_error=picking_error,
         may_be_absent=_absent(as_text(may_be_absent), known),
         device=device,

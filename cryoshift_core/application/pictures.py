@@ -241,6 +241,22 @@ def class_fractions(fractions: Mapping[str, Sequence[float]], classes: Sequence[
     return fig
 
 
+def second_opinion(counts: np.ndarray, network: Sequence[str], templates: Sequence[str]) -> Figure:
+    """Numbers of subtomograms (K, K'): rows are what the network calls them, columns what template matching does."""
+    fig, ax = plt.subplots(figsize=(0.8 * len(templates) + 2.6, 0.42 * len(network) + 1.6), layout="constrained")
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    image = ax.imshow(share, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (i, j), n in np.ndenumerate(counts):
+        ax.text(j, i, f"{n}", ha="center", va="center", fontsize=8, color="black" if share[i, j] > 0.55 else "white")
+    ax.set_xticks(range(len(templates)), templates, rotation=30, ha="right")
+    ax.set_yticks(range(len(network)), network)
+    for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+        label.set_parse_math(False)
+    ax.set(xlabel="best template", ylabel="network")
+    fig.colorbar(image, label="fraction of the row")
+    return fig
+
+
 def purity(ax: Axes, cuts: Sequence[Cut], confidence: float) -> None:
     """Draw the expected purity, and that of the spike-ins with its 95 % interval, against the least confidence.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import optimize
 from torch import Tensor
 
+from .. import metrics
 from ..data import Labelled, Unlabelled
 from ..simulation.optics import Optics
 from ..tomography.wedge import Wedge
@@ -39,6 +42,36 @@ class Row:
     recall: str
 
 
+@dataclass(frozen=True)
+class Combination:
+    """Logarithmic pool of a network and templates (Genest and Zidek 1986, Statist. Sci. 1:114), fitted on spike-ins.
+
+    The logarithm of a class's probability is `network` times that of the network's, plus `sharpness` times its
+    correlation, or plus `constant` for a class without a template, up to a number that all classes share.
+    """
+
+    network: float
+    sharpness: float
+    constant: float
+
+    def probabilities(self, p: Tensor, matches: Matches) -> Tensor:
+        """(N, K) of both, from the network's probabilities (N, K)."""
+        likeness = (self.sharpness * matches.correlation.double()).nan_to_num(self.constant)
+        return (self.network * p.double().clamp_min(1e-6).log() + likeness).softmax(1).float()
+
+    @classmethod
+    def fit(cls, p: Tensor, matches: Matches, y: Tensor) -> Combination:
+        """The weights, the first two at least 0, with which labels y (N,) are most likely."""
+
+        def nll(weights: np.ndarray) -> float:
+            both = cls(*weights).probabilities(p, matches)
+            return float(-both[torch.arange(len(y)), y].clamp_min(1e-30).log().mean())
+
+        bounds = [(0.0, 10.0), (0.0, 1000.0), (-100.0, 100.0)]
+        found = optimize.minimize(nll, (1.0, 10.0, 1.0), method="Nelder-Mead", bounds=bounds, options={"maxiter": 600})
+        return cls(*map(float, found.x))
+
+
 @dataclass(frozen=True, eq=False)
 class SecondOpinion:
     """What template matching says of N subtomograms. As a text it is a summary.
@@ -49,6 +82,8 @@ class SecondOpinion:
     matches : of the templates
     strange : (N,) bool, none of the classes by template matching; None without spike-ins
     score, of_network : on spike-ins of the classes with a template; None without spike-ins
+    combination : of both, fitted on all spike-ins; None without spike-ins
+    of_both : its score on them
     """
 
     predictions: Predictions
@@ -56,6 +91,19 @@ class SecondOpinion:
     strange: Tensor | None = None
     score: SpikeInScore | None = None
     of_network: SpikeInScore | None = None
+    combination: Combination | None = None
+    of_both: SpikeInScore | None = None
+
+    @property
+    def combined(self) -> Predictions:
+        """Predictions of both. Those of a class with a template are of the unknown class where templates say so."""
+        if self.combination is None or self.strange is None:
+            return self.predictions
+        p = self.combination.probabilities(self.predictions.probabilities, self.matches)
+        unknown = self.strange
+        if self.predictions.unknown is not None:
+            unknown = torch.where(self.matches.with_template[p.argmax(1)], unknown, self.predictions.unknown)
+        return replace(self.predictions, probabilities=p, unknown=unknown)
 
     @property
     def compared(self) -> Tensor:
@@ -80,6 +128,14 @@ class SecondOpinion:
                 Row(self.matches.classes[k], int(mine.sum()), int((self.matches.labels == k).sum()), both, recall)
             )
         return out
+
+    @property
+    def table(self) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
+        """Numbers (K, K') of subtomograms by class of the network and by class of the best template; their names."""
+        shown, k = self.matches.with_template.nonzero()[:, 0].tolist(), len(self.matches.classes)
+        pairs = self.predictions.probabilities.argmax(1) * k + self.matches.labels
+        counts = torch.bincount(pairs, minlength=k * k).reshape(k, k).numpy()
+        return counts[:, shown], self.matches.classes, [self.matches.classes[j] for j in shown]
 
     @property
     def columns(self) -> dict[str, list[str]]:
@@ -132,8 +188,9 @@ def second_opinion(
     subtomograms: Unlabelled,
     adapted_to: Unlabelled,
     *,
+    network: Callable[[Tensor], Tensor],
     spikes: Labelled | None,
-    of_network: SpikeInScore | None,
+    far: Labelled | None,
     wedge: Wedge | None,
     optics: Optics,
     seed: int = 0,
@@ -144,8 +201,10 @@ def second_opinion(
     Parameters
     ----------
     names : of the classes, or files
+    predictions : of the network for the subtomograms
     adapted_to : the target's subtomograms that decide what is usual
-    spikes, of_network : spike-ins, and the network's score on them; None where there are none
+    network : boxes (M, 1, n, n, n) -> its calibrated probabilities (M, K)
+    spikes, far : spike-ins with usual and with large picking errors; None where there are none
     wedge : measured tilt range, which replaces that of `optics`; None: that of `optics` counts
     """
     if len(subtomograms) > MOST:
@@ -155,17 +214,24 @@ def second_opinion(
     if len(bank.shown) < 2:
         return None
     found = bank.match(subtomograms.x, progress=True)
-    if spikes is None or of_network is None:
+    if spikes is None or far is None:
         return SecondOpinion(predictions, found)
-    rows = torch.isin(spikes.y, bank.shown.cpu()).nonzero()[:, 0]
-    some = spikes.subset(rows)
-    known = bank.match(some.x)
-    target = found if adapted_to.x is subtomograms.x else bank.match(adapted_to.x)
-    said = F.one_hot(known.labels, len(names)).float()
+    known, known_far = bank.match(spikes.x), bank.match(far.x)
+    by_network, far_by_network = network(spikes.x), network(far.x)
+    combination = Combination.fit(by_network, known, spikes.y)
+    together = combination.probabilities(far_by_network, known_far)
+    both = spike_in.score(
+        combination.probabilities(by_network, known), spikes, metrics.balanced_accuracy(together, far.y)
+    )
+    rows = known.with_template[spikes.y].nonzero()[:, 0]
+    some, target = spikes.subset(rows), found if adapted_to.x is subtomograms.x else bank.match(adapted_to.x)
+    own = known.subset(rows)
     return SecondOpinion(
         predictions,
         found,
-        found.strangeness(known, some.y, target) > 0,
-        spike_in.score(said, some),
-        spike_in.score(of_network.probabilities[rows], some),
+        found.strangeness(own, some.y, target) > 0,
+        spike_in.score(F.one_hot(own.labels, len(names)).float(), some),
+        spike_in.score(by_network[rows], some),
+        combination,
+        both,
     )

@@ -374,10 +374,12 @@ class Classes(Step):
         )
 
     def figures(self) -> dict[str, Figure]:
-        """class_fractions: by method; certain_and_uncertain: examples; places: the classes in the tomogram."""
+        """class_fractions: by method; second_opinion; certain_and_uncertain: examples; places: in the tomogram."""
         found, out = self.predictions, {}
         if self.fractions:
             out["class_fractions"] = pictures.class_fractions(self.fractions, found.classes)
+        if self.second:
+            out["second_opinion"] = pictures.second_opinion(*self.second.table)
         rows = {
             name: self.target.subtomograms.x[torch.cat([order[:3], order[-3:]])]
             for name, order in by_class(found.probabilities, found.classes, found.unknown).items()

@@ -62,6 +62,10 @@ class Matches:
         """(N,) index of the class of the best template."""
         return self.correlation.nan_to_num(-math.inf).argmax(1)
 
+    def subset(self, rows: Tensor) -> Matches:
+        """Those of `rows`."""
+        return Matches(self.classes, self.correlation[rows], self.excess[rows])
+
     def strangeness(self, known: Matches, y: Tensor, target: Matches) -> Tensor:
         """(N,) above 0 where a free shape explains so much more of a subtomogram that it is none of the classes.
 

@@ -182,6 +182,7 @@ def compare(result: Classification) -> str:
     assert zyx is not None  # of positions in a tomogram
     classes, lines = result.predictions.classes, []
     called = result.predictions.probabilities.argmax(1).numpy()
+    best = None if result.second is None else result.second.matches.labels.numpy()
     for path, what in (
         (files.ribosomes, "listed ribosomes"),
         (files.membrane, "positions on the membrane"),
@@ -189,7 +190,11 @@ def compare(result: Classification) -> str:
     ):
         listed = readers.read_picks(path, volume).zyx
         rows = cKDTree(listed).query(zyx[result.target.kept])[0] < 0.01
-        counts = np.bincount(called[rows], minlength=len(classes))
-        shares = (f"{n} ({n / max(1, rows.sum()):.0%}) {name}" for n, name in zip(counts, classes, strict=True))
-        lines.append(f"{rows.sum()} {what}: {', '.join(shares)}")
+        matched = "" if best is None else f"; best template: {_counted(best[rows], classes)}"
+        lines.append(f"{rows.sum()} {what}: {_counted(called[rows], classes)}{matched}")
     return "\n".join(lines)
+
+
+def _counted(called: np.ndarray, classes: Sequence[str]) -> str:
+    counts = np.bincount(called, minlength=len(classes))
+    return ", ".join(f"{n} ({n / max(1, len(called)):.0%}) {name}" for n, name in zip(counts, classes, strict=True))

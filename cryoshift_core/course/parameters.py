@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from data_fetch.catalog import PUBLIC
 
+from ..application.job import TEMPLATES
 from ..application.profiles import PROFILES
 from ..application.recipes import applicable
 from ..errors import InputError
@@ -172,6 +173,7 @@ ScenarioName = Annotated[str, _one_of(_scenarios)]
 ClassName = Annotated[str, _one_of(_class_names)]
 Contrast = Annotated[str, _one_of(lambda: ("auto", "dark", "bright"))]
 Model = Annotated[str, _one_of(lambda: ("as chosen", "as trained", "as reported"))]
+Templates = Annotated[str, _one_of(lambda: TEMPLATES)]
 Box = Annotated[int, AfterValidator(_check_box)]
 Existing = Annotated[str, AfterValidator(_check_exists)]
 Folder = Annotated[str, AfterValidator(_check_folder)]
@@ -225,6 +227,7 @@ class Parameters(BaseModel):
     purity: float = Field(0.8, ge=0, le=1, description="a least expected purity from 0 to 1")
     n_seeds: int = Field(1, ge=1, le=20, description="a whole number of training seeds from 1 to 20")
     average_rotations: bool = Field(False, description="True or False")
+    templates: Templates = Field("beside", description="beside, combined or off")
     may_be_absent: str = Field("", description="names of classes, separated by commas")
     held_out_tomograms: str = Field("", description="names of tomograms, separated by commas")
     held_out: str = Field("1,3,7", pattern=r"^\d+(,\d+)*$", description="numbers of particles, separated by commas")

@@ -376,7 +376,7 @@ def test_the_command_takes_the_options_of_classify():
     assert taken.keys() <= known.keys()
     assert all(taken[name].default == known[name].default for name in taken if name != "out_dir")
     training = {"method", "device", "spike_snr", "picking_error", "own_background", "n_seeds", "average_rotations"}
-    results = {"purity", "n_picks", "may_be_absent", "held_out_tomograms"}
+    results = {"templates", "purity", "n_picks", "may_be_absent", "held_out_tomograms"}
     assert known.keys() - taken.keys() == training | results, "what no check needs"
 
 

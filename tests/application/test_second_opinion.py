@@ -1,0 +1,116 @@
+"""Network and templates side by side: the table, the pool of both, and what a job does with them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import cryoshift_core as cs
+from cryoshift_core.application.classifier import Predictions
+from cryoshift_core.application.predictions import TEMPLATES
+from cryoshift_core.application.second_opinion import Combination, SecondOpinion
+from cryoshift_core.application.template_matching import Matches
+from cryoshift_core.errors import InputError
+
+CLASSES = ("a", "b", "ice")
+SMOKE = {"profile": "smoke", "classes": ("TRiC", "apoferritin"), "box": 24, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def files(tomogram_folder):
+    return {"tomogram": tomogram_folder / "tomo_7.mrc", "coordinates": tomogram_folder / "particles.star"}
+
+
+def matches(best: list[int], likeness: float = 0.3) -> Matches:
+    correlation = torch.full((len(best), 3), 0.1)
+    correlation[torch.arange(len(best)), torch.tensor(best)] = likeness
+    correlation[:, 2] = math.nan  # no template
+    return Matches(CLASSES, correlation, torch.zeros(len(best), 2))
+
+
+def of_network(labels: list[int], sure: float = 0.8) -> torch.Tensor:
+    p = torch.full((len(labels), 3), (1 - sure) / 2)
+    p[torch.arange(len(labels)), torch.tensor(labels)] = sure
+    return p
+
+
+def test_the_table_counts_each_pair_and_agreement_leaves_out_classes_without_a_template():
+    found = SecondOpinion(Predictions(CLASSES, of_network([0, 0, 1, 2])), matches([0, 1, 1, 0]))
+    counts, network, templates = found.table
+    assert counts.tolist() == [[1, 1], [0, 1], [1, 0]] and network == CLASSES and templates == ["a", "b"]
+    assert "agrees with the network on 67% of 3 subtomograms" in str(found)
+    assert [(row.name, row.network, row.templates) for row in found.rows] == [("a", 2, 2), ("b", 1, 2)]
+    assert found.columns == {TEMPLATES[0]: ["a", "b", "b", "a"], TEMPLATES[1]: ["0.3000"] * 4}
+    assert found.combined is found.predictions and not found.better, "nothing is known without spike-ins"
+
+
+def test_the_pool_follows_the_one_that_is_right_on_spike_ins():
+    draw = np.random.default_rng(0)
+    y = draw.integers(2, size=300)
+    right, wrong = y.tolist(), draw.integers(2, size=300).tolist()
+    by_templates = Combination.fit(of_network(wrong), matches(right), torch.from_numpy(y))
+    by_network = Combination.fit(of_network(right), matches(wrong), torch.from_numpy(y))
+    for pool, p, found in ((by_templates, of_network([1]), matches([0])), (by_network, of_network([0]), matches([1]))):
+        assert pool.probabilities(p, found).argmax() == 0
+    assert by_templates.sharpness > 10 and by_network.network > 1
+
+
+def test_the_pool_gives_each_class_without_a_template_one_number_and_probabilities_that_add_up():
+    y = torch.tensor([0, 1, 2] * 50)
+    found = matches([0, 1, 0] * 50)
+    found.correlation[2::3, :2] = 0.1  # ice resembles nothing
+    pool = Combination.fit(of_network([0, 0, 0] * 50, sure=0.4), found, y)
+    p = pool.probabilities(of_network([0, 0, 0] * 50, sure=0.4), found)
+    assert torch.allclose(p.sum(1), torch.ones(150)) and (p.argmax(1) == y).all()
+
+
+def test_a_subtomogram_of_a_class_with_a_template_is_unknown_where_templates_say_so():
+    network = Predictions(CLASSES, of_network([0, 1, 2]), torch.zeros(3), torch.tensor([True, False, True]))
+    pool = Combination(1.0, 0.0, 0.0)
+    both = SecondOpinion(network, matches([0, 1, 1]), torch.tensor([False, True, False]), combination=pool).combined
+    assert both.unknown.tolist() == [False, True, True], "ice has no template: the network's mark stays"
+
+
+@pytest.fixture(scope="module")
+def result(files, tmp_path_factory):
+    """Of network and templates together, with the job's own network beside it."""
+    folder = tmp_path_factory.mktemp("second")
+    job = cs.open(**files, **SMOKE, templates="combined", keep=folder / "keep", out_dir=folder / "out")
+    return job, job.report()
+
+
+def test_a_job_pools_both_and_writes_what_the_templates_say(result):
+    job, found = result
+    assert found.second is not None and found.second.combination is not None
+    assert torch.equal(found.predictions.probabilities, found.second.combined.probabilities)
+    assert not torch.equal(found.predictions.probabilities, found.second.predictions.probabilities)
+    assert found.spike_in[found.classifier.recipe["method"]] is found.second.of_both
+    text = (found.folder / "predictions.star").read_text()
+    assert all(f"_{name} " in text for name in TEMPLATES)
+    page = (found.folder / "report.html").read_text()
+    assert "Second opinion: template matching" in page and "of network and templates together" in page
+    assert "second_opinion" in job.classify().figures()
+    assert "template_agreement" in found.numbers and "template_spike_balanced_accuracy" in found.numbers
+
+
+def test_by_default_the_answer_is_the_network_s_and_off_asks_no_templates(files, result, tmp_path):
+    job, _ = result
+    beside, off = (cs.open(**files, **SMOKE, templates=name, keep=job.kept) for name in ("beside", "off"))
+    assert torch.equal(beside.predict()[0].probabilities, off.predict()[0].probabilities)
+    assert beside.match() is not None and off.match() is None and off.classify().second is None
+    assert "template" not in str(off.classify())
+
+
+def test_templates_need_two_structures(files, tmp_path):
+    job = cs.open(**files, **{**SMOKE, "classes": ("TRiC", "ice")}, keep=tmp_path)
+    assert job.match() is None and job.classify().second is None
+
+
+@pytest.mark.parametrize(("given", "says"), [({"templates": "both"}, "beside, combined, off"),
+                                             ({"templates": "combined", "model": "any"}, "name classes")])  # fmt: skip
+def test_wrong_uses_are_refused(files, given, says):
+    with pytest.raises(InputError, match=says):
+        cs.open(**files, **{**SMOKE, **given})
