@@ -443,7 +443,7 @@ class Job:
             return with_background(found.probabilities, found.classes, self._empty)
 
         known = {name: s.tilts[name] for name in ("tilt_axis", "tilt_range", "defocus")}
-        return second_opinion(
+        found = second_opinion(
             self.names,
             self._network()[0],
             x,
@@ -456,6 +456,7 @@ class Job:
             seed=s.seed,
             device=s.device,
         )
+        return None if found is None else replace(found, pooled=s.templates == "combined")
 
     @_step("prediction")
     def predict(self) -> tuple[Predictions, Classifier]:

@@ -84,6 +84,7 @@ class SecondOpinion:
     score, of_network : on spike-ins of the classes with a template; None without spike-ins
     combination : of both, fitted on all spike-ins; None without spike-ins
     of_both : its score on them
+    pooled : whether the answer of a job is :attr:`combined`, and not the network's
     """
 
     predictions: Predictions
@@ -93,6 +94,7 @@ class SecondOpinion:
     of_network: SpikeInScore | None = None
     combination: Combination | None = None
     of_both: SpikeInScore | None = None
+    pooled: bool = False
 
     @property
     def combined(self) -> Predictions:
@@ -162,13 +164,13 @@ class SecondOpinion:
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence where the templates are better on spike-ins than the network."""
-        if not self.better:
+        """A sentence where the templates are better on spike-ins than the network that answers."""
+        if self.pooled or not self.better:
             return []
         return [
             f"Template matching is right more often on spike-ins (balanced accuracy {self.score}, the network "
             f"{self.of_network}): where your molecules are rigid and like their structures, prefer _csTemplateClass of "
-            "predictions.star to _csClass."
+            "predictions.star to _csClass, or run again with templates=combined."
         ]
 
     def __str__(self) -> str:

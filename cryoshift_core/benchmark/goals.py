@@ -11,7 +11,7 @@ import numpy as np
 from ..methods import METHODS
 from ..metrics import FRACTION, Interval, interval
 from ..simulation.controls import SHAPES
-from .jobs import BOUNDS, COMPOSITES, FOREIGN, REAL_SEEDS, REFERENCE_SCENARIO, Job, tier_jobs
+from .jobs import BOUNDS, COMPOSITES, FOREIGN, REAL_SEEDS, REFERENCE_SCENARIO, TEMPLATES, Job, tier_jobs
 from .real import DOMINATED, FOLDS, MIXES
 from .statistics import (
     NAMED,
@@ -98,8 +98,8 @@ def verdicts(rows: list[Row]) -> list[Verdict]:
         _baselines_verdict(rows),
         _regret_verdict(rows, ours),
         _ece_verdict(rows),
-        _unknown_verdict(rows),
-        _controls_verdict(rows),
+        *(_unknown_verdict(rows, method) for method in ("cryoshift", TEMPLATES)),
+        *(_controls_verdict(rows, method) for method in ("cryoshift", TEMPLATES)),
         _cost_verdict(rows),
     ]
 
@@ -161,29 +161,32 @@ def _ece_verdict(rows: list[Row]) -> Verdict:
     return _mean_verdict(rows, goal, "core", REFERENCE_SCENARIO, "ece", lambda mean: mean <= ECE_TARGET)
 
 
-def _unknown_verdict(rows: list[Row]) -> Verdict:
+def _by(method: str) -> str:
+    return "" if method == "cryoshift" else f" ({method})"
+
+
+def _unknown_verdict(rows: list[Row], method: str) -> Verdict:
     goal = f"unseen class at the detector's threshold: at least {UNKNOWN_TARGET:.0%} rejected, and at most "
-    goal += f"{FALSE_TARGET:.0%} of the known, each class left out in turn"
-    found = unseen_rates(unseen(rows)).get("cryoshift")
+    goal += f"{FALSE_TARGET:.0%} of the known, each class left out in turn{_by(method)}"
+    found = unseen_rates(unseen(rows)).get(method)
     if not found:
-        return _verdict(goal, "", None, so_far(rows, ["rotation"], method=["cryoshift"]))
+        return _verdict(goal, "", None, so_far(rows, ["rotation"], method=[method]))
     recall, false = found["none_recall"], found["none_false_rejection"]
     reached = recall.mean >= UNKNOWN_TARGET and false.mean <= FALSE_TARGET
     result = f"{recall:.0%} of the unseen, {false:.1%} of the known"
-    return _verdict(goal, result, reached, so_far(rows, ["rotation"], method=["cryoshift"]))
+    return _verdict(goal, result, reached, so_far(rows, ["rotation"], method=[method]))
 
 
-def _controls_verdict(rows: list[Row]) -> Verdict:
-    goal = (
-        f"spheres, shells and hearts of a particle's mass: at least {CONTROLS_TARGET:.0%} rejected or of low confidence"
-    )
-    found = {c.scenario: c for c in control_scores(rows) if c.method == "cryoshift"}
+def _controls_verdict(rows: list[Row], method: str) -> Verdict:
+    goal = f"spheres, shells and hearts of a particle's mass: at least {CONTROLS_TARGET:.0%} rejected or of low "
+    goal += f"confidence{_by(method)}"
+    found = {c.scenario: c for c in control_scores(rows) if c.method == method}
     if not found:
         return _verdict(goal, "", None)
     flagged = {f"{name} {s}": c.flagged[name].mean for s, c in found.items() for name in SHAPES}
     worst = min(flagged, key=flagged.__getitem__)
     result = f"{np.mean(list(flagged.values())):.0%} on average, fewest {flagged[worst]:.0%} ({worst})"
-    return _verdict(goal, result, flagged[worst] >= CONTROLS_TARGET, so_far(rows, ["controls"], method=["cryoshift"]))
+    return _verdict(goal, result, flagged[worst] >= CONTROLS_TARGET, so_far(rows, ["controls"], method=[method]))
 
 
 def _mean_verdict(

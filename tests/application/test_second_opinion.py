@@ -92,6 +92,7 @@ def test_a_job_pools_both_and_writes_what_the_templates_say(result):
     assert all(f"_{name} " in text for name in TEMPLATES)
     page = (found.folder / "report.html").read_text()
     assert "Second opinion: template matching" in page and "of network and templates together" in page
+    assert "are those of both together" in page and not found.second.warnings
     assert "second_opinion" in job.classify().figures()
     assert "template_agreement" in found.numbers and "template_spike_balanced_accuracy" in found.numbers
 
