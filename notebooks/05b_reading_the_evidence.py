@@ -224,10 +224,9 @@ for name in jobs.COMPOSITES:
 
 # %% [markdown]
 # **Recap**
-# - A comparison is only as good as the rivals in it: ask the classical one, too.
 # - Compare within a seed: a seed draws its own data, and some draws are easier.
 # - A share of the gap and a score are two different things.
-# - A method that was searched for has an advantage over one at its usual settings.
+# - A method that was searched for has an advantage over one at its usual settings; and ask the classical rival, too.
 #
 # ## 2 · Where does it help, and does it ever hurt? (13 minutes)
 

@@ -2,7 +2,7 @@
 
 The classical way to tell molecules in tomograms (Frangakis et al. 2002, PNAS 99:14153; Förster et al. 2010, Methods
 Enzymol. 483:215), and an opinion that is independent of the network: it is not trained, it knows each class by its
-structure alone, and it tries poses, which a network does not. It takes some 15 CPU-ms for a subtomogram of 32^3.
+structure alone, and it tries poses, which a network does not. It takes some 8 CPU-ms for a subtomogram of 32^3.
 
 A particle that is none of the classes has a best template, too. What speaks against it is that a free shape explains
 much more of the subtomogram than this template does: a round one, or a mixture of what all templates have in common.

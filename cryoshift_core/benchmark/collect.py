@@ -155,8 +155,9 @@ def _of_evidence(rows: list[dict[str, str]], per_class: Path) -> list[Scored]:
         about: dict[str, Any] = {"run": name, "status": "finished", "target": row["scenario"], "method": row["method"]}
         about |= {"seed": row["seed"], "swept": swept, "device": row.get("device", "")}
         found.append(Scored(**about, model="as chosen", values=values | classes))
-        last = {"balanced_accuracy": values["balanced_accuracy_last"], "cpu_seconds": values["cpu_seconds"]}
-        found.append(Scored(**about, model="as trained", values=last))
+        if "balanced_accuracy_last" in values:  # what trains nothing has no last checkpoint
+            last = {"balanced_accuracy": values["balanced_accuracy_last"], "cpu_seconds": values["cpu_seconds"]}
+            found.append(Scored(**about, model="as trained", values=last))
     return found
 
 

@@ -161,13 +161,13 @@ def _ece_verdict(rows: list[Row]) -> Verdict:
     return _mean_verdict(rows, goal, "core", REFERENCE_SCENARIO, "ece", lambda mean: mean <= ECE_TARGET)
 
 
-def _by(method: str) -> str:
-    return "" if method == "cryoshift" else f" ({method})"
-
-
 def _unknown_verdict(rows: list[Row], method: str) -> Verdict:
     goal = f"unseen class at the detector's threshold: at least {UNKNOWN_TARGET:.0%} rejected, and at most "
-    goal += f"{FALSE_TARGET:.0%} of the known, each class left out in turn{_by(method)}"
+    if method == TEMPLATES:
+        goal = (
+            f"molecules that were not simulated, by {TEMPLATES}: at least {UNKNOWN_TARGET:.0%} rejected, and at most "
+        )
+    goal += f"{FALSE_TARGET:.0%} of the known, each class left out in turn"
     found = unseen_rates(unseen(rows)).get(method)
     if not found:
         return _verdict(goal, "", None, so_far(rows, ["rotation"], method=[method]))
@@ -179,7 +179,7 @@ def _unknown_verdict(rows: list[Row], method: str) -> Verdict:
 
 def _controls_verdict(rows: list[Row], method: str) -> Verdict:
     goal = f"spheres, shells and hearts of a particle's mass: at least {CONTROLS_TARGET:.0%} rejected or of low "
-    goal += f"confidence{_by(method)}"
+    goal += "confidence" + (f", by {method}" if method == TEMPLATES else "")
     found = {c.scenario: c for c in control_scores(rows) if c.method == method}
     if not found:
         return _verdict(goal, "", None)
