@@ -267,7 +267,7 @@ run.show(job.judge())
 #
 # **A second opinion.** [Template matching](../docs/glossary.md#template-matching) compares each subtomogram with images of the structures
 # in 2,000 poses each. It is not trained, so it shares no mistake of the training; it knows rigid molecules only, and cannot answer `ice`.
-# In its figure, rows are what the network says and columns what the best template is: off the diagonal one of the two is wrong. Where the
+# In its figure, rows are what the network says and columns what the best template is: off the diagonal at least one of the two is wrong. Where the
 # templates are right more often on spike-ins, a warning says so; then prefer their column in `predictions.star`.
 #
 # **What do you expect?** A template of the membrane is a schematic sheet, one of the ribosome a whole structure. On which class will the
