@@ -499,7 +499,8 @@ def run_templates(job: Job, target: Target) -> tuple[dict, list[dict]]:
     """Template matching of one target: a row without what belongs to training, and its rows of per_class.csv."""
     context, boxes, unlabelled = target.context, target.background.spike_ins, target.unlabelled
     optics = pipeline.stated_optics(unlabelled.voxel_size, tilt_axis=0.0, **target.imaging)
-    optics = through(optics, fit_wedge(boxes, unlabelled.voxel_size))
+    wedge = fit_wedge(boxes, unlabelled.voxel_size)
+    optics = optics if wedge is None else through(optics, wedge)
     spikes, classes = target.spike_ins["spike_balanced_accuracy"], _profile(job).classes
     classifier = matching.TemplateClassifier.of(classes, unlabelled.x, spikes, optics, context.device)
     measured, probabilities = matching.scores(classifier, target.test.x, target.test_labels)
