@@ -10,8 +10,7 @@ TABLES = (methods.METHODS, methods.TERMS, models.ENCODERS, selection.VALIDATORS,
 TABLES += (scenarios.FACTORS, scenarios.SCENARIOS, readers.PICKS, readers.SUBTOMOGRAMS, readers.TOMOGRAMS)
 
 
-@pytest.fixture(autouse=True)
-def tables():
+def _restored():
     """METHODS, TERMS, ENCODERS, VALIDATORS, WARPS, FACTORS, SCENARIOS and the readers' tables, restored at the end."""
     before = [dict(table) for table in TABLES]
     yield
@@ -19,3 +18,15 @@ def tables():
         if table != entries:
             table.clear()
             table.update(entries)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tables_of_a_module():
+    """Tables as before after the tests of a module, whose own fixtures may add to them."""
+    yield from _restored()
+
+
+@pytest.fixture(autouse=True)
+def tables(tables_of_a_module):
+    """Tables as before after each test."""
+    yield from _restored()

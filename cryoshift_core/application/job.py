@@ -795,7 +795,7 @@ def open(
     runtime.check_known("templates", templates, TEMPLATES)
     if model and templates == "combined":
         raise InputError(
-            "Expected no templates with a model, which predicts without structures: name classes in place of model."
+            "Expected templates=beside with a model, which predicts without structures: name classes in place of model."
         )
     if model and average_rotations:
         raise InputError("Expected no average_rotations with a model, which keeps how it predicts: train with it.")

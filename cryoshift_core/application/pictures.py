@@ -241,19 +241,25 @@ def class_fractions(fractions: Mapping[str, Sequence[float]], classes: Sequence[
     return fig
 
 
+def heat_map(values: np.ndarray, texts: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str) -> Figure:
+    """Values (R, C) from 0 to 1 as a coloured table with `texts` (R, C) in it; `label` of the colours."""
+    fig, ax = plt.subplots(figsize=(0.72 * len(columns) + 2.8, 0.36 * len(rows) + 2.0), layout="constrained")
+    image = ax.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (i, j), text in np.ndenumerate(texts):
+        ax.text(j, i, text, ha="center", va="center", fontsize=8, color="black" if values[i, j] > 0.55 else "white")
+    ax.set_xticks(range(len(columns)), columns, rotation=40, ha="right")
+    ax.set_yticks(range(len(rows)), rows)
+    for name in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+        name.set_parse_math(False)  # a class may be named after a file with a dollar sign
+    fig.colorbar(image, label=label)
+    return fig
+
+
 def second_opinion(counts: np.ndarray, network: Sequence[str], templates: Sequence[str]) -> Figure:
     """Numbers of subtomograms (K, K'): rows are what the network calls them, columns what template matching does."""
-    fig, ax = plt.subplots(figsize=(0.8 * len(templates) + 2.6, 0.42 * len(network) + 1.6), layout="constrained")
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    image = ax.imshow(share, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    for (i, j), n in np.ndenumerate(counts):
-        ax.text(j, i, f"{n}", ha="center", va="center", fontsize=8, color="black" if share[i, j] > 0.55 else "white")
-    ax.set_xticks(range(len(templates)), templates, rotation=30, ha="right")
-    ax.set_yticks(range(len(network)), network)
-    for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
-        label.set_parse_math(False)
-    ax.set(xlabel="best template", ylabel="network")
-    fig.colorbar(image, label="fraction of the row")
+    fig = heat_map(share, counts.astype(str), network, templates, "fraction of the row")
+    fig.axes[0].set(xlabel="best template", ylabel="network")
     return fig
 
 

@@ -27,6 +27,7 @@ from .purity import Cut
 from .second_opinion import SecondOpinion
 from .spike_in import SpikeInScore
 from .target_data import TargetData
+from .template_matching import POSES
 from .verdict import DO_NOT_USE, IN_AVERAGE, USABLE, Verdict
 
 SHOWN_TOMOGRAMS = 3
@@ -184,6 +185,7 @@ def write(
         confidence=f"{float(best.values.mean()):.2f}",
         expected=expected,
         second=second,
+        poses=POSES,
         cuts=[_cut_row(cut) for cut in cuts],
         classes=classes,
         tomograms=[_tomogram_row(row) for row in tomograms],

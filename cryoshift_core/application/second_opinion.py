@@ -17,9 +17,10 @@ from ..simulation.optics import Optics
 from ..tomography.wedge import Wedge
 from . import spike_in
 from .classifier import Predictions
-from .predictions import TEMPLATES, decimals, proportion, safe_names
-from .spike_in import SpikeInScore, through
+from .predictions import TEMPLATES, decimals, safe_names
+from .spike_in import SpikeInScore
 from .template_matching import Matches, TemplateBank
+from .verdict import BACKGROUND
 
 MOST = 20_000  # subtomograms: some three minutes
 
@@ -80,7 +81,7 @@ class SecondOpinion:
     ----------
     predictions : of the network
     matches : of the templates
-    strange : (N,) bool, none of the classes by template matching; None without spike-ins
+    strange : (N,) bool, none of the classes with a template; None without spike-ins
     score, of_network : on spike-ins of the classes with a template; None without spike-ins
     combination : of both, fitted on all spike-ins; None without spike-ins
     of_both : its score on them
@@ -98,14 +99,11 @@ class SecondOpinion:
 
     @property
     def combined(self) -> Predictions:
-        """Predictions of both. Those of a class with a template are of the unknown class where templates say so."""
-        if self.combination is None or self.strange is None:
+        """Predictions of both. The unknown class is the network's: of real particles, templates mark too many."""
+        if self.combination is None:
             return self.predictions
         p = self.combination.probabilities(self.predictions.probabilities, self.matches)
-        unknown = self.strange
-        if self.predictions.unknown is not None:
-            unknown = torch.where(self.matches.with_template[p.argmax(1)], unknown, self.predictions.unknown)
-        return replace(self.predictions, probabilities=p, unknown=unknown)
+        return replace(self.predictions, probabilities=p)
 
     @property
     def compared(self) -> Tensor:
@@ -174,14 +172,16 @@ class SecondOpinion:
         ]
 
     def __str__(self) -> str:
-        n, same = int(self.compared.sum()), float(self.agrees[self.compared].float().mean())
-        text = f"template matching agrees with the network on {same:.0%} of {n} subtomograms" if n else ""
+        n, parts = int(self.compared.sum()), []
+        if n:
+            same = float(self.agrees[self.compared].float().mean())
+            parts.append(f"agrees with the network on {same:.0%} of {n} subtomograms")
         if self.score is not None:
-            text += f"; balanced accuracy on spike-ins {self.score}, of the network {self.of_network}"
+            parts.append(f"balanced accuracy on spike-ins {self.score}, of the network {self.of_network}")
         if self.strange is not None:
-            share = proportion(int(self.strange.sum()), len(self.strange))
-            text += f"; by its templates {int(self.strange.sum())} ({share.mean:.1%}) are none of the classes"
-        return text
+            share = float(self.strange.float().mean())
+            parts.append(f"by its templates {int(self.strange.sum())} ({share:.1%}) fit no class with a template")
+        return f"template matching: {'; '.join(parts)}" if parts else ""
 
 
 def second_opinion(
@@ -198,7 +198,7 @@ def second_opinion(
     seed: int = 0,
     device: str | torch.device = "auto",
 ) -> SecondOpinion | None:
-    """Template matching of subtomograms; None where fewer than two classes have a density, or for more than `MOST`.
+    """Template matching of subtomograms; None for fewer than two classes beside `ice`, or more than `MOST` of them.
 
     Parameters
     ----------
@@ -207,14 +207,11 @@ def second_opinion(
     adapted_to : the target's subtomograms that decide what is usual
     network : boxes (M, 1, n, n, n) -> its calibrated probabilities (M, K)
     spikes, far : spike-ins with usual and with large picking errors; None where there are none
-    wedge : measured tilt range, which replaces that of `optics`; None: that of `optics` counts
+    wedge, optics : as in :meth:`TemplateBank.of`
     """
-    if len(subtomograms) > MOST:
+    if len(subtomograms) > MOST or sum(name != BACKGROUND for name in names) < 2:
         return None
-    imaged = optics if wedge is None else through(optics, wedge)
-    bank = TemplateBank.of(names, adapted_to.x, imaged, seed=seed, device=device)
-    if len(bank.shown) < 2:
-        return None
+    bank = TemplateBank.of(names, adapted_to.x, optics, wedge, seed=seed, device=device)
     found = bank.match(subtomograms.x, progress=True)
     if spikes is None or far is None:
         return SecondOpinion(predictions, found)
@@ -231,7 +228,7 @@ def second_opinion(
     return SecondOpinion(
         predictions,
         found,
-        found.strangeness(own, some.y, target) > 0,
+        found.strangeness(own.limits(some.y, target)) > 0,
         spike_in.score(F.one_hot(own.labels, len(names)).float(), some),
         spike_in.score(by_network[rows], some),
         combination,

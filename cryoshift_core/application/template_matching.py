@@ -22,17 +22,20 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..fourier import half_ball, shell_means, shells
 from ..simulation import imaging, specimens
+from ..simulation.controls import distance
 from ..simulation.optics import Optics, transfer
 from ..support.modes import class_thresholds
 from ..support.runtime import pick_device
-from ..tomography.wedge import mean_power
+from ..tomography.wedge import Wedge, mean_power
+from .spike_in import through
 
 POSES = 2000  # of each class, about 15 degrees apart
 HIGHEST = 0.3  # cycles per voxel
+FINEST = 12  # Fourier voxels: what poses 15 degrees apart can follow; it bounds the memory of large boxes
 STEP = 1.5  # voxels between the positions that are tried, one step to each side
 REACH = 0.3  # of the box: radius of the free shapes
 SHELLS, COMMON = 6, 100  # of a round shape; of the templates' principal components
-SAMPLE = 1000  # templates that these are computed from
+SAMPLE = 1000  # templates that these are computed from, and subtomograms that frequencies are weighted by
 AT_ONCE = 8  # subtomograms
 FALSE_REJECTION = 0.02  # of known subtomograms by each of the two free shapes
 
@@ -66,21 +69,22 @@ class Matches:
         """Those of `rows`."""
         return Matches(self.classes, self.correlation[rows], self.excess[rows])
 
-    def strangeness(self, known: Matches, y: Tensor, target: Matches) -> Tensor:
-        """(N,) above 0 where a free shape explains so much more of a subtomogram that it is none of the classes.
+    def limits(self, y: Tensor, target: Matches) -> Tensor:
+        """Excess (K, 2) of each class above which a subtomogram is none of the classes; these are of known class.
 
         Parameters
         ----------
-        known, y : matches of subtomograms of known class that look like the target's, such as spike-ins, and (M,) those
+        y : (N,) classes of these subtomograms, which look like the target's, such as spike-ins
         target : of the target's subtomograms, which decide what is usual there; see :func:`modes.class_thresholds`
         """
-        found = []
-        for kind in range(self.excess.shape[1]):
-            reference, own = known.excess[:, kind].double().numpy(), target.excess[:, kind].double().numpy()
-            none = np.full(len(self.classes), np.inf)  # of a class with too few to tell what is usual
-            limits = class_thresholds(none, reference, y.numpy(), own, target.labels.numpy(), FALSE_REJECTION)
-            found.append(self.excess[:, kind] - torch.from_numpy(limits).float()[self.labels])
-        return torch.stack(found).amax(0)
+        none, called = np.full(len(self.classes), np.inf), target.labels.numpy()  # inf: too few to tell what is usual
+        pairs = zip(self.excess.double().numpy().T, target.excess.double().numpy().T, strict=True)
+        each = [class_thresholds(none, known, y.numpy(), own, called, FALSE_REJECTION) for known, own in pairs]
+        return torch.from_numpy(np.stack(each, 1)).float()
+
+    def strangeness(self, limits: Tensor) -> Tensor:
+        """(N,) above 0 where a free shape explains so much more of a subtomogram that it is none of the classes."""
+        return (self.excess - limits[self.labels]).amax(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +94,9 @@ class TemplateBank:
     Attributes
     ----------
     classes : K names
-    box, voxel_size : voxels, A
-    index : (P,) measured samples below `HIGHEST` in the flattened half grid of the Fourier transform
+    box : voxels
+    index : (P,) measured samples below `HIGHEST`, and within `FINEST` Fourier voxels, in the flattened half grid of the
+        Fourier transform
     weight : (P,) of the samples
     phases : (S, P) of the positions that are tried
     templates : (K', T, 2 P) of length 1: real and imaginary parts
@@ -101,7 +106,6 @@ class TemplateBank:
 
     classes: tuple[str, ...]
     box: int
-    voxel_size: float
     index: Tensor
     weight: Tensor
     phases: Tensor
@@ -112,7 +116,14 @@ class TemplateBank:
 
     @classmethod
     def of(
-        cls, classes: Sequence[str], x: Tensor, optics: Optics, *, seed: int = 0, device: str | torch.device = "auto"
+        cls,
+        classes: Sequence[str],
+        x: Tensor,
+        optics: Optics,
+        wedge: Wedge | None = None,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "auto",
     ) -> TemplateBank:
         """Templates of classes, with the transfer function of a tilt series, for subtomograms like x.
 
@@ -124,6 +135,7 @@ class TemplateBank:
         ----------
         classes : names or files
         x : (N, 1, n, n, n), unlabelled
+        wedge : measured tilt range, which replaces that of `optics`; None: that of `optics` counts
 
         Raises
         ------
@@ -131,10 +143,11 @@ class TemplateBank:
             no class has a density
         """
         box, generator = x.shape[-1], torch.Generator("cpu").manual_seed(seed)
+        optics = optics if wedge is None else through(optics, wedge)
         bank = specimens.templates(classes, optics.voxel_size, box, generator=generator)
         index, k = half_ball(box)
         response, noise = transfer(optics, box)
-        used = (response != 0) & (noise > 0) & (k.norm(dim=1) < HIGHEST)
+        used = (response != 0) & (noise > 0) & (k.norm(dim=1) < min(HIGHEST, FINEST / box))
         index, k, response = index[used], k[used], response[used]
         shell = shells((box, box, box))
         power, _ = shell_means(mean_power(x[:SAMPLE]).cpu(), shell)
@@ -154,7 +167,7 @@ class TemplateBank:
         every = templates.flatten(0, 1)
         some = every[:: math.ceil(len(every) / SAMPLE)]
         values, vectors = torch.linalg.eigh(some @ some.T)
-        common = (some.T @ vectors[:, -COMMON:] / values[-COMMON:].sqrt()).T
+        common = (some.T @ vectors[:, values > 1e-5 * values[-1]][:, -COMMON:]).T
         round_ = torch.view_as_real(_coefficients(_shells(box), index) * factor).flatten(1)
         steps = torch.tensor([-STEP, 0.0, STEP])
         at = torch.cartesian_prod(steps, steps, steps)
@@ -163,7 +176,7 @@ class TemplateBank:
         chosen = pick_device(device)
         free = map(_orthonormal, (round_, torch.cat([round_, common])))
         tensors = (t.to(chosen) for t in (index, weight, phases, templates, torch.tensor(shown), *free))
-        return cls(bank.names, box, optics.voxel_size, *tensors)
+        return cls(bank.names, box, *tensors)
 
     def match(self, x: Tensor, progress: bool = False) -> Matches:
         """Matches of subtomograms (N, 1, n, n, n), protein bright.
@@ -202,10 +215,8 @@ def _coefficients(x: Tensor, index: Tensor) -> Tensor:
 
 def _shells(box: int) -> Tensor:
     """Soft shells (SHELLS, n, n, n) about the centre of a box, from 0 to `REACH` of its width."""
-    at = torch.arange(box, dtype=torch.float32) - box // 2
-    distance = (at[:, None, None].square() + at[:, None].square() + at.square()).sqrt()
     radii = torch.linspace(0, REACH * box, SHELLS)
-    return torch.exp(-0.5 * ((distance - radii[:, None, None, None]) / (REACH * box / SHELLS)).square())
+    return torch.exp(-0.5 * ((distance(box) - radii[:, None, None, None]) / (REACH * box / SHELLS)).square())
 
 
 def _orthonormal(rows: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Spheres, shells, hearts and mirror images take the place of each molecule (see
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,14 +50,19 @@ class Called:
     flagged: float
 
 
+def called(probabilities: Tensor, strange: Tensor) -> Called:
+    """What is called of N subtomograms with probabilities (N, K), where those that are `strange` (N,) are rejected."""
+    predicted = torch.where(strange, UNKNOWN, probabilities.argmax(1))
+    flagged = strange | (probabilities.amax(1) < DOUBTED)
+    return Called(predicted, probabilities, *(float(some.float().mean()) for some in (strange, flagged)))
+
+
 def call(network: Network, calibration: Calibration, detector: UnknownDetector, x: Tensor, device: str) -> Called:
-    """What a classifier and its unknown-class detector call the subtomograms x (N, 1, n, n, n)."""
+    """What a network and its unknown-class detector call the subtomograms x (N, 1, n, n, n)."""
     found = models.outputs(network, x, device=device)
     probabilities = calibration.probabilities(found.probabilities)
     predicted = assign(probabilities, detector.score_features(found.features), detector.thresholds)
-    flagged = (predicted == UNKNOWN) | (probabilities.amax(1) < DOUBTED)
-    share, doubted = (float(some.float().mean()) for some in (predicted == UNKNOWN, flagged))
-    return Called(predicted, probabilities, share, doubted)
+    return called(probabilities, predicted == UNKNOWN)
 
 
 def background_likeness(boxes: Tensor, predicted: Tensor, source: Labelled, seed: int) -> dict[str, float]:
@@ -100,31 +106,31 @@ def background_likeness(boxes: Tensor, predicted: Tensor, source: Labelled, seed
 
 
 def scores(
-    network: Network,
-    calibration: Calibration,
-    detector: UnknownDetector,
+    classify: Callable[[Tensor], Called],
     config: DatasetConfig,
     known: Unlabelled,
     background: Tensor,
     source: Labelled,
     *,
     folder: Path | None = None,
-    device: str = "cpu",
 ) -> dict[str, float]:
     """Fractions of each control and of the known particles that are rejected, and rejected or of low confidence.
+
+    Parameters
+    ----------
+    classify : boxes (N, 1, n, n, n) -> what they are called
 
     Returns
     -------
     known_rejected, known_flagged, {control}_rejected, {control}_flagged : fractions; mirror_accuracy, the balanced
         accuracy of mirror images by the classes of the molecules; and those of :func:`background_likeness`
     """
-    called = {"known": call(network, calibration, detector, known.x, device)}
+    found = {"known": classify(known.x)}
     keys: dict[str, HeldOutLabels] = {}
     for name in CONTROLS:
         made, keys[name] = simulate(config, name, folder)
-        called[name] = call(network, calibration, detector, made.x, device)
-    found = {f"{name}_rejected": one.rejected for name, one in called.items()}
-    found |= {f"{name}_flagged": one.flagged for name, one in called.items()}
-    found["mirror_accuracy"] = metrics.balanced_accuracy(called["mirror"].probabilities, keys["mirror"])
-    predicted = call(network, calibration, detector, background, device).predicted
-    return found | background_likeness(background, predicted, source, config.seed)
+        found[name] = classify(made.x)
+    out = {f"{name}_rejected": one.rejected for name, one in found.items()}
+    out |= {f"{name}_flagged": one.flagged for name, one in found.items()}
+    out["mirror_accuracy"] = metrics.balanced_accuracy(found["mirror"].probabilities, keys["mirror"])
+    return out | background_likeness(background, classify(background).predicted, source, config.seed)

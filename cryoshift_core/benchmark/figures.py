@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..application.pictures import COLOURS, OTHERS, show
+from ..application.pictures import COLOURS, OTHERS, heat_map, show
 from ..metrics import Interval
 from .jobs import FACTORS, MIXED
 from .statistics import Comparison, LamellaScore, ParticleScore, SpikeIn
@@ -157,16 +157,9 @@ def recall_map(found: Mapping[str, Mapping[str, float]], title: str) -> Figure:
     """method -> class -> recall, as a coloured table with the percentages in it."""
     classes = list(next(iter(found.values())))
     values = np.array([[by_class.get(name, np.nan) for name in classes] for by_class in found.values()])
-    fig, ax = plt.subplots(figsize=(0.72 * len(classes) + 2.8, 0.36 * len(found) + 2.0), layout="constrained")
-    image = ax.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    for (i, j), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            ax.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=8,
-                    color="black" if value > 0.55 else "white")  # fmt: skip
-    ax.set_xticks(range(len(classes)), classes, rotation=40, ha="right")
-    ax.set_yticks(range(len(found)), list(found))
-    ax.set_title(title)
-    fig.colorbar(image, label="recall (numbers: %)")
+    texts = np.array([[f"{100 * value:.0f}" if np.isfinite(value) else "" for value in row] for row in values])
+    fig = heat_map(values, texts, list(found), classes, "recall (numbers: %)")
+    fig.axes[0].set_title(title)
     return fig
 
 

@@ -27,8 +27,8 @@ from ..application.accuracy import fine_power
 from ..application.classifier import Classifier, finish
 from ..application.empty import without_empty
 from ..application.profiles import PROFILES, Profile
-from ..application.spike_in import through
 from ..application.target_data import Background, TargetData, divide_background
+from ..application.template_matching import TemplateBank
 from ..calibration import Calibration, UnknownDetector, assign, calibrate
 from ..data import UNKNOWN, HeldOutLabels, Labelled, Unlabelled
 from ..errors import InputError
@@ -40,8 +40,9 @@ from ..support import runtime
 from ..tomography.background import FEWEST
 from ..tomography.wedge import fit_wedge
 from ..training import Fit
-from . import controls, matching, real
+from . import controls, real
 from .jobs import BOUNDS, KEYS, REAL_KEYS, RULES, TEMPLATES, Job, RealJob, find_scenario
+from .matching import TemplateClassifier
 
 SPIKED = ("core", "mixes", "factors", "unseen", "foreign")  # tiers whose runs are scored on spike-ins, too
 
@@ -373,26 +374,27 @@ def score_candidates(
     return RunScores(step, predicted, calibrated, by_step, scores, fitted)
 
 
-def unknown_scores(
-    calibrated: Tensor, selected: Fit, detector: UnknownDetector, target: Target
-) -> dict[str, float | str]:
-    """Scores of the unknown-class detector on a target with unseen molecules.
+def unknown_scores(called: Tensor, scores: Tensor, rejected: Tensor, labels: HeldOutLabels) -> dict[str, float | str]:
+    """Scores of an unknown-class detector on a target with unseen molecules.
 
     none_recall and none_false_rejection are the fractions of the unseen and of the known subtomograms that the detector
     rejects. none_recall_5 is the fraction of the unseen ones rejected at the threshold that rejects 5 % of the known
     ones, which only target labels can tell. unseen_called is the class that most of the unseen ones resemble, rejected
     or not.
+
+    Parameters
+    ----------
+    called : (N,) most probable class
+    scores, rejected : (N,) of the detector, and what it rejects at its own thresholds
     """
-    unseen = target.test_labels.y == UNKNOWN
-    distance = detector.score(selected.network, target.test.x, device=target.context.device)
-    predicted = assign(calibrated, distance, detector.thresholds)
-    recall, false_rejection = metrics.unknown_recall(predicted, target.test_labels)
-    at_5 = assign(calibrated, distance, float(distance[~unseen].quantile(0.95)))
+    unseen = labels.y == UNKNOWN
+    recall, false_rejection = metrics.unknown_recall(torch.where(rejected, UNKNOWN, called), labels)
+    at_5 = scores > float(scores[~unseen].quantile(0.95))
     return {
         "none_recall": recall,
         "none_false_rejection": false_rejection,
-        "none_recall_5": metrics.unknown_recall(at_5, target.test_labels)[0],
-        "unseen_called": target.test_labels.classes[int(calibrated[unseen].argmax(1).mode().values)],
+        "none_recall_5": metrics.unknown_recall(torch.where(at_5, UNKNOWN, called), labels)[0],
+        "unseen_called": labels.classes[int(called[unseen].mode().values)],
     }
 
 
@@ -446,21 +448,14 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     unseen = bool((target.test_labels.y == UNKNOWN).any())
     detector = _detector(selected, target, generator) if unseen or job.tier == "controls" else None
     if unseen and detector:
-        measured |= unknown_scores(scored.calibrated, selected, detector, target)
+        away = detector.score(selected.network, target.test.x, device=context.device)
+        rejected = assign(scored.calibrated, away, detector.thresholds) == UNKNOWN
+        measured |= unknown_scores(scored.calibrated.argmax(1), away, rejected, target.test_labels)
     if job.tier in ("unseen", "rotation"):
         measured["unseen_molecule"] = datasets.unseen_molecule(_config(job, "test"))
     if job.tier == "controls" and detector:
-        measured |= controls.scores(
-            selected.network,
-            scored.calibration,
-            detector,
-            _config(job, "test"),
-            target.test,
-            target.background.spike_ins,
-            shared.source,
-            folder=context.data,
-            device=context.device,
-        )
+        parts = (selected.network, scored.calibration, detector)
+        measured |= _control_scores(job, target, lambda x: controls.call(*parts, x, context.device))
     if job.tier in SPIKED and job.method != "oracle":
         for column, spikes in target.spike_ins.items():
             spiked = models.predict(selected.network, spikes.x, device=context.device)
@@ -495,21 +490,30 @@ def _per_class(job: Job, probabilities: Tensor, labels: HeldOutLabels) -> list[d
     ]
 
 
+def _control_scores(job: Job, target: Target, classify: Callable[[Tensor], controls.Called]) -> dict[str, float]:
+    boxes, folder = target.background.spike_ins, target.context.data
+    return controls.scores(classify, _config(job, "test"), target.test, boxes, target.shared.source, folder=folder)
+
+
 def run_templates(job: Job, target: Target) -> tuple[dict, list[dict]]:
     """Template matching of one target: a row without what belongs to training, and its rows of per_class.csv."""
-    context, boxes, unlabelled = target.context, target.background.spike_ins, target.unlabelled
+    context, unlabelled, labels = target.context, target.unlabelled, target.test_labels
     optics = pipeline.stated_optics(unlabelled.voxel_size, tilt_axis=0.0, **target.imaging)
-    wedge = fit_wedge(boxes, unlabelled.voxel_size)
-    optics = optics if wedge is None else through(optics, wedge)
-    spikes, classes = target.spike_ins["spike_balanced_accuracy"], _profile(job).classes
-    classifier = matching.TemplateClassifier.of(classes, unlabelled.x, spikes, optics, context.device)
-    measured, probabilities = matching.scores(classifier, target.test.x, target.test_labels)
+    wedge = fit_wedge(target.background.spike_ins, unlabelled.voxel_size)
+    bank = TemplateBank.of(_profile(job).classes, unlabelled.x, optics, wedge, device=context.device)
+    classifier = TemplateClassifier(bank, target.spike_ins["spike_balanced_accuracy"], unlabelled.x)
+    began = time.process_time()
+    found = bank.match(target.test.x)
+    spent = time.process_time() - began
+    p = classifier.probabilities(found)
+    measured: dict[str, Any] = {**metrics.scores(p, labels), "cpu_seconds": spent}
+    if (labels.y == UNKNOWN).any():
+        strange = classifier.strangeness(found)
+        measured |= unknown_scores(found.labels, strange, strange > 0, labels)
     if job.tier in ("unseen", "rotation"):
         measured["unseen_molecule"] = datasets.unseen_molecule(_config(job, "test"))
     if job.tier == "controls":
-        measured |= matching.control_scores(
-            classifier, target.test.x, boxes, _config(job, "test"), target.shared.source, context.data
-        )
+        measured |= _control_scores(job, target, classifier.call)
     row = {
         **asdict(job),
         "target": target.test.name,
@@ -518,7 +522,7 @@ def run_templates(job: Job, target: Target) -> tuple[dict, list[dict]]:
         "threads": torch.get_num_threads(),
         "commit": context.commit,
     }
-    return row, _per_class(job, probabilities, target.test_labels)
+    return row, _per_class(job, p, labels)
 
 
 def _describe(job: Job) -> str:

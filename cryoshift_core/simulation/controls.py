@@ -38,7 +38,7 @@ SHAPES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 CONTROLS = (*SHAPES, "mirror")
 
 
-def _distance(n: int) -> Tensor:
+def distance(n: int) -> Tensor:
     """(n, n, n) distance from index n // 2, voxels."""
     at = torch.arange(n, dtype=torch.float32, device="cpu") - n // 2
     return (at[:, None, None] ** 2 + at[:, None] ** 2 + at**2).sqrt()
@@ -46,7 +46,7 @@ def _distance(n: int) -> Tensor:
 
 def radial_average(volume: Tensor) -> Tensor:
     """(n, n, n) volume whose voxels are the means over shells of one voxel about index n // 2; its total is kept."""
-    shell = _distance(len(volume)).round().long().to(volume.device)
+    shell = distance(len(volume)).round().long().to(volume.device)
     means, _ = shell_means(volume, shell)
     return means.to(volume)[shell]
 

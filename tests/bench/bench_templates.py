@@ -52,7 +52,8 @@ def main() -> None:
         scores = [semi_real(SAMPLE / file, seed) for seed in seeds]
         print(f"{name}: {interval(scores, bounds=FRACTION):.3f}, seeds {[round(s, 3) for s in scores]}", flush=True)
     for mix in ("all", "54+200", "20+40"):
-        print(f"lamella, {mix}: AUC {lamella(mix)[0]:.3f}, recall at 5 % calls {lamella(mix)[1]:.2f}", flush=True)
+        auc, recall = lamella(mix)
+        print(f"lamella, {mix}: AUC {auc:.3f}, recall at 5 % calls {recall:.2f}", flush=True)
 
 
 if __name__ == "__main__":
