@@ -45,7 +45,7 @@ def classify(
     project_folder: str | Path = "",
     n_seeds: int = 1,
     average_rotations: bool = False,
-    templates: str = "beside",
+    templates: str = job.TEMPLATES[0],
     may_be_absent: str | Sequence[str] = "",
     held_out_tomograms: str | Sequence[str] = "",
     seed: int = 0,
@@ -108,8 +108,8 @@ def classify(
         _csAgreement says which fraction of them gives the class. model.safetensors holds all of them
     average_rotations : predict each subtomogram in the two or four orientations that 180-degree rotations give it, and
         average: some 0.01 more balanced accuracy for as many times the time of prediction (docs/search.md)
-    templates : "beside", template matching as a second opinion in the report and in columns of their own; "combined",
-        one answer of network and templates, weighted by what is right on spike-ins; or "off"
+    templates : "combined", one answer of the network and of template matching, weighted by what is right on spike-ins,
+        where two classes at least are molecules; "beside", the network's answer and a second opinion; or "off"
     may_be_absent : classes that may not occur, a sequence or a text with commas: no warning demands them
     held_out_tomograms : names of some of several tomograms, that are classified and not adapted to
     seed : of every random draw
@@ -162,9 +162,9 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     add("--n_seeds", default=1, type=int, help="training seeds whose probabilities are averaged (default: 1)")
     add(
         "--templates",
-        default="beside",
+        default=job.TEMPLATES[0],
         choices=job.TEMPLATES,
-        help="template matching: beside the network, or combined",
+        help="template matching: one answer with the network, a second opinion beside it, or none",
     )
     add("--average_rotations", action="store_true", help="average predictions over 180-degree rotations (slower)")
     add("--may_be_absent", default="", help="classes that may not occur, by commas")

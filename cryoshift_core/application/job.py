@@ -68,7 +68,7 @@ from .picks import Picks
 from .pipeline import Device
 from .profiles import PROFILES, Profile
 from .reference import distance_warnings
-from .second_opinion import SecondOpinion, second_opinion
+from .second_opinion import BOTH, SecondOpinion, second_opinion
 from .spike_in import SpikeInScore
 from .steps import Adaptation, Classes, Judgement, Look, Simulation, SpikeIns
 from .target_data import Background, TargetData
@@ -76,7 +76,7 @@ from .verdict import Verdict
 
 PICKING_ERROR = 0.1  # of a candidate, in diameters of the largest class
 MOST_SEEDS = 20
-TEMPLATES = ("beside", "combined", "off")
+TEMPLATES = ("combined", "beside", "off")  # the first is the default
 R = TypeVar("R")
 
 
@@ -91,7 +91,8 @@ class Classification:
     target : the input as subtomograms
     verdict : whether to use the predictions
     warnings : what to check before using the predictions
-    spike_in : method -> accuracy on spike-ins; {} where there is no particle-free background
+    spike_in : method -> accuracy on spike-ins; {} where there is no particle-free background. With
+        `second_opinion.BOTH` where that is the answer
     prevalence : class -> number and fraction of the subtomograms that are predicted as it
     picks : class -> positions that are listed as its particles; {} where positions were given
     gap : name -> A-distance between simulated subtomograms and the target's
@@ -126,9 +127,14 @@ class Classification:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def used(self) -> str:
+        """Whose answer the predictions are: a method, or `second_opinion.BOTH`."""
+        return BOTH if BOTH in self.spike_in else self.classifier.recipe["method"]
+
+    @property
     def numbers(self) -> dict[str, Any]:
         """Name -> number or short text, for the manifest of a notebook."""
-        used, found = self.classifier.recipe["method"], self.predictions
+        used, found = self.used, self.predictions
         out = {
             "verdict": self.verdict.level,
             "usable_classes": ", ".join(self.verdict.classes),
@@ -162,7 +168,7 @@ class Classification:
         return found | {f"spike_balanced_accuracy_{name}": s.balanced_accuracy for name, s in self.spike_in.items()}
 
     def __str__(self) -> str:
-        used, lines = self.classifier.recipe["method"], [f"VERDICT: {self.verdict}"]
+        used, lines = self.used, [f"VERDICT: {self.verdict}"]
         lines += [f"WARNING: {warning}" for warning in self.warnings]
         lines += self.about[:1]
         if used in self.spike_in:
@@ -484,9 +490,9 @@ class Job:
         if spiked.spikes is not None:
             each = [pipeline.score_spike_ins(f, spiked.spikes, spiked.far, device=s.device) for f in trained.fits]
             scores = seeds.scores(each, trained.classifiers, used, spiked.spikes)
-            if self._combined is not None and self._combined.of_both is not None:
-                scores[used] = self._combined.of_both
             doubts += pipeline.spike_in_warnings(scores, classifier)
+            if self._combined is not None and self._combined.of_both is not None:
+                used, scores[BOTH] = BOTH, self._combined.of_both
         junk = empty_reason(self._empty) if self._empty and verdict.BACKGROUND not in self.names else ""
         about_all = [*filter(None, [warning, junk])]
         given = verdict.judge(found, x, made.source, scores.get(used), profile=self.profile.name, warnings=about_all)
@@ -529,10 +535,17 @@ class Job:
             s.purity,
             least,
             listed,
-            steps.fractions(self.adapt(), self.unlabelled, s.device) if not self.saved else {},
+            self._fractions(found),
             self._by_tomogram(found, judged, listed),
             self.match(),
         )
+
+    def _fractions(self, found: Predictions) -> dict[str, list[float]]:
+        """Method -> class fractions, with those of network and templates where these answer together."""
+        if self.saved:
+            return {}
+        out = steps.fractions(self.adapt(), self.unlabelled, self.settings.device)
+        return out | ({BOTH: tables.predicted_fractions(found.probabilities)} if self._combined is not None else {})
 
     def _picks(self, found: Predictions, classifier: Classifier) -> dict[str, Picks]:
         """The picks of each class with a diameter; {} where positions were given."""
@@ -585,7 +598,9 @@ class Job:
         second = classes.second
         doubts = (*self.look().warnings, *self._doubts, *judged.warnings, *(second.warnings if second else ()))
         if not self.saved:
-            classifier.recipe.update(verdict=judged.verdict.level, verdict_in_words=str(judged.verdict))
+            classifier.recipe.update(
+                verdict=judged.verdict.level, verdict_in_words=str(judged.verdict), answer=judged.used
+            )
         paths = pipeline.write_results(
             place,
             self.target,
@@ -759,7 +774,7 @@ def open(
     project_folder: str | Path = "",
     n_seeds: int = 1,
     average_rotations: bool = False,
-    templates: str = "beside",
+    templates: str = TEMPLATES[0],
     may_be_absent: str | Sequence[str] = "",
     held_out_tomograms: str | Sequence[str] = "",
     seed: int = 0,
@@ -793,10 +808,6 @@ def open(
     if model and held_out_tomograms:
         raise InputError("Expected no held_out_tomograms with a model, which is not adapted: leave one of them out.")
     runtime.check_known("templates", templates, TEMPLATES)
-    if model and templates == "combined":
-        raise InputError(
-            "Expected templates=beside with a model, which predicts without structures: name classes in place of model."
-        )
     if model and average_rotations:
         raise InputError("Expected no average_rotations with a model, which keeps how it predicts: train with it.")
     if n_picks < 0:

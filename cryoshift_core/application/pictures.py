@@ -31,6 +31,7 @@ COLOURS = {
     "cryoshift_reference": "#D55E00",
     "cryoshift_warps": "#7FCEB9",  # a lighter cryoshift
     "cryoshift": "#009E73",
+    "network_and_templates": "#CC79A7",
 }
 SEVENTH = "#9E8A00"  # a darker yellow, for the seventh of several lines
 OTHERS = ("#D55E00", "#56B4E9", "#CC79A7", "#009E73", "#7F7F7F", "#000000")  # for lines and bars without a fixed colour

@@ -42,7 +42,7 @@ from .picks import Picks
 from .predictions import predicted_fractions as predicted_fractions
 from .profiles import Profile
 from .purity import Cut
-from .second_opinion import SecondOpinion
+from .second_opinion import BOTH, SecondOpinion
 from .spike_in import SpikeInScore
 from .target_data import Background, TargetData
 from .verdict import Verdict
@@ -555,7 +555,7 @@ def write_results(
             unknown=predictions.unknown,
             warnings=warnings,
             gap=gap,
-            spike_in=scores.get(used),
+            spike_in=scores.get(BOTH, scores.get(used)),
             cuts=cuts,
             tomograms=tomograms,
             expected=expected,

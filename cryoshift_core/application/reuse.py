@@ -13,6 +13,7 @@ from ..tomography import volumes
 from ..tomography.volumes import ContrastGuess
 from . import picks, target_data
 from .classifier import Classifier
+from .second_opinion import BOTH
 from .target_data import TargetData
 from .verdict import USABLE
 
@@ -178,14 +179,20 @@ def summary(model: Classifier, path: str | Path) -> str:
 
 
 def verdict_warnings(model: Classifier) -> list[str]:
-    """A sentence with the verdict on what the model was adapted to, unless it was "usable" or is not known.
+    """A sentence with the verdict on what the model was adapted to, unless it was "usable" or is not known, and others.
 
-    Without simulated subtomograms and spike-ins, most alarms cannot be raised again on the next tomogram.
+    Without simulated subtomograms and spike-ins, most alarms cannot be raised again on the next tomogram, and without
+    structures no template can be compared.
     """
-    if model.recipe.get("verdict", USABLE) == USABLE:  # an earlier file has none
-        return []
-    return [
-        f"On {model.recipe.get('adapted_to') or 'the data'}, which the model was adapted to, the verdict was: "
-        f"{model.recipe['verdict_in_words']}. Most of its alarms cannot be checked again with a saved model: do "
-        "not use more classes here."
-    ]
+    said, data = [], model.recipe.get("adapted_to") or "the data"
+    if model.recipe.get("verdict", USABLE) != USABLE:  # an earlier file has none
+        said.append(
+            f"On {data}, which the model was adapted to, the verdict was: {model.recipe['verdict_in_words']}. Most of "
+            "its alarms cannot be checked again with a saved model: do not use more classes here."
+        )
+    if model.recipe.get("answer") == BOTH:
+        said.append(
+            f"On {data}, which the model was adapted to, network and template matching answered together; a saved "
+            "model holds the network alone. Where molecules must be told apart, name the classes and leave model out."
+        )
+    return said

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import metrics
 from ..data import Labelled, Unlabelled
+from ..simulation import structures
 from ..simulation.optics import Optics
 from ..tomography.wedge import Wedge
 from . import spike_in
@@ -23,6 +24,7 @@ from .template_matching import Matches, TemplateBank
 from .verdict import BACKGROUND
 
 MOST = 20_000  # subtomograms: some three minutes
+BOTH = "network_and_templates"  # the answer of both, beside the names of methods
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,32 +47,43 @@ class Row:
 
 @dataclass(frozen=True)
 class Combination:
-    """Logarithmic pool of a network and templates (Genest and Zidek 1986, Statist. Sci. 1:114), fitted on spike-ins.
+    """Which molecule it is: a logarithmic pool of network and templates (Genest and Zidek 1986, Statist. Sci. 1:114).
 
-    The logarithm of a class's probability is `network` times that of the network's, plus `sharpness` times its
-    correlation, or plus `constant` for a class without a template, up to a number that all classes share.
+    The network alone says how probable it is that a subtomogram shows one of the molecules, and not a membrane or ice:
+    real particles resemble their template less than spike-ins do, so that is no measure of it. Among the molecules, the
+    logarithm of the probability is `network` times that of the network's, plus `sharpness` times the correlation, up to
+    a number that they share.
+
+    Attributes
+    ----------
+    molecules : indices of the classes with a rigid structure, two at least
+    network, sharpness : weights, at least 0
     """
 
+    molecules: tuple[int, ...]
     network: float
     sharpness: float
-    constant: float
 
     def probabilities(self, p: Tensor, matches: Matches) -> Tensor:
         """(N, K) of both, from the network's probabilities (N, K)."""
-        likeness = (self.sharpness * matches.correlation.double()).nan_to_num(self.constant)
-        return (self.network * p.double().clamp_min(1e-6).log() + likeness).softmax(1).float()
+        k, both = list(self.molecules), p.double().clone()
+        pooled = self.network * both[:, k].clamp_min(1e-6).log() + self.sharpness * matches.correlation[:, k].double()
+        both[:, k] = pooled.softmax(1) * both[:, k].sum(1, keepdim=True)
+        return both.float()
 
     @classmethod
-    def fit(cls, p: Tensor, matches: Matches, y: Tensor) -> Combination:
-        """The weights, the first two at least 0, with which labels y (N,) are most likely."""
+    def fit(cls, p: Tensor, matches: Matches, y: Tensor, molecules: Sequence[int]) -> Combination:
+        """The weights with which labels y (N,) of the subtomograms of molecules, such as spike-ins, are most likely."""
+        rows = torch.isin(y, torch.tensor(molecules)).nonzero()[:, 0]
+        p, matches, y = p[rows], matches.subset(rows), y[rows]
 
         def nll(weights: np.ndarray) -> float:
-            both = cls(*weights).probabilities(p, matches)
+            both = cls(tuple(molecules), *weights).probabilities(p, matches)
             return float(-both[torch.arange(len(y)), y].clamp_min(1e-30).log().mean())
 
-        bounds = [(0.0, 10.0), (0.0, 1000.0), (-100.0, 100.0)]
-        found = optimize.minimize(nll, (1.0, 10.0, 1.0), method="Nelder-Mead", bounds=bounds, options={"maxiter": 600})
-        return cls(*map(float, found.x))
+        options = {"bounds": [(0.0, 10.0), (0.0, 1000.0)], "options": {"maxiter": 400}}
+        found = optimize.minimize(nll, (1.0, 10.0), method="Nelder-Mead", **options)
+        return cls(tuple(molecules), *map(float, found.x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +96,8 @@ class SecondOpinion:
     matches : of the templates
     strange : (N,) bool, none of the classes with a template; None without spike-ins
     score, of_network : on spike-ins of the classes with a template; None without spike-ins
-    combination : of both, fitted on all spike-ins; None without spike-ins
-    of_both : its score on them
+    combination : of both, fitted on spike-ins; None without these, or with fewer than two molecules
+    of_both : its score on all spike-ins
     pooled : whether the answer of a job is :attr:`combined`, and not the network's
     """
 
@@ -163,7 +176,7 @@ class SecondOpinion:
     @property
     def warnings(self) -> list[str]:
         """A sentence where the templates are better on spike-ins than the network that answers."""
-        if self.pooled or not self.better:
+        if self.pooled or self.combination is None or not self.better:
             return []
         return [
             f"Template matching is right more often on spike-ins (balanced accuracy {self.score}, the network "
@@ -215,13 +228,13 @@ def second_opinion(
     found = bank.match(subtomograms.x, progress=True)
     if spikes is None or far is None:
         return SecondOpinion(predictions, found)
-    known, known_far = bank.match(spikes.x), bank.match(far.x)
-    by_network, far_by_network = network(spikes.x), network(far.x)
-    combination = Combination.fit(by_network, known, spikes.y)
-    together = combination.probabilities(far_by_network, known_far)
-    both = spike_in.score(
-        combination.probabilities(by_network, known), spikes, metrics.balanced_accuracy(together, far.y)
-    )
+    known, by_network = bank.match(spikes.x), network(spikes.x)
+    molecules, combination, of_both = rigid(names), None, None
+    if len(molecules) > 1:
+        combination = Combination.fit(by_network, known, spikes.y, molecules)
+        worse = combination.probabilities(network(far.x), bank.match(far.x))
+        both = combination.probabilities(by_network, known)
+        of_both = spike_in.score(both, spikes, metrics.balanced_accuracy(worse, far.y))
     rows = known.with_template[spikes.y].nonzero()[:, 0]
     some, target = spikes.subset(rows), found if adapted_to.x is subtomograms.x else bank.match(adapted_to.x)
     own = known.subset(rows)
@@ -232,5 +245,10 @@ def second_opinion(
         spike_in.score(F.one_hot(own.labels, len(names)).float(), some),
         spike_in.score(by_network[rows], some),
         combination,
-        both,
+        of_both,
     )
+
+
+def rigid(names: Sequence[str]) -> list[int]:
+    """Indices of the classes that are molecules: not ice, and not a membrane, whose template is a mere sheet."""
+    return [k for k, name in enumerate(names) if structures.diameter(name)]

@@ -239,7 +239,7 @@ class Judgement(Step):
     Attributes
     ----------
     scores : method -> accuracy on spike-ins; {} without spike-ins
-    used : the method whose predictions these are
+    used : the method whose predictions these are, or `second_opinion.BOTH`
     gap : name -> A-distance between simulated subtomograms and the target's
     x : subtomograms (N, 1, n, n, n) of the predictions
     source : simulated ones; None with a saved model

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 from ..application.profiles import PROFILES
+from ..application.second_opinion import BOTH
 from ..errors import InputError
 from ..methods import METHODS, TERMS, resolve
 from ..simulation import scenarios
@@ -132,7 +133,7 @@ KEYS = tuple(Job.__dataclass_fields__)
 
 
 def _core() -> Iterator[dict]:
-    return (dict(method=m, scenario=s) for s in COMPOSITES for m in (*CORE, TEMPLATES))
+    return (dict(method=m, scenario=s) for s in COMPOSITES for m in (*CORE, TEMPLATES, BOTH))
 
 
 def _baselines() -> Iterator[dict]:
@@ -144,7 +145,7 @@ def _factors() -> Iterator[dict]:
 
 
 def _mixes() -> Iterator[dict]:
-    return (dict(method=m, scenario=s) for s in MIXED for m in ("source_only", "cryoshift", "oracle", TEMPLATES))
+    return (dict(method=m, scenario=s) for s in MIXED for m in ("source_only", "cryoshift", "oracle", TEMPLATES, BOTH))
 
 
 def _ablation() -> Iterator[dict]:
@@ -168,7 +169,7 @@ def _rotation() -> Iterator[dict]:
 
 
 def _foreign() -> Iterator[dict]:
-    return (dict(method=m, scenario=FOREIGN) for m in (*CORE, TEMPLATES))
+    return (dict(method=m, scenario=FOREIGN) for m in (*CORE, TEMPLATES, BOTH))
 
 
 def _source_size() -> Iterator[dict]:

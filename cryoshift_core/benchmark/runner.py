@@ -10,7 +10,7 @@ import csv
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from ..application.accuracy import fine_power
 from ..application.classifier import Classifier, finish
 from ..application.empty import without_empty
 from ..application.profiles import PROFILES, Profile
+from ..application.second_opinion import BOTH, Combination, rigid
 from ..application.target_data import Background, TargetData, divide_background
 from ..application.template_matching import TemplateBank
 from ..calibration import Calibration, UnknownDetector, assign, calibrate
@@ -414,22 +415,10 @@ def _detector(selected: Fit, target: Target, generator: torch.Generator) -> Unkn
 
 def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
     """Train (or load), select and score one job: its row of evidence.csv, and its rows of per_class.csv."""
-    if job.method == TEMPLATES:
-        return run_templates(job, target)
-    shared, context = target.shared, target.context
-    shared.source_only.restore(max(shared.source_only.candidates))
-    labelled, recipe = shared.source, resolve(job.method, job.left_out)[1]
-    if recipe.oracle:
-        labelled = target.oracle_source
-    elif recipe.own_background:
-        labelled = target.own_source
-    if job.method == "source_only":
-        fit = shared.source_only
-    else:
-        fit = context.train(job, job.method, labelled, target.unlabelled, shared.validation)
-    unaligned = None
-    if recipe.unaligned:
-        unaligned = context.train(job, recipe.unaligned, labelled, target.unlabelled, shared.validation)
+    if job.method in OTHERS:
+        return OTHERS[job.method](job, target)
+    context = target.context
+    fit, unaligned, n_source = _train(job, target)
     selected, step, fell_back = select(job, fit, target, unaligned)
     generator = torch.Generator().manual_seed(job.seed)
     scored = score_candidates(
@@ -461,13 +450,10 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
             spiked = models.predict(selected.network, spikes.x, device=context.device)
             measured[column] = metrics.balanced_accuracy(spiked, spikes.y)
         measured["fine_power"] = fine_power(target.background.spike_ins)
-    row = {
-        **asdict(job),
-        "target": target.test.name,
-        "n_source": len(labelled),
+    row = _row(job, target, measured) | {
+        "n_source": n_source,
         "adapted_to": len(target.unlabelled),
         "steps": max(fit.candidates),
-        **measured,
         "selected_step": step,
         "last_step": max(fit.candidates),
         "balanced_accuracy_last": scored.last,
@@ -475,11 +461,24 @@ def run(job: Job, target: Target) -> tuple[dict, list[dict]]:
         "fell_back": int(fell_back),
         "used": selected.method,
         "cpu_seconds": fit.cpu_seconds + (unaligned.cpu_seconds if unaligned else 0.0),
-        "device": runtime.pick_device(context.device).type,
-        "threads": torch.get_num_threads(),
-        "commit": context.commit,
     }
     return row, _per_class(job, scored.calibrated, target.test_labels)
+
+
+def _train(job: Job, target: Target) -> tuple[Fit, Fit | None, int]:
+    """The fit of a job, the one without adversaries that it is checked against, and how many subtomograms taught it."""
+    shared, context = target.shared, target.context
+    shared.source_only.restore(max(shared.source_only.candidates))
+    labelled, recipe = shared.source, resolve(job.method, job.left_out)[1]
+    if recipe.oracle:
+        labelled = target.oracle_source
+    elif recipe.own_background:
+        labelled = target.own_source
+    if job.method == "source_only":
+        return shared.source_only, None, len(labelled)
+    made = (labelled, target.unlabelled, shared.validation)
+    fit = context.train(job, job.method, *made)
+    return fit, context.train(job, recipe.unaligned, *made) if recipe.unaligned else None, len(labelled)
 
 
 def _per_class(job: Job, probabilities: Tensor, labels: HeldOutLabels) -> list[dict]:
@@ -497,13 +496,9 @@ def _control_scores(job: Job, target: Target, classify: Callable[[Tensor], contr
 
 def run_templates(job: Job, target: Target) -> tuple[dict, list[dict]]:
     """Template matching of one target: a row without what belongs to training, and its rows of per_class.csv."""
-    context, unlabelled, labels = target.context, target.unlabelled, target.test_labels
-    optics = pipeline.stated_optics(unlabelled.voxel_size, tilt_axis=0.0, **target.imaging)
-    wedge = fit_wedge(target.background.spike_ins, unlabelled.voxel_size)
-    bank = TemplateBank.of(_profile(job).classes, unlabelled.x, optics, wedge, device=context.device)
-    classifier = TemplateClassifier(bank, target.spike_ins["spike_balanced_accuracy"], unlabelled.x)
+    labels, classifier = target.test_labels, _templates(job, target)
     began = time.process_time()
-    found = bank.match(target.test.x)
+    found = classifier.bank.match(target.test.x)
     spent = time.process_time() - began
     p = classifier.probabilities(found)
     measured: dict[str, Any] = {**metrics.scores(p, labels), "cpu_seconds": spent}
@@ -514,15 +509,67 @@ def run_templates(job: Job, target: Target) -> tuple[dict, list[dict]]:
         measured["unseen_molecule"] = datasets.unseen_molecule(_config(job, "test"))
     if job.tier == "controls":
         measured |= _control_scores(job, target, classifier.call)
-    row = {
+    return _row(job, target, measured), _per_class(job, p, labels)
+
+
+def run_both(job: Job, target: Target) -> tuple[dict, list[dict]]:
+    """One answer of `cryoshift` as chosen and of templates, as in notebook 06: a row, and its rows of per_class.csv."""
+    context, labels, network = target.context, target.test_labels, replace(job, method="cryoshift")
+    fit, unaligned, n_source = _train(network, target)
+    selected, step, fell_back = select(network, fit, target, unaligned)
+    generator = torch.Generator().manual_seed(job.seed)
+    calibration = calibrate(
+        selected.restore(step), target.shared.validation, selected.warps, generator, device=context.device
+    )
+    classifier = _templates(job, target)
+
+    def says(x: Tensor) -> Tensor:
+        return calibration.probabilities(models.predict(selected.network, x, device=context.device))
+
+    spikes, molecules = classifier.spikes, rigid(classifier.bank.classes)
+    pool = Combination.fit(says(spikes.x), classifier.known, spikes.y, molecules)
+
+    def answer(x: Tensor) -> Tensor:
+        return pool.probabilities(says(x), classifier.bank.match(x))
+
+    p, (seen, empty) = answer(target.test.x), target.seen
+    measured: dict[str, Any] = metrics.scores(p, labels)
+    measured["expected_accuracy"] = float((answer(seen.x) if empty else p).amax(1).mean())
+    measured |= {name: metrics.balanced_accuracy(answer(s.x), s.y) for name, s in target.spike_ins.items()}
+    row = _row(job, target, measured) | {
+        "n_source": n_source,
+        "adapted_to": len(target.unlabelled),
+        "fine_power": fine_power(target.background.spike_ins),
+        "steps": max(fit.candidates),
+        "selected_step": step,
+        "fell_back": int(fell_back),
+        "used": selected.method,
+        "cpu_seconds": fit.cpu_seconds + (unaligned.cpu_seconds if unaligned else 0.0),
+    }
+    return row, _per_class(job, p, labels)
+
+
+OTHERS: dict[str, Callable[[Job, Target], tuple[dict, list[dict]]]] = {TEMPLATES: run_templates, BOTH: run_both}
+
+
+def _templates(job: Job, target: Target) -> TemplateClassifier:
+    unlabelled = target.unlabelled
+    optics = pipeline.stated_optics(unlabelled.voxel_size, tilt_axis=0.0, **target.imaging)
+    wedge = fit_wedge(target.background.spike_ins, unlabelled.voxel_size)
+    bank = TemplateBank.of(_profile(job).classes, unlabelled.x, optics, wedge, device=target.context.device)
+    return TemplateClassifier(bank, target.spike_ins["spike_balanced_accuracy"], unlabelled.x)
+
+
+def _row(job: Job, target: Target, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that a row has whatever has made the answer."""
+    return {
         **asdict(job),
         "target": target.test.name,
         **measured,
-        "device": runtime.pick_device(context.device).type,
+        "device": runtime.pick_device(target.context.device).type,
         "threads": torch.get_num_threads(),
-        "commit": context.commit,
+        "commit": target.context.commit,
     }
-    return row, _per_class(job, p, labels)
 
 
 def _describe(job: Job) -> str:

@@ -227,7 +227,7 @@ class Parameters(BaseModel):
     purity: float = Field(0.8, ge=0, le=1, description="a least expected purity from 0 to 1")
     n_seeds: int = Field(1, ge=1, le=20, description="a whole number of training seeds from 1 to 20")
     average_rotations: bool = Field(False, description="True or False")
-    templates: Templates = Field("beside", description="beside, combined or off")
+    templates: Templates = Field(TEMPLATES[0], description="combined, beside or off")
     may_be_absent: str = Field("", description="names of classes, separated by commas")
     held_out_tomograms: str = Field("", description="names of tomograms, separated by commas")
     held_out: str = Field("1,3,7", pattern=r"^\d+(,\d+)*$", description="numbers of particles, separated by commas")

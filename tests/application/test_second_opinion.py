@@ -11,7 +11,7 @@ import torch
 import cryoshift_core as cs
 from cryoshift_core.application.classifier import Predictions
 from cryoshift_core.application.predictions import TEMPLATES
-from cryoshift_core.application.second_opinion import Combination, SecondOpinion
+from cryoshift_core.application.second_opinion import BOTH, Combination, SecondOpinion, rigid
 from cryoshift_core.application.template_matching import Matches
 from cryoshift_core.errors import InputError
 
@@ -51,35 +51,50 @@ def test_the_pool_follows_the_one_that_is_right_on_spike_ins():
     draw = np.random.default_rng(0)
     y = draw.integers(2, size=300)
     right, wrong = y.tolist(), draw.integers(2, size=300).tolist()
-    by_templates = Combination.fit(of_network(wrong), matches(right), torch.from_numpy(y))
-    by_network = Combination.fit(of_network(right), matches(wrong), torch.from_numpy(y))
+    by_templates = Combination.fit(of_network(wrong), matches(right), torch.from_numpy(y), (0, 1))
+    by_network = Combination.fit(of_network(right), matches(wrong), torch.from_numpy(y), (0, 1))
     for pool, p, found in ((by_templates, of_network([1]), matches([0])), (by_network, of_network([0]), matches([1]))):
         assert pool.probabilities(p, found).argmax() == 0
     assert by_templates.sharpness > 10 and by_network.network > 1
 
 
-def test_the_pool_gives_each_class_without_a_template_one_number_and_probabilities_that_add_up():
-    y = torch.tensor([0, 1, 2] * 50)
-    found = matches([0, 1, 0] * 50)
-    found.correlation[2::3, :2] = 0.1  # ice resembles nothing
-    pool = Combination.fit(of_network([0, 0, 0] * 50, sure=0.4), found, y)
-    p = pool.probabilities(of_network([0, 0, 0] * 50, sure=0.4), found)
-    assert torch.allclose(p.sum(1), torch.ones(150)) and (p.argmax(1) == y).all()
+def test_templates_say_which_molecule_and_the_network_whether_it_is_one():
+    """Real particles resemble their template less than spike-ins do: that must not make them ice."""
+    p, poor = of_network([0, 0, 2]), matches([1, 1, 0], likeness=0.12)
+    pool = Combination((0, 1), network=0.5, sharpness=300.0)
+    both = pool.probabilities(p, poor)
+    assert torch.allclose(both.sum(1), torch.ones(3)) and torch.allclose(both[:, 2], p[:, 2])
+    assert both.argmax(1).tolist() == [1, 1, 2]
+    twice = p.double()
+    assert torch.allclose(pool.probabilities(twice, poor), both) and torch.equal(twice, p.double()), "input is kept"
+
+
+def test_only_spike_ins_of_molecules_decide_the_weights():
+    draw = np.random.default_rng(0)
+    y = torch.from_numpy(draw.integers(3, size=300))
+    p, found = of_network(draw.integers(3, size=300).tolist()), matches(y.clamp_max(1).tolist())
+    rows = (y < 2).nonzero()[:, 0]
+    some = Combination.fit(p[rows], found.subset(rows), y[rows], (0, 1))
+    assert Combination.fit(p, found, y, (0, 1)) == some
+
+
+def test_a_membrane_is_no_molecule():
+    assert rigid(("ribosome_80S", "membrane", "ice", "TRiC")) == [0, 3]
 
 
 def test_the_pool_keeps_the_marks_of_the_network():
     """Templates mark a third of the lamella's listed ribosomes."""
     network = Predictions(CLASSES, of_network([0, 1, 2]), torch.zeros(3), torch.tensor([True, False, True]))
-    strange, pool = torch.tensor([False, True, False]), Combination(1.0, 0.0, 0.0)
+    strange, pool = torch.tensor([False, True, False]), Combination((0, 1), 1.0, 0.0)
     both = SecondOpinion(network, matches([0, 1, 1]), strange, combination=pool).combined
     assert torch.equal(both.unknown, network.unknown)
 
 
 @pytest.fixture(scope="module")
 def result(files, tmp_path_factory):
-    """Of network and templates together, with the job's own network beside it."""
+    """Of network and templates together, the default, with the job's own network beside it."""
     folder = tmp_path_factory.mktemp("second")
-    job = cs.open(**files, **SMOKE, templates="combined", keep=folder / "keep", out_dir=folder / "out")
+    job = cs.open(**files, **SMOKE, keep=folder / "keep", out_dir=folder / "out")
     return job, job.report()
 
 
@@ -88,7 +103,9 @@ def test_a_job_pools_both_and_writes_what_the_templates_say(result):
     assert found.second is not None and found.second.combination is not None
     assert torch.equal(found.predictions.probabilities, found.second.combined.probabilities)
     assert not torch.equal(found.predictions.probabilities, found.second.predictions.probabilities)
-    assert found.spike_in[found.classifier.recipe["method"]] is found.second.of_both
+    assert found.used == BOTH and found.spike_in[BOTH] is found.second.of_both
+    assert found.classifier.recipe["method"] in found.spike_in, "the network's own score stays"
+    assert f"({BOTH};" in str(found) and BOTH in job.classify().fractions
     text = (found.folder / "predictions.star").read_text()
     assert all(f"_{name} " in text for name in TEMPLATES)
     page = (found.folder / "report.html").read_text()
@@ -98,12 +115,25 @@ def test_a_job_pools_both_and_writes_what_the_templates_say(result):
     assert "template_agreement" in found.numbers and "template_spike_balanced_accuracy" in found.numbers
 
 
-def test_by_default_the_answer_is_the_network_s_and_off_asks_no_templates(files, result, tmp_path):
+def test_the_network_answers_alone_where_it_is_asked_to(files, result):
     job, _ = result
     beside, off = (cs.open(**files, **SMOKE, templates=name, keep=job.kept) for name in ("beside", "off"))
     assert torch.equal(beside.predict()[0].probabilities, off.predict()[0].probabilities)
     assert beside.match() is not None and off.match() is None and off.classify().second is None
-    assert "template" not in str(off.classify())
+    assert "template" not in str(off.classify()) and BOTH not in beside.judge().scores
+
+
+def test_the_saved_model_says_that_it_is_the_network_alone(files, result):
+    _, found = result
+    job = cs.open(**files, model=found.folder / "model.safetensors", device="cpu")
+    assert any("answered together" in warning for warning in job.judge().warnings) and job.match() is None
+
+
+def test_beside_a_membrane_one_molecule_leaves_the_answer_to_the_network(files, tmp_path):
+    job = cs.open(**files, **{**SMOKE, "classes": ("TRiC", "membrane")}, keep=tmp_path)
+    second = job.match()
+    assert second is not None and second.combination is None and second.score is not None
+    assert job.predict()[0] is second.predictions and BOTH not in job.judge().scores and not second.warnings
 
 
 def test_templates_need_two_structures(files, tmp_path):
@@ -111,8 +141,6 @@ def test_templates_need_two_structures(files, tmp_path):
     assert job.match() is None and job.classify().second is None
 
 
-@pytest.mark.parametrize(("given", "says"), [({"templates": "both"}, "beside, combined, off"),
-                                             ({"templates": "combined", "model": "any"}, "name classes")])  # fmt: skip
-def test_wrong_uses_are_refused(files, given, says):
-    with pytest.raises(InputError, match=says):
-        cs.open(**files, **{**SMOKE, **given})
+def test_other_names_are_refused(files):
+    with pytest.raises(InputError, match="combined, beside, off"):
+        cs.open(**files, **{**SMOKE, "templates": "both"})
