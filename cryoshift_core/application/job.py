@@ -129,7 +129,8 @@ class Classification:
     @property
     def used(self) -> str:
         """Whose answer the predictions are: a method, or `second_opinion.BOTH`."""
-        return BOTH if BOTH in self.spike_in else self.classifier.recipe["method"]
+        answers = self.second is not None and self.second.pooled and self.second.combination is not None
+        return BOTH if answers else self.classifier.recipe["method"]
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -441,7 +442,8 @@ class Job:
         s = self.settings
         if self.saved is not None or s.templates == "off":
             return None
-        spiked, x, classifiers = self.spike(), self.target.subtomograms, self.adapt().classifiers
+        spiked, x, trained = self.spike(), self.target.subtomograms, self.adapt()
+        classifiers = trained.classifiers
 
         def network(boxes: Tensor) -> Tensor:
             given = replace(self.unlabelled, x=boxes, groups=torch.zeros(len(boxes), dtype=torch.long))
@@ -455,6 +457,9 @@ class Job:
             x,
             self.unlabelled,
             network=network,
+            validation=self.simulate().validation,
+            warps=trained.fits[0][classifiers[0].recipe["method"]].warps,
+            generator=pipeline.seeded_generator(s.seed, "network and templates"),
             spikes=spiked.spikes,
             far=spiked.far,
             wedge=spiked.wedge,
@@ -492,7 +497,8 @@ class Job:
             scores = seeds.scores(each, trained.classifiers, used, spiked.spikes)
             doubts += pipeline.spike_in_warnings(scores, classifier)
             if self._combined is not None and self._combined.of_both is not None:
-                used, scores[BOTH] = BOTH, self._combined.of_both
+                scores[BOTH] = self._combined.of_both
+        used = used if self._combined is None else BOTH
         junk = empty_reason(self._empty) if self._empty and verdict.BACKGROUND not in self.names else ""
         about_all = [*filter(None, [warning, junk])]
         given = verdict.judge(found, x, made.source, scores.get(used), profile=self.profile.name, warnings=about_all)

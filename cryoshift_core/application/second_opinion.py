@@ -16,6 +16,7 @@ from ..data import Labelled, Unlabelled
 from ..simulation import structures
 from ..simulation.optics import Optics
 from ..tomography.wedge import Wedge
+from ..warps import Warps, target_styled
 from . import spike_in
 from .classifier import Predictions
 from .predictions import TEMPLATES, decimals, safe_names
@@ -50,9 +51,9 @@ class Combination:
     """Which molecule it is: a logarithmic pool of network and templates (Genest and Zidek 1986, Statist. Sci. 1:114).
 
     The network alone says how probable it is that a subtomogram shows one of the molecules, and not a membrane or ice:
-    real particles resemble their template less than spike-ins do, so that is no measure of it. Among the molecules, the
-    logarithm of the probability is `network` times that of the network's, plus `sharpness` times the correlation, up to
-    a number that they share.
+    real particles resemble their template less than simulated ones do, so that is no measure of it. Among the
+    molecules, the logarithm of the probability is `network` times that of the network's, plus `sharpness` times the
+    correlation, up to a number that they share.
 
     Attributes
     ----------
@@ -73,7 +74,7 @@ class Combination:
 
     @classmethod
     def fit(cls, p: Tensor, matches: Matches, y: Tensor, molecules: Sequence[int]) -> Combination:
-        """The weights with which labels y (N,) of the subtomograms of molecules, such as spike-ins, are most likely."""
+        """The weights with which the labels y (N,) of those subtomograms that show molecules are most likely."""
         rows = torch.isin(y, torch.tensor(molecules)).nonzero()[:, 0]
         p, matches, y = p[rows], matches.subset(rows), y[rows]
 
@@ -84,6 +85,33 @@ class Combination:
         options = {"bounds": [(0.0, 10.0), (0.0, 1000.0)], "options": {"maxiter": 400}}
         found = optimize.minimize(nll, (1.0, 10.0), method="Nelder-Mead", **options)
         return cls(tuple(molecules), *map(float, found.x))
+
+    @classmethod
+    def of(
+        cls,
+        names: Sequence[str],
+        bank: TemplateBank,
+        network: Callable[[Tensor], Tensor],
+        validation: Labelled,
+        warps: Warps | None,
+        generator: torch.Generator,
+    ) -> Combination | None:
+        """Fitted on simulated subtomograms that the network was not trained on, warped to look like the target's.
+
+        So spike-ins stay an independent measure. None for fewer than two molecules, and for a network that was trained
+        without warps: how right it is on the plain source says nothing of the target.
+
+        Parameters
+        ----------
+        names : of the classes, or files
+        network : boxes (M, 1, n, n, n) -> its calibrated probabilities (M, K)
+        warps : of the network's training
+        """
+        molecules = rigid(names)
+        if warps is None or len(molecules) < 2:
+            return None
+        x = target_styled(validation.x, warps, generator)
+        return cls.fit(network(x), bank.match(x), validation.y, molecules)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +124,9 @@ class SecondOpinion:
     matches : of the templates
     strange : (N,) bool, none of the classes with a template; None without spike-ins
     score, of_network : on spike-ins of the classes with a template; None without spike-ins
-    combination : of both, fitted on spike-ins; None without these, or with fewer than two molecules
-    of_both : its score on all spike-ins
-    pooled : whether the answer of a job is :attr:`combined`, and not the network's
+    combination : of both; None as in :meth:`Combination.of`
+    of_both : its score on all spike-ins; None without either
+    pooled : whether the answer of a job is :attr:`combined`, if there is a combination, and not the network's
     """
 
     predictions: Predictions
@@ -204,10 +232,13 @@ def second_opinion(
     adapted_to: Unlabelled,
     *,
     network: Callable[[Tensor], Tensor],
+    validation: Labelled,
+    warps: Warps | None,
     spikes: Labelled | None,
     far: Labelled | None,
     wedge: Wedge | None,
     optics: Optics,
+    generator: torch.Generator,
     seed: int = 0,
     device: str | torch.device = "auto",
 ) -> SecondOpinion | None:
@@ -218,7 +249,7 @@ def second_opinion(
     names : of the classes, or files
     predictions : of the network for the subtomograms
     adapted_to : the target's subtomograms that decide what is usual
-    network : boxes (M, 1, n, n, n) -> its calibrated probabilities (M, K)
+    network, validation, warps, generator : as in :meth:`Combination.of`
     spikes, far : spike-ins with usual and with large picking errors; None where there are none
     wedge, optics : as in :meth:`TemplateBank.of`
     """
@@ -226,12 +257,11 @@ def second_opinion(
         return None
     bank = TemplateBank.of(names, adapted_to.x, optics, wedge, seed=seed, device=device)
     found = bank.match(subtomograms.x, progress=True)
+    combination = Combination.of(names, bank, network, validation, warps, generator)
     if spikes is None or far is None:
-        return SecondOpinion(predictions, found)
-    known, by_network = bank.match(spikes.x), network(spikes.x)
-    molecules, combination, of_both = rigid(names), None, None
-    if len(molecules) > 1:
-        combination = Combination.fit(by_network, known, spikes.y, molecules)
+        return SecondOpinion(predictions, found, combination=combination)
+    known, by_network, of_both = bank.match(spikes.x), network(spikes.x), None
+    if combination is not None:
         worse = combination.probabilities(network(far.x), bank.match(far.x))
         both = combination.probabilities(by_network, known)
         of_both = spike_in.score(both, spikes, metrics.balanced_accuracy(worse, far.y))

@@ -31,17 +31,16 @@ class TemplateClassifier:
     x: Tensor
 
     @cached_property
-    def known(self) -> Matches:
-        """Of the spike-ins."""
+    def _known(self) -> Matches:
         return self.bank.match(self.spikes.x)
 
     @cached_property
     def _limits(self) -> Tensor:
-        return self.known.limits(self.spikes.y, self.bank.match(self.x))
+        return self._known.limits(self.spikes.y, self.bank.match(self.x))
 
     @cached_property
     def _temperature(self) -> float:
-        return fit_temperature(_softmax(self.known), self.spikes.y)
+        return fit_temperature(_softmax(self._known), self.spikes.y)
 
     def probabilities(self, found: Matches) -> Tensor:
         """(N, K) calibrated on spike-ins."""

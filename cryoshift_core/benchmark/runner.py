@@ -27,7 +27,7 @@ from ..application.accuracy import fine_power
 from ..application.classifier import Classifier, finish
 from ..application.empty import without_empty
 from ..application.profiles import PROFILES, Profile
-from ..application.second_opinion import BOTH, Combination, rigid
+from ..application.second_opinion import BOTH, Combination
 from ..application.target_data import Background, TargetData, divide_background
 from ..application.template_matching import TemplateBank
 from ..calibration import Calibration, UnknownDetector, assign, calibrate
@@ -521,16 +521,16 @@ def run_both(job: Job, target: Target) -> tuple[dict, list[dict]]:
     calibration = calibrate(
         selected.restore(step), target.shared.validation, selected.warps, generator, device=context.device
     )
-    classifier = _templates(job, target)
+    bank = _templates(job, target).bank
 
     def says(x: Tensor) -> Tensor:
         return calibration.probabilities(models.predict(selected.network, x, device=context.device))
 
-    spikes, molecules = classifier.spikes, rigid(classifier.bank.classes)
-    pool = Combination.fit(says(spikes.x), classifier.known, spikes.y, molecules)
+    made = (target.shared.validation, selected.warps)
+    pool = Combination.of(bank.classes, bank, says, *made, pipeline.seeded_generator(job.seed, "network and templates"))
 
     def answer(x: Tensor) -> Tensor:
-        return pool.probabilities(says(x), classifier.bank.match(x))
+        return says(x) if pool is None else pool.probabilities(says(x), bank.match(x))
 
     p, (seen, empty) = answer(target.test.x), target.seen
     measured: dict[str, Any] = metrics.scores(p, labels)
