@@ -72,7 +72,7 @@ project_folder: str = ""  # that the names in a STAR of subtomograms are relativ
 purity: float = 0.8  # least expected purity of the rows in predictions_purity.star
 n_seeds: int = 1  # networks to train, whose probabilities are averaged; 3 also shows where they disagree
 average_rotations: bool = False  # average predictions over 180-degree rotations: 0.01 better, four times as long
-templates: str = "beside"  # template matching: beside (a second opinion), combined (one answer of both) or off
+templates: str = "combined"  # template matching: combined (one answer with the network), beside (a second opinion) or off
 may_be_absent: str = ""  # classes that may not occur at all, by commas: no warning demands them
 held_out_tomograms: str = ""  # of a folder of tomograms: names by commas that are classified, and not adapted to
 seed: int = 0  # decides every random draw
@@ -267,8 +267,9 @@ run.show(job.judge())
 #
 # **A second opinion.** [Template matching](../docs/glossary.md#template-matching) compares each subtomogram with images of the structures
 # in 2,000 poses each. It is not trained, so it shares no mistake of the training; it knows rigid molecules only, and cannot answer `ice`.
-# In its figure, rows are what the network says and columns what the best template is: off the diagonal at least one of the two is wrong. Where the
-# templates are right more often on spike-ins, a warning says so; then prefer their column in `predictions.star`.
+# In its figure, rows are what the network says and columns what the best template is: off the diagonal at least one of the two is wrong.
+# **With two molecules or more, both answer together** (`network_and_templates`): the network says whether it is a molecule, both say which one.
+# The default has one molecule, so its answer is the network's. `templates="beside"` always leaves it to the network.
 #
 # **What do you expect?** A template of the membrane is a schematic sheet, one of the ribosome a whole structure. On which class will the
 # two agree more?

@@ -68,7 +68,7 @@ from .picks import Picks
 from .pipeline import Device
 from .profiles import PROFILES, Profile
 from .reference import distance_warnings
-from .second_opinion import BOTH, SecondOpinion, second_opinion
+from .second_opinion import BOTH, SecondOpinion, left_out, second_opinion
 from .spike_in import SpikeInScore
 from .steps import Adaptation, Classes, Judgement, Look, Simulation, SpikeIns
 from .target_data import Background, TargetData
@@ -499,6 +499,7 @@ class Job:
             if self._combined is not None and self._combined.of_both is not None:
                 scores[BOTH] = self._combined.of_both
         used = used if self._combined is None else BOTH
+        doubts += left_out(self.names, len(found)) if s.templates == "combined" else []
         junk = empty_reason(self._empty) if self._empty and verdict.BACKGROUND not in self.names else ""
         about_all = [*filter(None, [warning, junk])]
         given = verdict.judge(found, x, made.source, scores.get(used), profile=self.profile.name, warnings=about_all)

@@ -74,13 +74,19 @@ class Combination:
 
     @classmethod
     def fit(cls, p: Tensor, matches: Matches, y: Tensor, molecules: Sequence[int]) -> Combination:
-        """The weights with which the labels y (N,) of those subtomograms that show molecules are most likely."""
+        """The weights with which the labels y (N,) of those subtomograms that show molecules are most likely.
+
+        Each label counts as wrong with probability 1 / (N + 2), or few labels that are all right would make the answer
+        infinitely sure (Platt 1999, Advances in Large Margin Classifiers, 61).
+        """
         rows = torch.isin(y, torch.tensor(molecules)).nonzero()[:, 0]
         p, matches, y = p[rows], matches.subset(rows), y[rows]
+        doubt = 1 / (len(y) + 2)
 
         def nll(weights: np.ndarray) -> float:
-            both = cls(tuple(molecules), *weights).probabilities(p, matches)
-            return float(-both[torch.arange(len(y)), y].clamp_min(1e-30).log().mean())
+            log = cls(tuple(molecules), *weights).probabilities(p, matches).clamp_min(1e-30).log()
+            right = log[torch.arange(len(y)), y].mean()
+            return float(-(1 - doubt) * right - doubt * log[:, list(molecules)].mean())
 
         options = {"bounds": [(0.0, 10.0), (0.0, 1000.0)], "options": {"maxiter": 400}}
         found = optimize.minimize(nll, (1.0, 10.0), method="Nelder-Mead", **options)
@@ -277,6 +283,16 @@ def second_opinion(
         combination,
         of_both,
     )
+
+
+def left_out(names: Sequence[str], n: int) -> list[str]:
+    """A sentence where n subtomograms are too many to ask templates for their molecules; [] otherwise."""
+    if n <= MOST or len(rigid(names)) < 2:
+        return []
+    return [
+        f"Template matching was not asked: it takes at most {MOST:,} subtomograms, these are {n:,}, so the network "
+        "answers alone. Where molecules must be told apart, classify them in several parts."
+    ]
 
 
 def rigid(names: Sequence[str]) -> list[int]:

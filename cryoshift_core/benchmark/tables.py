@@ -270,6 +270,8 @@ their own.
   adjusted for all methods and scenarios of the table (Holm).
 - `template_matching` compares subtomograms with images of the structures in many poses. It trains nothing, so it has no
   checkpoints; its CPU-seconds are those of 1,000 subtomograms.
+- `network_and_templates` is what `classify` answers by default where two classes or more are molecules: `cryoshift` as
+  chosen and templates together. Other rows of networks are of the network alone.
 - Intervals over three seeds are wide.
 - {_devices(rows)}
 

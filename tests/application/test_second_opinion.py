@@ -11,7 +11,7 @@ import torch
 import cryoshift_core as cs
 from cryoshift_core.application.classifier import Predictions
 from cryoshift_core.application.predictions import TEMPLATES
-from cryoshift_core.application.second_opinion import BOTH, Combination, SecondOpinion, rigid
+from cryoshift_core.application.second_opinion import BOTH, Combination, SecondOpinion, left_out, rigid
 from cryoshift_core.application.template_matching import Matches
 from cryoshift_core.errors import InputError
 
@@ -78,8 +78,17 @@ def test_only_spike_ins_of_molecules_decide_the_weights():
     assert Combination.fit(p, found, y, (0, 1)) == some
 
 
+def test_few_labels_that_are_all_right_leave_a_doubt():
+    y = torch.tensor([0, 1] * 5)
+    pool = Combination.fit(of_network(y.tolist()), matches(y.tolist()), y, (0, 1))
+    p = pool.probabilities(of_network([0]), matches([0]))
+    assert 0.7 < float(p[0, 0]) < 0.9, "of at most 0.9, which are no ice"
+
+
 def test_a_membrane_is_no_molecule():
     assert rigid(("ribosome_80S", "membrane", "ice", "TRiC")) == [0, 3]
+    assert not left_out(("TRiC", "membrane"), 30_000) and not left_out(("TRiC", "apoferritin"), 20_000)
+    assert "these are 20,001" in left_out(("TRiC", "apoferritin"), 20_001)[0]
 
 
 def test_the_pool_keeps_the_marks_of_the_network():
