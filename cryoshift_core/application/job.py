@@ -129,8 +129,7 @@ class Classification:
     @property
     def used(self) -> str:
         """Whose answer the predictions are: a method, or `second_opinion.BOTH`."""
-        answers = self.second is not None and self.second.pooled and self.second.combination is not None
-        return BOTH if answers else self.classifier.recipe["method"]
+        return BOTH if self.second is not None and self.second.answers else self.classifier.recipe["method"]
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -512,8 +511,8 @@ class Job:
     @property
     def _combined(self) -> SecondOpinion | None:
         """The second opinion, where the predictions are of network and templates together; else None."""
-        second = self.match() if self.settings.templates == "combined" else None
-        return second if second is not None and second.combination is not None else None
+        second = self.match()
+        return second if second is not None and second.answers else None
 
     def _expected(self, score: SpikeInScore | None) -> Estimate | None:
         """The balanced accuracy to expect of the predictions; None without spike-ins."""
@@ -657,7 +656,7 @@ class Job:
         told |= {"status": "finished", "verdict": judged.verdict.level}
         told |= {"usable_classes": list(judged.verdict.classes), **run_folder.cost(time.monotonic() - self._began)}
         told["scores"] = schema.plain(result.scores)
-        told["numbers"] = schema.numbers(told["scores"], {"method": str(used), "seed": str(s.seed)})
+        told["numbers"] = schema.numbers(told["scores"], {"method": str(result.used), "seed": str(s.seed)})
         moved = run_folder.finish(final, json.dumps(told, indent=2) + "\n")
         self._manifest = None
         self._forget()

@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from ..errors import InputError
 from ..methods import METHODS
 from ..metrics import Interval
+from .second_opinion import BOTH
 
 SCHEMA = 1
 SHA256 = r"^[0-9a-f]{64}$"
@@ -142,7 +143,7 @@ def numbers(scores: Mapping[str, Any], of: Mapping[str, str]) -> list[dict[str, 
     """
     found = []
     for name, value in scores.items():
-        methods = [method for method in METHODS if name.endswith(f"_{method}")]
+        methods = [method for method in (*METHODS, BOTH) if name.endswith(f"_{method}")]
         method = max(methods, key=len, default="")
         short = name.removesuffix(f"_{method}") if method else name
         belongs = {**of, **({"method": method} if method else {})}

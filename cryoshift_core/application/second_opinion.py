@@ -19,7 +19,7 @@ from ..tomography.wedge import Wedge
 from ..warps import Warps, target_styled
 from . import spike_in
 from .classifier import Predictions
-from .predictions import TEMPLATES, decimals, safe_names
+from .predictions import NETWORK, TEMPLATES, decimals, safe_names
 from .spike_in import SpikeInScore
 from .template_matching import Matches, TemplateBank
 from .verdict import BACKGROUND
@@ -145,6 +145,11 @@ class SecondOpinion:
     pooled: bool = False
 
     @property
+    def answers(self) -> bool:
+        """Whether the answer of the job is :attr:`combined`."""
+        return self.pooled and self.combination is not None
+
+    @property
     def combined(self) -> Predictions:
         """Predictions of both. The unknown class is the network's: of real particles, templates mark too many."""
         if self.combination is None:
@@ -188,7 +193,9 @@ class SecondOpinion:
     def columns(self) -> dict[str, list[str]]:
         """Name -> cells of the N subtomograms, for predictions.star."""
         names = safe_names(self.matches.classes)
-        cells: dict[str, list[str]] = dict.fromkeys(TEMPLATES, [])
+        cells: dict[str, list[str]] = dict.fromkeys((NETWORK, *TEMPLATES), [])
+        if self.answers:
+            cells[NETWORK] = [names[k] for k in self.predictions.probabilities.argmax(1).tolist()]
         cells[TEMPLATES[0]] = [names[k] for k in self.matches.labels.tolist()]
         cells[TEMPLATES[1]] = decimals(self.matches.correlation.nan_to_num(-1.0).amax(1).numpy())
         cells[TEMPLATES[2]] = [] if self.strange is None else [str(int(value)) for value in self.strange]

@@ -17,6 +17,7 @@ from cryoshift_core.application import classify, pipeline, target_data
 from cryoshift_core.application.classifier import Classifier
 from cryoshift_core.application.lattice_test import lattice_test
 from cryoshift_core.application.manifest import validate
+from cryoshift_core.application.second_opinion import BOTH
 from cryoshift_core.course import runner
 from cryoshift_core.errors import InputError, InputWarning
 from cryoshift_core.simulation import structures
@@ -47,9 +48,8 @@ def test_classify_writes_predictions_model_report_and_spike_ins(result, tomogram
     assert len(back) == 60 and back["csInputClassNumber"].tolist() == given["rlnClassNumber"].tolist()
     assert np.allclose(back["csConfidence"], result.predictions.confidence.numpy(), atol=1e-4)
     assert result.target.contrast == "dark" and result.moved is None
-    assert set(result.spike_in) == {"source_only", "cryoshift_warps", "cryoshift"} and set(result.prevalence) == set(
-        CLASSES
-    )
+    methods = ("source_only", "cryoshift_warps", "cryoshift", BOTH)
+    assert tuple(result.spike_in) == methods and set(result.prevalence) == set(CLASSES)
     assert sum(found.n for found in result.prevalence.values()) <= 60 and len(result.gap) == 3
     assert any("60 subtomograms are few" in warning for warning in result.warnings)
     page = result.paths[-1].read_text(encoding="utf-8")
@@ -59,7 +59,8 @@ def test_classify_writes_predictions_model_report_and_spike_ins(result, tomogram
     assert (manifest["verdict"], manifest["usable_classes"]) == ("do not use", [])
     numbers = {number.name: number for number in validate(manifest).numbers}
     assert numbers["fraction"].low is not None and numbers["classified"].unit == "count"
-    assert numbers["spike_balanced_accuracy"].of["method"] in ("source_only", "cryoshift_warps", "cryoshift")
+    assert numbers["spike_balanced_accuracy"].of["method"] in methods
+    assert {number.of["method"] for number in validate(manifest).numbers if "spike" in number.name} == set(methods)
     assert manifest["status"] == "finished" and manifest["parameters"]["classes"] == "TRiC,apoferritin"
     assert {path.rsplit("/", 1)[-1] for path in manifest["inputs"]} == {"tomo_7.mrc", "particles.star"}
 
@@ -78,10 +79,10 @@ def test_particles_go_from_star_to_classes_and_back_to_star(result, tomogram_fol
     assert sum(len(starfile.read(path)["particles"]) for path in parts) == 60
 
 
-def test_the_saved_model_gives_the_same_predictions(result):
+def test_the_saved_model_gives_the_predictions_of_the_network(result):
     loaded = Classifier.load(result.folder / "model.safetensors")
     again = loaded.predict(result.target.subtomograms, device="cpu")
-    assert torch.equal(again.probabilities, result.predictions.probabilities)
+    assert torch.equal(again.probabilities, result.second.predictions.probabilities)
 
 
 def test_a_second_run_by_the_command_line_moves_the_first_aside(result, tomogram_folder, tmp_path, capsys):
@@ -228,9 +229,8 @@ def test_the_notebook_and_classify_give_the_same_predictions(result, tomogram_fo
     for name in ("predictions.star", "spike_in.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (result.folder / name).read_bytes()
     model = Classifier.load(tmp_path / "out" / "model.safetensors")
-    assert torch.equal(
-        model.predict(result.target.subtomograms, device="cpu").probabilities, result.predictions.probabilities
-    )
+    again = model.predict(result.target.subtomograms, device="cpu")
+    assert torch.equal(again.probabilities, result.second.predictions.probabilities)
 
 
 def run_notebook(tmp_path, monkeypatch, **parameters):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 import cryoshift_core as cs
 from cryoshift_core.application.classifier import Predictions
-from cryoshift_core.application.predictions import TEMPLATES
+from cryoshift_core.application.predictions import NETWORK, TEMPLATES
 from cryoshift_core.application.second_opinion import BOTH, Combination, SecondOpinion, left_out, rigid
 from cryoshift_core.application.template_matching import Matches
 from cryoshift_core.errors import InputError
@@ -116,7 +117,8 @@ def test_a_job_pools_both_and_writes_what_the_templates_say(result):
     assert found.classifier.recipe["method"] in found.spike_in, "the network's own score stays"
     assert f"({BOTH};" in str(found) and BOTH in job.classify().fractions
     text = (found.folder / "predictions.star").read_text()
-    assert all(f"_{name} " in text for name in TEMPLATES)
+    assert all(f"_{name} " in text for name in (NETWORK, *TEMPLATES))
+    assert NETWORK not in replace(found.second, pooled=False).columns
     page = (found.folder / "report.html").read_text()
     assert "Second opinion: template matching" in page and "of network and templates together" in page
     assert "are those of both together" in page and not found.second.warnings
