@@ -118,8 +118,8 @@ def write(
     predictions.star has all tables, columns and rows of the input in their order. The last table gains
     `_rlnClassNumber` (1 to K; 0 for a row that is not classified, see `TargetData.kept`), `_csClass`,
     `_csConfidence`, `_csProbability_<class>` and, if they are given, `_csNoneOfThese`, `_csAgreement`, and `more`, such
-    as NETWORK and TEMPLATES. The likeliest class is given for particles of the unknown class, too. An
-    `_rlnClassNumber` of the input is kept as `_csInputClassNumber`. Columns of earlier predictions are replaced. classes/<class>.star
+    as NETWORK and TEMPLATES. The likeliest class is given for particles of the unknown class, too. An `_rlnClassNumber`
+    of the input is kept as `_csInputClassNumber`. Columns of earlier predictions are replaced. classes/<class>.star
     holds the rows of one class without those of the unknown class, which are in classes/none_of_these.star. A class
     without rows has no file; files of earlier predictions in the same folder are removed. In predictions.tbl, column 22
     ("class") is set.
