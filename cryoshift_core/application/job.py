@@ -68,8 +68,8 @@ from .picks import Picks
 from .pipeline import Device
 from .profiles import PROFILES, Profile
 from .reference import distance_warnings
-from .second_opinion import BOTH, SecondOpinion, left_out, second_opinion
-from .spike_in import SpikeInScore
+from .second_opinion import BOTH, SecondOpinion, kept, left_out, reused, second_opinion
+from .spike_in import SpikeInScore, stated_optics
 from .steps import Adaptation, Classes, Judgement, Look, Simulation, SpikeIns
 from .target_data import Background, TargetData
 from .verdict import Verdict
@@ -198,7 +198,7 @@ class Place(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """The parameters of :func:`open` that steps use as they are, see there."""
+    """The parameters of :func:`open` that steps use as they are, see there. `structures` : see `reuse.sources`."""
 
     tomograms: tuple[str, ...]
     model: str
@@ -210,6 +210,7 @@ class Settings:
     n_seeds: int
     average_rotations: bool
     templates: str
+    structures: tuple[str, ...]
     picking_error: float
     may_be_absent: tuple[str, ...]
     device: Device
@@ -439,8 +440,13 @@ class Job:
     def match(self) -> SecondOpinion | None:
         """What template matching calls the subtomograms; None with a saved model, and as in :func:`second_opinion`."""
         s = self.settings
-        if self.saved is not None or s.templates == "off":
+        if s.templates == "off":
             return None
+        if self.saved is not None:
+            told, given = self.saved.recipe.get("templates"), (self.target.subtomograms, self.unlabelled)
+            if s.templates != "combined" or not told or not s.structures:
+                return None
+            return reused(s.structures, self._network()[0], *given, told, s.device)
         spiked, x, trained = self.spike(), self.target.subtomograms, self.adapt()
         classifiers = trained.classifiers
 
@@ -449,7 +455,6 @@ class Job:
             found = average([one.predict(given, device=s.device) for one in classifiers])
             return with_background(found.probabilities, found.classes, self._empty)
 
-        known = {name: s.tilts[name] for name in ("tilt_axis", "tilt_range", "defocus")}
         found = second_opinion(
             self.names,
             self._network()[0],
@@ -462,11 +467,16 @@ class Job:
             spikes=spiked.spikes,
             far=spiked.far,
             wedge=spiked.wedge,
-            optics=pipeline.stated_optics(x.voxel_size, **known),
+            optics=stated_optics(x.voxel_size, **self._optics),
             seed=s.seed,
             device=s.device,
         )
         return None if found is None else replace(found, pooled=s.templates == "combined")
+
+    @property
+    def _optics(self) -> dict[str, float]:
+        """What is stated of the tilt series, as `stated_optics` takes it."""
+        return {name: self.settings.tilts[name] for name in ("tilt_axis", "tilt_range", "defocus")}
 
     @_step("prediction")
     def predict(self) -> tuple[Predictions, Classifier]:
@@ -482,6 +492,8 @@ class Job:
         doubts = pipeline.prediction_warnings(classifier, found, s.may_be_absent)
         if self.saved is not None:
             doubts += reuse.verdict_warnings(self.saved)
+            if s.templates == "combined" and self._combined is None:
+                doubts += left_out(s.structures, len(found)) or reuse.template_warnings(self.saved)
             shifts = {self.target.subtomograms.name: found.shift}
             if self.target.parts and found.shifts:
                 shifts = {self.target.parts[k].subtomograms.name: shift for k, shift in found.shifts.items()}
@@ -600,13 +612,13 @@ class Job:
         if s.n_seeds > 1:
             choice += f". Probabilities are means over {s.n_seeds} training seeds; the saved model holds all of them"
         if self._combined is not None:
-            choice += ". Probabilities are of network and templates together; the saved model is the network alone"
+            choice += ". Probabilities are of network and templates together"
         second = classes.second
         doubts = (*self.look().warnings, *self._doubts, *judged.warnings, *(second.warnings if second else ()))
         if not self.saved:
-            classifier.recipe.update(
-                verdict=judged.verdict.level, verdict_in_words=str(judged.verdict), answer=judged.used
-            )
+            classifier.recipe.update(verdict=judged.verdict.level, verdict_in_words=str(judged.verdict))
+            if second is not None and second.answers and second.combination is not None and spiked is not None:
+                classifier.recipe["templates"] = kept(second.combination, spiked.wedge, self._optics, s.seed)
         paths = pipeline.write_results(
             place,
             self.target,
@@ -852,6 +864,7 @@ def open(
         n_seeds=1 if saved else n_seeds,
         average_rotations=average_rotations,
         templates=templates,
+        structures=reuse.sources(saved, as_text(classes)) if saved else (),
         picking_error=picking_error,
         may_be_absent=_absent(as_text(may_be_absent), known),
         device=device,

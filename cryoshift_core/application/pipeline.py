@@ -27,7 +27,6 @@ from ..methods import resolve
 from ..models import embed, predict
 from ..simulation import datasets, structures
 from ..simulation.datasets import DatasetConfig
-from ..simulation.optics import Optics, tilt_scheme
 from ..support import runtime
 from ..support.streamed import StreamedBoxes
 from ..tomography.wedge import Wedge
@@ -345,12 +344,6 @@ def tilt_axis_warnings(wedge: Wedge | None, tilt_axis: float) -> list[str]:
     ]
 
 
-def stated_optics(voxel_size: float, *, tilt_axis: float, tilt_range: float, defocus: float) -> Optics:
-    """Optics of a tilt series of which these are known, as parameters of :func:`classify`."""
-    tilts = tilt_scheme(-tilt_range, tilt_range)
-    return Optics(voxel_size=voxel_size, defocus=defocus, tilts=tilts, tilt_axis=tilt_axis)
-
-
 def insert_molecules(
     classes: Sequence[str],
     target: Unlabelled,
@@ -370,7 +363,7 @@ def insert_molecules(
 
     Parameters as in :func:`classify`; `spread` and `offsets` as in :func:`spike_in.imitate`
     """
-    optics = stated_optics(target.voxel_size, tilt_axis=tilt_axis, tilt_range=tilt_range, defocus=defocus)
+    optics = spike_in.stated_optics(target.voxel_size, tilt_axis=tilt_axis, tilt_range=tilt_range, defocus=defocus)
     number = max(len(classes), n)
     return spike_in.imitate(
         classes,

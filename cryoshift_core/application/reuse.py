@@ -13,7 +13,6 @@ from ..tomography import volumes
 from ..tomography.volumes import ContrastGuess
 from . import picks, target_data
 from .classifier import Classifier
-from .second_opinion import BOTH
 from .target_data import TargetData
 from .verdict import USABLE
 
@@ -178,21 +177,38 @@ def summary(model: Classifier, path: str | Path) -> str:
     return said + (means if model.members else "")
 
 
-def verdict_warnings(model: Classifier) -> list[str]:
-    """A sentence with the verdict on what the model was adapted to, unless it was "usable" or is not known, and others.
+def sources(model: Classifier, classes: str) -> tuple[str, ...]:
+    """Built-in name or file of each class of the model, in its order; () where a file is neither built in nor given.
 
-    Without simulated subtomograms and spike-ins, most alarms cannot be raised again on the next tomogram, and without
-    structures no template can be compared.
+    Parameters
+    ----------
+    classes : names and files by commas, as a user gives them; "" for none
     """
-    said, data = [], model.recipe.get("adapted_to") or "the data"
-    if model.recipe.get("verdict", USABLE) != USABLE:  # an earlier file has none
-        said.append(
-            f"On {data}, which the model was adapted to, the verdict was: {model.recipe['verdict_in_words']}. Most of "
-            "its alarms cannot be checked again with a saved model: do not use more classes here."
-        )
-    if model.recipe.get("answer") == BOTH:
-        said.append(
-            f"On {data}, which the model was adapted to, network and template matching answered together; a saved "
-            "model holds the network alone. Where molecules must be told apart, name the classes and leave model out."
-        )
-    return said
+    given = {structures.class_name(name.strip()): name.strip() for name in classes.split(",") if name.strip()}
+    known = {name: name for name in (*structures.BUILTIN, *structures.PROCEDURAL)}
+    known |= {name: path for name, path in given.items() if Path(path).is_file()}
+    return tuple(known[name] for name in model.classes) if set(model.classes) <= set(known) else ()
+
+
+def verdict_warnings(model: Classifier) -> list[str]:
+    """A sentence with the verdict on what the model was adapted to, unless it was "usable" or is not known.
+
+    Without simulated subtomograms and spike-ins, most alarms cannot be raised again on the next tomogram.
+    """
+    if model.recipe.get("verdict", USABLE) == USABLE:  # an earlier file has none
+        return []
+    return [
+        f"On {model.recipe.get('adapted_to') or 'the data'}, which the model was adapted to, the verdict was: "
+        f"{model.recipe['verdict_in_words']}. Most of its alarms cannot be checked again with a saved model: do "
+        "not use more classes here."
+    ]
+
+
+def template_warnings(model: Classifier) -> list[str]:
+    """A sentence for an answer of the network alone, where network and templates answered when it was adapted."""
+    if not model.recipe.get("templates"):
+        return []
+    return [
+        f"On {model.recipe.get('adapted_to') or 'the data'}, which the model was adapted to, network and template "
+        "matching answered together; this is the network alone. For both, give the files of its classes as classes."
+    ]

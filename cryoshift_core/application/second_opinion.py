@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -290,6 +291,38 @@ def second_opinion(
         combination,
         of_both,
     )
+
+
+def reused(
+    names: Sequence[str],
+    predictions: Predictions,
+    subtomograms: Unlabelled,
+    adapted_to: Unlabelled,
+    told: Mapping[str, Any],
+    device: str | torch.device = "auto",
+) -> SecondOpinion | None:
+    """The answer of a saved network and templates on other subtomograms; None for more than `MOST` of them.
+
+    Parameters
+    ----------
+    names : built-in names or files of the network's classes, in its order
+    predictions : of the network
+    told : of :func:`kept`
+    """
+    if len(subtomograms) > MOST:
+        return None
+    wedge = Wedge(**told["wedge"]) if told["wedge"] else None
+    optics = spike_in.stated_optics(subtomograms.voxel_size, **told["optics"])
+    bank = TemplateBank.of(names, adapted_to.x, optics, wedge, seed=told["seed"], device=device)
+    combination = Combination(tuple(rigid(names)), told["network"], told["sharpness"])
+    found = bank.match(subtomograms.x, progress=True)
+    return SecondOpinion(predictions, found, combination=combination, pooled=True)
+
+
+def kept(combination: Combination, wedge: Wedge | None, optics: Mapping[str, float], seed: int) -> dict[str, Any]:
+    """What a saved network must know to answer with templates again; `optics` as `spike_in.stated_optics` takes it."""
+    weights = {"network": combination.network, "sharpness": combination.sharpness}
+    return {**weights, "wedge": asdict(wedge) if wedge else None, "optics": dict(optics), "seed": seed}
 
 
 def left_out(names: Sequence[str], n: int) -> list[str]:

@@ -23,7 +23,7 @@ from ..data import ROTATIONS_180, Labelled, Unlabelled
 from ..errors import InputError
 from ..fourier import shell_sums, shells, squared_frequency
 from ..simulation import imaging, scenarios, specimens, structures
-from ..simulation.optics import Optics, angular_step
+from ..simulation.optics import Optics, angular_step, tilt_scheme
 from ..support.runtime import pick_device
 from ..tomography.wedge import Wedge, fit_wedge, mean_power, measured_samples, rotations_that_keep
 from ..warps import shell_amplitude, signal_envelope
@@ -40,6 +40,12 @@ def _not_filtered_out(power: Tensor) -> Tensor:
 
 def _apply(x: Tensor, envelope: Tensor) -> Tensor:
     return torch.fft.irfftn(torch.fft.rfftn(x, dim=(2, 3, 4)) * envelope, s=x.shape[2:], dim=(2, 3, 4))
+
+
+def stated_optics(voxel_size: float, *, tilt_axis: float, tilt_range: float, defocus: float) -> Optics:
+    """Optics of a tilt series of which these are known, as parameters of :func:`classify`."""
+    tilts = tilt_scheme(-tilt_range, tilt_range)
+    return Optics(voxel_size=voxel_size, defocus=defocus, tilts=tilts, tilt_axis=tilt_axis)
 
 
 def through(optics: Optics, wedge: Wedge | None) -> Optics:

@@ -28,6 +28,7 @@ from ..application.classifier import Classifier, finish
 from ..application.empty import without_empty
 from ..application.profiles import PROFILES, Profile
 from ..application.second_opinion import BOTH, Combination
+from ..application.spike_in import stated_optics
 from ..application.target_data import Background, TargetData, divide_background
 from ..application.template_matching import TemplateBank
 from ..calibration import Calibration, UnknownDetector, assign, calibrate
@@ -554,7 +555,7 @@ OTHERS: dict[str, Callable[[Job, Target], tuple[dict, list[dict]]]] = {TEMPLATES
 
 def _templates(job: Job, target: Target) -> TemplateClassifier:
     unlabelled = target.unlabelled
-    optics = pipeline.stated_optics(unlabelled.voxel_size, tilt_axis=0.0, **target.imaging)
+    optics = stated_optics(unlabelled.voxel_size, tilt_axis=0.0, **target.imaging)
     wedge = fit_wedge(target.background.spike_ins, unlabelled.voxel_size)
     bank = TemplateBank.of(_profile(job).classes, unlabelled.x, optics, wedge, device=target.context.device)
     return TemplateClassifier(bank, target.spike_ins["spike_balanced_accuracy"], unlabelled.x)

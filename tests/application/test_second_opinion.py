@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import cryoshift_core as cs
+from cryoshift_core.application import reuse
 from cryoshift_core.application.classifier import Predictions
 from cryoshift_core.application.predictions import NETWORK, TEMPLATES
 from cryoshift_core.application.second_opinion import BOTH, Combination, SecondOpinion, left_out, rigid
@@ -134,10 +135,26 @@ def test_the_network_answers_alone_where_it_is_asked_to(files, result):
     assert "template" not in str(off.classify()) and BOTH not in beside.judge().scores
 
 
-def test_the_saved_model_says_that_it_is_the_network_alone(files, result):
+def test_the_saved_model_answers_with_templates_again_or_says_why_not(files, result):
     _, found = result
-    job = cs.open(**files, model=found.folder / "model.safetensors", device="cpu")
-    assert any("answered together" in warning for warning in job.judge().warnings) and job.match() is None
+    path = found.folder / "model.safetensors"
+    again, alone = (cs.open(**files, model=path, device="cpu", templates=name) for name in ("combined", "beside"))
+    told = torch.stack([again.predict()[0].probabilities, found.predictions.probabilities])
+    torch.testing.assert_close(*told, atol=0.02, rtol=0)  # frequencies were weighted by a part of the same boxes
+    assert again.match().answers and alone.match() is None
+    assert not any("alone" in warning for job in (again, alone) for warning in job.judge().warnings)
+    network = found.second.predictions.probabilities
+    assert torch.equal(alone.predict()[0].probabilities, network)
+
+
+def test_a_saved_model_of_a_file_needs_the_file_to_compare_templates(files, result, tmp_path):
+    _, found = result
+    saved = replace(found.classifier, classes=("TRiC", "mine"))
+    assert reuse.sources(saved, "") == () == reuse.sources(saved, "TRiC,gone/mine.mrc")
+    (tmp_path / "mine.mrc").touch()
+    assert reuse.sources(saved, f"{tmp_path}/mine.mrc, TRiC") == ("TRiC", f"{tmp_path}/mine.mrc")
+    assert "answered together" in reuse.template_warnings(saved)[0]
+    assert reuse.template_warnings(replace(saved, recipe={})) == []
 
 
 def test_beside_a_membrane_one_molecule_leaves_the_answer_to_the_network(files, tmp_path):

@@ -15,7 +15,7 @@ import torch
 from bench_semi_real import CLASSES, TOMOGRAMS, UNLABELLED, VOXEL_SIZE, target
 
 from cryoshift_core import data, metrics
-from cryoshift_core.application.pipeline import stated_optics
+from cryoshift_core.application.spike_in import stated_optics
 from cryoshift_core.application.template_matching import TemplateBank
 from cryoshift_core.benchmark import real
 from cryoshift_core.metrics import FRACTION, interval
