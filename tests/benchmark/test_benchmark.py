@@ -39,7 +39,7 @@ def written(folder, rows):
 
 def test_the_tiers_hold_the_planned_jobs():
     core = tier_jobs("core")
-    assert len(core) == len({job.key for job in core}) == 6 * 3 * 10
+    assert len(core) == len({job.key for job in core}) == 7 * 3 * 10
     assert {job.seed for job in core} == {*range(21, 26), *range(31, 36)}, "no seed of development"
     others = {job.method for job in tier_jobs("baselines")}
     assert others == METHODS.keys() - set(jobs.CORE) and "coral" in others
