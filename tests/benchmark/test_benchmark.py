@@ -562,7 +562,7 @@ def test_smaller_target_sets_are_part_of_larger_ones(tmp_path):
 def test_the_command_lists_its_jobs_and_refuses_a_wrong_part(capsys):
     assert main(["--tier", "core", "--part", "1/2", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 18 * 5 and lines[0].startswith("laptop core source_only in_situ_1 22")
+    assert len(lines) == 21 * 5 and lines[0].startswith("laptop core source_only in_situ_1 22")
     for wrong in ("2/2", "half", "1"):
         with pytest.raises(SystemExit):
             main(["--tier", "core", "--part", wrong])
