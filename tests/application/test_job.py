@@ -115,7 +115,7 @@ def test_a_report_needs_one_folder(job, files, tmp_path):
 
 def test_a_saved_model_neither_simulates_nor_spikes(job, files, tmp_path):
     model = job.predict()[1].save(tmp_path / "model.safetensors")
-    again = cs.open(**files, model=model, device="cpu")
+    again = cs.open(**files, model=model, templates="beside", device="cpu")
     for step in (again.simulate, again.spike):
         says(step, "no call of", "with a saved model", "leave model out")
     assert "nothing was trained" in str(again.adapt()) and str(again.judge()).startswith("VERDICT: ")
