@@ -73,7 +73,9 @@ def run_all(
             for name in free[: jobs - len(running)]:
                 here, there = multiprocessing.Pipe(duplex=False)
                 process = multiprocessing.Process(target=_work, args=(there, left.pop(name), threads), name=name)
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # lost while it is being made
                 process.start()
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 there.close()
                 running[here] = name, process
             for ready in wait(list(running)):
@@ -99,6 +101,7 @@ def _work(connection: Connection, task: Callable[[], Any], threads: int) -> None
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         connection.send(task())
     except KeyboardInterrupt:
         os._exit(130)
