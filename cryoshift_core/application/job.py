@@ -438,7 +438,10 @@ class Job:
 
     @_step("prediction")
     def match(self) -> SecondOpinion | None:
-        """What template matching calls the subtomograms; None with a saved model, and as in :func:`second_opinion`."""
+        """What template matching calls the subtomograms; None as in :func:`second_opinion` and :func:`reused`.
+
+        None also with a saved model that has answered alone, or with a class whose structure is not at hand.
+        """
         s = self.settings
         if s.templates == "off":
             return None

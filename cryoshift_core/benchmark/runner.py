@@ -187,6 +187,14 @@ class Target:
         return dict(zip(("spike_balanced_accuracy", "spike_balanced_accuracy_far"), made, strict=True))
 
     @cached_property
+    def templates(self) -> TemplateClassifier:
+        """Template matching for the subtomograms of this target."""
+        job, x, size = self.job, self.unlabelled.x, self.unlabelled.voxel_size
+        optics, wedge = stated_optics(size, tilt_axis=0.0, **self.imaging), fit_wedge(self.background.spike_ins, size)
+        bank = TemplateBank.of(_profile(job).classes, x, optics, wedge, device=self.context.device)
+        return TemplateClassifier(bank, self.spike_ins["spike_balanced_accuracy"], x)
+
+    @cached_property
     def own_source(self) -> Labelled:
         """The simulated source, and molecules in other particle-free boxes."""
         job, boxes = self.job, self.background.train
@@ -497,7 +505,7 @@ def _control_scores(job: Job, target: Target, classify: Callable[[Tensor], contr
 
 def run_templates(job: Job, target: Target) -> tuple[dict, list[dict]]:
     """Template matching of one target: a row without what belongs to training, and its rows of per_class.csv."""
-    labels, classifier = target.test_labels, _templates(job, target)
+    labels, classifier = target.test_labels, target.templates
     began = time.process_time()
     found = classifier.bank.match(target.test.x)
     spent = time.process_time() - began
@@ -522,7 +530,7 @@ def run_both(job: Job, target: Target) -> tuple[dict, list[dict]]:
     calibration = calibrate(
         selected.restore(step), target.shared.validation, selected.warps, generator, device=context.device
     )
-    bank = _templates(job, target).bank
+    bank = target.templates.bank
 
     def says(x: Tensor) -> Tensor:
         return calibration.probabilities(models.predict(selected.network, x, device=context.device))
@@ -551,14 +559,6 @@ def run_both(job: Job, target: Target) -> tuple[dict, list[dict]]:
 
 
 OTHERS: dict[str, Callable[[Job, Target], tuple[dict, list[dict]]]] = {TEMPLATES: run_templates, BOTH: run_both}
-
-
-def _templates(job: Job, target: Target) -> TemplateClassifier:
-    unlabelled = target.unlabelled
-    optics = stated_optics(unlabelled.voxel_size, tilt_axis=0.0, **target.imaging)
-    wedge = fit_wedge(target.background.spike_ins, unlabelled.voxel_size)
-    bank = TemplateBank.of(_profile(job).classes, unlabelled.x, optics, wedge, device=target.context.device)
-    return TemplateClassifier(bank, target.spike_ins["spike_balanced_accuracy"], unlabelled.x)
 
 
 def _row(job: Job, target: Target, measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,8 +74,10 @@ def run_all(
                 here, there = multiprocessing.Pipe(duplex=False)
                 process = multiprocessing.Process(target=_work, args=(there, left.pop(name), threads), name=name)
                 before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # lost while it is being made
-                process.start()
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                try:
+                    process.start()
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 there.close()
                 running[here] = name, process
             for ready in wait(list(running)):
